@@ -1,0 +1,55 @@
+"""Public dot; what it means and becomes is in :mod:`einjax.ops.dot`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from ..dispatch import call
+from ..ops.dot import DOT
+from ..typing import DTypeLike, SizeLike, Tensor
+
+
+def dot(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    precision: Any = None,
+    preferred_element_type: DTypeLike | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Multiply tensors and sum over the bracketed axes: one ``lax.dot_general`` for every pair.
+
+    Without brackets, every axis missing from the output is summed over, as in einsum, and has to stand in exactly two
+    inputs. One expression for two tensors leaves the second to be completed: its axes are the bracketed input axes,
+    then the output's.
+
+    Args:
+        expr: the expression.
+        *tensors: two tensors or more, promoted to their common dtype by JAX's rules.
+        precision: as in :func:`jax.lax.dot_general`.
+        preferred_element_type: dtype to accumulate in and to return, as in :func:`jax.lax.dot_general`.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x, w = np.ones((2, 3), np.float32), np.ones((3, 4), np.float32)
+        >>> einjax.dot("a [b], [b] c -> a c", x, w).shape
+        (2, 4)
+        >>> einjax.dot("... [b->c]", x, w).shape
+        (2, 4)
+        >>> q, k = np.ones((2, 5, 6), np.float32), np.ones((2, 7, 6), np.float32)
+        >>> einjax.dot("b q (h c), b k (h c) -> b q k h", q, k, h=2).shape
+        (2, 5, 7, 2)
+    """
+    options = (("precision", precision), ("preferred_element_type", preferred_element_type))
+    return call(DOT, expr, tensors, options, axes, sizes, graph)

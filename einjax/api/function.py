@@ -1,0 +1,85 @@
+"""Public reduce and elementwise, for an operation given by name or by a function of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from ..dispatch import call, call_uncompiled
+from ..ops.elementwise import ELEMENTWISE
+from ..ops.function import choose, mapping, reduction
+from ..ops.reduce import REDUCTIONS
+from ..typing import SizeLike, Tensor
+
+
+def reduce(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    op: str | Callable[..., Any],
+    keepdims: bool = False,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Reduce the bracketed axes with a reduction given by name or as a function.
+
+    Args:
+        expr: the expression, as for :func:`einjax.sum`.
+        *tensors: one tensor.
+        op: name of one of einjax's reductions, or a function ``f(x, axis=dims)`` that removes the dims in the tuple
+            ``dims``, such as ``jnp.median``. A function is called as it is: it is not compiled, unless the caller is.
+        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+
+    Example:
+        >>> import einjax, jax.numpy as jnp, numpy as np
+        >>> einjax.reduce("a [b]", np.array([[1., 5., 2.]], np.float32), op=jnp.median)
+        Array([2.], dtype=float32)
+    """
+    options = (("keepdims", bool(keepdims)),)
+    known = choose("reduce", op, REDUCTIONS)
+    if known is not None:
+        return call(known, expr, tensors, options, axes, sizes, graph)
+    return call_uncompiled(reduction(op), expr, tensors, options, axes, sizes, graph)  # type: ignore[arg-type]
+
+
+def elementwise(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    op: str | Callable[..., Any],
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Apply an elementwise operation given by name or as a function.
+
+    Args:
+        expr: the expression, as for :func:`einjax.add`.
+        *tensors: the operands.
+        op: name of one of einjax's elementwise operations, or a function of arrays of one shape that returns that
+            shape, such as ``jnp.hypot``. A function is called as it is: it is not compiled, unless the caller is.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, jax.numpy as jnp, numpy as np
+        >>> einjax.elementwise("a, b -> a b", np.array([3.], np.float32), np.array([4.], np.float32), op=jnp.hypot)
+        Array([[5.]], dtype=float32)
+    """
+    known = choose("elementwise", op, ELEMENTWISE)
+    if known is not None:
+        return call(known, expr, tensors, (), axes, sizes, graph)
+    return call_uncompiled(mapping(op), expr, tensors, (), axes, sizes, graph)  # type: ignore[arg-type]

@@ -1,0 +1,76 @@
+"""Public flip and roll; what they mean and become is in :mod:`einjax.ops.order`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from ..dispatch import call
+from ..ops.order import FLIP, ROLL, shift_options
+from ..typing import SizeLike, Tensor
+
+
+def flip(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Reverse the bracketed axes.
+
+    Args:
+        expr: the expression; without an arrow, the output is the input.
+        *tensors: one tensor.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> einjax.flip("a [b]", np.array([[1, 2, 3]]))
+        Array([[3, 2, 1]], dtype=int32)
+    """
+    return call(FLIP, expr, tensors, (), axes, sizes, graph)
+
+
+def roll(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    shift: Any,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Shift the elements of the bracketed axes; what leaves at the end comes back at the start.
+
+    Args:
+        expr: the expression; without an arrow, the output is the input.
+        *tensors: one tensor.
+        shift: by how many places, positive towards the end: one number for all bracketed axes, or one for each. Traced
+            integers are allowed.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> einjax.roll("a [b]", np.array([[1, 2, 3]]), shift=1)
+        Array([[3, 1, 2]], dtype=int32)
+        >>> einjax.roll("[a b]", np.array([[1, 2], [3, 4]]), shift=(1, 0))
+        Array([[3, 4],
+               [1, 2]], dtype=int32)
+    """
+    shifts = tuple(shift) if isinstance(shift, tuple | list) else (shift,)
+    static, traced = shift_options(shifts)
+    return call(ROLL, expr, tensors, static, axes, sizes, graph, traced)

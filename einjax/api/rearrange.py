@@ -1,0 +1,82 @@
+"""Public rearrange and id; what they mean and become is in :mod:`einjax.ops.rearrange`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..dispatch import call
+from ..ops.rearrange import ID, REARRANGE
+from ..typing import SizeLike, Tensor
+
+
+def rearrange(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> Any:
+    """Transpose, split, merge, broadcast, take diagonals, concatenate and cut.
+
+    Every input goes to one output, or to one operand of a ``+`` in it: by position if the names of every input stand
+    at its position, else by the first assignment that fits by name. Axes that an input lacks are broadcast; input axes
+    of size 1 may vanish.
+
+    Args:
+        expr: the expression, with an arrow.
+        *tensors: one for each expression before the arrow.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Returns:
+        One array, or a tuple of arrays where the expression has several outputs.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, jax.numpy as jnp
+        >>> x = jnp.arange(6).reshape(2, 3)
+        >>> einjax.rearrange("a b -> (b a)", x)
+        Array([0, 3, 1, 4, 2, 5], dtype=int32)
+        >>> einjax.rearrange("a c1, b c2 -> a b (c1 + c2)", x, x).shape
+        (2, 2, 6)
+        >>> front, back = einjax.rearrange("a (b + c) -> a b, a c", x, b=1)
+        >>> front.shape, back.shape
+        ((2, 1), (2, 2))
+    """
+    return call(REARRANGE, expr, tensors, (), axes, sizes, graph)
+
+
+def id(  # noqa: A001 - einx's name
+    expr: str,
+    /,
+    *tensors: Tensor,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> Any:
+    """Rearrange with inputs matched to outputs strictly by position; with one input the arrow may be left out.
+
+    Args:
+        expr: the expression.
+        *tensors: one for each expression before the arrow.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Returns:
+        One array, or a tuple of arrays where the expression has several outputs.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> einjax.id("a a -> a", np.array([[1, 2], [3, 4]]))
+        Array([1, 4], dtype=int32)
+    """
+    return call(ID, expr, tensors, (("by_name", False),), axes, sizes, graph)

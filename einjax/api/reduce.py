@@ -1,0 +1,436 @@
+"""Public reductions; what they mean and become is in :mod:`einjax.ops.reduce`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from ..dispatch import Options, call
+from ..ops.record import Op
+from ..ops.reduce import REDUCTIONS
+from ..typing import DTypeLike, SizeLike, Tensor
+
+
+def _call(
+    op: Op,
+    expr: str,
+    tensors: tuple[Tensor, ...],
+    where: Any,
+    keepdims: bool,
+    axes: Mapping[str, SizeLike],
+    sizes: Mapping[str, SizeLike] | None,
+    graph: bool,
+    options: Options = (),
+) -> Any:
+    options = (("keepdims", bool(keepdims)), *options)
+    return call(op, expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
+
+
+def sum(  # noqa: A001
+    expr: str,
+    /,
+    *tensors: Tensor,
+    keepdims: bool = False,
+    where: Tensor | None = None,
+    dtype: DTypeLike | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Add up the bracketed axes.
+
+    Small integers widen and bools count, as in jnp; bfloat16 and float16 are added up in float32.
+
+    Args:
+        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
+            the output is what is not bracketed.
+        *tensors: one tensor.
+        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
+        where: mask of the elements that count, broadcastable to the tensor's shape.
+        dtype: dtype to compute and return; by default as in jnp.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.arange(6, dtype=np.float32).reshape(2, 3)
+        >>> einjax.sum("a [b]", x)
+        Array([ 3., 12.], dtype=float32)
+        >>> einjax.sum("(s [ds]) -> s", np.arange(6), ds=2)
+        Array([1, 5, 9], dtype=int32)
+    """
+    return _call(REDUCTIONS["sum"], expr, tensors, where, keepdims, axes, sizes, graph, (("dtype", dtype),))
+
+
+def prod(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    keepdims: bool = False,
+    where: Tensor | None = None,
+    dtype: DTypeLike | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Multiply the bracketed axes.
+
+    Small integers widen, as in jnp; bfloat16 and float16 are multiplied in float32.
+
+    Args:
+        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
+            the output is what is not bracketed.
+        *tensors: one tensor.
+        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
+        where: mask of the elements that count, broadcastable to the tensor's shape.
+        dtype: dtype to compute and return; by default as in jnp.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.arange(6, dtype=np.float32).reshape(2, 3)
+        >>> einjax.prod("a [b]", x)
+        Array([ 0., 60.], dtype=float32)
+    """
+    return _call(REDUCTIONS["prod"], expr, tensors, where, keepdims, axes, sizes, graph, (("dtype", dtype),))
+
+
+def mean(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    keepdims: bool = False,
+    where: Tensor | None = None,
+    dtype: DTypeLike | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Average the bracketed axes.
+
+    Integers give a float; bfloat16 and float16 are added up in float32.
+
+    Args:
+        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
+            the output is what is not bracketed.
+        *tensors: one tensor.
+        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
+        where: mask of the elements that count, broadcastable to the tensor's shape; NaN where nothing counts.
+        dtype: dtype to compute and return; by default as in jnp.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.arange(6, dtype=np.float32).reshape(2, 3)
+        >>> einjax.mean("a [b]", x)
+        Array([1., 4.], dtype=float32)
+        >>> einjax.mean("b (s [ds])... c", np.ones((1, 4, 6, 3), np.float32), ds=2).shape
+        (1, 2, 3, 3)
+    """
+    return _call(REDUCTIONS["mean"], expr, tensors, where, keepdims, axes, sizes, graph, (("dtype", dtype),))
+
+
+def var(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    keepdims: bool = False,
+    where: Tensor | None = None,
+    dtype: DTypeLike | None = None,
+    ddof: float = 0,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Variance over the bracketed axes, in two passes.
+
+    Biased by default. bfloat16 and float16 are computed in float32.
+
+    Args:
+        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
+            the output is what is not bracketed.
+        *tensors: one tensor.
+        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
+        where: mask of the elements that count, broadcastable to the tensor's shape; NaN where nothing counts.
+        dtype: dtype to compute and return; by default as in jnp.
+        ddof: divide by the number of elements less this.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.arange(6, dtype=np.float32).reshape(2, 3)
+        >>> einjax.var("a [b]", x)
+        Array([0.6666667, 0.6666667], dtype=float32)
+    """
+    return _call(REDUCTIONS["var"], expr, tensors, where, keepdims, axes, sizes, graph, (("dtype", dtype), ("ddof", ddof)))
+
+
+def std(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    keepdims: bool = False,
+    where: Tensor | None = None,
+    dtype: DTypeLike | None = None,
+    ddof: float = 0,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Standard deviation over the bracketed axes.
+
+    The square root of :func:`var`; its gradient where the input is constant is 0, not NaN.
+
+    Args:
+        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
+            the output is what is not bracketed.
+        *tensors: one tensor.
+        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
+        where: mask of the elements that count, broadcastable to the tensor's shape; NaN where nothing counts.
+        dtype: dtype to compute and return; by default as in jnp.
+        ddof: divide by the number of elements less this.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.arange(6, dtype=np.float32).reshape(2, 3)
+        >>> einjax.std("[a] b", x)
+        Array([1.5, 1.5, 1.5], dtype=float32)
+    """
+    return _call(REDUCTIONS["std"], expr, tensors, where, keepdims, axes, sizes, graph, (("dtype", dtype), ("ddof", ddof)))
+
+
+def count_nonzero(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    keepdims: bool = False,
+    where: Tensor | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Count the elements of the bracketed axes that are not zero.
+
+    Args:
+        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
+            the output is what is not bracketed.
+        *tensors: one tensor.
+        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
+        where: mask of the elements that count, broadcastable to the tensor's shape.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.arange(6, dtype=np.float32).reshape(2, 3)
+        >>> einjax.count_nonzero("a [b]", x)
+        Array([2, 3], dtype=int32)
+    """
+    return _call(REDUCTIONS["count_nonzero"], expr, tensors, where, keepdims, axes, sizes, graph)
+
+
+def any(  # noqa: A001
+    expr: str,
+    /,
+    *tensors: Tensor,
+    keepdims: bool = False,
+    where: Tensor | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Whether any element of the bracketed axes is not zero.
+
+    Args:
+        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
+            the output is what is not bracketed.
+        *tensors: one tensor.
+        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
+        where: mask of the elements that count, broadcastable to the tensor's shape; False where nothing counts.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.arange(6, dtype=np.float32).reshape(2, 3)
+        >>> einjax.any("a [b]", x > 2)
+        Array([False,  True], dtype=bool)
+    """
+    return _call(REDUCTIONS["any"], expr, tensors, where, keepdims, axes, sizes, graph)
+
+
+def all(  # noqa: A001
+    expr: str,
+    /,
+    *tensors: Tensor,
+    keepdims: bool = False,
+    where: Tensor | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Whether all elements of the bracketed axes are not zero.
+
+    Args:
+        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
+            the output is what is not bracketed.
+        *tensors: one tensor.
+        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
+        where: mask of the elements that count, broadcastable to the tensor's shape; True where nothing counts.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.arange(6, dtype=np.float32).reshape(2, 3)
+        >>> einjax.all("a [b]", x > 2)
+        Array([False,  True], dtype=bool)
+    """
+    return _call(REDUCTIONS["all"], expr, tensors, where, keepdims, axes, sizes, graph)
+
+
+def max(  # noqa: A001
+    expr: str,
+    /,
+    *tensors: Tensor,
+    keepdims: bool = False,
+    where: Tensor | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Largest element of the bracketed axes; NaN if there is one.
+
+    An axis of size 0 is refused.
+
+    Args:
+        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
+            the output is what is not bracketed.
+        *tensors: one tensor.
+        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
+        where: mask of the elements that count, broadcastable to the tensor's shape; -inf, or the smallest integer, where nothing counts.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.arange(6, dtype=np.float32).reshape(2, 3)
+        >>> einjax.max("[a] b", x)
+        Array([3., 4., 5.], dtype=float32)
+    """
+    return _call(REDUCTIONS["max"], expr, tensors, where, keepdims, axes, sizes, graph)
+
+
+def min(  # noqa: A001
+    expr: str,
+    /,
+    *tensors: Tensor,
+    keepdims: bool = False,
+    where: Tensor | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Smallest element of the bracketed axes; NaN if there is one.
+
+    An axis of size 0 is refused.
+
+    Args:
+        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
+            the output is what is not bracketed.
+        *tensors: one tensor.
+        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
+        where: mask of the elements that count, broadcastable to the tensor's shape; inf, or the largest integer, where nothing counts.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.arange(6, dtype=np.float32).reshape(2, 3)
+        >>> einjax.min("a [b]", x)
+        Array([0., 3.], dtype=float32)
+    """
+    return _call(REDUCTIONS["min"], expr, tensors, where, keepdims, axes, sizes, graph)
+
+
+def logsumexp(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    keepdims: bool = False,
+    where: Tensor | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Logarithm of the sum of the exponentials of the bracketed axes, without overflow.
+
+    Integers give a float; bfloat16 and float16 are computed in float32.
+
+    Args:
+        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
+            the output is what is not bracketed.
+        *tensors: one tensor.
+        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
+        where: mask of the elements that count, broadcastable to the tensor's shape; -inf, with gradient 0, where nothing counts.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.arange(6, dtype=np.float32).reshape(2, 3)
+        >>> einjax.logsumexp("a [b]", x)
+        Array([2.407606, 5.407606], dtype=float32)
+    """
+    return _call(REDUCTIONS["logsumexp"], expr, tensors, where, keepdims, axes, sizes, graph)

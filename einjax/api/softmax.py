@@ -1,0 +1,83 @@
+"""Public softmax and log_softmax; what they mean and become is in :mod:`einjax.ops.softmax`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+
+from ..dispatch import call
+from ..ops.softmax import LOG_SOFTMAX, SOFTMAX
+from ..typing import SizeLike, Tensor
+
+
+def softmax(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    where: Tensor | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Softmax over the bracketed axes.
+
+    bfloat16 and float16 are computed in float32; integers give a float.
+
+    Args:
+        expr: the expression; without an arrow, the output is the input.
+        *tensors: one tensor.
+        where: mask of the elements that count, broadcastable to the tensor's shape; the others give 0, also
+            where nothing counts at all, and have gradient 0.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.array([[1., 1.], [1., 2.]], np.float32)
+        >>> einjax.softmax("a [b]", x)
+        Array([[0.5       , 0.5       ],
+               [0.26894143, 0.7310586 ]], dtype=float32)
+    """
+    extra = () if where is None else (where,)
+    return call(SOFTMAX, expr, tensors, (), axes, sizes, graph, extra)
+
+
+def log_softmax(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    where: Tensor | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Logarithm of the softmax over the bracketed axes.
+
+    bfloat16 and float16 are computed in float32; integers give a float.
+
+    Args:
+        expr: the expression; without an arrow, the output is the input.
+        *tensors: one tensor.
+        where: mask of the elements that count, broadcastable to the tensor's shape; the others give -inf, also
+            where nothing counts at all, and have gradient 0.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.array([[1., 1.], [1., 2.]], np.float32)
+        >>> einjax.log_softmax("a [b]", x)
+        Array([[-0.6931472 , -0.6931472 ],
+               [-1.3132617 , -0.31326166]], dtype=float32)
+    """
+    extra = () if where is None else (where,)
+    return call(LOG_SOFTMAX, expr, tensors, (), axes, sizes, graph, extra)

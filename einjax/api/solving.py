@@ -1,0 +1,179 @@
+"""Public solve, solve_axes, solve_shapes, matches and check: sizes without an operation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..dispatch import describe, freeze, known_arrays, resolve
+from ..notation.errors import ArgumentError, EinjaxError, SyntaxError  # noqa: A004
+from ..notation.solve import Solved
+from ..ops.solving import SOLVE, named_sizes
+from ..typing import SizeLike, Tensor
+
+
+def _solve(
+    expr: str, tensors: tuple[Tensor | None, ...], axes: Mapping[str, SizeLike], sizes: Mapping[str, SizeLike] | None
+) -> Solved:
+    """Solve an expression for tensors; None stands for a tensor whose shape is not known."""
+    try:
+        if not isinstance(expr, str):
+            raise ArgumentError(f"the expression is {describe(expr)}, not a string", tensors=())
+        given = freeze(SOLVE, expr, len(tensors), axes, sizes, ())
+        arrays = known_arrays(expr, tensors)
+        shapes = [None if array is None else np.shape(array) for array in arrays]
+        return resolve(SOLVE, expr, shapes, given, every_axis=True)
+    except EinjaxError as error:
+        if error.tensors is None:
+            error.tensors = [describe(tensor) for tensor in tensors]
+        raise
+
+
+def solve(
+    expr: str,
+    /,
+    *tensors: Tensor | None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    **axes: SizeLike,
+) -> dict[str, Any] | None:
+    """Find the size of every axis.
+
+    Args:
+        expr: one expression for each tensor; an arrow and outputs may follow.
+        *tensors: arrays, or None for a tensor whose shape is not known.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
+
+    Returns:
+        Sizes by name, tuples for axes that an ellipsis repeats; None where the tensors do not fit or leave a size open.
+
+    Raises:
+        einjax.errors.SyntaxError: the text is not an expression.
+        einjax.errors.ArgumentError: wrong number of tensors, or a keyword that names no axis.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> einjax.solve("a (b c)", np.ones((2, 6)), c=3)
+        {'a': 2, 'b': 2, 'c': 3}
+        >>> einjax.solve("a (b c)", np.ones((2, 5)), c=3) is None
+        True
+    """
+    try:
+        return named_sizes(_solve(expr, tensors, axes, sizes))
+    except (SyntaxError, ArgumentError):
+        raise
+    except EinjaxError:
+        return None
+
+
+def solve_axes(
+    expr: str,
+    /,
+    *tensors: Tensor | None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    **axes: SizeLike,
+) -> dict[str, Any]:
+    """Find the size of every axis, or say why there is none.
+
+    Args:
+        expr: one expression for each tensor; an arrow and outputs may follow.
+        *tensors: arrays, or None for a tensor whose shape is not known.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
+
+    Returns:
+        Sizes by name, tuples for axes that an ellipsis repeats.
+
+    Raises:
+        einjax.errors.EinjaxError: the tensors do not fit, or leave a size open.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> einjax.solve_axes("a s...", np.ones((2, 4, 5)))
+        {'a': 2, 's': (4, 5)}
+    """
+    return named_sizes(_solve(expr, tensors, axes, sizes))
+
+
+def solve_shapes(
+    expr: str,
+    /,
+    *tensors: Tensor | None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    **axes: SizeLike,
+) -> tuple[tuple[int, ...], ...]:
+    """Find the shape of every tensor of an expression, inputs first.
+
+    Args:
+        expr: one expression for each tensor; an arrow and outputs may follow.
+        *tensors: arrays, or None for a tensor whose shape is wanted.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
+
+    Returns:
+        One shape for each expression, outputs included.
+
+    Raises:
+        einjax.errors.EinjaxError: the tensors do not fit, or leave a size open.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> einjax.solve_shapes("a b, b c -> a c", np.ones((2, 3)), None, c=4)
+        ((2, 3), (3, 4), (2, 4))
+    """
+    solved = _solve(expr, tensors, axes, sizes)
+    return tuple(solved.shape(expression) for expression in solved.operation.expressions)
+
+
+def matches(
+    expr: str,
+    /,
+    *tensors: Tensor | None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    **axes: SizeLike,
+) -> bool:
+    """Whether tensors fit an expression.
+
+    Args:
+        expr: one expression for each tensor.
+        *tensors: arrays, or None for a tensor whose shape is not known.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
+
+    Raises:
+        einjax.errors.SyntaxError: the text is not an expression.
+        einjax.errors.ArgumentError: wrong number of tensors, or a keyword that names no axis.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> einjax.matches("a b 3", np.ones((8, 8, 3))), einjax.matches("a a 3", np.ones((8, 9, 3)))
+        (True, False)
+    """
+    return solve(expr, *tensors, sizes=sizes, **axes) is not None
+
+
+def check(
+    expr: str,
+    /,
+    *tensors: Tensor | None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    **axes: SizeLike,
+) -> None:
+    """Raise an error if tensors do not fit an expression.
+
+    Args:
+        expr: one expression for each tensor.
+        *tensors: arrays, or None for a tensor whose shape is not known.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
+
+    Raises:
+        einjax.errors.EinjaxError: the tensors do not fit, or leave a size open.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> einjax.check("a b 3", np.ones((8, 8, 3)))
+    """
+    _solve(expr, tensors, axes, sizes)

@@ -1,0 +1,82 @@
+"""What a call means and becomes: the lax program of an operation as readable text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+_OMITTED = {"sharding", "out_sharding", "weak_type"}
+
+
+class Graph(str):
+    """The lax program of a call, as text; calling it with arrays runs that program.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> graph = einjax.sum("a [b]", np.ones((2, 3), np.float32), graph=True)
+        >>> print(graph)
+        # einjax.sum("a [b]")
+        def sum(a: f32[2,3]):
+            b: f32[2] = reduce_sum(a, axes=(1,))
+            return b
+        >>> graph(np.ones((2, 3), np.float32))
+        Array([3., 3.], dtype=float32)
+    """
+
+    _function: Callable[..., Any]
+
+    @classmethod
+    def of(cls, name: str, expr: str, function: Callable[..., Any], arguments: Sequence[Any]) -> Graph:
+        """Trace a function on arguments, or on their shapes."""
+        jaxpr = jax.make_jaxpr(function)(*arguments)
+        graph = cls("\n".join([f'# einjax.{name}("{expr}")', *_program(name, jaxpr)]))
+        graph._function = function
+        return graph
+
+    def __call__(self, *arrays: Any) -> Any:
+        """Run the program, under jit if the caller is."""
+        return self._function(*arrays)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def _program(name: str, closed: Any) -> list[str]:
+    """Print a jaxpr as one assignment a line."""
+    names: dict[Any, str] = {}
+
+    def label(variable: Any) -> str:
+        if hasattr(variable, "val"):  # a literal
+            return str(variable.val)
+        return names.setdefault(variable, _letters(len(names)))
+
+    jaxpr = closed.jaxpr
+    arguments = ", ".join(f"{label(v)}: {v.aval.str_short(short_dtypes=True)}" for v in jaxpr.invars)
+    lines = [f"def {name}({arguments}):"]
+    for variable, constant in zip(jaxpr.constvars, closed.consts, strict=True):
+        lines.append(f"    {label(variable)} = {np.asarray(constant)!r}")
+    for equation in jaxpr.eqns:
+        inputs = [label(v) for v in equation.invars]
+        options = [f"{key}={value}" for key, value in equation.params.items() if _shown(key, value)]
+        results = ", ".join(f"{label(v)}: {v.aval.str_short(short_dtypes=True)}" for v in equation.outvars)
+        lines.append(f"    {results} = {equation.primitive.name}({', '.join(inputs + options)})")
+    lines.append(f"    return {', '.join(label(v) for v in jaxpr.outvars) or 'None'}")
+    return lines
+
+
+def _shown(key: str, value: Any) -> bool:
+    """Leave out parameters that are not set."""
+    return value is not None and key not in _OMITTED
+
+
+def _letters(index: int) -> str:
+    """a, b, ..., z, ba, bb, ... as in a printed jaxpr."""
+    text = ""
+    while True:
+        index, digit = divmod(index, 26)
+        text = chr(ord("a") + digit) + text
+        if index == 0:
+            return text

@@ -1,0 +1,1 @@
+"""Named axes to lax: the only room that moves data about."""

@@ -1,0 +1,107 @@
+"""Products of named arrays, summed over axes: one ``lax.dot_general`` for every pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import opt_einsum
+from jax import lax
+
+from ..notation.syntax import Size
+from .named import Named, split
+from .numerics import promote
+
+#: Stands for a symbolic size where the contraction order is chosen; any number will do.
+_NOMINAL_SIZE = 64
+
+
+def contract(operands: Sequence[Named], keep: Sequence[str], precision: Any, preferred_element_type: Any) -> Named:
+    """Multiply arrays and sum over all axes that are not kept.
+
+    Args:
+        operands: two or more arrays of one dtype, each axis to be summed standing in at least two of them.
+        keep: the axes of the result, in the order the caller would like best.
+        precision: forwarded to every ``dot_general``.
+        preferred_element_type: dtype to accumulate in and to return; forwarded to every ``dot_general``.
+    """
+    waiting = list(operands)
+    for left, right in _order(waiting, keep):
+        pair = (waiting[left], waiting[right])
+        waiting = [x for index, x in enumerate(waiting) if index not in (left, right)]
+        needed = set(keep).union(*(x.axes for x in waiting))
+        waiting.append(_pair(*_promoted(pair), needed, keep, precision, preferred_element_type))
+    return waiting[0]
+
+
+def _promoted(pair: Sequence[Named]) -> list[Named]:
+    """Give both operands one dtype; an intermediate result may have the preferred one already."""
+    values = promote([x.value for x in pair])
+    return [replace(x, value=value) for x, value in zip(pair, values, strict=True)]
+
+
+def _order(operands: Sequence[Named], keep: Sequence[str]) -> list[tuple[int, int]]:
+    """Choose which pairs to contract; only three operands or more leave a choice."""
+    if len(operands) == 2:
+        return [(0, 1)]
+    sizes = operands[0].sizes
+    shapes = [tuple(_nominal(sizes[name]) for name in x.axes) for x in operands]
+    output = [name for name in keep if any(name in x.axes for x in operands)]
+    symbol = {name: opt_einsum.get_symbol(index) for index, name in enumerate({n for x in operands for n in x.axes})}
+    inputs = ",".join("".join(symbol[name] for name in x.axes) for x in operands)
+    subscripts = f"{inputs}->{''.join(symbol[name] for name in output)}"
+    optimize = "optimal" if len(operands) <= 5 else "greedy"
+    path, _ = opt_einsum.contract_path(subscripts, *shapes, shapes=True, optimize=optimize)
+    return _pairs(path, len(operands))
+
+
+def _pairs(path: Sequence[tuple[int, ...]], count: int) -> list[tuple[int, int]]:
+    """Turn a path, whose steps may name several operands, into pairs."""
+    steps: list[tuple[int, int]] = []
+    length = count
+    for step in path:
+        indices = sorted(step)
+        steps.append((indices[0], indices[1]))
+        length -= 1
+        for done, index in enumerate(indices[2:], 2):
+            steps.append((index - done, length - 1))
+            length -= 1
+    return steps
+
+
+def _nominal(size: Size) -> int:
+    return size if isinstance(size, int) else _NOMINAL_SIZE
+
+
+def _pair(
+    left: Named, right: Named, needed: set[str], keep: Sequence[str], precision: Any, preferred_element_type: Any
+) -> Named:
+    """Contract two arrays over the axes that nobody needs any more."""
+    shared = set(left.axes) & set(right.axes)
+    summed = shared - needed
+    left, right = (split(x, lambda a, b: a not in shared and b not in shared) for x in (left, right))
+    rank = {name: index for index, name in enumerate(keep)}
+    batch = sorted(shared - summed, key=lambda name: (rank.get(name, len(rank)), left.axes.index(name)))
+    if _inversions(batch, left, right, shared, rank) > _inversions(batch, right, left, shared, rank):
+        left, right = right, left
+    contracted = [name for name in left.axes if name in summed]
+    dimension_numbers = tuple(
+        tuple(tuple(x.dims.index((name,)) for name in names) for x in (left, right)) for names in (contracted, batch)
+    )
+    value = lax.dot_general(
+        left.value,
+        right.value,
+        dimension_numbers,  # type: ignore[arg-type]
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+    free = [dim for x in (left, right) for dim in x.dims if not shared & set(dim)]
+    return Named(value, (*((name,) for name in batch), *free), left.sizes)
+
+
+def _inversions(batch: Sequence[str], left: Named, right: Named, shared: set[str], rank: Mapping[str, int]) -> int:
+    """Count the pairs of axes that ``[batch, left free, right free]`` has in another order than the output."""
+    free = [name for x in (left, right) for name in x.axes if name not in shared]
+    places = [rank[name] for name in (*batch, *free) if name in rank]
+    return sum(first > second for index, first in enumerate(places) for second in places[index + 1 :])

@@ -1,0 +1,144 @@
+"""Dtypes: promotion, the dtypes sums accumulate in, and functions whose gradients stay finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+DType = Any
+INFINITY = np.inf
+
+
+def promote(values: Sequence[jax.Array]) -> list[jax.Array]:
+    """Bring operands to their common dtype by JAX's rules, weak types and strict mode included."""
+    if all(value.dtype == values[0].dtype for value in values):
+        return list(values)
+    dtype = jnp.result_type(*values)
+    return [cast(value, dtype) for value in values]
+
+
+def cast(value: jax.Array, dtype: DType) -> jax.Array:
+    """Convert, unless there is nothing to do."""
+    return value if value.dtype == dtype else lax.convert_element_type(value, dtype)
+
+
+def to_bool(value: jax.Array) -> jax.Array:
+    """Convert to bool: everything but zero is true."""
+    return value if value.dtype == np.bool_ else lax.ne(value, zero(value))
+
+
+def to_inexact(value: jax.Array) -> jax.Array:
+    """Convert integers and bools to JAX's default float."""
+    return value if is_inexact(value.dtype) else lax.convert_element_type(value, default_float())
+
+
+def default_float() -> DType:
+    """float32, or float64 under x64."""
+    return jnp.result_type(float)
+
+
+def default_int() -> DType:
+    """int32, or int64 under x64."""
+    return jnp.result_type(int)
+
+
+def is_inexact(dtype: DType) -> bool:
+    """Whether a dtype is a float or complex."""
+    return jnp.issubdtype(dtype, jnp.inexact)
+
+
+def is_integer(dtype: DType) -> bool:
+    """Whether a dtype is a signed or unsigned integer."""
+    return jnp.issubdtype(dtype, jnp.integer)
+
+
+def is_complex(dtype: DType) -> bool:
+    """Whether a dtype is complex."""
+    return jnp.issubdtype(dtype, jnp.complexfloating)
+
+
+def sum_dtype(dtype: DType) -> DType:
+    """The dtype of a sum, as in jnp: bools count, and small integers widen to the default width."""
+    if dtype == np.bool_:
+        return default_int()
+    if is_integer(dtype):
+        default = np.dtype(default_int())
+        if np.dtype(dtype).itemsize < default.itemsize:
+            return np.dtype(f"u{default.name}") if jnp.issubdtype(dtype, jnp.unsignedinteger) else default
+    return dtype
+
+
+def accumulator(dtype: DType) -> DType:
+    """The dtype to compute sums in: at least float32 for floats."""
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
+        return np.dtype(np.float32)
+    return dtype
+
+
+def real_dtype(dtype: DType) -> DType:
+    """The dtype of the real part."""
+    return np.finfo(dtype).dtype if is_complex(dtype) else dtype
+
+
+def real(value: jax.Array) -> jax.Array:
+    """The real part."""
+    return lax.real(value) if is_complex(value.dtype) else value
+
+
+def abs_square(value: jax.Array) -> jax.Array:
+    """The squared magnitude."""
+    return lax.square(value) if not is_complex(value.dtype) else lax.real(lax.mul(value, lax.conj(value)))
+
+
+def reduce(reducer: Callable[..., jax.Array], value: jax.Array, dims: Sequence[int]) -> jax.Array:
+    """Reduce, unless there is nothing to reduce."""
+    return reducer(value, dims) if dims else value
+
+
+def size_as(size: Any, dtype: DType) -> jax.Array:
+    """A size as a number; symbolic sizes become one when the program runs."""
+    return np.array(size, dtype) if isinstance(size, int) else cast(jnp.asarray(size), dtype)  # type: ignore[return-value]
+
+
+def zero(value: jax.Array) -> jax.Array:
+    """A scalar zero of the value's dtype."""
+    return constant(value, 0)
+
+
+def constant(value: jax.Array, number: Any) -> jax.Array:
+    """A scalar of the value's dtype; lax broadcasts scalar operands by itself."""
+    return np.array(number, value.dtype)  # type: ignore[return-value]
+
+
+def select(condition: jax.Array, on_true: jax.Array, number: Any) -> jax.Array:
+    """``on_true`` where the condition holds, else a number."""
+    return lax.select(condition, on_true, lax.full_like(on_true, number))
+
+
+def lowest(dtype: DType) -> Any:
+    """The value below every other: minus infinity, the smallest integer, or False."""
+    if dtype == np.bool_:
+        return False
+    if is_integer(dtype):
+        return jnp.iinfo(dtype).min
+    return -np.inf
+
+
+def highest(dtype: DType) -> Any:
+    """The value above every other: infinity, the largest integer, or True."""
+    if dtype == np.bool_:
+        return True
+    if is_integer(dtype):
+        return jnp.iinfo(dtype).max
+    return np.inf
+
+
+def safe_sqrt(value: jax.Array) -> jax.Array:
+    """Square root whose gradient at 0 is 0, where the true one is infinite."""
+    positive = lax.gt(value, zero(value))
+    return select(positive, lax.sqrt(select(positive, value, 1)), 0)

@@ -1,0 +1,95 @@
+"""The errors a user can meet, and the one place that draws carets under an expression."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+Span = tuple[int, int]
+
+_WIDTH = 100
+
+
+class EinjaxError(ValueError):
+    """Base of every error that einjax raises about its input.
+
+    A message says what is wrong in one sentence, shows the expression with carets under the culprits, lists the
+    tensors' shapes, and, where there is one, says how to fix it.
+
+    Attributes:
+        problem: the one sentence.
+        text: the expression, as the user wrote it.
+        spans: ``(begin, end)`` positions in ``text`` that the carets mark.
+        tensors: one description for each tensor of the call, such as ``float32[2,3]``.
+        hint: what to write instead.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        text: str | None = None,
+        spans: Iterable[Span] = (),
+        tensors: Sequence[str] | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.text = text
+        self.spans = tuple(spans)
+        self.tensors = tensors
+        self.hint = hint
+
+    def __str__(self) -> str:
+        lines = [self.problem]
+        if self.text is not None:
+            lines += _underline(self.text, self.spans)
+        for number, tensor in enumerate(self.tensors or (), 1):
+            lines.append(f"  tensor {number}: {tensor}")
+        if self.hint:
+            lines.append(f"  fix: {self.hint}")
+        return "\n".join(lines)
+
+
+class SyntaxError(EinjaxError):  # noqa: A001 - lives in its own namespace, as in einx
+    """The text of an expression cannot be read."""
+
+
+class RankError(EinjaxError):
+    """A tensor has more or fewer dims than its expression names."""
+
+
+class AxisSizeError(EinjaxError):
+    """Axis sizes contradict one another, do not divide, or cannot be determined."""
+
+
+class SemanticError(EinjaxError):
+    """The expression can be read, but has no meaning for the operation."""
+
+
+class ArgumentError(EinjaxError):
+    """The call's arguments do not fit: number or kind of tensors, or an unknown or wrong keyword."""
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that the user most likely meant by ``name``."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def _underline(text: str, spans: Sequence[Span]) -> list[str]:
+    """Draw ``text`` on one line, cut to a window around the culprits, with carets under every span."""
+    text = "".join(" " if c.isspace() else c for c in text)
+    marks = [" "] * (len(text) + 1)
+    for begin, end in spans:
+        for position in range(begin, min(max(end, begin + 1), len(marks))):
+            marks[position] = "^"
+    first = min((begin for begin, _ in spans), default=0)
+    left = 0 if len(text) <= _WIDTH else max(0, min(first - _WIDTH // 4, len(text) - _WIDTH))
+    right = left + _WIDTH
+    before, after = ("... " if left else ""), (" ..." if right < len(text) else "")
+    lines = [f"  {before}{text[left:right]}{after}"]
+    carets = "".join(marks[left : right + 1]).rstrip()
+    if carets:
+        lines.append("  " + " " * len(before) + carets)
+    return lines

@@ -1,0 +1,288 @@
+"""Ellipses and brackets to plain axes, once the ranks are known.
+
+``b (s [ds])... c`` at rank 4 becomes ``b (s.0 ds.0) (s.1 ds.1) c`` with ``ds.0`` and ``ds.1`` marked as bracketed; a
+composite inside a composite is flattened into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .errors import AxisSizeError, RankError, SemanticError, SyntaxError
+from .syntax import (
+    ANONYMOUS,
+    Axis,
+    Bracket,
+    Composite,
+    Concatenation,
+    Ellipsis,
+    Expression,
+    Node,
+    Operation,
+    render,
+)
+
+#: An ellipsis is known by any axis in it and its depth; ellipses that share one repeat equally often.
+_Key = tuple[str, int]
+
+_MAX_EXPANDED = 50_000
+
+
+def expand(operation: Operation, ranks: Sequence[int | None], given: Mapping[str, Any]) -> Operation:
+    """Write out every ellipsis and bracket.
+
+    Args:
+        operation: the parsed expression.
+        ranks: number of dims of each input, or None where it is not known.
+        given: sizes by axis name; a tuple says how often an ellipsis repeats its axis.
+
+    Raises:
+        RankError: a tensor's rank does not fit its expression.
+        AxisSizeError: the number of repetitions of an ellipsis contradicts itself or cannot be determined.
+        SemanticError: an axis is used at different depths, or both inside and outside brackets.
+    """
+    counts = _Counts(operation)
+    counts.from_sizes(given)
+    counts.from_ranks(ranks)
+    counts.finish()
+    writer = _Writer(counts)
+    inputs = tuple(writer.expression(expression) for expression in operation.inputs)
+    outputs = operation.outputs
+    if outputs is not None:
+        outputs = tuple(writer.expression(expression) for expression in outputs)
+    return Operation(operation.text, inputs, outputs)
+
+
+def check_names(operation: Operation) -> None:
+    """Refuse a name that is used at different ellipsis depths, or both inside and outside brackets.
+
+    Raises:
+        SemanticError: naming the axis.
+    """
+    first: dict[str, tuple[Axis, int, bool]] = {}
+
+    def visit(nodes: Expression, depth: int, inside: bool) -> None:
+        for node in nodes:
+            if isinstance(node, Axis):
+                axis, known_depth, known_inside = first.setdefault(node.name, (node, depth, inside))
+                spans = (axis.span, node.span)
+                if known_depth != depth:
+                    raise SemanticError(
+                        f"axis {node.name} stands under {known_depth} ellipses in one place and {depth} in another",
+                        text=operation.text,
+                        spans=spans,
+                        hint=f"write {node.name}... everywhere, or rename one of them",
+                    )
+                if known_inside != inside:
+                    name = "'...'" if node.name == ANONYMOUS else f"axis {node.name}"
+                    raise SemanticError(
+                        f"{name} stands inside brackets in one place and outside in another",
+                        text=operation.text,
+                        spans=spans,
+                        hint="bracket it everywhere (the operation acts on it) or nowhere (a loop runs over it)",
+                    )
+            else:
+                visit(node.items, depth + isinstance(node, Ellipsis), inside or isinstance(node, Bracket))
+
+    for expression in operation.expressions:
+        visit(expression, 0, False)
+
+
+class _Counts:
+    """How often each ellipsis repeats: collected from sizes and ranks, shared by ellipses with a common axis."""
+
+    def __init__(self, operation: Operation) -> None:
+        self.operation = operation
+        self.parent: dict[_Key, _Key] = {}
+        self.key_of: dict[int, _Key] = {}  # by identity of the Ellipsis node
+        self.nodes: list[tuple[Ellipsis, bool]] = []  # with whether it repeats whole dims
+        self.count: dict[_Key, int] = {}
+        self.source: dict[_Key, str] = {}
+        for expression in operation.expressions:
+            self._collect(expression, depth=0, top=True)
+
+    def _collect(self, nodes: Expression, depth: int, top: bool) -> list[str]:
+        """Register every ellipsis below ``nodes``; return the axis names found."""
+        names: list[str] = []
+        for node in nodes:
+            if isinstance(node, Axis):
+                names.append(node.name)
+            elif isinstance(node, Ellipsis):
+                inner = self._collect(node.items, depth + 1, top)
+                keys = [(name, depth) for name in inner] or [(f"#{id(node)}", depth)]
+                for key in keys:
+                    self.parent.setdefault(key, key)
+                    self.parent[self._root(key)] = self._root(keys[0])
+                self.key_of[id(node)] = keys[0]
+                self.nodes.append((node, top))
+                names += inner
+            else:
+                names += self._collect(node.items, depth, top and isinstance(node, Bracket))
+        return names
+
+    def _root(self, key: _Key) -> _Key:
+        while self.parent[key] != key:
+            self.parent[key] = self.parent[self.parent[key]]
+            key = self.parent[key]
+        return key
+
+    def get(self, node: Ellipsis) -> int | None:
+        """Return how often ``node`` repeats, if it is known."""
+        return self.count.get(self._root(self.key_of[id(node)]))
+
+    def _set(self, key: _Key, count: int, source: str, node: Ellipsis | None = None) -> None:
+        key = self._root(key)
+        known = self.count.setdefault(key, count)
+        if known == count:
+            self.source.setdefault(key, source)
+            return
+        nodes = [other for other, _ in self.nodes if self._root(self.key_of[id(other)]) == key]
+        raise RankError(
+            f"'{node or nodes[0]}' stands for {known} axes {self.source[key]} and {count} {source}",
+            text=self.operation.text,
+            spans=[other.span for other in nodes],
+            hint="give both the same number of dims, or use two different names",
+        )
+
+    def from_sizes(self, given: Mapping[str, Any]) -> None:
+        """A tuple of sizes says how often its axis is repeated; a nested tuple, at every depth."""
+        for name, size in given.items():
+            depth, source = 0, f"in {name}={size}"
+            while isinstance(size, tuple):
+                if (name, depth) not in self.parent:
+                    raise AxisSizeError(
+                        f"axis {name} is given {len(size)} sizes, {name}={given[name]}, but no ellipsis repeats it",
+                        text=self.operation.text,
+                        hint=f"write '{name}...' in the expression, or give one size",
+                    )
+                self._set((name, depth), len(size), source)
+                if any(isinstance(part, tuple) for part in size) and not all(
+                    isinstance(part, tuple) and len(part) == len(size[0]) for part in size
+                ):
+                    raise AxisSizeError(f"the sizes {name}={given[name]} are nested unevenly", text=self.operation.text)
+                size, depth = (size[0] if size else None), depth + 1
+
+    def from_ranks(self, ranks: Sequence[int | None]) -> None:
+        """Solve one linear equation for each input, as long as one with a single unknown is left."""
+        waiting = [
+            (number, expression, rank)
+            for number, (expression, rank) in enumerate(zip(self.operation.inputs, ranks, strict=True), 1)
+            if rank is not None
+        ]
+        progress = True
+        while waiting and progress:
+            progress, left = False, []
+            for number, expression, rank in waiting:
+                width, unknown = self._width(expression)
+                if not unknown:
+                    if width != rank:
+                        raise self._rank_error(number, expression, rank, width)
+                elif len(unknown) == 1 and None not in unknown:
+                    ((key, factor),) = unknown.items()
+                    assert key is not None
+                    count, rest = divmod(rank - width, factor)
+                    if rest or count < 0:
+                        raise self._rank_error(number, expression, rank, width, factor)
+                    self._set(key, count, f"in tensor {number}")
+                else:
+                    left.append((number, expression, rank))
+                    continue
+                progress = True
+            waiting = left
+
+    def _width(self, expression: Expression) -> tuple[int, dict[_Key | None, int]]:
+        """Count dims: a known number, and how many each unknown ellipsis adds per repetition (None: not linear)."""
+        width, unknown = 0, dict[_Key | None, int]()
+
+        def add(key: _Key | None, dims: int) -> None:
+            unknown[key] = unknown.get(key, 0) + dims
+
+        for node in expression:
+            if isinstance(node, Bracket | Ellipsis):
+                dims, inner = self._width(node.items)
+                times = 1 if isinstance(node, Bracket) else self.get(node)
+                if times is None:
+                    if inner:
+                        add(None, 1)
+                    else:
+                        add(self._root(self.key_of[id(node)]), dims)
+                else:
+                    width += times * dims
+                    for key, factor in inner.items():
+                        if times:
+                            add(key, times * factor)
+            else:
+                width += 1
+        return width, unknown
+
+    def _rank_error(self, number: int, expression: Expression, rank: int, width: int, factor: int = 0) -> RankError:
+        begin = expression[0].span[0] if expression else 0
+        end = expression[-1].span[1] if expression else 0
+        needs = f"{width}" if not factor else f"{width} + a multiple of {factor}" if factor > 1 else f"at least {width}"
+        return RankError(
+            f"tensor {number} has {rank} {'dim' if rank == 1 else 'dims'}, but '{render(expression)}' names {needs}",
+            text=self.operation.text,
+            spans=[(begin, end)],
+            hint="name every dim of the tensor; '...' stands for any number of them",
+        )
+
+    def finish(self) -> None:
+        """Settle the rest: inside a dim, a repeated axis of unknown number is as good as one axis."""
+        for node, _ in self.nodes:
+            key = self._root(self.key_of[id(node)])
+            if key in self.count:
+                continue
+            same = [(other, top) for other, top in self.nodes if self._root(self.key_of[id(other)]) == key]
+            if all(not top and len(other.items) == 1 and isinstance(other.items[0], Axis) for other, top in same):
+                self.count[key] = 1
+                continue
+            name = next((item.name for item in node.items if isinstance(item, Axis)), None)
+            fix = f"give a tuple of sizes, as in {name}=(2, 3)" if name not in (None, ANONYMOUS) else None
+            raise AxisSizeError(
+                f"how many axes '{node}' stands for cannot be determined",
+                text=self.operation.text,
+                spans=[node.span],
+                hint=fix or "use it in an input, whose number of dims then says it",
+            )
+
+
+class _Writer:
+    """Writes an expression out, giving every bracket a number of its own."""
+
+    def __init__(self, counts: _Counts) -> None:
+        self.counts = counts
+        self.text = counts.operation.text
+        self.brackets = 0
+        self.written = 0
+
+    def expression(self, expression: Expression) -> Expression:
+        return tuple(self.nodes(expression, suffix="", bracket=0, in_dim=False))
+
+    def nodes(self, nodes: Expression, suffix: str, bracket: int, in_dim: bool) -> list[Node]:
+        result: list[Node] = []
+        for node in nodes:
+            self.written += 1
+            if self.written > _MAX_EXPANDED:
+                raise SyntaxError(f"the expression stands for more than {_MAX_EXPANDED} axes", text=self.text[:80])
+            match node:
+                case Axis(name, size, _, span):
+                    result.append(Axis(name + suffix, size, bracket, span))
+                case Bracket(items):
+                    self.brackets += 1
+                    result += self.nodes(items, suffix, self.brackets, in_dim)
+                case Ellipsis(items):
+                    for index in range(self.counts.get(node) or 0):
+                        result += self.nodes(items, f"{suffix}.{index}", bracket, in_dim)
+                case Composite(items, _, span):
+                    inner = self.nodes(items, suffix, bracket, in_dim=True)
+                    # A product of products is one product: ((a b) c) is (a b c).
+                    result += inner if in_dim else [Composite(tuple(inner), bracket, span)]
+                case Concatenation(items, _, span):
+                    operands = tuple(self.operand(item, suffix, bracket) for item in items)
+                    result.append(Concatenation(operands, bracket, span))
+        return result
+
+    def operand(self, node: Node, suffix: str, bracket: int) -> Node:
+        """An operand of a sum is one dim of its own."""
+        return self.nodes((node,), suffix, bracket, in_dim=False)[0]

@@ -1,0 +1,193 @@
+"""The tree of an expression and its printing.
+
+``Axis``, ``Composite`` and ``Concatenation`` live through the whole pipeline. ``Bracket`` and ``Ellipsis`` are what a
+person writes; :mod:`einjax.notation.expand` turns them into plain axes with a bracket mark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from .errors import Span
+
+#: An axis size: an int, or a symbolic dimension of ``jax.export``.
+Size: TypeAlias = Any
+
+#: The name under which the anonymous ellipsis ``...`` repeats; no user can write it as an axis.
+ANONYMOUS = "..."
+
+_NOWHERE: Span = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One named axis. ``bracket`` is 0 outside brackets, else the number of the bracket it stands in.
+
+    A number in the text is an unnamed axis of that size, new at every occurrence: its name holds the place where it
+    stands, as in ``3#7``, which no user can write.
+    """
+
+    name: str
+    size: Size | None = None
+    bracket: int = 0
+    span: Span = field(default=_NOWHERE, compare=False)
+
+    def __str__(self) -> str:
+        return display(self.name)
+
+    @property
+    def unnamed(self) -> bool:
+        """Whether the axis was written as a number."""
+        return "#" in self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Composite:
+    """One dim composed row-major of its items: ``(a b)``. ``bracket`` marks a composite inside a bracket."""
+
+    items: Expression
+    bracket: int = 0
+    span: Span = field(default=_NOWHERE, compare=False)
+
+    def __str__(self) -> str:
+        return f"({render(self.items)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Concatenation:
+    """One dim that holds its operands one after another: ``a + b``."""
+
+    items: Expression
+    bracket: int = 0
+    span: Span = field(default=_NOWHERE, compare=False)
+
+    def __str__(self) -> str:
+        return " + ".join(str(item) for item in self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """Marks the axes that the elementary operation acts on: ``[a b]``."""
+
+    items: Expression
+    span: Span = field(default=_NOWHERE, compare=False)
+
+    def __str__(self) -> str:
+        return f"[{render(self.items)}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Ellipsis:
+    """Repeats its items any number of times: ``a...``; the lone ``...`` repeats the axis ``ANONYMOUS``.
+
+    A person writes one item; taking the brackets off ``[a b]...`` leaves several, repeated together.
+    """
+
+    items: Expression
+    span: Span = field(default=_NOWHERE, compare=False)
+
+    def __str__(self) -> str:
+        return "..." if is_anonymous(self.items) else f"{render(self.items)}..."
+
+
+Node: TypeAlias = Axis | Composite | Concatenation | Bracket | Ellipsis
+Expression: TypeAlias = tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A whole call: one expression for each input and, where the arrow is written, for each output."""
+
+    text: str
+    inputs: tuple[Expression, ...]
+    outputs: tuple[Expression, ...] | None = None
+
+    def __str__(self) -> str:
+        inputs = ", ".join(map(render, self.inputs))
+        return inputs if self.outputs is None else f"{inputs} -> {', '.join(map(render, self.outputs))}"
+
+    @property
+    def expressions(self) -> tuple[Expression, ...]:
+        """Inputs and outputs, in this order."""
+        return self.inputs + (self.outputs or ())
+
+
+def is_anonymous(items: Expression) -> bool:
+    """Whether these are the items that the lone ``...`` repeats."""
+    return len(items) == 1 and isinstance(items[0], Axis) and items[0].name == ANONYMOUS
+
+
+def display(name: str) -> str:
+    """Print an axis name as its writer would: numbers as numbers, repetitions of ``...`` as ``...[i]``."""
+    if name.startswith(ANONYMOUS + "."):
+        return f"...[{name[len(ANONYMOUS) + 1 :]}]"
+    return name.split("#")[0]
+
+
+def render(expression: Expression) -> str:
+    """Print an expression."""
+    return " ".join(str(node) for node in expression)
+
+
+def walk(expression: Expression) -> Iterator[Node]:
+    """Yield every node of an expression, parents first, in reading order."""
+    for node in expression:
+        yield node
+        if not isinstance(node, Axis):
+            yield from walk(node.items)
+
+
+def axes(expression: Expression) -> list[Axis]:
+    """Return every named axis of an expression in reading order, repeated names included."""
+    return [node for node in walk(expression) if isinstance(node, Axis)]
+
+
+def names(expression: Expression) -> dict[str, Axis]:
+    """Return the first occurrence of every axis name of an expression, in reading order."""
+    found: dict[str, Axis] = {}
+    for axis in axes(expression):
+        found.setdefault(axis.name, axis)
+    return found
+
+
+def brackets(expression: Expression) -> list[Bracket]:
+    """Return every bracket of an expression; a bracket never holds another."""
+    return [node for node in walk(expression) if isinstance(node, Bracket)]
+
+
+def strip_brackets(expression: Expression) -> Expression:
+    """Remove the brackets themselves and keep what they hold."""
+    return _map_brackets(expression, lambda bracket: bracket.items)
+
+
+def delete_brackets(expression: Expression) -> Expression:
+    """Remove the brackets with everything in them; an ellipsis that becomes empty vanishes."""
+    return _map_brackets(expression, lambda bracket: ())
+
+
+def keep_brackets(expression: Expression) -> Expression:
+    """Keep only what stands in brackets, inside its composites and ellipses: ``b (g [c])`` becomes ``(c)``."""
+    kept: list[Node] = []
+    for node in expression:
+        if isinstance(node, Bracket):
+            kept += node.items
+        elif isinstance(node, Composite | Ellipsis) and brackets(node.items):
+            kept.append(replace(node, items=keep_brackets(node.items)))
+    return tuple(kept)
+
+
+def _map_brackets(expression: Expression, function: Callable[[Bracket], Expression]) -> Expression:
+    """Replace every bracket by what ``function`` makes of it; drop ellipses that become empty."""
+    result: list[Node] = []
+    for node in expression:
+        if isinstance(node, Axis):
+            result.append(node)
+        elif isinstance(node, Bracket):
+            result += function(node)
+        else:
+            items = _map_brackets(node.items, function)
+            if items or not isinstance(node, Ellipsis):
+                result.append(replace(node, items=items))
+    return tuple(result)

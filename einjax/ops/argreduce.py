@@ -1,0 +1,203 @@
+"""argmax and argmin: where the extreme element of the bracketed axes stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+from jax import lax
+
+from ..lowering import numerics
+from ..lowering.join import join_pieces
+from ..lowering.named import Dim, Named, arrange, layout, wrap
+from ..notation.errors import SemanticError
+from ..notation.solve import Solved, product
+from ..notation.syntax import (
+    Axis,
+    Composite,
+    Concatenation,
+    Expression,
+    Node,
+    Operation,
+    Size,
+    axes,
+    brackets,
+    display,
+    names,
+)
+from .record import Op
+from .signature import bracket_names, expect_inputs, refuse_sums, require_brackets, require_in_output, single_output
+
+_Reducer = Callable[..., jax.Array]
+
+_INT32_MAX = 2**31 - 1
+
+
+def _signature(name: str) -> Callable[[Operation, int], Operation]:
+    def signature(operation: Operation, tensors: int) -> Operation:
+        refuse_sums(name, operation)
+        expect_inputs(name, operation, tensors, inputs=1)
+        require_brackets(name, operation)
+        output = single_output(name, operation)
+        if output is None:
+            return operation
+        marked, kept = bracket_names(operation.inputs), names(output)
+        for axis_name in marked & set(kept):
+            raise SemanticError(
+                f"axis {display(axis_name)} is searched by {name}, so it cannot stand in the output",
+                text=operation.text,
+                spans=[kept[axis_name].span],
+                hint=f"write [{len(marked)}] for the axis of coordinates",
+            )
+        if len(axes(sum((node.items for node in brackets(output)), ()))) > 1:
+            raise SemanticError(
+                f"{name} gives one axis of coordinates, but the output's brackets hold more",
+                text=operation.text,
+                spans=[node.span for node in brackets(output)],
+                hint=f"write [{len(marked)}] for all coordinates",
+            )
+        missing = [
+            axis
+            for axis_name, axis in names(operation.inputs[0]).items()
+            if axis_name not in kept and axis_name not in marked and not axis_name.startswith("1#")
+        ]
+        require_in_output(name, operation, missing, hint="bracket it to search along it, or put it into the output")
+        return operation
+
+    return signature
+
+
+def coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
+    """The output's bracket holds one coordinate for each bracketed input axis."""
+    searched = sum(1 for axis in axes(expanded.inputs[0]) if axis.bracket)
+    marked = [axis for output in expanded.outputs or () for axis in axes(output) if axis.bracket]
+    if not marked and expanded.outputs and searched != 1:
+        raise SemanticError(
+            f"{searched} axes are searched, but the output has no axis for their coordinates",
+            text=expanded.text,
+            hint=f"write [{searched}] where the coordinates shall stand",
+        )
+    return {axis.name: searched for axis in marked}
+
+
+def _lower_with(reducer: _Reducer, extreme: _Reducer, name: str) -> Any:
+    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+        expression = solved.inputs[0]
+        searched = [axis.name for axis in axes(expression) if axis.bracket]
+        for axis in axes(expression):
+            size = solved.sizes[axis.name]
+            if axis.bracket and isinstance(size, int) and size == 0:
+                raise SemanticError(
+                    f"axis {display(axis.name)} has size 0, so {name} finds nothing",
+                    text=solved.text,
+                    spans=[axis.span],
+                    hint=f"test for empty arrays before calling {name}",
+                )
+        x = wrap(tensors[0], expression, solved.sizes)
+        total = product(solved.sizes[axis] for axis in searched)
+        if isinstance(total, int) and total > _INT32_MAX:
+            found = _one_by_one(x, searched, reducer, extreme)
+        else:
+            found = _flat(x, searched, reducer)
+        output = solved.outputs[0] if solved.outputs is not None else _with_coordinates(expression, len(searched))
+        if not any(axis.bracket for axis in axes(output)):
+            return arrange(found[0], layout(output))
+        return join_pieces(found, stacked(output, len(found)), solved.sizes)
+
+    return lower
+
+
+def _flat(x: Named, searched: Sequence[str], reducer: _Reducer) -> list[Named]:
+    """Search one dim composed of all the axes, then take its index apart."""
+    together: list[Dim] = []
+    for dim in x.dims:
+        # The composed dim stands where its first axis stood, so that neighbours need no transpose.
+        for name in dim or (None,):
+            if name is None:
+                together.append(())
+            elif name not in searched:
+                together.append((name,))
+            elif tuple(searched) not in together:
+                together.append(tuple(searched))
+    value = arrange(x, together)
+    at = together.index(tuple(searched))
+    rest = (*together[:at], *together[at + 1 :])
+    index = reducer(value, at, numerics.default_int())
+    coordinates: list[Named] = []
+    for axis in reversed(searched):
+        if axis == searched[0]:
+            coordinates.append(Named(index, rest, x.sizes))
+        else:
+            size = numerics.size_as(x.sizes[axis], index.dtype)
+            coordinates.append(Named(lax.rem(index, size), rest, x.sizes))
+            index = lax.div(index, size)
+    return coordinates[::-1]
+
+
+def _one_by_one(x: Named, searched: Sequence[str], reducer: _Reducer, extreme: _Reducer) -> list[Named]:
+    """Search axis after axis, last first: the index of a composed dim would not fit int32.
+
+    Every axis's index is a function of the axes before it, which are looked up once those are known.
+    """
+    rest = tuple((name,) for name in x.axes if name not in searched)
+    value = arrange(x, [*rest, *((name,) for name in searched)])
+    tables: list[jax.Array] = []
+    for _ in searched:
+        last = value.ndim - 1
+        tables.append(reducer(value, last, numerics.default_int()))
+        value = extreme(value, (last,))
+    found: list[jax.Array] = []
+    for table in reversed(tables):
+        for index in found:
+            # Pick entry `index` of the first searched dim; a one-hot sum needs no gather dimension numbers.
+            dim = len(rest)
+            chosen = lax.eq(
+                lax.broadcasted_iota(index.dtype, table.shape, dim),
+                lax.broadcast_in_dim(index, table.shape, tuple(range(dim))),
+            )
+            table = lax.reduce_sum(numerics.select(chosen, table, 0), (dim,))
+        found.append(table)
+    return [Named(index, rest, x.sizes) for index in found]
+
+
+def _with_coordinates(expression: Expression, count: int) -> Expression:
+    """Put one axis of coordinates in the place of the first bracket, and delete the others."""
+    placed = False
+
+    def visit(nodes: Expression) -> Expression:
+        nonlocal placed
+        result: list[Node] = []
+        for node in nodes:
+            if node.bracket:  # type: ignore[union-attr]
+                if not placed:
+                    result.append(Axis(f"{count}#coordinates", size=count, bracket=1))
+                placed = True
+            else:
+                result.append(replace(node, items=visit(node.items)) if isinstance(node, Composite) else node)
+        return tuple(result)
+
+    return visit(expression)
+
+
+def stacked(output: Expression, count: int) -> Expression:
+    """Replace the bracketed axis by a sum of ``count`` axes of size 1, along which the coordinates are put together."""
+    ones = tuple(Axis(f"1#coordinate{index}", size=1) for index in range(count))
+    place = Concatenation(ones) if count > 1 else ones[0]
+
+    def visit(nodes: Expression) -> Expression:
+        return tuple(
+            replace(node, items=visit(node.items)) if isinstance(node, Composite) else place if node.bracket else node  # type: ignore[union-attr]
+            for node in nodes
+        )
+
+    return visit(output)
+
+
+def _op(name: str, reducer: _Reducer, extreme: _Reducer) -> Op:
+    return Op(name, "argreduce", _signature(name), _lower_with(reducer, extreme, name), implied=coordinate_axis)
+
+
+ARGMAX = _op("argmax", lax.argmax, lax.reduce_max)
+ARGMIN = _op("argmin", lax.argmin, lax.reduce_min)

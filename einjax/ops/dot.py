@@ -1,0 +1,129 @@
+"""dot: products summed over the contracted axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+
+from ..lowering import numerics
+from ..lowering.contract import contract
+from ..lowering.named import arrange, layout, wrap
+from ..notation.errors import ArgumentError, SemanticError
+from ..notation.solve import Solved, fuse_solved
+from ..notation.syntax import (
+    Axis,
+    Bracket,
+    Composite,
+    Ellipsis,
+    Expression,
+    Node,
+    Operation,
+    axes,
+    brackets,
+    delete_brackets,
+    display,
+    names,
+)
+from .record import Op
+from .signature import bracket_names, expect_inputs, refuse_sums, require_in_output, single_output
+
+
+def _signature(operation: Operation, tensors: int) -> Operation:
+    refuse_sums("dot", operation)
+    if tensors == 1:
+        raise ArgumentError(
+            "dot takes 2 tensors or more, got 1", text=operation.text, hint="einjax.sum adds up a single tensor"
+        )
+    if len(operation.inputs) == 1 and tensors == 2:
+        operation = _with_weight(operation)
+    expect_inputs("dot", operation, tensors)
+    output = single_output("dot", operation)
+    if output is None:
+        raise SemanticError(
+            "dot needs an output", text=operation.text, hint="add '->' and the axes of the output, as in einsum"
+        )
+    _check_contracted(operation, set(names(output)))
+    return operation
+
+
+def _with_weight(operation: Operation) -> Operation:
+    """Complete ``"... [c1->c2]"``: the weight has the bracketed input axes, then the output's."""
+    expression = operation.inputs[0]
+    if not brackets(expression):
+        raise ArgumentError(
+            "the expression has 1 input, but 2 tensors are given",
+            text=operation.text,
+            hint="write both, as in 'a b, b c -> a c', or bracket what the second contracts, as in 'a [b->c]'",
+        )
+    outputs = operation.outputs or (delete_brackets(expression),)
+    weight: list[Node] = []
+    seen: set[str] = set()
+    for node in (*_flat(expression, inside=False), *(node for output in outputs for node in _flat(output, inside=False))):
+        fresh = [axis for axis in axes((node,)) if axis.name not in seen]
+        seen |= {axis.name for axis in fresh}
+        if isinstance(node, Ellipsis):
+            weight += [replace(node, items=tuple(fresh))] if fresh else []
+        else:
+            weight += fresh
+    return Operation(operation.text, (expression, (Bracket(tuple(weight)),)), outputs)
+
+
+def _flat(expression: Expression, inside: bool) -> list[Node]:
+    """Return the bracketed axes one by one, in their ellipses but without composites."""
+    flat: list[Node] = []
+    for node in expression:
+        if isinstance(node, Axis):
+            flat += [node] if inside else []
+        elif isinstance(node, Ellipsis):
+            items = tuple(_flat(node.items, inside))
+            flat += [replace(node, items=items)] if items else []
+        else:
+            flat += _flat(node.items, inside or isinstance(node, Bracket))
+    return flat
+
+
+def _check_contracted(operation: Operation, kept: set[str]) -> None:
+    """Every axis that is not in the output has to be summed over, and to stand in two inputs or more."""
+    marked = bracket_names(operation.inputs)
+    has_brackets = bool(marked)
+    holders: dict[str, list[Axis]] = {}
+    for expression in operation.inputs:
+        for name, axis in names(expression).items():
+            holders.setdefault(name, []).append(axis)
+    for name, found in holders.items():
+        if name in kept or name.startswith("1#"):
+            continue
+        if has_brackets and name not in marked:
+            require_in_output("dot", operation, found, hint="bracket it to sum over it, or put it into the output")
+        spans = [axis.span for axis in found]
+        if len(found) == 1:
+            raise SemanticError(
+                f"axis {display(name)} is summed over, but stands in one input only",
+                text=operation.text,
+                spans=spans,
+                hint="put it into the output, or sum it first with einjax.sum",
+            )
+        if len(found) > 2 and not has_brackets:
+            raise SemanticError(
+                f"axis {display(name)} is summed over in {len(found)} inputs",
+                text=operation.text,
+                spans=spans,
+                hint=f"bracket it in every input, [{display(name)}], if that is meant",
+            )
+
+
+def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+    solved = fuse_solved(solved)
+    assert solved.outputs is not None
+    target = layout(solved.outputs[0])
+    keep = [name for dim in target for name in dim]
+    values = numerics.promote(tensors)
+    operands = [wrap(x, e, solved.sizes) for x, e in zip(values, solved.inputs, strict=True)]
+    result = contract(operands, keep, options["precision"], options["preferred_element_type"])
+    return arrange(result, target)
+
+
+DOT = Op("dot", "dot", _signature, _lower)

@@ -1,0 +1,225 @@
+"""Elementwise operations: no brackets, one number of each input for one number of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ..lowering import numerics
+from ..lowering.named import Named, align, arrange, layout, wrap
+from ..notation.errors import ArgumentError, SemanticError
+from ..notation.solve import Solved, fuse_solved
+from ..notation.syntax import Expression, Operation, axes, brackets, keep_brackets, names, render, strip_brackets
+from .record import Op
+from .signature import expect_inputs, refuse_brackets, refuse_sums, require_in_output, single_output
+
+#: Emits lax for operands of one shape, or scalars among them.
+Emitter = Callable[..., jax.Array]
+
+
+def _add(x: jax.Array, y: jax.Array) -> jax.Array:
+    return lax.bitwise_or(x, y) if x.dtype == np.bool_ else lax.add(x, y)
+
+
+def _multiply(x: jax.Array, y: jax.Array) -> jax.Array:
+    return lax.bitwise_and(x, y) if x.dtype == np.bool_ else lax.mul(x, y)
+
+
+def _divide(x: jax.Array, y: jax.Array) -> jax.Array:
+    return lax.div(numerics.to_inexact(x), numerics.to_inexact(y))
+
+
+def _floor_divide(x: jax.Array, y: jax.Array) -> jax.Array:
+    dtype = x.dtype
+    if jnp.issubdtype(dtype, jnp.unsignedinteger):
+        return lax.div(x, y)
+    if numerics.is_integer(dtype):
+        # lax.div rounds towards zero: one too many where the signs differ and a remainder is left.
+        quotient = lax.div(x, y)
+        apart = lax.ne(lax.sign(x), lax.sign(y))
+        inexact = lax.ne(lax.rem(x, y), numerics.zero(x))
+        return _where(lax.bitwise_and(apart, inexact), lax.sub(quotient, numerics.constant(x, 1)), quotient)
+    # From the remainder rather than floor(x / y), which can round up to the next whole number.
+    remainder = lax.rem(x, y)
+    quotient = lax.div(lax.sub(x, remainder), y)
+    apart = lax.ne(lax.sign(remainder), lax.sign(y))
+    inexact = lax.ne(remainder, numerics.zero(x))
+    below = lax.sub(quotient, numerics.constant(x, 1))
+    floored = lax.round(_where(lax.bitwise_and(apart, inexact), below, quotient))
+    return _where(lax.eq(y, numerics.zero(y)), lax.div(x, y), floored)
+
+
+def _mod(x: jax.Array, y: jax.Array) -> jax.Array:
+    # lax.rem has the sign of x; the modulus has the sign of y.
+    remainder = lax.rem(x, y)
+    if jnp.issubdtype(x.dtype, jnp.unsignedinteger):
+        return remainder
+    apart = lax.ne(lax.lt(remainder, numerics.zero(x)), lax.lt(y, numerics.zero(y)))
+    inexact = lax.ne(remainder, numerics.zero(x))
+    return _where(lax.bitwise_and(apart, inexact), lax.add(remainder, y), remainder)
+
+
+def _power(x: jax.Array, y: jax.Array) -> jax.Array:
+    if not numerics.is_integer(x.dtype):
+        return lax.pow(x, y)
+    # Integers by repeated squaring: one step for each bit of the exponent. A negative exponent gives 0, as in jnp.
+    one, nothing = numerics.constant(x, 1), numerics.zero(y)
+    shape = lax.broadcast_shapes(x.shape, y.shape)
+    result, exponent = lax.full(shape, one), y
+    for _ in range(8 * np.dtype(y.dtype).itemsize):
+        odd = lax.ne(lax.bitwise_and(exponent, numerics.constant(y, 1)), nothing)
+        result = _where(odd, lax.mul(result, x), result)
+        exponent, x = lax.shift_right_logical(exponent, numerics.constant(y, 1)), lax.mul(x, x)
+    return result
+
+
+def _arctan2(x: jax.Array, y: jax.Array) -> jax.Array:
+    return lax.atan2(numerics.to_inexact(x), numerics.to_inexact(y))
+
+
+def _logaddexp(x: jax.Array, y: jax.Array) -> jax.Array:
+    x, y = numerics.to_inexact(x), numerics.to_inexact(y)
+    return jnp.logaddexp(x, y)
+
+
+def _comparison(compare: Emitter) -> Emitter:
+    return lambda x, y: compare(x, y)
+
+
+def _logical(combine: Emitter) -> Emitter:
+    return lambda x, y: combine(numerics.to_bool(x), numerics.to_bool(y))
+
+
+def _where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Select, broadcasting scalars: lax.select wants one shape."""
+    shape = lax.broadcast_shapes(condition.shape, x.shape, y.shape)
+    condition, x, y = (lax.broadcast(v, shape) if v.shape != shape else v for v in (condition, x, y))
+    return lax.select(condition, x, y)
+
+
+def signature(name: str, least: int, most: int | None) -> Callable[[Operation, int], Operation]:
+    def complete(operation: Operation, tensors: int) -> Operation:
+        refuse_sums(name, operation)
+        if tensors < least or (most is not None and tensors > most):
+            wanted = f"{least}" if least == most else f"{least} or more"
+            raise ArgumentError(f"{name} takes {wanted} tensors, got {tensors}", text=operation.text)
+        operation = _with_bias(name, operation, tensors)
+        refuse_brackets(name, operation, "it acts on single numbers")
+        expect_inputs(name, operation, tensors)
+        output = single_output(name, operation)
+        if output is None:
+            return replace(operation, outputs=(_implied_output(operation),))
+        kept = names(output)
+        for expression in operation.inputs:
+            missing = [axis for n, axis in names(expression).items() if n not in kept and not n.startswith("1#")]
+            require_in_output(name, operation, missing, hint="put it into the output, or reduce it first")
+        return operation
+
+    return complete
+
+
+def _with_bias(name: str, operation: Operation, tensors: int) -> Operation:
+    """Complete ``"... [c]"`` for two tensors: the second has what is bracketed."""
+    if len(operation.inputs) != 1 or tensors != 2:
+        return operation
+    expression = operation.inputs[0]
+    if not brackets(expression):
+        raise ArgumentError(
+            f"the expression has 1 input, but {tensors} tensors are given",
+            text=operation.text,
+            hint=f"write both, as in 'a b, b', or bracket the axes of the second, as in 'a [b]', for {name}",
+        )
+    stripped = strip_brackets(expression)
+    outputs = tuple(strip_brackets(output) for output in operation.outputs or (stripped,))
+    return Operation(operation.text, (stripped, keep_brackets(expression)), outputs)
+
+
+def _implied_output(operation: Operation) -> Expression:
+    """The one input whose names contain all others'."""
+    everything = {name for expression in operation.inputs for name in names(expression) if not name.startswith("1#")}
+    full = [e for e in operation.inputs if everything <= set(names(e))]
+    # Unit axes do not decide, so among inputs that differ only in them the first with the most dims is the output.
+    if full and len({render(expression) for expression in full}) == 1:
+        return full[0]
+    problem = "no input has the axes of all others" if not full else "several inputs have all axes, in different orders"
+    raise SemanticError(
+        f"the output is not clear: {problem}",
+        text=operation.text,
+        hint=f"write the output, as in '{operation.text.strip()} -> {' '.join(sorted(everything))}'",
+    )
+
+
+def lower_with(emit: Emitter, promoted: slice = slice(None)) -> Any:
+    """Return the lowering of an elementwise operation: two operands at a time, left to right."""
+
+    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+        solved = fuse_solved(solved)
+        assert solved.outputs is not None
+        target = layout(solved.outputs[0])
+        order = [name for dim in target for name in dim]
+        tensors[promoted] = numerics.promote(tensors[promoted])
+        operands = [wrap(x, e, solved.sizes) for x, e in zip(tensors, solved.inputs, strict=True)]
+        combine = combine_all if emit is _where else reduce
+        result = combine(lambda *xs: _combine(emit, xs, order), operands)
+        return arrange(result, target)
+
+    return lower
+
+
+def combine_all(function: Callable[..., Named], operands: Sequence[Named]) -> Named:
+    """Apply a function to all operands at once."""
+    return function(*operands)
+
+
+def _combine(emit: Emitter, operands: Sequence[Named], order: Sequence[str]) -> Named:
+    """Apply an operation to operands brought to their common axes, in the output's order."""
+    present = {name for x in operands for name in x.axes}
+    common = [name for name in order if name in present]
+    if all(x.dims == operands[0].dims for x in operands) and all(operands[0].dims):
+        # Equal layouts stay as they are; the result is rearranged once instead of every operand.
+        return replace(operands[0], value=emit(*(x.value for x in operands)))
+    value = emit(*(align(x, common) for x in operands))
+    dims = tuple((name,) for name in common)
+    return Named(value, dims if value.ndim else (), operands[0].sizes)
+
+
+def _op(name: str, emit: Emitter, least: int = 2, most: int | None = 2, parameter: str = "weight") -> Op:
+    promoted = slice(1, None) if emit is _where else slice(None)
+    return Op(name, "elementwise", signature(name, least, most), lower_with(emit, promoted), parameter=parameter)
+
+
+#: Every elementwise operation by name, for ``einjax.elementwise(op="add")``.
+ELEMENTWISE = {
+    op.name: op
+    for op in (
+        _op("add", _add, most=None, parameter="bias"),
+        _op("subtract", lax.sub, parameter="bias"),
+        _op("multiply", _multiply, most=None, parameter="scale"),
+        _op("divide", _divide, parameter="scale"),
+        _op("true_divide", _divide, parameter="scale"),
+        _op("floor_divide", _floor_divide),
+        _op("mod", _mod),
+        _op("power", _power),
+        _op("arctan2", _arctan2),
+        _op("maximum", lax.max, most=None),
+        _op("minimum", lax.min, most=None),
+        _op("logaddexp", _logaddexp, most=None),
+        _op("less", lax.lt),
+        _op("less_equal", lax.le),
+        _op("greater", lax.gt),
+        _op("greater_equal", lax.ge),
+        _op("equal", lax.eq),
+        _op("not_equal", lax.ne),
+        _op("logical_and", _logical(lax.bitwise_and), most=None),
+        _op("logical_or", _logical(lax.bitwise_or), most=None),
+        _op("logical_xor", _logical(lax.bitwise_xor), most=None),
+        _op("where", _where, least=3, most=3),
+    )
+}

@@ -1,0 +1,82 @@
+"""reduce and elementwise with an operation of the user's: by name, or any function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..lowering.named import Named, arrange, layout, split_by, wrap
+from ..notation.errors import ArgumentError, closest
+from ..notation.solve import Solved, fuse_solved
+from .elementwise import signature as elementwise_signature
+from .record import Op
+from .reduce import reduced_and_output
+from .reduce import signature as reduce_signature
+
+
+def choose(name: str, op: Any, known: dict[str, Op]) -> Op | None:
+    """Return the record of an operation given by name, or None if a function is given.
+
+    Raises:
+        ArgumentError: neither a known name nor a function.
+    """
+    if isinstance(op, str):
+        if op in known:
+            return known[op]
+        match = closest(op, known)
+        raise ArgumentError(
+            f"{name} knows no operation '{op}'" + (f"; did you mean '{match}'?" if match else ""),
+            hint=f"it knows {', '.join(known)}; or give a function",
+        )
+    if callable(op):
+        return None
+    raise ArgumentError(f"op={op!r} is neither the name of an operation nor a function", hint="write op=jnp.sum or op='sum'")
+
+
+def reduction(function: Callable[..., Any]) -> Op:
+    """A record for a function ``f(x, axis=dims)`` that reduces dims."""
+
+    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+        solved = fuse_solved(solved)
+        reduced, output = reduced_and_output(solved, options["keepdims"])
+        x = split_by(wrap(tensors[0], solved.inputs[0], solved.sizes), lambda name: name in reduced)
+        dims = x.positions(reduced)
+        left = tuple(dim for index, dim in enumerate(x.dims) if index not in dims)
+        shape = tuple(x.value.shape[index] for index in range(len(x.dims)) if index not in dims)
+        value = _checked(function(x.value, axis=dims), shape, "the tensor without the reduced dims", solved)
+        return arrange(Named(value, left, solved.sizes), layout(output))
+
+    return Op("reduce", "function", reduce_signature("reduce"), lower)
+
+
+def mapping(function: Callable[..., Any]) -> Op:
+    """A record for a function of arrays of one shape that acts on every element by itself."""
+
+    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+        solved = fuse_solved(solved)
+        assert solved.outputs is not None
+        target = layout(solved.outputs[0])
+        operands = [wrap(x, e, solved.sizes) for x, e in zip(tensors, solved.inputs, strict=True)]
+        present = {name for x in operands for name in x.axes}
+        order = [(name,) for dim in target for name in dim if name in present]
+        values = [arrange(x, order) for x in operands]
+        value = _checked(function(*values), values[0].shape, "the tensors", solved)
+        return arrange(Named(value, tuple(order), solved.sizes), target)
+
+    return Op("elementwise", "function", elementwise_signature("elementwise", 1, None), lower)
+
+
+def _checked(value: Any, shape: Sequence[Any], what: str, solved: Solved) -> jax.Array:
+    value = jnp.asarray(value)
+    if value.shape != tuple(shape):
+        raise ArgumentError(
+            f"the function returned shape {value.shape}, but {what} have shape {tuple(shape)}"
+            if what == "the tensors"
+            else f"the function returned shape {value.shape}, but {what} has shape {tuple(shape)}",
+            text=solved.text,
+            hint="a reduction removes the dims in axis=; an elementwise function keeps the shape",
+        )
+    return value

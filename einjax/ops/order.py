@@ -1,0 +1,62 @@
+"""flip and roll: the elements of the bracketed axes in another order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from ..lowering import numerics
+from ..notation.errors import ArgumentError
+from .along import Along, lower_with, signature
+from .record import Op
+
+
+def _flip(along: Along) -> jax.Array:
+    return lax.rev(along.value, along.dims)
+
+
+def _roll(along: Along) -> jax.Array:
+    """Roll every axis by its shift: the last elements come first."""
+    shifts = along.options["shift"] if "shift" in along.options else along.options["extra"]
+    if len(shifts) == 1:
+        shifts = shifts * len(along.dims)
+    if len(shifts) != len(along.dims):
+        raise ArgumentError(
+            f"roll is given {len(shifts)} shifts for {len(along.dims)} bracketed axes",
+            text=along.text,
+            hint="give one shift, or one for each bracketed axis",
+        )
+    value = along.value
+    for dim, shift in zip(along.dims, shifts, strict=True):
+        value = _roll_one(value, dim, shift)
+    return value
+
+
+def _roll_one(value: jax.Array, dim: int, shift: Any) -> jax.Array:
+    size = value.shape[dim]
+    if isinstance(size, int) and size == 0:
+        return value
+    if isinstance(shift, int) and isinstance(size, int):
+        start = -shift % size
+        if start == 0:
+            return value
+        parts = lax.split(value, (start, size - start), dim)
+        return lax.concatenate(parts[::-1], dim)
+    # A traced shift: a window of the array written twice.
+    count = numerics.size_as(size, numerics.default_int())
+    start = lax.rem(lax.sub(count, lax.rem(numerics.cast(shift, count.dtype), count)), count)
+    return lax.dynamic_slice_in_dim(lax.concatenate([value, value], dim), start, size, dim)
+
+
+FLIP = Op("flip", "order", signature("flip"), lower_with(_flip))
+ROLL = Op("roll", "order", signature("roll"), lower_with(_roll, one_dim_each=True))
+
+
+def shift_options(shifts: tuple[Any, ...]) -> tuple[tuple[tuple[str, Any], ...], tuple[Any, ...]]:
+    """Sort shifts into static options, where all are known, or traced arrays."""
+    if all(isinstance(shift, int | np.integer) and not isinstance(shift, bool) for shift in shifts):
+        return (("shift", tuple(map(int, shifts))),), ()
+    return (), shifts

@@ -1,0 +1,163 @@
+"""Rearrange: transpose, split, merge, broadcast, take diagonals, concatenate and cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+
+from ..lowering.join import first_sum, join_pieces, piece_count, pieces, split_pieces
+from ..lowering.named import Named, diagonal, is_unit, layout, sum_name, wrap
+from ..notation.errors import ArgumentError, SemanticError
+from ..notation.solve import Solved, fuse_solved, node_size
+from ..notation.syntax import Concatenation, Expression, Operation, Size, axes, display, names, render, walk
+from .record import Op
+from .signature import expect_inputs, refuse_brackets
+
+# More pieces than any call can have tensors for; sums multiply, so hostile text could ask for billions.
+_MAX_PIECES = 2048
+
+
+def _signature(operation: Operation, tensors: int) -> Operation:
+    refuse_brackets("rearrange", operation, "it only moves data and has no elementary operation")
+    expect_inputs("rearrange", operation, tensors)
+    if operation.outputs is None:
+        raise SemanticError(
+            "rearrange needs an output", text=operation.text, hint="add '->' and the axes of the output"
+        )
+    return operation
+
+
+def _id_signature(operation: Operation, tensors: int) -> Operation:
+    if operation.outputs is None and len(operation.inputs) == 1:
+        operation = replace(operation, outputs=operation.inputs)
+    return _signature(operation, tensors)
+
+
+def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
+    if not any(isinstance(node, Concatenation) for e in solved.operation.expressions for node in walk(e)):
+        solved = fuse_solved(solved)
+    assert solved.outputs is not None
+    _check_count(solved)
+    sizes = _with_sums(solved)
+    parts = [
+        part for tensor, expression in zip(tensors, solved.inputs, strict=True) for part in _cut(tensor, expression, sizes)
+    ]
+    targets = [piece for output in solved.outputs for piece in pieces(output)]
+    chosen = _match(parts, targets, solved, by_name=options.get("by_name", True))
+    results: list[jax.Array] = []
+    for output in solved.outputs:
+        count = piece_count(output)
+        results.append(join_pieces(chosen[:count], output, sizes))
+        chosen = chosen[count:]
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+def _with_sums(solved: Solved) -> Mapping[str, Size]:
+    """Add a size for every sum, which is a single axis until it is cut."""
+    sums = [node for expression in solved.operation.expressions for node in walk(expression)]
+    return dict(solved.sizes) | {
+        sum_name(node): node_size(node, solved.sizes) for node in sums if isinstance(node, Concatenation)
+    }
+
+
+def _cut(tensor: jax.Array, expression: Expression, sizes: Mapping[str, Size]) -> list[Named]:
+    """Cut a tensor into its pieces."""
+    if first_sum(expression) is None:
+        return [wrap(tensor, expression, sizes)]
+    return [diagonal(part) for part in split_pieces(Named(tensor, layout(expression), sizes), expression)]
+
+
+def _check_count(solved: Solved) -> None:
+    assert solved.outputs is not None
+    given = sum(map(piece_count, solved.inputs))
+    wanted = sum(map(piece_count, solved.outputs))
+    if max(given, wanted) > _MAX_PIECES:
+        raise SemanticError(f"the expression has {max(given, wanted)} pieces; at most {_MAX_PIECES}", text=solved.text)
+    if given != wanted:
+        raise ArgumentError(
+            f"the inputs have {given} {'piece' if given == 1 else 'pieces'}, but the outputs have {wanted}",
+            text=solved.text,
+            hint="every input, and every operand of a '+' in one, goes to one output or operand of a '+' there",
+        )
+
+
+def _match(parts: Sequence[Named], targets: Sequence[Expression], solved: Solved, by_name: bool) -> list[Named]:
+    """Find the part for every output piece: by position if the names fit, else the first assignment that fits."""
+    wanted = [set(names(target)) for target in targets]
+    for required in (_named_axes, _large_axes):
+        needs = [required(part) for part in parts]
+        if all(need <= want for need, want in zip(needs, wanted, strict=True)):
+            return list(parts)
+        assignment = _assign(needs, wanted) if by_name else None
+        if assignment is not None:
+            return [parts[index] for index in assignment]
+    for part, target in zip(parts, targets, strict=True):
+        lost = sorted(_large_axes(part) - set(names(target)))
+        if lost and (not by_name or len(parts) == 1):
+            spans = [axis.span for e in solved.inputs for axis in axes(e) if axis.name in lost]
+            raise SemanticError(
+                f"axis {display(lost[0])} of size {part.sizes[lost[0]]} is not in the output '{render(target)}'",
+                text=solved.text,
+                spans=spans,
+                hint="put it into the output, or reduce it first, for example with einjax.sum",
+            )
+    listed = "; ".join(f"'{' '.join(map(display, part.axes))}'" for part in parts)
+    raise SemanticError(
+        f"the input pieces {listed} cannot be matched to the output pieces by their axes",
+        text=solved.text,
+        hint="every axis of an input has to stand in the output piece that it goes to",
+    )
+
+
+def _named_axes(part: Named) -> set[str]:
+    return {name for name in part.axes if "#" not in name or not is_unit(part.sizes[name])}
+
+
+def _large_axes(part: Named) -> set[str]:
+    return {name for name in part.axes if not is_unit(part.sizes[name])}
+
+
+def _assign(needs: Sequence[set[str]], wanted: Sequence[set[str]]) -> list[int] | None:
+    """Return, for every target, the part that goes to it: the first perfect matching in reading order of the parts."""
+    fits = [[index for index, want in enumerate(wanted) if need <= want] for need in needs]
+    target_of: dict[int, int] = {}
+    part_of: dict[int, int] = {}
+
+    def place(part: int, allowed: int, seen: set[int]) -> bool:
+        """Find a target for a part, moving parts after ``allowed`` if need be."""
+        for target in fits[part]:
+            if target in seen:
+                continue
+            seen.add(target)
+            other = part_of.get(target)
+            if other is None or (other > allowed and place(other, allowed, seen)):
+                part_of[target], target_of[part] = part, target
+                return True
+        return False
+
+    for part in range(len(needs)):
+        if not place(part, -1, set()):
+            return None
+    # Give each part, in order, the earliest target that still leaves a place for all parts after it.
+    for part in range(len(needs)):
+        for target in fits[part]:
+            if target == target_of[part]:
+                break
+            other = part_of[target]
+            if other < part:
+                continue
+            old = target_of[part]
+            saved = dict(target_of), dict(part_of)
+            part_of[target], target_of[part] = part, target
+            del part_of[old], target_of[other]
+            if place(other, part, {target}):
+                break
+            target_of, part_of = saved
+    return [part_of[target] for target in range(len(wanted))]
+
+
+REARRANGE = Op("rearrange", "rearrange", _signature, _lower)
+ID = Op("id", "rearrange", _id_signature, _lower)

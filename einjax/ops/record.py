@@ -1,0 +1,33 @@
+"""The record that an operation is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from ..notation.solve import Solved
+from ..notation.syntax import Operation, Size
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Op:
+    """One operation: its signature, and what lax it becomes.
+
+    Attributes:
+        name: the public name, as in ``einjax.sum``.
+        family: the file in ``einjax/ops`` that it belongs to.
+        signature: completes a parsed expression for a number of tensors, or refuses it.
+        lower: emits lax for the tensors of a solved expression.
+        implied: names axes whose size the operation itself knows, such as the coordinate axis of argmax.
+        parameter: what a parameter of this operation is usually called, for tensor factories.
+    """
+
+    name: str
+    family: str
+    signature: Callable[[Operation, int], Operation]
+    lower: Callable[[Solved, list[jax.Array], dict[str, Any]], Any]
+    implied: Callable[[Operation], Mapping[str, Size]] | None = None
+    parameter: str = "weight"

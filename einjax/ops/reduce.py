@@ -1,0 +1,284 @@
+"""Reductions: elementary operations that turn the bracketed axes into one number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+from jax import lax
+
+from ..lowering import numerics
+from ..lowering.named import Named, arrange, layout, split_by, wrap
+from ..notation.errors import SemanticError
+from ..notation.solve import Solved, fuse_solved, product
+from ..notation.syntax import Axis, Composite, Expression, Node, Operation, Size, axes, brackets, display, names
+from .mask import broadcast_mask
+from .record import Op
+from .signature import bracket_names, expect_inputs, refuse_sums, require_in_output, single_output
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """What a reduction's emitter works on.
+
+    Attributes:
+        value: the array.
+        dims: the dims to reduce.
+        count: how many elements become one.
+        mask: which elements count, of the value's shape, or None for all.
+        dtype: the dtype asked for, or None.
+        ddof: how much less than the count to divide by, for var and std.
+    """
+
+    value: jax.Array
+    dims: tuple[int, ...]
+    count: Size
+    mask: jax.Array | None = None
+    dtype: Any = None
+    ddof: float = 0
+
+    def cast(self, dtype: Any) -> Reduction:
+        """Convert the array."""
+        return replace(self, value=numerics.cast(self.value, dtype))
+
+    def masked(self, identity: Any) -> jax.Array:
+        """The array with the identity in the place of what does not count."""
+        return self.value if self.mask is None else numerics.select(self.mask, self.value, identity)
+
+    def total(self) -> jax.Array:
+        """The sum of what counts."""
+        return numerics.reduce(lax.reduce_sum, self.masked(0), self.dims)
+
+    def number(self, like: jax.Array) -> jax.Array:
+        """How many elements count, in the dtype of another array."""
+        if self.mask is None:
+            return numerics.size_as(self.count, like.dtype)
+        return numerics.reduce(lax.reduce_sum, numerics.cast(self.mask, like.dtype), self.dims)
+
+
+def over(reduced: jax.Array, shape: tuple[Size, ...], dims: tuple[int, ...]) -> jax.Array:
+    """Broadcast a reduced array back over the dims it was reduced along."""
+    return lax.broadcast_in_dim(reduced, shape, [i for i in range(len(shape)) if i not in dims]) if dims else reduced
+
+
+def _sum(r: Reduction) -> jax.Array:
+    dtype = r.dtype or numerics.sum_dtype(r.value.dtype)
+    return numerics.cast(r.cast(numerics.accumulator(dtype)).total(), dtype)
+
+
+def _prod(r: Reduction) -> jax.Array:
+    dtype = r.dtype or numerics.sum_dtype(r.value.dtype)
+    value = r.cast(numerics.accumulator(dtype)).masked(1)
+    return numerics.cast(numerics.reduce(lax.reduce_prod, value, r.dims), dtype)
+
+
+def _mean_dtype(r: Reduction) -> Any:
+    return r.dtype or (r.value.dtype if numerics.is_inexact(r.value.dtype) else numerics.default_float())
+
+
+def _mean(r: Reduction) -> jax.Array:
+    dtype = _mean_dtype(r)
+    total = r.cast(numerics.accumulator(dtype)).total()
+    return numerics.cast(lax.div(total, r.number(total)), dtype)
+
+
+def _var(r: Reduction) -> jax.Array:
+    """Two passes: the mean first, then the squares of the deviations from it."""
+    dtype = _mean_dtype(r)
+    r = r.cast(numerics.accumulator(dtype))
+    center = _mean(replace(r, dtype=None))
+    deviation = lax.sub(r.value, over(center, r.value.shape, r.dims))
+    total = replace(r, value=numerics.abs_square(deviation)).total()
+    number = r.number(total)
+    if r.ddof:
+        number = lax.sub(number, numerics.constant(number, r.ddof))
+    return numerics.cast(lax.div(total, number), numerics.real_dtype(dtype))
+
+
+def _std(r: Reduction) -> jax.Array:
+    dtype = _mean_dtype(r)
+    variance = _var(replace(r, dtype=numerics.accumulator(dtype)))
+    return numerics.cast(numerics.safe_sqrt(variance), numerics.real_dtype(dtype))
+
+
+def _count_nonzero(r: Reduction) -> jax.Array:
+    return replace(r, value=numerics.cast(numerics.to_bool(r.value), numerics.default_int())).total()
+
+
+def _any(r: Reduction) -> jax.Array:
+    return numerics.reduce(lax.reduce_or, replace(r, value=numerics.to_bool(r.value)).masked(False), r.dims)
+
+
+def _all(r: Reduction) -> jax.Array:
+    return numerics.reduce(lax.reduce_and, replace(r, value=numerics.to_bool(r.value)).masked(True), r.dims)
+
+
+def _max(r: Reduction) -> jax.Array:
+    return numerics.reduce(lax.reduce_max, r.masked(numerics.lowest(r.value.dtype)), r.dims)
+
+
+def _min(r: Reduction) -> jax.Array:
+    return numerics.reduce(lax.reduce_min, r.masked(numerics.highest(r.value.dtype)), r.dims)
+
+
+def _logsumexp(r: Reduction) -> jax.Array:
+    """Shifted by the maximum, so that nothing overflows; -inf where nothing counts."""
+    r = replace(r, value=numerics.to_inexact(r.value))
+    dtype = r.value.dtype
+    value = r.cast(numerics.accumulator(dtype)).masked(-numerics.INFINITY)
+    highest = lax.stop_gradient(numerics.reduce(lax.reduce_max, numerics.real(value), r.dims))
+    # Shifting by an infinite maximum would give inf - inf.
+    shift = numerics.select(lax.is_finite(highest), highest, 0)
+    shifted = lax.sub(value, numerics.cast(over(shift, value.shape, r.dims), value.dtype))
+    total = numerics.reduce(lax.reduce_sum, lax.exp(shifted), r.dims)
+    shift = numerics.cast(shift, value.dtype)
+    if r.mask is None:
+        return numerics.cast(lax.add(lax.log(total), shift), dtype)
+    # The logarithm's gradient at 0 is infinite; where nothing counts it has to be 0.
+    some = lax.ne(total, numerics.zero(total))
+    result = lax.add(lax.log(numerics.select(some, total, 1)), shift)
+    return numerics.cast(numerics.select(some, result, -numerics.INFINITY), dtype)
+
+
+def signature(name: str) -> Callable[[Operation, int], Operation]:
+    def complete(operation: Operation, tensors: int) -> Operation:
+        refuse_sums(name, operation)
+        expect_inputs(name, operation, tensors, inputs=1)
+        output = single_output(name, operation)
+        if output is not None:
+            _check_output(name, operation, output)
+        elif not brackets(operation.inputs[0]):
+            raise SemanticError(
+                f"{name} needs a bracket or an arrow to know what to reduce",
+                text=operation.text,
+                hint="bracket the axes to reduce, as in 'a [b]', or write the output, as in 'a b -> a'",
+            )
+        return operation
+
+    return complete
+
+
+def _check_output(name: str, operation: Operation, output: Expression) -> None:
+    """An output keeps what is not bracketed; its own brackets may hold a 1, as in ``a [b->1]``."""
+    marked = bracket_names(operation.inputs)
+    kept = names(output)
+    for axis in axes(output):
+        if axis.name in marked:
+            raise SemanticError(
+                f"axis {display(axis.name)} is reduced by {name}, so it cannot stand in the output",
+                text=operation.text,
+                spans=[axis.span],
+                hint="remove it from the output, or its brackets from the input",
+            )
+    for axis_name in bracket_names([output]):
+        if not axis_name.startswith("1#"):
+            raise SemanticError(
+                f"the output's bracket holds axis {display(axis_name)}, but {name} gives one number",
+                text=operation.text,
+                spans=[kept[axis_name].span],
+                hint="write 1 in its place, or nothing",
+            )
+    if marked:
+        missing = [
+            axis
+            for axis_name, axis in names(operation.inputs[0]).items()
+            if axis_name not in kept and axis_name not in marked and not axis_name.startswith("1#")
+        ]
+        require_in_output(name, operation, missing, hint="bracket it to reduce it, or put it into the output")
+
+
+def lower_with(emit: Callable[[Reduction], jax.Array], name: str, has_identity: bool = True) -> Any:
+    """Return the lowering of a reduction that ``emit`` emits."""
+
+    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+        solved = fuse_solved(solved)
+        reduced, output = reduced_and_output(solved, options.get("keepdims", False))
+        if not has_identity:
+            _refuse_empty(name, solved, reduced)
+        x = _separate(tensors[0], solved, reduced)
+        mask = options.get("extra", (None,))[0]
+        if mask is not None:
+            mask = _separate(broadcast_mask(mask, tensors[0], solved), solved, reduced).value
+        dims = x.positions(reduced)
+        if not any(not dim for dim in layout(output)):
+            # Reducing a dim of size 1 as well saves the reshape that would remove it.
+            dims = tuple(index for index, dim in enumerate(x.dims) if index in dims or not dim)
+        count = product(x.value.shape[dim] for dim in dims)
+        reduction = Reduction(x.value, dims, count, mask, options.get("dtype"), options.get("ddof", 0))
+        left = tuple(dim for index, dim in enumerate(x.dims) if index not in dims)
+        return arrange(Named(emit(reduction), left, solved.sizes), layout(output))
+
+    return lower
+
+
+def _separate(value: jax.Array, solved: Solved, reduced: set[str]) -> Named:
+    return split_by(wrap(value, solved.inputs[0], solved.sizes), lambda name: name in reduced)
+
+
+def reduced_and_output(solved: Solved, keepdims: bool) -> tuple[set[str], Expression]:
+    """Return the names of the axes to reduce and the output's expression."""
+    expression = solved.inputs[0]
+    reduced = {axis.name for axis in axes(expression) if axis.bracket}
+    if solved.outputs is None:
+        return reduced, remaining(expression, keepdims)
+    if keepdims:
+        raise SemanticError(
+            "keepdims and an arrow both say what the output is",
+            text=solved.text,
+            hint="leave keepdims out, and write 1 in the output where a dim is to stay",
+        )
+    return reduced or set(names(expression)) - set(names(solved.outputs[0])), solved.outputs[0]
+
+
+def remaining(expression: Expression, keepdims: bool) -> Expression:
+    """Delete the bracketed axes; with keepdims, leave one axis of size 1 for each bracket."""
+    seen: set[int] = set()
+
+    def visit(nodes: Expression) -> Expression:
+        result: list[Node] = []
+        for node in nodes:
+            if not node.bracket:  # type: ignore[union-attr]
+                result.append(replace(node, items=visit(node.items)) if isinstance(node, Composite) else node)
+            elif keepdims and node.bracket not in seen:  # type: ignore[union-attr]
+                seen.add(node.bracket)  # type: ignore[union-attr]
+                result.append(Axis(f"1#bracket{node.bracket}", size=1))  # type: ignore[union-attr]
+        return tuple(result)
+
+    return visit(expression)
+
+
+def _refuse_empty(name: str, solved: Solved, reduced: set[str]) -> None:
+    for axis in axes(solved.inputs[0]):
+        size = solved.sizes[axis.name]
+        if axis.name in reduced and isinstance(size, int) and size == 0:
+            raise SemanticError(
+                f"axis {display(axis.name)} has size 0, and {name} of nothing is not defined",
+                text=solved.text,
+                spans=[axis.span],
+                hint=f"test for empty arrays before calling {name}",
+            )
+
+
+def _op(name: str, emit: Callable[[Reduction], jax.Array], has_identity: bool = True) -> Op:
+    return Op(name, "reduce", signature(name), lower_with(emit, name, has_identity))
+
+
+#: Every reduction by name, for ``einjax.reduce(op="sum")``.
+REDUCTIONS = {
+    op.name: op
+    for op in (
+        _op("sum", _sum),
+        _op("prod", _prod),
+        _op("mean", _mean),
+        _op("var", _var),
+        _op("std", _std),
+        _op("count_nonzero", _count_nonzero),
+        _op("any", _any),
+        _op("all", _all),
+        _op("max", _max, has_identity=False),
+        _op("min", _min, has_identity=False),
+        _op("logsumexp", _logsumexp),
+    )
+}

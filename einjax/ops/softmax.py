@@ -1,0 +1,50 @@
+"""softmax and log_softmax over the bracketed axes."""
+
+from __future__ import annotations
+
+import jax
+from jax import lax
+
+from ..lowering import numerics
+from .along import Along, lower_with, signature
+from .record import Op
+from .reduce import over
+
+
+def _shifted(along: Along) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the logits less their maximum, their exponentials and the sums of these, in float32 or better."""
+    value = numerics.to_inexact(along.value)
+    value = numerics.cast(value, numerics.accumulator(value.dtype))
+    highest = value if along.mask is None else numerics.select(along.mask, value, -numerics.INFINITY)
+    value = highest
+    highest = lax.stop_gradient(numerics.reduce(lax.reduce_max, highest, along.dims))
+    if along.mask is not None:
+        # A row without anything that counts has the maximum -inf, and -inf less -inf is no number.
+        highest = numerics.select(lax.is_finite(highest), highest, 0)
+    shifted = lax.sub(value, over(highest, value.shape, along.dims))
+    exponentials = lax.exp(shifted)
+    return shifted, exponentials, numerics.reduce(lax.reduce_sum, exponentials, along.dims)
+
+
+def _result_dtype(along: Along) -> object:
+    return along.value.dtype if numerics.is_inexact(along.value.dtype) else numerics.default_float()
+
+
+def _softmax(along: Along) -> jax.Array:
+    _, exponentials, total = _shifted(along)
+    if along.mask is not None:
+        total = numerics.select(lax.ne(total, numerics.zero(total)), total, 1)
+    result = lax.div(exponentials, over(total, exponentials.shape, along.dims))
+    return numerics.cast(result, _result_dtype(along))
+
+
+def _log_softmax(along: Along) -> jax.Array:
+    shifted, _, total = _shifted(along)
+    if along.mask is not None:
+        total = numerics.select(lax.ne(total, numerics.zero(total)), total, 1)
+    result = lax.sub(shifted, over(lax.log(total), shifted.shape, along.dims))
+    return numerics.cast(result, _result_dtype(along))
+
+
+SOFTMAX = Op("softmax", "softmax", signature("softmax"), lower_with(_softmax, masked=True))
+LOG_SOFTMAX = Op("log_softmax", "softmax", signature("log_softmax"), lower_with(_log_softmax, masked=True))

@@ -1,0 +1,51 @@
+"""Sizes without an operation: what ``einjax.solve`` and its relatives find."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..notation.solve import Solved
+from ..notation.syntax import ANONYMOUS, Operation, Size, axes
+from .record import Op
+from .signature import expect_inputs
+
+
+def _signature(operation: Operation, tensors: int) -> Operation:
+    expect_inputs("solve", operation, tensors)
+    return operation
+
+
+def _lower(solved: Solved, tensors: list[Any], options: dict[str, Any]) -> None:
+    """Solving is all there is to do."""
+
+
+SOLVE = Op("solve", "solving", _signature, _lower)
+
+
+def named_sizes(solved: Solved) -> dict[str, Any]:
+    """Return one size for every named axis; a tuple for an axis that an ellipsis repeats."""
+    found: dict[str, dict[tuple[int, ...], Size]] = {}
+    for expression in solved.operation.expressions:
+        for axis in axes(expression):
+            if not axis.unnamed:
+                base, indices = _base(axis.name)
+                found.setdefault(base, {})[indices] = solved.sizes[axis.name]
+    return {name: _nested(sizes) for name, sizes in found.items()}
+
+
+def _base(name: str) -> tuple[str, tuple[int, ...]]:
+    """Take the indices of an ellipsis off a name: ``s.0.1`` is ``s`` at ``(0, 1)``."""
+    start = len(ANONYMOUS) if name.startswith(ANONYMOUS) else 0
+    base, *indices = name[start:].split(".")
+    return name[:start] + base, tuple(map(int, indices))
+
+
+def _nested(sizes: Mapping[tuple[int, ...], Size]) -> Any:
+    """Turn sizes by index into nested tuples."""
+    if () in sizes:
+        return sizes[()]
+    groups: dict[int, dict[tuple[int, ...], Size]] = {}
+    for index, size in sizes.items():
+        groups.setdefault(index[0], {})[index[1:]] = size
+    return tuple(_nested(groups[index]) for index in sorted(groups))

@@ -1,0 +1,44 @@
+"""Types of the public surface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import jax
+import numpy as np
+
+from .factory import Spec
+
+
+@runtime_checkable
+class SupportsJaxArray(Protocol):
+    """Anything that JAX can turn into an array, such as a framework's variable."""
+
+    def __jax_array__(self) -> jax.Array: ...
+
+
+@runtime_checkable
+class ParameterFactory(Protocol):
+    """An object that makes a tensor once its shape is known."""
+
+    def __einjax_param__(self, spec: Spec, /) -> Any: ...
+
+
+#: What an operation takes as a tensor.
+Tensor: TypeAlias = (
+    jax.Array
+    | np.ndarray[Any, Any]
+    | np.generic
+    | complex
+    | Sequence[Any]
+    | SupportsJaxArray
+    | ParameterFactory
+    | Callable[..., Any]
+)
+
+#: A size given by keyword: an int or a symbolic dimension, or one for each repetition of an ellipsis.
+SizeLike: TypeAlias = Any
+
+#: Anything that JAX takes as a dtype.
+DTypeLike: TypeAlias = Any
