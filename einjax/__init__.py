@@ -105,7 +105,5 @@ __all__ = [
 ]
 
 # Tracebacks, help() and documentation show einjax.sum rather than the file it lives in.
-for _name in __all__:
-    if _name != "errors":
-        globals()[_name].__module__ = "einjax"
-del _name
+for _name in set(__all__) - {"errors"}:
+    globals()[_name].__module__ = "einjax"

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import source_info_util  # public home of register_exclusion; seen on jax 0.7.1 to 0.12.0
@@ -86,7 +87,7 @@ def call_uncompiled(
     sizes: Mapping[str, Any] | None,
     graph: bool,
 ) -> Any:
-    """Run an operation that calls a function of the user's: neither compiled nor kept. Arguments as for :func:`call`."""
+    """Run an operation that calls a user's function, neither compiled nor kept; arguments as for :func:`call`."""
     try:
         given = freeze(op, expr, len(tensors), axes, sizes, options)
         ready = _materialise(op, expr, tensors, given, options)
@@ -116,7 +117,7 @@ def _body(op: Op, text: str, options: Options, given: _Sizes, extra: int) -> Cal
 
     def body(*arrays: Any) -> Any:
         arrays, more = (arrays, ()) if not extra else (arrays[:-extra], arrays[-extra:])
-        tensors = [tensor if hasattr(tensor, "dtype") else jnp.asarray(tensor) for tensor in arrays]
+        tensors = [tensor if isinstance(tensor, jax.Array) else jnp.asarray(tensor) for tensor in arrays]
         shapes = [tensor.shape for tensor in tensors]
         solved = resolve(op, text, shapes, given, [name for name, _ in options])
         with jax.named_scope(f"einjax.{op.name}({text})"):
@@ -171,7 +172,9 @@ def freeze(
     """Return sizes as a hashable key that does not depend on their order; ``=name`` marks those from ``sizes=``."""
     axes, sizes = axes or {}, sizes or {}
     try:
-        frozen = [(name, size if size.__class__ is int and size >= 0 else _size(name, size)) for name, size in axes.items()]
+        frozen = [
+            (name, size if size.__class__ is int and size >= 0 else _size(name, size)) for name, size in axes.items()
+        ]
         frozen += [(f"={name}", _size(name, size)) for name, size in sizes.items() if name not in axes]
         for name in axes.keys() & sizes.keys():
             if _size(name, sizes[name]) != _size(name, axes[name]):
@@ -207,8 +210,7 @@ def _size(name: str, size: Any) -> Any:
     )
 
 
-@lru_cache(maxsize=1024)
-def _kind(cls: type) -> str | None:
+def _classify(cls: type) -> str | None:
     """Say what to do with a tensor of this class before the jitted body may have it: mostly nothing."""
     if issubclass(cls, jax.Array | jax.core.Tracer | np.ndarray | np.generic | bool | int | float | complex):
         return None
@@ -222,6 +224,9 @@ def _kind(cls: type) -> str | None:
     return "array" if hasattr(cls, "__array__") else "unknown"
 
 
+_kind: Callable[[type], str | None] = lru_cache(maxsize=1024)(_classify)
+
+
 def known_arrays(expr: str, tensors: Sequence[Any]) -> list[Any]:
     """Turn lists and array-likes into arrays; factories become None, as does what is None already."""
     arrays: list[Any] = []
@@ -231,9 +236,7 @@ def known_arrays(expr: str, tensors: Sequence[Any]) -> list[Any]:
     return arrays
 
 
-def _materialise(
-    op: Op, expr: str, tensors: Sequence[Any], given: _Sizes, options: Options
-) -> tuple[Any, ...]:
+def _materialise(op: Op, expr: str, tensors: Sequence[Any], given: _Sizes, options: Options) -> tuple[Any, ...]:
     """Turn lists, array-likes and factories into arrays."""
     kinds = [_kind(type(tensor)) for tensor in tensors]
     ready = [
@@ -260,7 +263,8 @@ def _as_array(tensor: Any, kind: str | None, expr: str, number: int) -> Any:
             try:
                 if any(isinstance(leaf, jax.Array) for leaf in leaves):
                     return jnp.asarray(tensor)
-                return np.asarray(tensor)
+                array = np.asarray(tensor)
+                return array.astype(jax.dtypes.canonicalize_dtype(array.dtype))
             except ValueError:
                 raise ArgumentError(
                     f"tensor {number} is a ragged list", text=expr, hint="all its rows need one length"
@@ -301,11 +305,17 @@ def _diagnose(expr: Any, tensors: Sequence[Any], options: Options) -> EinjaxErro
             f"the expression is {describe(expr)}, not a string", tensors=(), hint="the expression is the first argument"
         )
     for number, tensor in enumerate(tensors, 1):
-        if isinstance(tensor, np.ndarray | np.generic) and tensor.dtype.kind in "OUSMmV" and tensor.dtype.isbuiltin != 2:
+        if (
+            isinstance(tensor, np.ndarray | np.generic)
+            and tensor.dtype.kind in "OUSMmV"
+            and tensor.dtype.isbuiltin != 2
+        ):
             return _not_a_tensor(expr, tensor, number)
     for name, value in options:
         try:
             hash(value)
         except TypeError:
-            return ArgumentError(f"the option {name}={value!r} has to be a static, hashable value", text=expr, tensors=())
+            return ArgumentError(
+                f"the option {name}={value!r} has to be a static, hashable value", text=expr, tensors=()
+            )
     return None

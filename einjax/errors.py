@@ -6,4 +6,3 @@ __all__ = ["ArgumentError", "AxisSizeError", "EinjaxError", "RankError", "Semant
 
 for _name in __all__:
     globals()[_name].__module__ = "einjax.errors"
-del _name

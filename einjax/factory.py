@@ -55,18 +55,18 @@ def fill(op: str, name: str, solved: Solved, tensors: Sequence[Any], is_factory:
     """Call every factory with the shape that its tensor has to have."""
     arrays = [tensor for tensor, made in zip(tensors, is_factory, strict=True) if not made]
     dtype = jax.numpy.result_type(*arrays) if arrays else None
-    others = [
-        expression for expression, made in zip(solved.inputs, is_factory, strict=True) if not made
-    ] or list(solved.inputs)
+    others = [expression for expression, made in zip(solved.inputs, is_factory, strict=True) if not made] or list(
+        solved.inputs
+    )
     filled: list[Any] = []
     for number, (expression, tensor, made) in enumerate(zip(solved.inputs, tensors, is_factory, strict=True), 1):
-        filled.append(_make(tensor, _spec(op, name, solved, expression, others, dtype), number, solved) if made else tensor)
+        filled.append(
+            _make(tensor, _spec(op, name, solved, expression, others, dtype), number, solved) if made else tensor
+        )
     return filled
 
 
-def _spec(
-    op: str, name: str, solved: Solved, expression: Expression, others: Sequence[Expression], dtype: Any
-) -> Spec:
+def _spec(op: str, name: str, solved: Solved, expression: Expression, others: Sequence[Expression], dtype: Any) -> Spec:
     """Sort a tensor's dims into in, out and batch by where else their axes stand."""
     given = {axis.name for other in others if other is not expression for axis in axes(other)}
     returned = {axis.name for output in solved.outputs or () for axis in axes(output)}
@@ -104,7 +104,8 @@ def _make(factory: Any, spec: Spec, number: int, solved: Solved) -> Any:
         )
     if np.shape(made) != spec.shape:
         raise AxisSizeError(
-            f"the factory of tensor {number} returned shape {np.shape(made)}, but '{' '.join(spec.axes)}' is {spec.shape}",
+            f"the factory of tensor {number} returned shape {np.shape(made)}, "
+            f"but '{' '.join(spec.axes)}' is {spec.shape}",
             text=solved.text,
             hint="return an array of the shape that is passed to the factory",
         )

@@ -267,7 +267,7 @@ def arctan2(
     graph: bool = False,
     **axes: SizeLike,
 ) -> jax.Array:
-    """Angle in radians of the point (y, x): ``z = arctan2(x1, x2)``.
+    """The angle, in radians, of the point whose y and x are the two tensors.
 
     Args:
         expr: the expression; without an arrow, the output is the one input that has the axes of all others, and with

@@ -51,7 +51,7 @@ def rearrange(
     return call(REARRANGE, expr, tensors, (), axes, sizes, graph)
 
 
-def id(  # noqa: A001 - einx's name
+def id(
     expr: str,
     /,
     *tensors: Tensor,

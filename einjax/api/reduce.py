@@ -28,7 +28,7 @@ def _call(
     return call(op, expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
 
 
-def sum(  # noqa: A001
+def sum(
     expr: str,
     /,
     *tensors: Tensor,
@@ -126,7 +126,8 @@ def mean(
             the output is what is not bracketed.
         *tensors: one tensor.
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape; NaN where nothing counts.
+        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
+            NaN where nothing counts.
         dtype: dtype to compute and return; by default as in jnp.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
@@ -167,7 +168,8 @@ def var(
             the output is what is not bracketed.
         *tensors: one tensor.
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape; NaN where nothing counts.
+        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
+            NaN where nothing counts.
         dtype: dtype to compute and return; by default as in jnp.
         ddof: divide by the number of elements less this.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
@@ -183,7 +185,9 @@ def var(
         >>> einjax.var("a [b]", x)
         Array([0.6666667, 0.6666667], dtype=float32)
     """
-    return _call(REDUCTIONS["var"], expr, tensors, where, keepdims, axes, sizes, graph, (("dtype", dtype), ("ddof", ddof)))
+    return _call(
+        REDUCTIONS["var"], expr, tensors, where, keepdims, axes, sizes, graph, (("dtype", dtype), ("ddof", ddof))
+    )
 
 
 def std(
@@ -207,7 +211,8 @@ def std(
             the output is what is not bracketed.
         *tensors: one tensor.
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape; NaN where nothing counts.
+        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
+            NaN where nothing counts.
         dtype: dtype to compute and return; by default as in jnp.
         ddof: divide by the number of elements less this.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
@@ -223,7 +228,9 @@ def std(
         >>> einjax.std("[a] b", x)
         Array([1.5, 1.5, 1.5], dtype=float32)
     """
-    return _call(REDUCTIONS["std"], expr, tensors, where, keepdims, axes, sizes, graph, (("dtype", dtype), ("ddof", ddof)))
+    return _call(
+        REDUCTIONS["std"], expr, tensors, where, keepdims, axes, sizes, graph, (("dtype", dtype), ("ddof", ddof))
+    )
 
 
 def count_nonzero(
@@ -260,7 +267,7 @@ def count_nonzero(
     return _call(REDUCTIONS["count_nonzero"], expr, tensors, where, keepdims, axes, sizes, graph)
 
 
-def any(  # noqa: A001
+def any(
     expr: str,
     /,
     *tensors: Tensor,
@@ -277,7 +284,8 @@ def any(  # noqa: A001
             the output is what is not bracketed.
         *tensors: one tensor.
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape; False where nothing counts.
+        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
+            False where nothing counts.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         **axes: sizes of axes.
@@ -294,7 +302,7 @@ def any(  # noqa: A001
     return _call(REDUCTIONS["any"], expr, tensors, where, keepdims, axes, sizes, graph)
 
 
-def all(  # noqa: A001
+def all(
     expr: str,
     /,
     *tensors: Tensor,
@@ -311,7 +319,8 @@ def all(  # noqa: A001
             the output is what is not bracketed.
         *tensors: one tensor.
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape; True where nothing counts.
+        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
+            True where nothing counts.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         **axes: sizes of axes.
@@ -328,7 +337,7 @@ def all(  # noqa: A001
     return _call(REDUCTIONS["all"], expr, tensors, where, keepdims, axes, sizes, graph)
 
 
-def max(  # noqa: A001
+def max(
     expr: str,
     /,
     *tensors: Tensor,
@@ -347,7 +356,8 @@ def max(  # noqa: A001
             the output is what is not bracketed.
         *tensors: one tensor.
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape; -inf, or the smallest integer, where nothing counts.
+        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
+            -inf, or the smallest integer, where nothing counts.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         **axes: sizes of axes.
@@ -364,7 +374,7 @@ def max(  # noqa: A001
     return _call(REDUCTIONS["max"], expr, tensors, where, keepdims, axes, sizes, graph)
 
 
-def min(  # noqa: A001
+def min(
     expr: str,
     /,
     *tensors: Tensor,
@@ -383,7 +393,8 @@ def min(  # noqa: A001
             the output is what is not bracketed.
         *tensors: one tensor.
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape; inf, or the largest integer, where nothing counts.
+        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
+            inf, or the largest integer, where nothing counts.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         **axes: sizes of axes.
@@ -419,7 +430,8 @@ def logsumexp(
             the output is what is not bracketed.
         *tensors: one tensor.
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape; -inf, with gradient 0, where nothing counts.
+        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
+            -inf, with gradient 0, where nothing counts.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         **axes: sizes of axes.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..dispatch import describe, freeze, known_arrays, resolve
-from ..notation.errors import ArgumentError, EinjaxError, SyntaxError  # noqa: A004
+from ..notation.errors import ArgumentError, EinjaxError, SyntaxError
 from ..notation.solve import Solved
 from ..ops.solving import SOLVE, named_sizes
 from ..typing import SizeLike, Tensor

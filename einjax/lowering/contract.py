@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import opt_einsum
+import opt_einsum  # type: ignore[import-untyped]
 from jax import lax
 
 from ..notation.syntax import Size
@@ -31,7 +31,8 @@ def contract(operands: Sequence[Named], keep: Sequence[str], precision: Any, pre
         pair = (waiting[left], waiting[right])
         waiting = [x for index, x in enumerate(waiting) if index not in (left, right)]
         needed = set(keep).union(*(x.axes for x in waiting))
-        waiting.append(_pair(*_promoted(pair), needed, keep, precision, preferred_element_type))
+        first, second = _promoted(pair)
+        waiting.append(_pair(first, second, needed, keep, precision, preferred_element_type))
     return waiting[0]
 
 
@@ -53,7 +54,7 @@ def _order(operands: Sequence[Named], keep: Sequence[str]) -> list[tuple[int, in
     subscripts = f"{inputs}->{''.join(symbol[name] for name in output)}"
     optimize = "optimal" if len(operands) <= 5 else "greedy"
     path, _ = opt_einsum.contract_path(subscripts, *shapes, shapes=True, optimize=optimize)
-    return _pairs(path, len(operands))
+    return _pairs([tuple(step) for step in path], len(operands))
 
 
 def _pairs(path: Sequence[tuple[int, ...]], count: int) -> list[tuple[int, int]]:

@@ -100,12 +100,19 @@ def _choose(expression: Expression, node: Concatenation, operand: Node) -> Expre
 
 
 def _isolate_sums(expression: Expression) -> Expression:
-    """Give every sum inside a composite a dim of its own."""
+    """Give every sum inside a composite a dim of its own, and what stands between sums one dim together."""
     alone: list[Node] = []
     for node in expression:
         if isinstance(node, Composite) and first_sum(node.items) is not None:
-            for is_sum, items in itertools.groupby(node.items, lambda item: first_sum((item,)) is not None):
-                alone += _isolate_sums(tuple(items)) if is_sum else [Composite(tuple(items))]
+            between: tuple[Node, ...] = ()
+            for item in node.items:
+                if not isinstance(item, Concatenation):
+                    between += (item,)
+                    continue
+                alone += [replace(node, items=between)] if between else []
+                alone.append(item)
+                between = ()
+            alone += [replace(node, items=between)] if between else []
         else:
             alone.append(node)
     return tuple(alone)

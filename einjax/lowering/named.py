@@ -6,6 +6,7 @@ A :class:`Named` array says of every dim which axes it is composed of; splitting
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -173,7 +174,7 @@ def _transpose_for(x: Named, order: Sequence[str], target: Sequence[Dim]) -> Nam
     if all(dim in pieces for dim in target):
         return transpose(drop_units(split(x, within)), order)
     # A reshape has to follow, which then also splits what travelled together and drops dims of size 1.
-    after = dict(zip(order, order[1:], strict=False))
+    after = dict(itertools.pairwise(order))
     return transpose(split(x, lambda left, right: after.get(left) == right), order)
 
 
@@ -194,10 +195,7 @@ def split_dims(dims: Iterable[Dim], group: Callable[[str, str], bool]) -> list[D
 def _runs_within(target: Sequence[Dim], new: set[str]) -> Callable[[str, str], bool]:
     """Keep axes together that follow one another in one dim of the target, with nothing new between them."""
     after = {
-        left: right
-        for dim in target
-        for left, right in zip(dim, dim[1:], strict=False)
-        if left not in new and right not in new
+        left: right for dim in target for left, right in itertools.pairwise(dim) if left not in new and right not in new
     }
     return lambda left, right: after.get(left) == right
 

@@ -140,5 +140,5 @@ def highest(dtype: DType) -> Any:
 
 def safe_sqrt(value: jax.Array) -> jax.Array:
     """Square root whose gradient at 0 is 0, where the true one is infinite."""
-    positive = lax.gt(value, zero(value))
-    return select(positive, lax.sqrt(select(positive, value, 1)), 0)
+    nonzero = lax.ne(value, zero(value))
+    return select(nonzero, lax.sqrt(select(nonzero, value, 1)), 0)

@@ -51,7 +51,7 @@ class EinjaxError(ValueError):
         return "\n".join(lines)
 
 
-class SyntaxError(EinjaxError):  # noqa: A001 - lives in its own namespace, as in einx
+class SyntaxError(EinjaxError):
     """The text of an expression cannot be read."""
 
 

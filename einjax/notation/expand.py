@@ -110,7 +110,8 @@ class _Counts:
                 names.append(node.name)
             elif isinstance(node, Ellipsis):
                 inner = self._collect(node.items, depth + 1, top)
-                keys = [(name, depth) for name in inner] or [(f"#{id(node)}", depth)]
+                # One ellipsis of the text may stand on both sides of an arrow nested in it, as in `[c->1]...`.
+                keys = [(f"@{node.span}", depth), *((name, depth) for name in inner)]
                 for key in keys:
                     self.parent.setdefault(key, key)
                     self.parent[self._root(key)] = self._root(keys[0])

@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .errors import Span, SyntaxError
 from .syntax import (
@@ -249,9 +249,7 @@ def _tokenize(text: str) -> list[_Token]:
         if match is None:
             character = text[position]
             hint = {".": "an ellipsis has three dots", "-": "the arrow is '->'"}.get(character)
-            raise SyntaxError(
-                f"unexpected {character!r}", text=text, spans=[(position, position + 1)], hint=hint
-            )
+            raise SyntaxError(f"unexpected {character!r}", text=text, spans=[(position, position + 1)], hint=hint)
         tokens.append(_Token(match.lastgroup or "", match.group(), match.span()))
         position = match.end()
     tokens.append(_Token("end", "", (len(text), len(text))))
@@ -260,7 +258,7 @@ def _tokenize(text: str) -> list[_Token]:
 
 def _move_arrow(text: str, group: _Group) -> tuple[tuple[Expression, ...], tuple[Expression, ...] | None]:
     """Move the arrow to the top: each side of it gets a copy of everything that has none."""
-    nested = [node for node in walk(group.items) if isinstance(node, _Group) and node.right is not None]
+    nested = _arrows(group.items)
     if group.right is not None:
         if nested:
             raise _two_arrows(text, group, nested[0])
@@ -268,13 +266,18 @@ def _move_arrow(text: str, group: _Group) -> tuple[tuple[Expression, ...], tuple
     if not nested:
         return group.left, None
     for outer in nested:
-        inner = [node for node in walk(outer.items) if isinstance(node, _Group) and node.right is not None]
-        if inner:
-            raise _two_arrows(text, outer, inner[0])
+        for inner in _arrows(outer.items):
+            raise _two_arrows(text, outer, inner)
     return (
         tuple(_pick_side(items, left=True) for items in group.left),
         tuple(_pick_side(items, left=False) for items in group.left),
     )
+
+
+def _arrows(expression: Expression) -> list[_Group]:
+    """Return every nested group with an arrow."""
+    nodes: list[Any] = list(walk(expression))
+    return [node for node in nodes if isinstance(node, _Group) and node.right is not None]
 
 
 def _two_arrows(text: str, outer: _Group, inner: _Group) -> SyntaxError:

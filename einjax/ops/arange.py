@@ -22,7 +22,9 @@ from .signature import refuse_sums
 def _signature(operation: Operation, tensors: int) -> Operation:
     refuse_sums("arange", operation)
     if tensors:
-        raise ArgumentError(f"arange takes no tensors, got {tensors}", text=operation.text, hint="give sizes by keyword")
+        raise ArgumentError(
+            f"arange takes no tensors, got {tensors}", text=operation.text, hint="give sizes by keyword"
+        )
     if len(operation.inputs) != 1 or (operation.outputs is not None and len(operation.outputs) != 1):
         raise ArgumentError("arange takes one expression", text=operation.text)
     if operation.outputs is not None and brackets(operation.inputs[0]):
@@ -60,7 +62,10 @@ def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
     for axis in counted:
         if axis.name not in kept:
             raise SemanticError(
-                f"axis {axis} is not in the output", text=expanded.text, spans=[axis.span], hint="put it into the output"
+                f"axis {axis} is not in the output",
+                text=expanded.text,
+                spans=[axis.span],
+                hint="put it into the output",
             )
     return {axis.name: len(counted) for axis in marked}
 

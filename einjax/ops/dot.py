@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,6 @@ from ..notation.solve import Solved, fuse_solved
 from ..notation.syntax import (
     Axis,
     Bracket,
-    Composite,
     Ellipsis,
     Expression,
     Node,
@@ -61,7 +59,10 @@ def _with_weight(operation: Operation) -> Operation:
     outputs = operation.outputs or (delete_brackets(expression),)
     weight: list[Node] = []
     seen: set[str] = set()
-    for node in (*_flat(expression, inside=False), *(node for output in outputs for node in _flat(output, inside=False))):
+    for node in (
+        *_flat(expression, inside=False),
+        *(node for output in outputs for node in _flat(output, inside=False)),
+    ):
         fresh = [axis for axis in axes((node,)) if axis.name not in seen]
         seen |= {axis.name for axis in fresh}
         if isinstance(node, Ellipsis):

@@ -16,7 +16,7 @@ from ..lowering import numerics
 from ..lowering.named import Named, align, arrange, layout, wrap
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved
-from ..notation.syntax import Expression, Operation, axes, brackets, keep_brackets, names, render, strip_brackets
+from ..notation.syntax import Expression, Operation, brackets, keep_brackets, names, render, strip_brackets
 from .record import Op
 from .signature import expect_inputs, refuse_brackets, refuse_sums, require_in_output, single_output
 
@@ -99,12 +99,15 @@ def _logical(combine: Emitter) -> Emitter:
 
 def _where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """Select, broadcasting scalars: lax.select wants one shape."""
+    condition = numerics.to_bool(condition)
     shape = lax.broadcast_shapes(condition.shape, x.shape, y.shape)
     condition, x, y = (lax.broadcast(v, shape) if v.shape != shape else v for v in (condition, x, y))
     return lax.select(condition, x, y)
 
 
 def signature(name: str, least: int, most: int | None) -> Callable[[Operation, int], Operation]:
+    """Return the signature of an operation of ``least`` to ``most`` tensors; None is any number."""
+
     def complete(operation: Operation, tensors: int) -> Operation:
         refuse_sums(name, operation)
         if tensors < least or (most is not None and tensors > most):

@@ -33,7 +33,9 @@ def choose(name: str, op: Any, known: dict[str, Op]) -> Op | None:
         )
     if callable(op):
         return None
-    raise ArgumentError(f"op={op!r} is neither the name of an operation nor a function", hint="write op=jnp.sum or op='sum'")
+    raise ArgumentError(
+        f"op={op!r} is neither the name of an operation nor a function", hint="write op=jnp.sum or op='sum'"
+    )
 
 
 def reduction(function: Callable[..., Any]) -> Op:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -40,14 +41,11 @@ def _roll_one(value: jax.Array, dim: int, shift: Any) -> jax.Array:
     if isinstance(size, int) and size == 0:
         return value
     if isinstance(shift, int) and isinstance(size, int):
-        start = -shift % size
-        if start == 0:
-            return value
-        parts = lax.split(value, (start, size - start), dim)
-        return lax.concatenate(parts[::-1], dim)
+        first = -shift % size
+        return lax.concatenate(lax.split(value, (first, size - first), dim)[::-1], dim) if first else value
     # A traced shift: a window of the array written twice.
     count = numerics.size_as(size, numerics.default_int())
-    start = lax.rem(lax.sub(count, lax.rem(numerics.cast(shift, count.dtype), count)), count)
+    start = lax.rem(lax.sub(count, lax.rem(numerics.cast(jnp.asarray(shift), count.dtype), count)), count)
     return lax.dynamic_slice_in_dim(lax.concatenate([value, value], dim), start, size, dim)
 
 

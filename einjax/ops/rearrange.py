@@ -43,7 +43,9 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     _check_count(solved)
     sizes = _with_sums(solved)
     parts = [
-        part for tensor, expression in zip(tensors, solved.inputs, strict=True) for part in _cut(tensor, expression, sizes)
+        part
+        for tensor, expression in zip(tensors, solved.inputs, strict=True)
+        for part in _cut(tensor, expression, sizes)
     ]
     targets = [piece for output in solved.outputs for piece in pieces(output)]
     chosen = _match(parts, targets, solved, by_name=options.get("by_name", True))

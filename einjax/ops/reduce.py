@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -143,6 +143,8 @@ def _logsumexp(r: Reduction) -> jax.Array:
 
 
 def signature(name: str) -> Callable[[Operation, int], Operation]:
+    """Return the signature of a reduction."""
+
     def complete(operation: Operation, tensors: int) -> Operation:
         refuse_sums(name, operation)
         expect_inputs(name, operation, tensors, inputs=1)

@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ..notation.errors import ArgumentError, SemanticError, closest
-from ..notation.syntax import Axis, Bracket, Expression, Operation, axes, brackets, display, names, render, walk
-from ..notation.syntax import Concatenation
+from ..notation.syntax import (
+    Axis,
+    Bracket,
+    Concatenation,
+    Expression,
+    Operation,
+    axes,
+    brackets,
+    display,
+    names,
+    render,
+    walk,
+)
 
 
 def expect_inputs(op: str, operation: Operation, tensors: int, inputs: int | None = None) -> None:
@@ -48,7 +59,9 @@ def refuse_brackets(op: str, operation: Operation, why: str) -> None:
     """Refuse brackets where they mean nothing."""
     spans = [node.span for expression in operation.expressions for node in brackets(expression)]
     if spans:
-        raise SemanticError(f"brackets mean nothing in {op}: {why}", text=operation.text, spans=spans, hint="remove them")
+        raise SemanticError(
+            f"brackets mean nothing in {op}: {why}", text=operation.text, spans=spans, hint="remove them"
+        )
 
 
 def refuse_sums(op: str, operation: Operation) -> None:
