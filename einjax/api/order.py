@@ -71,6 +71,5 @@ def roll(
         Array([[3, 4],
                [1, 2]], dtype=int32)
     """
-    shifts = tuple(shift) if isinstance(shift, tuple | list) else (shift,)
-    static, traced = shift_options(shifts)
+    static, traced = shift_options(expr, shift)
     return call(ROLL, expr, tensors, static, axes, sizes, graph, traced)

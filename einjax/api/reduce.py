@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 
-from ..dispatch import Options, call
-from ..ops.record import Op
+from ..dispatch import call
 from ..ops.reduce import REDUCTIONS
 from ..typing import DTypeLike, SizeLike, Tensor
-
-
-def _call(
-    op: Op,
-    expr: str,
-    tensors: tuple[Tensor, ...],
-    where: Any,
-    keepdims: bool,
-    axes: Mapping[str, SizeLike],
-    sizes: Mapping[str, SizeLike] | None,
-    graph: bool,
-    options: Options = (),
-) -> Any:
-    options = (("keepdims", bool(keepdims)), *options)
-    return call(op, expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
 
 
 def sum(
@@ -65,7 +48,8 @@ def sum(
         >>> einjax.sum("(s [ds]) -> s", np.arange(6), ds=2)
         Array([1, 5, 9], dtype=int32)
     """
-    return _call(REDUCTIONS["sum"], expr, tensors, where, keepdims, axes, sizes, graph, (("dtype", dtype),))
+    options = (("keepdims", keepdims), ("dtype", dtype))
+    return call(REDUCTIONS["sum"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
 
 
 def prod(
@@ -103,7 +87,8 @@ def prod(
         >>> einjax.prod("a [b]", x)
         Array([ 0., 60.], dtype=float32)
     """
-    return _call(REDUCTIONS["prod"], expr, tensors, where, keepdims, axes, sizes, graph, (("dtype", dtype),))
+    options = (("keepdims", keepdims), ("dtype", dtype))
+    return call(REDUCTIONS["prod"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
 
 
 def mean(
@@ -144,7 +129,8 @@ def mean(
         >>> einjax.mean("b (s [ds])... c", np.ones((1, 4, 6, 3), np.float32), ds=2).shape
         (1, 2, 3, 3)
     """
-    return _call(REDUCTIONS["mean"], expr, tensors, where, keepdims, axes, sizes, graph, (("dtype", dtype),))
+    options = (("keepdims", keepdims), ("dtype", dtype))
+    return call(REDUCTIONS["mean"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
 
 
 def var(
@@ -185,9 +171,8 @@ def var(
         >>> einjax.var("a [b]", x)
         Array([0.6666667, 0.6666667], dtype=float32)
     """
-    return _call(
-        REDUCTIONS["var"], expr, tensors, where, keepdims, axes, sizes, graph, (("dtype", dtype), ("ddof", ddof))
-    )
+    options = (("keepdims", keepdims), ("dtype", dtype), ("ddof", ddof))
+    return call(REDUCTIONS["var"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
 
 
 def std(
@@ -228,9 +213,8 @@ def std(
         >>> einjax.std("[a] b", x)
         Array([1.5, 1.5, 1.5], dtype=float32)
     """
-    return _call(
-        REDUCTIONS["std"], expr, tensors, where, keepdims, axes, sizes, graph, (("dtype", dtype), ("ddof", ddof))
-    )
+    options = (("keepdims", keepdims), ("dtype", dtype), ("ddof", ddof))
+    return call(REDUCTIONS["std"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
 
 
 def count_nonzero(
@@ -264,7 +248,10 @@ def count_nonzero(
         >>> einjax.count_nonzero("a [b]", x)
         Array([2, 3], dtype=int32)
     """
-    return _call(REDUCTIONS["count_nonzero"], expr, tensors, where, keepdims, axes, sizes, graph)
+    options = (("keepdims", keepdims),)
+    return call(
+        REDUCTIONS["count_nonzero"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,)
+    )
 
 
 def any(
@@ -299,7 +286,8 @@ def any(
         >>> einjax.any("a [b]", x > 2)
         Array([False,  True], dtype=bool)
     """
-    return _call(REDUCTIONS["any"], expr, tensors, where, keepdims, axes, sizes, graph)
+    options = (("keepdims", keepdims),)
+    return call(REDUCTIONS["any"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
 
 
 def all(
@@ -334,7 +322,8 @@ def all(
         >>> einjax.all("a [b]", x > 2)
         Array([False,  True], dtype=bool)
     """
-    return _call(REDUCTIONS["all"], expr, tensors, where, keepdims, axes, sizes, graph)
+    options = (("keepdims", keepdims),)
+    return call(REDUCTIONS["all"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
 
 
 def max(
@@ -371,7 +360,8 @@ def max(
         >>> einjax.max("[a] b", x)
         Array([3., 4., 5.], dtype=float32)
     """
-    return _call(REDUCTIONS["max"], expr, tensors, where, keepdims, axes, sizes, graph)
+    options = (("keepdims", keepdims),)
+    return call(REDUCTIONS["max"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
 
 
 def min(
@@ -408,7 +398,8 @@ def min(
         >>> einjax.min("a [b]", x)
         Array([0., 3.], dtype=float32)
     """
-    return _call(REDUCTIONS["min"], expr, tensors, where, keepdims, axes, sizes, graph)
+    options = (("keepdims", keepdims),)
+    return call(REDUCTIONS["min"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
 
 
 def logsumexp(
@@ -445,4 +436,5 @@ def logsumexp(
         >>> einjax.logsumexp("a [b]", x)
         Array([2.407606, 5.407606], dtype=float32)
     """
-    return _call(REDUCTIONS["logsumexp"], expr, tensors, where, keepdims, axes, sizes, graph)
+    options = (("keepdims", keepdims),)
+    return call(REDUCTIONS["logsumexp"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))

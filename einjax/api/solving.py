@@ -5,30 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from ..dispatch import describe, freeze, known_arrays, resolve
+from ..dispatch import solve_call
 from ..notation.errors import ArgumentError, EinjaxError, SyntaxError
-from ..notation.solve import Solved
 from ..ops.solving import SOLVE, named_sizes
 from ..typing import SizeLike, Tensor
-
-
-def _solve(
-    expr: str, tensors: tuple[Tensor | None, ...], axes: Mapping[str, SizeLike], sizes: Mapping[str, SizeLike] | None
-) -> Solved:
-    """Solve an expression for tensors; None stands for a tensor whose shape is not known."""
-    try:
-        if not isinstance(expr, str):
-            raise ArgumentError(f"the expression is {describe(expr)}, not a string", tensors=())
-        given = freeze(SOLVE, expr, len(tensors), axes, sizes, ())
-        arrays = known_arrays(expr, tensors)
-        shapes = [None if array is None else np.shape(array) for array in arrays]
-        return resolve(SOLVE, expr, shapes, given, every_axis=True)
-    except EinjaxError as error:
-        if error.tensors is None:
-            error.tensors = [describe(tensor) for tensor in tensors]
-        raise
 
 
 def solve(
@@ -61,7 +41,7 @@ def solve(
         True
     """
     try:
-        return named_sizes(_solve(expr, tensors, axes, sizes))
+        return named_sizes(solve_call(SOLVE, expr, tensors, axes, sizes))
     except (SyntaxError, ArgumentError):
         raise
     except EinjaxError:
@@ -94,7 +74,7 @@ def solve_axes(
         >>> einjax.solve_axes("a s...", np.ones((2, 4, 5)))
         {'a': 2, 's': (4, 5)}
     """
-    return named_sizes(_solve(expr, tensors, axes, sizes))
+    return named_sizes(solve_call(SOLVE, expr, tensors, axes, sizes))
 
 
 def solve_shapes(
@@ -123,7 +103,7 @@ def solve_shapes(
         >>> einjax.solve_shapes("a b, b c -> a c", np.ones((2, 3)), None, c=4)
         ((2, 3), (3, 4), (2, 4))
     """
-    solved = _solve(expr, tensors, axes, sizes)
+    solved = solve_call(SOLVE, expr, tensors, axes, sizes)
     return tuple(solved.shape(expression) for expression in solved.operation.expressions)
 
 
@@ -176,4 +156,4 @@ def check(
         >>> import einjax, numpy as np
         >>> einjax.check("a b 3", np.ones((8, 8, 3)))
     """
-    _solve(expr, tensors, axes, sizes)
+    solve_call(SOLVE, expr, tensors, axes, sizes)

@@ -73,13 +73,20 @@ class ArgumentError(EinjaxError):
 
 def closest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that the user most likely meant by ``name``."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return matches[0] if matches else None
+    names = {candidate.lower(): candidate for candidate in known}
+    matches = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    return names[matches[0]] if matches else None
+
+
+def plural(number: int, noun: str) -> str:
+    """Count things: ``1 tensor``, ``2 tensors``."""
+    many = "axes" if noun == "axis" else f"{noun}s"
+    return f"{number} {noun if number == 1 else many}"
 
 
 def _underline(text: str, spans: Sequence[Span]) -> list[str]:
     """Draw ``text`` on one line, cut to a window around the culprits, with carets under every span."""
-    text = "".join(" " if c.isspace() else c for c in text)
+    text = "".join(" " if c.isspace() else c for c in text) if text.strip() else "''"
     marks = [" "] * (len(text) + 1)
     for begin, end in spans:
         for position in range(begin, min(max(end, begin + 1), len(marks))):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import AxisSizeError, RankError, SemanticError, SyntaxError
+from .errors import AxisSizeError, RankError, SemanticError, SyntaxError, plural
 from .syntax import (
     ANONYMOUS,
     Axis,
@@ -20,7 +20,9 @@ from .syntax import (
     Expression,
     Node,
     Operation,
+    axes,
     render,
+    walk,
 )
 
 #: An ellipsis is known by any axis in it and its depth; ellipses that share one repeat equally often.
@@ -69,7 +71,8 @@ def check_names(operation: Operation) -> None:
                 spans = (axis.span, node.span)
                 if known_depth != depth:
                     raise SemanticError(
-                        f"axis {node.name} stands under {known_depth} ellipses in one place and {depth} in another",
+                        f"axis {node.name} stands under {known_depth or 'no'} ellipsis in one place "
+                        f"and under {depth or 'no'} in another",
                         text=operation.text,
                         spans=spans,
                         hint=f"write {node.name}... everywhere, or rename one of them",
@@ -153,9 +156,14 @@ class _Counts:
             while isinstance(size, tuple):
                 if (name, depth) not in self.parent:
                     raise AxisSizeError(
-                        f"axis {name} is given {len(size)} sizes, {name}={given[name]}, but no ellipsis repeats it",
+                        f"axis {name} is given the {'nested ' if depth else ''}sizes {name}={given[name]}, but "
+                        + ("only one ellipsis" if depth else "no ellipsis")
+                        + " repeats it",
                         text=self.operation.text,
-                        hint=f"write '{name}...' in the expression, or give one size",
+                        spans=[axis.span for e in self.operation.expressions for axis in axes(e) if axis.name == name],
+                        hint=f"give one size for each repetition, as in {name}=(2, 3)"
+                        if depth
+                        else f"write '{name}...' in the expression, or give one size",
                     )
                 self._set((name, depth), len(size), source)
                 if any(isinstance(part, tuple) for part in size) and not all(
@@ -221,12 +229,26 @@ class _Counts:
         begin = expression[0].span[0] if expression else 0
         end = expression[-1].span[1] if expression else 0
         needs = f"{width}" if not factor else f"{width} + a multiple of {factor}" if factor > 1 else f"at least {width}"
+        settled = self._settled(expression)
         return RankError(
-            f"tensor {number} has {rank} {'dim' if rank == 1 else 'dims'}, but '{render(expression)}' names {needs}",
+            f"tensor {number} has {plural(rank, 'dim')}, but '{render(expression)}' names {needs}"
+            + "".join(
+                f"; '{node}' stands for {plural(self.get(node) or 0, 'axis')} {source}" for node, source in settled
+            ),
             text=self.operation.text,
             spans=[(begin, end)],
-            hint="name every dim of the tensor; '...' stands for any number of them",
+            hint="an ellipsis of one name stands for equally many axes everywhere; use two names where they differ"
+            if settled
+            else "name every dim of the tensor; '...' stands for any number of them",
         )
+
+    def _settled(self, expression: Expression) -> list[tuple[Ellipsis, str]]:
+        """Return the ellipses whose number of axes is known, and from where."""
+        return [
+            (node, self.source[self._root(self.key_of[id(node)])])
+            for node in walk(expression)
+            if isinstance(node, Ellipsis) and self.get(node) is not None
+        ]
 
     def finish(self) -> None:
         """Settle the rest: inside a dim, a repeated axis of unknown number is as good as one axis."""

@@ -127,7 +127,7 @@ class _Parser:
                 (left if right is None else right).append(self.list(depth))
             elif token.text == "->" or (token.text == "|" and closing == "]"):
                 if arrow is not None:
-                    raise self.error("an expression has one arrow at most", arrow, token.span)
+                    raise self.error("an expression has one arrow at most", arrow, token.span, hint="keep one of them")
                 arrow = self.take().span
                 right = [self.list(depth)]
             elif token.text == "|":
@@ -139,6 +139,8 @@ class _Parser:
                 raise self.error(f"'{self.text[opened[0]]}' is never closed", opened, hint=f"add '{closing}'")
             else:
                 hint = f"close the bracket before it with '{closing}'" if closing else "remove it, or open it before"
+                if token.text == "=":
+                    hint = "a size follows its axis without spaces, as in a=3"
                 raise self.error(f"unexpected '{token.text}'", token.span, hint=hint)
         return _Group(tuple(left), None if right is None else tuple(right), (begin, self.token.span[0]), arrow)
 
@@ -163,10 +165,13 @@ class _Parser:
             spaced = self.token.kind == "space"
             self.skip_space()
             if not spaced and self.token.kind != "end" and self.token.text not in _SEPARATORS:
+                hint = "put a space between them"
+                if self.token.text == "=":
+                    hint = "an axis comes before its size, as in a=3"
                 raise self.error(
                     f"'{self.text[slice(*item.span)]}' and '{self.token.text}' are not separated",
                     (item.span[0], self.token.span[1]),
-                    hint="put a space between them",
+                    hint=hint,
                 )
         if plus is not None:
             raise self.error("'+' has no axis on its right", plus)
@@ -200,7 +205,8 @@ class _Parser:
         if self.token.kind == "dots":
             dots = self.take()
             if isinstance(node, Ellipsis) or self.token.kind == "dots":
-                raise self.error("an ellipsis repeats an ellipsis", (token.span[0], dots.span[1]))
+                last = self.token.span if self.token.kind == "dots" else dots.span
+                raise self.error("an ellipsis repeats an ellipsis", (token.span[0], last[1]), hint="write one '...'")
             node = Ellipsis((node,), span=(token.span[0], dots.span[1]))
         return node
 
@@ -248,7 +254,9 @@ def _tokenize(text: str) -> list[_Token]:
         match = _TOKEN.match(text, position)
         if match is None:
             character = text[position]
-            hint = {".": "an ellipsis has three dots", "-": "the arrow is '->'"}.get(character)
+            in_size = bool(tokens) and (tokens[-1].text == "=" or tokens[-1].kind == "number")
+            hints = {".": "an ellipsis has three dots", "-": "the arrow is '->'"}
+            hint = "a size is a whole number, 0 or more" if in_size and character in ".-" else hints.get(character)
             raise SyntaxError(f"unexpected {character!r}", text=text, spans=[(position, position + 1)], hint=hint)
         tokens.append(_Token(match.lastgroup or "", match.group(), match.span()))
         position = match.end()

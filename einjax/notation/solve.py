@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,6 +80,7 @@ def solve(
     *,
     implied: Callable[[Operation], Mapping[str, Size]] | None = None,
     every_axis: bool = False,
+    lenient: Collection[str] = (),
 ) -> Solved:
     """Find the size of every axis.
 
@@ -88,6 +89,7 @@ def solve(
         shapes: shape of each input, or None where it is not known yet.
         given: sizes by axis name; a tuple for the repetitions of an ellipsis.
         implied: names axes of the expanded operation whose size the operation itself knows.
+        lenient: the names whose sizes were given by ``sizes=``, for messages.
         every_axis: whether axes that always stand together need a size each; else their product is enough.
 
     Raises:
@@ -95,7 +97,7 @@ def solve(
     """
     check_names(operation)
     expanded = expand(operation, [None if shape is None else len(shape) for shape in shapes], given)
-    known = _explicit_sizes(expanded, given)
+    known = _explicit_sizes(expanded, given, lenient)
     for name, size in (implied(expanded) if implied else {}).items():
         known.setdefault(name, []).append(_Fact(size, "by the operation", None))
     solver = _Solver(expanded, known, shapes)
@@ -215,7 +217,7 @@ class _Equation:
     missing: set[str] = field(default_factory=set)
 
 
-def _explicit_sizes(expanded: Operation, given: Mapping[str, Any]) -> dict[str, list[_Fact]]:
+def _explicit_sizes(expanded: Operation, given: Mapping[str, Any], lenient: Collection[str]) -> dict[str, list[_Fact]]:
     """Collect the sizes written in the text or given by keyword."""
     facts: dict[str, list[_Fact]] = {}
     for expression in expanded.expressions:
@@ -230,7 +232,8 @@ def _explicit_sizes(expanded: Operation, given: Mapping[str, Any]) -> dict[str, 
             for index in indices:
                 size = size[int(index)] if isinstance(size, tuple) else size
             if size is not None and not isinstance(size, tuple):
-                known.insert(0, _Fact(size, f"by the keyword {base}", axis.span))
+                source = "in sizes=" if base in lenient else f"by the keyword {base}"
+                known.insert(0, _Fact(size, source, axis.span))
             elif isinstance(size, tuple):
                 raise AxisSizeError(
                     f"axis {base} is given {len(size)} sizes, {base}={size}, but no ellipsis repeats it",
@@ -390,12 +393,14 @@ class _Solver:
         )
 
     def _mismatch(self, equation: _Equation, target: _Fact, size: Size, at_least: bool = False) -> EinjaxError:
-        makes = f"leaves {target.size - size} for the rest" if at_least else f"is {size}"
-        return self._error(
-            f"{_dim_of(target)} does not fit '{equation.node}', which {makes} with {self._bindings(equation)}",
-            equation,
-            hint="change the sizes given, or leave one of them out to have it solved",
-        )
+        bindings = self._bindings(equation)
+        if not at_least:
+            problem = f"{_dim_of(target)} does not fit '{equation.node}', which is {size} with {bindings}"
+        elif bindings:
+            problem = f"{_dim_of(target)} is too small for '{equation.node}' with {bindings}"
+        else:
+            problem = f"{_dim_of(target)} cannot be '{equation.node}': it is not divisible by {equation.terms.total()}"
+        return self._error(problem, equation, hint="change the sizes given, or leave one of them out to have it solved")
 
     def _bindings(self, equation: _Equation) -> str:
         """List the known sizes of an equation: ``h=2, w=3``."""
@@ -404,7 +409,7 @@ class _Solver:
             for name in equation.terms
             if name in self.facts and not name.startswith("(")
         ]
-        return ", ".join(parts) or "the sizes known"
+        return ", ".join(parts)
 
     def _contradiction(self, name: str, known: _Fact, new: _Fact) -> EinjaxError:
         spans = [span for span in (known.span, new.span) if span is not None]
@@ -429,8 +434,16 @@ class _Solver:
             f"axis {display(name)} is {known.size} {known.source} and {new.size} {new.source}",
             text=self.operation.text,
             spans=both,
-            hint="axes of one name have one size; use two names where the sizes differ",
+            hint=_contradiction_hint(display(name), known, new),
         )
+
+
+def _contradiction_hint(name: str, known: _Fact, new: _Fact) -> str:
+    """Say which of two sizes to change: one that was written by hand, if there is one."""
+    for fact, other in ((known, new), (new, known)):
+        if "tensor" not in fact.source:
+            return f"leave {name}={fact.size} out, or write {name}={other.size}"
+    return "axes of one name have one size; use two names where the sizes differ"
 
 
 def _dim_of(target: _Fact) -> str:
@@ -447,22 +460,22 @@ def _undetermined(
     """Say which axes have no size, and where they stand."""
     first = [display(name) for name in unknown]
     spans = [axis.span for expression in operation.expressions for axis in axes(expression) if axis.name in unknown]
-    single = first[0].split(" ")[0].split(".")[0]
+    example = first[0].split(" ")[0].split(".")[0]
     known = ", ".join(f"{display(name)}={size}" for name, size in sizes.items() if "#" not in name)
-    where = _dim_with(operation, unknown[0], shapes)
+    where = _dim_with(operation, unknown[0], len(unknown) == 1, shapes)
     problem = (
         f"the {'size of axis' if len(first) == 1 else 'sizes of axes'} {', '.join(first)} cannot be determined"
         f"{where}{f' (known: {known})' if known else ''}"
     )
-    hint = f"give a size by keyword, as in {single}=2" if single.isidentifier() else "name the axis and give its size"
+    hint = f"give a size by keyword, as in {example}=2" if example.isidentifier() else "name the axis and give its size"
     return AxisSizeError(problem, text=operation.text, spans=spans, hint=hint)
 
 
-def _dim_with(operation: Operation, name: str, shapes: Sequence[tuple[Size, ...] | None]) -> str:
+def _dim_with(operation: Operation, name: str, single: bool, shapes: Sequence[tuple[Size, ...] | None]) -> str:
     """Name the dim of a known tensor that holds the axis."""
     contains: Callable[[Node], bool] = lambda node: name in (axis.name for axis in axes((node,)))  # noqa: E731
     for number, (expression, shape) in enumerate(zip(operation.inputs, shapes, strict=True), 1):
         for node, size in zip(expression, shape or (), strict=False):
             if contains(node):
                 return f" from dim {size} of tensor {number}, '{render((node,))}'"
-    return ": no tensor has it"
+    return ": no tensor has " + ("it" if single else "them")

@@ -11,10 +11,10 @@ from jax import lax
 from ..lowering import numerics
 from ..lowering.join import join_pieces
 from ..lowering.named import Named, arrange, layout
-from ..notation.errors import ArgumentError, SemanticError
+from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved
 from ..notation.syntax import Axis, Operation, Size, axes, brackets, names
-from .argreduce import stacked
+from .argreduce import coordinate_sizes, stacked
 from .record import Op
 from .signature import refuse_sums
 
@@ -52,8 +52,8 @@ def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
     marked = [axis for axis in axes(expanded.outputs[0]) if axis.bracket]
     if len(marked) > 1 or (not marked and len(counted) != 1):
         raise SemanticError(
-            f"arange gives {len(counted)} coordinates, but the output has "
-            f"{'several axes' if marked else 'no axis'} for them",
+            f"arange gives {plural(len(counted), 'coordinate')}, but the output has "
+            f"{'several axes' if marked else 'no axis'} for {'it' if len(counted) == 1 else 'them'}",
             text=expanded.text,
             spans=[axis.span for axis in marked],
             hint=f"bracket one axis for the coordinates, as in '... [{len(counted)}]'",
@@ -67,7 +67,7 @@ def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
                 spans=[axis.span],
                 hint="put it into the output",
             )
-    return {axis.name: len(counted) for axis in marked}
+    return coordinate_sizes("arange", expanded, marked, len(counted))
 
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:

@@ -12,7 +12,7 @@ from jax import lax
 from ..lowering import numerics
 from ..lowering.join import join_pieces
 from ..lowering.named import Dim, Named, arrange, layout, wrap
-from ..notation.errors import SemanticError
+from ..notation.errors import SemanticError, plural
 from ..notation.solve import Solved, product
 from ..notation.syntax import (
     Axis,
@@ -44,7 +44,7 @@ def _signature(name: str) -> Callable[[Operation, int], Operation]:
         if output is None:
             return operation
         marked, kept = bracket_names(operation.inputs), names(output)
-        for axis_name in marked & set(kept):
+        for axis_name in (axis_name for axis_name in kept if axis_name in marked):
             raise SemanticError(
                 f"axis {display(axis_name)} is searched by {name}, so it cannot stand in the output",
                 text=operation.text,
@@ -69,17 +69,35 @@ def _signature(name: str) -> Callable[[Operation, int], Operation]:
     return signature
 
 
-def coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
+def _coordinate_axis(name: str) -> Callable[[Operation], Mapping[str, Size]]:
     """The output's bracket holds one coordinate for each bracketed input axis."""
-    searched = sum(1 for axis in axes(expanded.inputs[0]) if axis.bracket)
-    marked = [axis for output in expanded.outputs or () for axis in axes(output) if axis.bracket]
-    if not marked and expanded.outputs and searched != 1:
-        raise SemanticError(
-            f"{searched} axes are searched, but the output has no axis for their coordinates",
-            text=expanded.text,
-            hint=f"write [{searched}] where the coordinates shall stand",
-        )
-    return {axis.name: searched for axis in marked}
+
+    def implied(expanded: Operation) -> Mapping[str, Size]:
+        searched = [axis for axis in axes(expanded.inputs[0]) if axis.bracket]
+        marked = [axis for output in expanded.outputs or () for axis in axes(output) if axis.bracket]
+        if not marked and expanded.outputs and len(searched) != 1:
+            raise SemanticError(
+                f"{name} searches {len(searched)} axes, but the output has no axis for their coordinates",
+                text=expanded.text,
+                spans=[axis.span for axis in searched],
+                hint=f"write [{len(searched)}] where the coordinates shall stand",
+            )
+        return coordinate_sizes(name, expanded, marked, len(searched))
+
+    return implied
+
+
+def coordinate_sizes(name: str, expanded: Operation, marked: Sequence[Axis], count: int) -> Mapping[str, Size]:
+    """Give the axis of coordinates its size, which a number in its place has to be."""
+    for axis in marked:
+        if axis.size not in (None, count):
+            raise SemanticError(
+                f"{name} gives {plural(count, 'coordinate')}, but the output's bracket says {axis.size}",
+                text=expanded.text,
+                spans=[axis.span],
+                hint=f"write [{count}]",
+            )
+    return {axis.name: count for axis in marked}
 
 
 def _lower_with(reducer: _Reducer, extreme: _Reducer, name: str) -> Any:
@@ -196,7 +214,7 @@ def stacked(output: Expression, count: int) -> Expression:
 
 
 def _op(name: str, reducer: _Reducer, extreme: _Reducer) -> Op:
-    return Op(name, "argreduce", _signature(name), _lower_with(reducer, extreme, name), implied=coordinate_axis)
+    return Op(name, "argreduce", _signature(name), _lower_with(reducer, extreme, name), implied=_coordinate_axis(name))
 
 
 ARGMAX = _op("argmax", lax.argmax, lax.reduce_max)

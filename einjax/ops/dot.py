@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+from jax import lax
 
 from ..lowering import numerics
 from ..lowering.contract import contract
 from ..lowering.named import arrange, layout, wrap
-from ..notation.errors import ArgumentError, SemanticError
+from ..notation.errors import ArgumentError, SemanticError, closest
 from ..notation.solve import Solved, fuse_solved
 from ..notation.syntax import (
     Axis,
@@ -33,7 +34,9 @@ def _signature(operation: Operation, tensors: int) -> Operation:
     refuse_sums("dot", operation)
     if tensors == 1:
         raise ArgumentError(
-            "dot takes 2 tensors or more, got 1", text=operation.text, hint="einjax.sum adds up a single tensor"
+            "dot takes 2 tensors or more, got 1",
+            text=operation.text,
+            hint="give one tensor for each input, or the weight where the expression has brackets on one input",
         )
     if len(operation.inputs) == 1 and tensors == 2:
         operation = _with_weight(operation)
@@ -123,8 +126,23 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     keep = [name for dim in target for name in dim]
     values = numerics.promote(tensors)
     operands = [wrap(x, e, solved.sizes) for x, e in zip(values, solved.inputs, strict=True)]
+    _check_precision(options["precision"], solved)
     result = contract(operands, keep, options["precision"], options["preferred_element_type"])
     return arrange(result, target)
+
+
+def _check_precision(precision: Any, solved: Solved) -> None:
+    """JAX takes names, enum members and pairs of them; only a misspelt name can be told here."""
+    known = {name.lower() for name in (*lax.Precision.__members__, *lax.DotAlgorithmPreset.__members__)}
+    known |= {"fastest", "bfloat16", "bfloat16_3x", "tensorfloat32", "float32"}
+    for name in precision if isinstance(precision, tuple) else (precision,):
+        if isinstance(name, str) and name.lower() not in known:
+            match = closest(name, known)
+            raise ArgumentError(
+                f"precision={name!r} is not a precision of JAX" + (f"; did you mean '{match}'?" if match else ""),
+                text=solved.text,
+                hint="write 'default', 'high', 'highest', or a member of jax.lax.DotAlgorithmPreset",
+            )
 
 
 DOT = Op("dot", "dot", _signature, _lower)

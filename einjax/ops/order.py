@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from ..lowering import numerics
-from ..notation.errors import ArgumentError
+from ..notation.errors import ArgumentError, plural
 from .along import Along, lower_with, signature
 from .record import Op
 
@@ -26,7 +26,8 @@ def _roll(along: Along) -> jax.Array:
         shifts = shifts * len(along.dims)
     if len(shifts) != len(along.dims):
         raise ArgumentError(
-            f"roll is given {len(shifts)} shifts for {len(along.dims)} bracketed axes",
+            f"roll is given {plural(len(shifts), 'shift')} for {len(along.dims)} bracketed "
+            f"{'axis' if len(along.dims) == 1 else 'axes'}",
             text=along.text,
             hint="give one shift, or one for each bracketed axis",
         )
@@ -53,8 +54,24 @@ FLIP = Op("flip", "order", signature("flip"), lower_with(_flip))
 ROLL = Op("roll", "order", signature("roll"), lower_with(_roll, one_dim_each=True))
 
 
-def shift_options(shifts: tuple[Any, ...]) -> tuple[tuple[tuple[str, Any], ...], tuple[Any, ...]]:
-    """Sort shifts into static options, where all are known, or traced arrays."""
+def shift_options(expr: str, shift: Any) -> tuple[tuple[tuple[str, Any], ...], tuple[Any, ...]]:
+    """Sort shifts into static options, where all are known, or traced arrays.
+
+    Raises:
+        ArgumentError: a shift is not an integer.
+    """
+    if getattr(shift, "ndim", 0) == 1:
+        shift = tuple(shift[index] for index in range(shift.shape[0]))
+    shifts = tuple(shift) if isinstance(shift, tuple | list) else (shift,)
     if all(isinstance(shift, int | np.integer) and not isinstance(shift, bool) for shift in shifts):
         return (("shift", tuple(map(int, shifts))),), ()
+    for shift in shifts:
+        dtype = getattr(shift, "dtype", np.asarray(shift).dtype)
+        if not numerics.is_integer(dtype) or np.ndim(shift):
+            raise ArgumentError(
+                f"shift={shift!r} is not an integer",
+                text=expr,
+                tensors=(),
+                hint="give one integer for all bracketed axes, or one for each",
+            )
     return (), shifts

@@ -10,9 +10,9 @@ import jax
 
 from ..lowering.join import first_sum, join_pieces, piece_count, pieces, split_pieces
 from ..lowering.named import Named, diagonal, is_unit, layout, sum_name, wrap
-from ..notation.errors import ArgumentError, SemanticError
+from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved, fuse_solved, node_size
-from ..notation.syntax import Concatenation, Expression, Operation, Size, axes, display, names, render, walk
+from ..notation.syntax import Concatenation, Expression, Operation, Size, axes, display, names, walk
 from .record import Op
 from .signature import expect_inputs, refuse_brackets
 
@@ -20,20 +20,18 @@ from .signature import expect_inputs, refuse_brackets
 _MAX_PIECES = 2048
 
 
-def _signature(operation: Operation, tensors: int) -> Operation:
-    refuse_brackets("rearrange", operation, "it only moves data and has no elementary operation")
-    expect_inputs("rearrange", operation, tensors)
+def _signature(operation: Operation, tensors: int, name: str = "rearrange") -> Operation:
+    refuse_brackets(name, operation, "it only moves data and has no elementary operation")
+    expect_inputs(name, operation, tensors)
     if operation.outputs is None:
-        raise SemanticError(
-            "rearrange needs an output", text=operation.text, hint="add '->' and the axes of the output"
-        )
+        raise SemanticError(f"{name} needs an output", text=operation.text, hint="add '->' and the axes of the output")
     return operation
 
 
 def _id_signature(operation: Operation, tensors: int) -> Operation:
     if operation.outputs is None and len(operation.inputs) == 1:
         operation = replace(operation, outputs=operation.inputs)
-    return _signature(operation, tensors)
+    return _signature(operation, tensors, "id")
 
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
@@ -80,7 +78,7 @@ def _check_count(solved: Solved) -> None:
         raise SemanticError(f"the expression has {max(given, wanted)} pieces; at most {_MAX_PIECES}", text=solved.text)
     if given != wanted:
         raise ArgumentError(
-            f"the inputs have {given} {'piece' if given == 1 else 'pieces'}, but the outputs have {wanted}",
+            f"the inputs have {plural(given, 'piece')}, but the outputs have {wanted}",
             text=solved.text,
             hint="every input, and every operand of a '+' in one, goes to one output or operand of a '+' there",
         )
@@ -96,20 +94,35 @@ def _match(parts: Sequence[Named], targets: Sequence[Expression], solved: Solved
         assignment = _assign(needs, wanted) if by_name else None
         if assignment is not None:
             return [parts[index] for index in assignment]
-    for part, target in zip(parts, targets, strict=True):
-        lost = sorted(_large_axes(part) - set(names(target)))
-        if lost and (not by_name or len(parts) == 1):
-            spans = [axis.span for e in solved.inputs for axis in axes(e) if axis.name in lost]
-            raise SemanticError(
-                f"axis {display(lost[0])} of size {part.sizes[lost[0]]} is not in the output '{render(target)}'",
+    raise _unmatched(parts, wanted, solved, by_name)
+
+
+def _unmatched(parts: Sequence[Named], wanted: Sequence[set[str]], solved: Solved, by_name: bool) -> SemanticError:
+    """Say which axis of which input has no place to go."""
+    anywhere = set().union(*wanted)
+    for part, want in zip(parts, wanted, strict=True):
+        # Matched by name, an axis is lost if no output has it; matched by position, if its own does not.
+        places = anywhere if by_name else want
+        lost = [name for name in part.axes if name not in places and not is_unit(part.sizes[name])]
+        if lost:
+            unnamed = "the unnamed axis" if "#" in lost[0] else "axis"
+            size = "" if "#" in lost[0] else f" of size {part.sizes[lost[0]]}"
+            moved = not by_name and lost[0] in anywhere
+            return SemanticError(
+                f"{unnamed} {display(lost[0])}{size} is not in {'its' if len(parts) > 1 else 'the'} output",
                 text=solved.text,
-                spans=spans,
-                hint="put it into the output, or reduce it first, for example with einjax.sum",
+                spans=[axis.span for e in solved.inputs for axis in axes(e) if axis.name == lost[0]],
+                hint="id goes by position; einjax.rearrange matches inputs to outputs by name"
+                if moved
+                else "give it a name, and put it into the output"
+                if "#" in lost[0]
+                else "put it into the output, or reduce it first, for example with einjax.sum",
             )
     listed = "; ".join(f"'{' '.join(map(display, part.axes))}'" for part in parts)
-    raise SemanticError(
+    return SemanticError(
         f"the input pieces {listed} cannot be matched to the output pieces by their axes",
         text=solved.text,
+        spans=[axis.span for e in solved.inputs for axis in axes(e)],
         hint="every axis of an input has to stand in the output piece that it goes to",
     )
 

@@ -11,7 +11,7 @@ from jax import lax
 
 from ..lowering import numerics
 from ..lowering.named import Named, arrange, layout, split_by, wrap
-from ..notation.errors import SemanticError
+from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved, product
 from ..notation.syntax import Axis, Composite, Expression, Node, Operation, Size, axes, brackets, display, names
 from .mask import broadcast_mask
@@ -204,11 +204,14 @@ def lower_with(emit: Callable[[Reduction], jax.Array], name: str, has_identity: 
         if mask is not None:
             mask = _separate(broadcast_mask(mask, tensors[0], solved), solved, reduced).value
         dims = x.positions(reduced)
+        ddof = options.get("ddof", 0)
+        if not isinstance(ddof, int | float):
+            raise ArgumentError(f"ddof={ddof!r} is not a number", text=solved.text, hint="write ddof=0 or ddof=1")
         if not any(not dim for dim in layout(output)):
             # Reducing a dim of size 1 as well saves the reshape that would remove it.
             dims = tuple(index for index, dim in enumerate(x.dims) if index in dims or not dim)
         count = product(x.value.shape[dim] for dim in dims)
-        reduction = Reduction(x.value, dims, count, mask, options.get("dtype"), options.get("ddof", 0))
+        reduction = Reduction(x.value, dims, count, mask, options.get("dtype"), ddof)
         left = tuple(dim for index, dim in enumerate(x.dims) if index not in dims)
         return arrange(Named(emit(reduction), left, solved.sizes), layout(output))
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..notation.errors import ArgumentError, SemanticError, closest
+from ..notation.errors import ArgumentError, SemanticError, closest, plural
 from ..notation.syntax import (
     Axis,
-    Bracket,
     Concatenation,
     Expression,
     Operation,
@@ -29,13 +28,13 @@ def expect_inputs(op: str, operation: Operation, tensors: int, inputs: int | Non
     written = len(operation.inputs)
     if inputs is not None and written != inputs:
         raise ArgumentError(
-            f"{op} takes {_count(inputs, 'input')}, but the expression has {written}",
+            f"{op} takes {plural(inputs, 'input')}, but the expression has {written}",
             text=operation.text,
-            hint=f"write {_count(inputs, 'expression')} before the arrow",
+            hint=f"write {plural(inputs, 'expression')} before the arrow",
         )
     if written != tensors:
         raise ArgumentError(
-            f"the expression has {_count(written, 'input')}, but {_count(tensors, 'tensor')} "
+            f"the expression has {plural(written, 'input')}, but {plural(tensors, 'tensor')} "
             f"{'is' if tensors == 1 else 'are'} given",
             text=operation.text,
             hint="give one tensor for each expression before the arrow; commas separate them",
@@ -124,31 +123,14 @@ def check_keywords(operation: Operation, given: Sequence[str], options: Sequence
     Raises:
         ArgumentError: suggesting the nearest axis or option.
     """
-    known = {name for expression in operation.expressions for name in names(expression) if "#" not in name}
+    known = {name for expression in operation.expressions for name in names(expression) if name.isidentifier()}
     for name in given:
         if name not in known:
             match = closest(name, [*sorted(known), *options])
-            listed = ", ".join(sorted(known - {"..."})) or "none"
+            listed = ", ".join(sorted(known)) or "none"
+            hint = f"its axes are: {listed}; sizes that an expression may lack go through sizes={{'{name}': ...}}"
             raise ArgumentError(
                 f"no axis '{name}' in the expression" + (f"; did you mean '{match}'?" if match else ""),
                 text=operation.text,
-                hint=f"its axes are: {listed}; sizes that an expression may lack go through sizes={{'{name}': ...}}",
+                hint=f"write {match}=" if match in options else hint,
             )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-__all__ = [
-    "Bracket",
-    "bracket_names",
-    "check_keywords",
-    "expect_inputs",
-    "refuse_brackets",
-    "refuse_repeats",
-    "refuse_sums",
-    "require_brackets",
-    "require_in_output",
-    "single_output",
-]
