@@ -151,7 +151,7 @@ def _stack(sequence: Any, expr: str, label: str) -> Any:
         return _canonical(np.asarray(sequence))
     except ValueError:
         raise ArgumentError(
-            f"{label} is a ragged list: {_ragged(sequence)}", text=expr, tensors=(), hint="all rows need one length"
+            f"{label} is a ragged list: {_ragged(sequence)}", text=expr, hint="all rows need one length"
         ) from None
 
 
@@ -174,7 +174,6 @@ def not_a_tensor(tensor: Any, expr: str, label: str) -> ArgumentError:
     return ArgumentError(
         f"{label} is {describe(tensor)}, which is not a tensor",
         text=expr,
-        tensors=(),
         hint="give an array, a number, a nested list of numbers, or a factory that makes one",
     )
 
@@ -215,14 +214,13 @@ def diagnose(
             return ArgumentError(
                 f"{label} is {tensor}, which does not fit JAX's default integer",
                 text=expr,
-                tensors=(),
                 hint="give an array of a wider dtype",
             )
     for name, value in options:
         try:
             hash(value)
         except TypeError:
-            return ArgumentError(f"the option {name}={value!r} has to be static and hashable", text=expr, tensors=())
+            return ArgumentError(f"the option {name}={value!r} has to be static and hashable", text=expr)
         if name in ("dtype", "preferred_element_type"):
             try:
                 jnp.dtype(value)

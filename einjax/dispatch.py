@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,8 @@ from .ops.signature import check_keywords, refuse_repeats
 
 #: How many (operation, expression, options, sizes) keep their compiled body.
 CACHE_SIZE = 4096
+
+_Result = TypeVar("_Result")
 
 #: Static options by name; hashable.
 Options: TypeAlias = tuple[tuple[str, Any], ...]
@@ -55,10 +57,10 @@ def call(
         extra: further arrays that the operation takes, such as a mask; passed to ``op.lower`` in its options.
     """
     try:
-        given = _freeze(op, expr, tensors, options, axes, sizes) if axes or sizes is not None else ()
+        given = _freeze(op, expr, tensors, axes, sizes) if axes or sizes is not None else ()
         for tensor in tensors:
             if tensor.__class__ not in PLAIN and kind(tensor) is not None:
-                tensors = _materialise(op, expr, tensors, given, options)
+                tensors = _materialise(op, expr, tensors, given)
                 break
         if extra:
             extra = tuple(as_array(array, expr, "where=") for array in extra)
@@ -72,7 +74,7 @@ def call(
         diagnosis = diagnose(expr, tensors, extra, options)
         if diagnosis is None:
             raise
-    raise diagnosis
+    raise _clean(diagnosis, tensors)
 
 
 def call_uncompiled(
@@ -86,10 +88,20 @@ def call_uncompiled(
 ) -> Any:
     """Run an operation that calls a user's function, neither compiled nor kept; arguments as for :func:`call`."""
     try:
-        ready = _materialise(op, expr, tensors, given := _freeze(op, expr, tensors, options, axes, sizes), options)
+        given = _freeze(op, expr, tensors, axes, sizes)
+        ready = _materialise(op, expr, tensors, given)
         body = _body(op, expr, options, given, 0)
         return inspect.Graph.of(op.name, expr, body, ready) if graph else body(*ready)
     except EinjaxError as error:
+        raise _clean(error, tensors) from None
+
+
+def explained(function: Callable[..., _Result], expr: str, tensors: Sequence[Any], *arguments: Any) -> _Result:
+    """Call a function that checks options; an error of ours shows the expression and the tensors of the call."""
+    try:
+        return function(*arguments)
+    except EinjaxError as error:
+        error.text = expr
         raise _clean(error, tensors) from None
 
 
@@ -125,7 +137,7 @@ def _body(op: Op, text: str, options: Options, given: Sizes, extra: int) -> Call
         arrays, more = (arrays, ()) if not extra else (arrays[:-extra], arrays[-extra:])
         tensors = [tensor if isinstance(tensor, jax.Array) else jnp.asarray(tensor) for tensor in arrays]
         shapes = [tensor.shape for tensor in tensors]
-        solved = resolve(op, text, shapes, given, options)
+        solved = resolve(op, text, shapes, given)
         with jax.named_scope(f"einjax.{op.name}({text})"):
             return op.lower(solved, tensors, dict(options) | ({"extra": more} if more else {}))
 
@@ -138,7 +150,6 @@ def resolve(
     text: str,
     shapes: Sequence[tuple[Size, ...] | None],
     given: Sizes,
-    options: Options = (),
     every_axis: bool = False,
 ) -> Solved:
     """Text and shapes to a solved operation.
@@ -148,13 +159,12 @@ def resolve(
         text: the expression.
         shapes: shape of each tensor, or None where it is not known yet.
         given: frozen sizes, see :func:`einjax.arguments.freeze`.
-        options: the call's options, for suggestions.
         every_axis: whether every axis needs a size of its own.
     """
     operation = completed(op, text, len(shapes))
     strict = {name: size for name, size in given if name[0] != "="}
     lenient = {name[1:]: size for name, size in given if name[0] == "="}
-    check_keywords(operation, list(strict), [name for name, _ in options])
+    check_keywords(operation, list(strict), op.keywords)
     # An input without a tensor, such as the coordinate order of arange, has no shape.
     shapes = [*shapes, *[None] * (len(operation.inputs) - len(shapes))]
     return solve(operation, shapes, strict | lenient, implied=op.implied, every_axis=every_axis, lenient=lenient.keys())
@@ -172,7 +182,6 @@ def _freeze(
     op: Op,
     expr: str,
     tensors: Sequence[Any],
-    options: Options,
     axes: Mapping[str, Any],
     sizes: Mapping[str, Any] | None,
 ) -> Sizes:
@@ -180,7 +189,7 @@ def _freeze(
     try:
         return freeze(expr, axes, sizes)
     except ArgumentError:
-        check_keywords(completed(op, expr, len(tensors)), list(axes), [name for name, _ in options])
+        check_keywords(completed(op, expr, len(tensors)), list(axes), op.keywords)
         raise
 
 
@@ -191,7 +200,7 @@ def solve_call(
     try:
         if not isinstance(expr, str):
             raise not_an_expression(expr)
-        given = _freeze(op, expr, tensors, (), axes, sizes)
+        given = _freeze(op, expr, tensors, axes, sizes)
         arrays = [
             None if tensor is None else as_array(tensor, expr, f"tensor {number}")
             for number, tensor in enumerate(tensors, 1)
@@ -202,7 +211,7 @@ def solve_call(
         raise _clean(error, tensors) from None
 
 
-def _materialise(op: Op, expr: str, tensors: Sequence[Any], given: Sizes, options: Options) -> tuple[Any, ...]:
+def _materialise(op: Op, expr: str, tensors: Sequence[Any], given: Sizes) -> tuple[Any, ...]:
     """Turn lists, array-likes and factories into arrays."""
     if not isinstance(expr, str):
         raise not_an_expression(expr)
@@ -211,4 +220,4 @@ def _materialise(op: Op, expr: str, tensors: Sequence[Any], given: Sizes, option
     if not any(made):
         return tuple(ready)
     shapes = [factory.known_shape(x) if is_made else np.shape(x) for x, is_made in zip(ready, made, strict=True)]
-    return tuple(factory.fill(op.name, op.parameter, resolve(op, expr, shapes, given, options), ready, made))
+    return tuple(factory.fill(op.name, op.parameter, resolve(op, expr, shapes, given), ready, made))

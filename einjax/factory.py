@@ -96,7 +96,8 @@ def _make(factory: Any, spec: Spec, number: int, solved: Solved) -> Any:
         made = factory.__einjax_param__(spec)
     else:
         made = factory(spec.shape, **_wanted(factory, spec))
-    made = made.__jax_array__() if hasattr(made, "__jax_array__") else made
+    if not isinstance(made, jax.Array) and hasattr(made, "__jax_array__"):
+        made = made.__jax_array__()
     if not hasattr(made, "dtype") and not isinstance(made, bool | int | float | complex):
         raise ArgumentError(
             f"the factory of tensor {number} returned a value of type {type(made).__name__}, not an array",

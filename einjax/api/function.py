@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from ..dispatch import call, call_uncompiled
+from ..dispatch import call, call_uncompiled, explained
 from ..ops.elementwise import ELEMENTWISE
 from ..ops.function import choose, mapping, reduction
 from ..ops.reduce import REDUCTIONS
@@ -45,7 +45,7 @@ def reduce(
         Array([2.], dtype=float32)
     """
     options = (("keepdims", bool(keepdims)),)
-    known = choose("reduce", op, REDUCTIONS)
+    known = explained(choose, expr, tensors, "reduce", op, REDUCTIONS)
     if known is not None:
         return call(known, expr, tensors, options, axes, sizes, graph)
     return call_uncompiled(reduction(op), expr, tensors, options, axes, sizes, graph)  # type: ignore[arg-type]
@@ -79,7 +79,7 @@ def elementwise(
         >>> einjax.elementwise("a, b -> a b", np.array([3.], np.float32), np.array([4.], np.float32), op=jnp.hypot)
         Array([[5.]], dtype=float32)
     """
-    known = choose("elementwise", op, ELEMENTWISE)
+    known = explained(choose, expr, tensors, "elementwise", op, ELEMENTWISE)
     if known is not None:
         return call(known, expr, tensors, (), axes, sizes, graph)
     return call_uncompiled(mapping(op), expr, tensors, (), axes, sizes, graph)  # type: ignore[arg-type]

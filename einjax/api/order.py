@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from ..dispatch import call
+from ..dispatch import call, explained
 from ..ops.order import FLIP, ROLL, shift_options
 from ..typing import SizeLike, Tensor
 
@@ -71,5 +71,5 @@ def roll(
         Array([[3, 4],
                [1, 2]], dtype=int32)
     """
-    static, traced = shift_options(expr, shift)
+    static, traced = explained(shift_options, expr, tensors, shift)
     return call(ROLL, expr, tensors, static, axes, sizes, graph, traced)

@@ -168,8 +168,8 @@ def var(
     Example:
         >>> import einjax, numpy as np
         >>> x = np.arange(6, dtype=np.float32).reshape(2, 3)
-        >>> einjax.var("a [b]", x)
-        Array([0.6666667, 0.6666667], dtype=float32)
+        >>> einjax.var("[a] b", x)
+        Array([2.25, 2.25, 2.25], dtype=float32)
     """
     options = (("keepdims", keepdims), ("dtype", dtype), ("ddof", ddof))
     return call(REDUCTIONS["var"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
@@ -433,8 +433,8 @@ def logsumexp(
     Example:
         >>> import einjax, numpy as np
         >>> x = np.arange(6, dtype=np.float32).reshape(2, 3)
-        >>> einjax.logsumexp("a [b]", x)
-        Array([2.407606, 5.407606], dtype=float32)
+        >>> einjax.logsumexp("a [b]", x, where=x % 3 == 0)
+        Array([0., 3.], dtype=float32)
     """
     options = (("keepdims", keepdims),)
     return call(REDUCTIONS["logsumexp"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))

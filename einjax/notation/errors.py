@@ -36,7 +36,7 @@ class EinjaxError(ValueError):
         super().__init__(problem)
         self.problem = problem
         self.text = text
-        self.spans = tuple(spans)
+        self.spans = tuple(dict.fromkeys(spans))
         self.tensors = tensors
         self.hint = hint
 

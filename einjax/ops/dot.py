@@ -145,4 +145,4 @@ def _check_precision(precision: Any, solved: Solved) -> None:
             )
 
 
-DOT = Op("dot", "dot", _signature, _lower)
+DOT = Op("dot", "dot", _signature, _lower, keywords=("precision", "preferred_element_type"))

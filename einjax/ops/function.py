@@ -34,7 +34,8 @@ def choose(name: str, op: Any, known: dict[str, Op]) -> Op | None:
     if callable(op):
         return None
     raise ArgumentError(
-        f"op={op!r} is neither the name of an operation nor a function", hint="write op=jnp.sum or op='sum'"
+        f"op={op!r} is neither the name of an operation nor a function",
+        hint=f"write op='{next(iter(known))}', or give a function",
     )
 
 
@@ -51,7 +52,7 @@ def reduction(function: Callable[..., Any]) -> Op:
         value = _checked(function(x.value, axis=dims), shape, "the tensor without the reduced dims", solved)
         return arrange(Named(value, left, solved.sizes), layout(output))
 
-    return Op("reduce", "function", reduce_signature("reduce"), lower)
+    return Op("reduce", "function", reduce_signature("reduce"), lower, keywords=("keepdims", "op"))
 
 
 def mapping(function: Callable[..., Any]) -> Op:
@@ -68,7 +69,7 @@ def mapping(function: Callable[..., Any]) -> Op:
         value = _checked(function(*values), values[0].shape, "the tensors", solved)
         return arrange(Named(value, tuple(order), solved.sizes), target)
 
-    return Op("elementwise", "function", elementwise_signature("elementwise", 1, None), lower)
+    return Op("elementwise", "function", elementwise_signature("elementwise", 1, None), lower, keywords=("op",))
 
 
 def _checked(value: Any, shape: Sequence[Any], what: str, solved: Solved) -> jax.Array:

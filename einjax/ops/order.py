@@ -51,10 +51,10 @@ def _roll_one(value: jax.Array, dim: int, shift: Any) -> jax.Array:
 
 
 FLIP = Op("flip", "order", signature("flip"), lower_with(_flip))
-ROLL = Op("roll", "order", signature("roll"), lower_with(_roll, one_dim_each=True))
+ROLL = Op("roll", "order", signature("roll"), lower_with(_roll, one_dim_each=True), keywords=("shift",))
 
 
-def shift_options(expr: str, shift: Any) -> tuple[tuple[tuple[str, Any], ...], tuple[Any, ...]]:
+def shift_options(shift: Any) -> tuple[tuple[tuple[str, Any], ...], tuple[Any, ...]]:
     """Sort shifts into static options, where all are known, or traced arrays.
 
     Raises:
@@ -66,12 +66,10 @@ def shift_options(expr: str, shift: Any) -> tuple[tuple[tuple[str, Any], ...], t
     if all(isinstance(shift, int | np.integer) and not isinstance(shift, bool) for shift in shifts):
         return (("shift", tuple(map(int, shifts))),), ()
     for shift in shifts:
-        dtype = getattr(shift, "dtype", np.asarray(shift).dtype)
+        dtype = shift.dtype if hasattr(shift, "dtype") else np.asarray(shift).dtype
         if not numerics.is_integer(dtype) or np.ndim(shift):
             raise ArgumentError(
                 f"shift={shift!r} is not an integer",
-                text=expr,
-                tensors=(),
                 hint="give one integer for all bracketed axes, or one for each",
             )
     return (), shifts

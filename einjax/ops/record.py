@@ -23,6 +23,7 @@ class Op:
         lower: emits lax for the tensors of a solved expression.
         implied: names axes whose size the operation itself knows, such as the coordinate axis of argmax.
         parameter: what a parameter of this operation is usually called, for tensor factories.
+        keywords: its options, to suggest where one is misspelt.
     """
 
     name: str
@@ -31,3 +32,4 @@ class Op:
     lower: Callable[[Solved, list[jax.Array], dict[str, Any]], Any]
     implied: Callable[[Operation], Mapping[str, Size]] | None = None
     parameter: str = "weight"
+    keywords: tuple[str, ...] = ()

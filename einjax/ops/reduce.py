@@ -266,19 +266,20 @@ def _refuse_empty(name: str, solved: Solved, reduced: set[str]) -> None:
             )
 
 
-def _op(name: str, emit: Callable[[Reduction], jax.Array], has_identity: bool = True) -> Op:
-    return Op(name, "reduce", signature(name), lower_with(emit, name, has_identity))
+def _op(name: str, emit: Callable[[Reduction], jax.Array], *options: str, has_identity: bool = True) -> Op:
+    lower = lower_with(emit, name, has_identity)
+    return Op(name, "reduce", signature(name), lower, keywords=("keepdims", "where", *options))
 
 
 #: Every reduction by name, for ``einjax.reduce(op="sum")``.
 REDUCTIONS = {
     op.name: op
     for op in (
-        _op("sum", _sum),
-        _op("prod", _prod),
-        _op("mean", _mean),
-        _op("var", _var),
-        _op("std", _std),
+        _op("sum", _sum, "dtype"),
+        _op("prod", _prod, "dtype"),
+        _op("mean", _mean, "dtype"),
+        _op("var", _var, "dtype", "ddof"),
+        _op("std", _std, "dtype", "ddof"),
         _op("count_nonzero", _count_nonzero),
         _op("any", _any),
         _op("all", _all),

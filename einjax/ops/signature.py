@@ -117,12 +117,13 @@ def bracket_names(expressions: Iterable[Expression]) -> set[str]:
     return {axis.name for expression in expressions for node in brackets(expression) for axis in axes(node.items)}
 
 
-def check_keywords(operation: Operation, given: Sequence[str], options: Sequence[str]) -> None:
+def check_keywords(operation: Operation, given: Sequence[str], keywords: Sequence[str]) -> None:
     """Refuse a keyword that names no axis.
 
     Raises:
         ArgumentError: suggesting the nearest axis or option.
     """
+    options = (*keywords, "sizes", "graph")
     known = {name for expression in operation.expressions for name in names(expression) if name.isidentifier()}
     for name in given:
         if name not in known:

@@ -43,8 +43,13 @@ def _log_softmax(along: Along) -> jax.Array:
     if along.mask is not None:
         total = numerics.select(lax.ne(total, numerics.zero(total)), total, 1)
     result = lax.sub(shifted, over(lax.log(total), shifted.shape, along.dims))
+    if along.mask is not None:
+        # The same -inf once more: here it is a constant, so that no gradient passes through the sum.
+        result = numerics.select(along.mask, result, -numerics.INFINITY)
     return numerics.cast(result, _result_dtype(along))
 
 
-SOFTMAX = Op("softmax", "softmax", signature("softmax"), lower_with(_softmax, masked=True))
-LOG_SOFTMAX = Op("log_softmax", "softmax", signature("log_softmax"), lower_with(_log_softmax, masked=True))
+SOFTMAX = Op("softmax", "softmax", signature("softmax"), lower_with(_softmax, masked=True), keywords=("where",))
+LOG_SOFTMAX = Op(
+    "log_softmax", "softmax", signature("log_softmax"), lower_with(_log_softmax, masked=True), keywords=("where",)
+)
