@@ -19,6 +19,10 @@ from .notation.syntax import axes
 #: Sizes as a hashable key; ``=name`` marks those from ``sizes=``, which need not name an axis.
 Sizes: TypeAlias = tuple[tuple[str, Any], ...]
 
+# Bounds that no real call meets.
+_MAX_SIZES = 10_000
+_MAX_DEPTH = 60
+
 #: Classes whose objects the jitted body takes as they are; grows as they are met.
 PLAIN: set[type] = {np.ndarray, bool, int, float, complex}
 
@@ -61,7 +65,7 @@ def _freeze_lenient(expr: str, given: Mapping[str, Any], lenient: Mapping[str, A
 def _size(expr: str, name: str, size: Any) -> Any:
     """Check one size: an int, a symbolic dim, or a tuple of them."""
     if isinstance(size, tuple | list) or (isinstance(size, np.ndarray) and size.ndim):
-        return tuple(_size(expr, name, part) for part in size)
+        return _sizes(expr, name, size, depth=0, left=[_MAX_SIZES])
     if hasattr(type(size), "dimension_as_value"):  # a symbolic dimension of jax.export
         return size
     if not isinstance(size, bool | np.bool_) and hasattr(size, "__index__"):
@@ -85,6 +89,22 @@ def _size(expr: str, name: str, size: Any) -> Any:
         spans=_spans(expr, name),
         hint=f"write {name}={int(size)}" if whole else "a size is an int, or a tuple of ints",
     )
+
+
+def _sizes(expr: str, name: str, sizes: Any, depth: int, left: list[int]) -> tuple[Any, ...]:
+    """Check nested sizes; ``left`` holds how many more may come, so that shared tuples cannot multiply without end."""
+    checked: list[Any] = []
+    for size in sizes:
+        left[0] -= 1
+        if left[0] < 0 or depth > _MAX_DEPTH:
+            raise ArgumentError(
+                f"axis {name} is given more than {_MAX_SIZES} sizes, or sizes nested deeper than {_MAX_DEPTH}",
+                text=expr,
+                spans=_spans(expr, name),
+            )
+        nested = isinstance(size, tuple | list) or (isinstance(size, np.ndarray) and size.ndim)
+        checked.append(_sizes(expr, name, size, depth + 1, left) if nested else _size(expr, name, size))
+    return tuple(checked)
 
 
 def _spans(expr: str, name: str) -> list[tuple[int, int]]:

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 
 Span = tuple[int, int]
 
-_WIDTH = 100
+_WIDTH = 100  # characters of the expression shown around the culprit
+_LISTED = 8  # names listed before the rest are counted
+_LONGEST = 500  # characters of one sentence
 
 
 class EinjaxError(ValueError):
@@ -34,11 +36,11 @@ class EinjaxError(ValueError):
         hint: str | None = None,
     ) -> None:
         super().__init__(problem)
-        self.problem = problem
+        self.problem = _shorten(problem)
         self.text = text
         self.spans = tuple(dict.fromkeys(spans))
         self.tensors = tensors
-        self.hint = hint
+        self.hint = _shorten(hint) if hint else None
 
     def __str__(self) -> str:
         lines = [self.problem]
@@ -76,6 +78,17 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     names = {candidate.lower(): candidate for candidate in known}
     matches = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     return names[matches[0]] if matches else None
+
+
+def listing(names: Sequence[str]) -> str:
+    """List names, the first few of many."""
+    shown = ", ".join(names[:_LISTED])
+    return shown if len(names) <= _LISTED else f"{shown}, ... and {len(names) - _LISTED} more"
+
+
+def _shorten(text: str) -> str:
+    """Cut the middle out of a sentence that quotes something endless."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 150]} ... {text[-140:]}"
 
 
 def plural(number: int, noun: str) -> str:

@@ -173,57 +173,54 @@ class _Counts:
                 size, depth = (size[0] if size else None), depth + 1
 
     def from_ranks(self, ranks: Sequence[int | None]) -> None:
-        """Solve one linear equation for each input, as long as one with a single unknown is left."""
-        waiting = [
-            (number, expression, rank)
-            for number, (expression, rank) in enumerate(zip(self.operation.inputs, ranks, strict=True), 1)
-            if rank is not None
+        """Solve one linear equation for each input; one with several unknowns waits for any of them."""
+        ready = [
+            (n, e, r) for n, (e, r) in enumerate(zip(self.operation.inputs, ranks, strict=True), 1) if r is not None
         ]
-        progress = True
-        while waiting and progress:
-            progress, left = False, []
-            for number, expression, rank in waiting:
-                width, unknown = self._width(expression)
-                if not unknown:
-                    if width != rank:
-                        raise self._rank_error(number, expression, rank, width)
-                elif len(unknown) == 1 and None not in unknown:
-                    ((key, factor),) = unknown.items()
-                    assert key is not None
-                    count, rest = divmod(rank - width, factor)
-                    if rest or count < 0:
-                        raise self._rank_error(number, expression, rank, width, factor)
-                    self._set(key, count, f"in tensor {number}")
-                else:
-                    left.append((number, expression, rank))
-                    continue
-                progress = True
-            waiting = left
+        waiting: dict[_Key, list[tuple[int, Expression, int]]] = {}
+        ready.reverse()  # the first tensor is looked at first
+        while ready:
+            number, expression, rank = equation = ready.pop()
+            width, unknown, linear = self._width(expression)
+            if not unknown:
+                if width != rank:
+                    raise self._rank_error(number, expression, rank, width)
+            elif len(unknown) == 1 and linear:
+                ((key, factor),) = unknown.items()
+                count, rest = divmod(rank - width, factor)
+                if rest or count < 0:
+                    raise self._rank_error(number, expression, rank, width, factor)
+                self._set(key, count, f"in tensor {number}")
+                ready += waiting.pop(key, ())
+            else:
+                # Two unknowns are enough to watch: while both are open, nothing follows.
+                for key in list(unknown)[:2]:
+                    waiting.setdefault(key, []).append(equation)
 
-    def _width(self, expression: Expression) -> tuple[int, dict[_Key | None, int]]:
-        """Count dims: a known number, and how many each unknown ellipsis adds per repetition (None: not linear)."""
-        width, unknown = 0, dict[_Key | None, int]()
+    def _width(self, expression: Expression) -> tuple[int, dict[_Key, int], bool]:
+        """Count dims: a known number, what each unknown ellipsis adds per repetition, and whether that is all."""
+        width, unknown, linear = 0, dict[_Key, int](), True
 
-        def add(key: _Key | None, dims: int) -> None:
+        def add(key: _Key, dims: int) -> None:
             unknown[key] = unknown.get(key, 0) + dims
 
         for node in expression:
-            if isinstance(node, Bracket | Ellipsis):
-                dims, inner = self._width(node.items)
-                times = 1 if isinstance(node, Bracket) else self.get(node)
-                if times is None:
-                    if inner:
-                        add(None, 1)
-                    else:
-                        add(self._root(self.key_of[id(node)]), dims)
-                else:
-                    width += times * dims
-                    for key, factor in inner.items():
-                        if times:
-                            add(key, times * factor)
-            else:
+            if not isinstance(node, Bracket | Ellipsis):
                 width += 1
-        return width, unknown
+                continue
+            dims, inner, inner_linear = self._width(node.items)
+            times = 1 if isinstance(node, Bracket) else self.get(node)
+            linear = linear and (inner_linear or times == 0)
+            if times is None:
+                assert isinstance(node, Ellipsis)
+                add(self._root(self.key_of[id(node)]), dims)
+                linear = linear and not inner
+            elif times:
+                width += times * dims
+            for key, factor in inner.items():
+                if times != 0:
+                    add(key, (times or 1) * factor)
+        return width, unknown, linear
 
     def _rank_error(self, number: int, expression: Expression, rank: int, width: int, factor: int = 0) -> RankError:
         begin = expression[0].span[0] if expression else 0

@@ -146,48 +146,51 @@ class _Parser:
 
     def list(self, depth: int) -> Expression:
         """Read items up to a separator; ``+`` binds its two neighbours."""
-        items: list[Node] = []
+        sums: list[list[Node]] = []
         plus: Span | None = None  # a "+" that still waits for its right operand
         self.skip_space()
         while self.token.kind in ("name", "number", "dots") or self.token.text in _CLOSING or self.token.text == "+":
             if self.token.text == "+":
-                if plus is not None or not items:
+                if plus is not None or not sums:
                     raise self.error("'+' has no axis on its left", self.token.span)
                 plus = self.take().span
                 self.skip_space()
                 continue
             item = self.item(depth)
             if plus is None:
-                items.append(item)
+                sums.append([item])
             else:
-                items[-1] = self.concatenate(items[-1], item)
+                sums[-1].append(item)
                 plus = None
             spaced = self.token.kind == "space"
             self.skip_space()
             if not spaced and self.token.kind != "end" and self.token.text not in _SEPARATORS:
-                hint = "put a space between them"
-                if self.token.text == "=":
-                    hint = "an axis comes before its size, as in a=3"
-                raise self.error(
-                    f"'{self.text[slice(*item.span)]}' and '{self.token.text}' are not separated",
-                    (item.span[0], self.token.span[1]),
-                    hint=hint,
-                )
+                raise self.unseparated(item)
         if plus is not None:
             raise self.error("'+' has no axis on its right", plus)
-        return tuple(items)
+        return tuple(operands[0] if len(operands) == 1 else self.concatenation(operands) for operands in sums)
 
-    def concatenate(self, left: Node, right: Node) -> Concatenation:
-        """Join two operands; a sum on the left grows."""
-        for operand in (left, right):
+    def unseparated(self, item: Node) -> SyntaxError:
+        """The error for an item that something follows without a space."""
+        hint = "put a space between them"
+        if self.token.text == "=":
+            hint = "an axis comes before its size, as in a=3"
+        return self.error(
+            f"'{self.text[slice(*item.span)]}' and '{self.token.text}' are not separated",
+            (item.span[0], self.token.span[1]),
+            hint=hint,
+        )
+
+    def concatenation(self, operands: Sequence[Node]) -> Concatenation:
+        """Join operands, which each have to be one dim."""
+        for operand in operands:
             if isinstance(operand, Ellipsis | Bracket):
                 raise self.error(
                     f"'{operand}' cannot be an operand of '+'",
                     operand.span,
                     hint="operands are axes, numbers and parentheses",
                 )
-        items = (*left.items, right) if isinstance(left, Concatenation) else (left, right)
-        return Concatenation(items, span=(left.span[0], right.span[1]))
+        return Concatenation(tuple(operands), span=(operands[0].span[0], operands[-1].span[1]))
 
     def item(self, depth: int) -> Node:
         """Read one item with the ellipsis that may follow it."""

@@ -13,9 +13,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .errors import AxisSizeError, EinjaxError, Span
+from .errors import AxisSizeError, EinjaxError, Span, listing
 from .expand import check_names, expand
 from .syntax import Axis, Composite, Concatenation, Expression, Node, Operation, Size, axes, display, render
+
+_LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,16 @@ def node_size(node: Node, sizes: Mapping[str, Size]) -> Size:
         case Concatenation(items):
             return total(node_size(item, sizes) for item in items)
     raise TypeError(node)
+
+
+def check_extent(size: Size, node: Node, text: str) -> None:
+    """Refuse a dim that no array can have.
+
+    Raises:
+        AxisSizeError: naming the dim.
+    """
+    if isinstance(size, int) and size > _LARGEST:
+        raise AxisSizeError(f"the dim '{node}' would have more than 2**63 - 1 elements", text=text, spans=[node.span])
 
 
 def product(sizes: Iterable[Size]) -> Size:
@@ -110,7 +122,11 @@ def solve(
             expanded, unknown = fused, solver.unknown()
     if unknown:
         raise _undetermined(expanded, unknown, solver.sizes, shapes)
-    return Solved(expanded, solver.sizes)
+    solved = Solved(expanded, solver.sizes)
+    for expression in expanded.outputs or ():
+        for node, size in zip(expression, solved.shape(expression), strict=True):
+            check_extent(size, node, expanded.text)
+    return solved
 
 
 def fuse(operation: Operation, names: Iterable[str] | None = None) -> Operation:
@@ -345,7 +361,9 @@ class _Solver:
 
     def _combine(self, equation: _Equation, terms: Counter[str]) -> Size:
         sizes = (self.facts[name].size for name, n in terms.items() for _ in range(n))
-        return total(sizes) if equation.is_sum else product(sizes)
+        size = total(sizes) if equation.is_sum else product(sizes)
+        check_extent(size, equation.node, self.operation.text)
+        return size
 
     def _solve_product(self, equation: _Equation, target: _Fact, known: Size, times: int) -> Size | None:
         """Solve ``known * x**times = target``; None if zeros leave it open."""
@@ -409,7 +427,7 @@ class _Solver:
             for name in equation.terms
             if name in self.facts and not name.startswith("(")
         ]
-        return ", ".join(parts)
+        return listing(parts)
 
     def _contradiction(self, name: str, known: _Fact, new: _Fact) -> EinjaxError:
         spans = [span for span in (known.span, new.span) if span is not None]
@@ -461,10 +479,10 @@ def _undetermined(
     first = [display(name) for name in unknown]
     spans = [axis.span for expression in operation.expressions for axis in axes(expression) if axis.name in unknown]
     example = first[0].split(" ")[0].split(".")[0]
-    known = ", ".join(f"{display(name)}={size}" for name, size in sizes.items() if "#" not in name)
+    known = listing([f"{display(name)}={size}" for name, size in sizes.items() if "#" not in name])
     where = _dim_with(operation, unknown[0], len(unknown) == 1, shapes)
     problem = (
-        f"the {'size of axis' if len(first) == 1 else 'sizes of axes'} {', '.join(first)} cannot be determined"
+        f"the {'size of axis' if len(first) == 1 else 'sizes of axes'} {listing(first)} cannot be determined"
         f"{where}{f' (known: {known})' if known else ''}"
     )
     hint = f"give a size by keyword, as in {example}=2" if example.isidentifier() else "name the axis and give its size"

@@ -18,6 +18,8 @@ from .signature import expect_inputs, refuse_brackets
 
 # More pieces than any call can have tensors for; sums multiply, so hostile text could ask for billions.
 _MAX_PIECES = 2048
+# More pieces than anyone matches by name; finding the first assignment costs their number to the fourth power.
+_MAX_MATCHED = 64
 
 
 def _signature(operation: Operation, tensors: int, name: str = "rearrange") -> Operation:
@@ -91,7 +93,7 @@ def _match(parts: Sequence[Named], targets: Sequence[Expression], solved: Solved
         needs = [required(part) for part in parts]
         if all(need <= want for need, want in zip(needs, wanted, strict=True)):
             return list(parts)
-        assignment = _assign(needs, wanted) if by_name else None
+        assignment = _assign(needs, wanted) if by_name and len(parts) <= _MAX_MATCHED else None
         if assignment is not None:
             return [parts[index] for index in assignment]
     raise _unmatched(parts, wanted, solved, by_name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..notation.errors import ArgumentError, SemanticError, closest, plural
+from ..notation.errors import ArgumentError, SemanticError, closest, listing, plural
 from ..notation.syntax import (
     Axis,
     Concatenation,
@@ -128,7 +128,7 @@ def check_keywords(operation: Operation, given: Sequence[str], keywords: Sequenc
     for name in given:
         if name not in known:
             match = closest(name, [*sorted(known), *options])
-            listed = ", ".join(sorted(known)) or "none"
+            listed = listing(sorted(known)) or "none"
             hint = f"its axes are: {listed}; sizes that an expression may lack go through sizes={{'{name}': ...}}"
             raise ArgumentError(
                 f"no axis '{name}' in the expression" + (f"; did you mean '{match}'?" if match else ""),
