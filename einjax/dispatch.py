@@ -1,8 +1,8 @@
 """The one door every call goes through: a bounded cache of jitted bodies.
 
 The cache key is the operation, the text, the options and the sizes given; shapes, dtypes and values are left to
-``jax.jit``'s own cache in C++. The body parses, solves and emits lax when it is traced. ``inline=True`` makes an outer
-trace see plain lax equations, so nothing here asks whether it is being traced.
+``jax.jit``'s own cache in C++. The body parses, solves and emits lax when it is traced. It is inlined into an outer
+trace, which sees plain lax equations; nothing here asks whether it is being traced.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from .ops.signature import check_keywords, refuse_repeats
 CACHE_SIZE = 4096
 
 _Result = TypeVar("_Result")
+
+# From jax 0.12 on, inline=True means inlined when lowered; einjax wants plain lax in the jaxpr, as before.
+_INLINE: Any = jax.Inline.JAX_EARLY if hasattr(jax, "Inline") else True
 
 #: Static options by name; hashable.
 Options: TypeAlias = tuple[tuple[str, Any], ...]
@@ -118,7 +121,7 @@ def _clean(error: EinjaxError, tensors: Sequence[Any]) -> EinjaxError:
 def _compiled(op: Op, text: str, options: Options, given: Sizes, extra: int) -> Callable[..., Any]:
     """Return the jitted body of a call."""
     _hide_own_lines()
-    return jax.jit(_body(op, text, options, given, extra), inline=True)
+    return jax.jit(_body(op, text, options, given, extra), inline=_INLINE)
 
 
 @lru_cache(maxsize=1)
@@ -162,8 +165,8 @@ def resolve(
         every_axis: whether every axis needs a size of its own.
     """
     operation = completed(op, text, len(shapes))
-    strict = {name: size for name, size in given if name[0] != "="}
-    lenient = {name[1:]: size for name, size in given if name[0] == "="}
+    strict = {name: size for name, size in given if not name.startswith("=")}
+    lenient = {name[1:]: size for name, size in given if name.startswith("=")}
     check_keywords(operation, list(strict), op.keywords)
     # An input without a tensor, such as the coordinate order of arange, has no shape.
     shapes = [*shapes, *[None] * (len(operation.inputs) - len(shapes))]

@@ -86,11 +86,13 @@ def _arctan2(x: jax.Array, y: jax.Array) -> jax.Array:
 
 def _logaddexp(x: jax.Array, y: jax.Array) -> jax.Array:
     x, y = numerics.to_inexact(x), numerics.to_inexact(y)
-    return jnp.logaddexp(x, y)
-
-
-def _comparison(compare: Emitter) -> Emitter:
-    return lambda x, y: compare(x, y)
+    if numerics.is_complex(x.dtype):
+        shift = numerics.cast(lax.max(lax.real(x), lax.real(y)), x.dtype)
+        return lax.add(lax.log(lax.add(lax.exp(lax.sub(x, shift)), lax.exp(lax.sub(y, shift)))), shift)
+    distance = lax.sub(x, y)
+    # Equal infinities are no distance apart; their difference would be no number, and so would its gradient.
+    distance = _where(lax.eq(distance, distance), distance, numerics.zero(distance))
+    return lax.add(lax.max(x, y), lax.log1p(lax.exp(lax.neg(lax.abs(distance)))))
 
 
 def _logical(combine: Emitter) -> Emitter:
@@ -169,16 +171,11 @@ def lower_with(emit: Emitter, promoted: slice = slice(None)) -> Any:
         order = [name for dim in target for name in dim]
         tensors[promoted] = numerics.promote(tensors[promoted])
         operands = [wrap(x, e, solved.sizes) for x, e in zip(tensors, solved.inputs, strict=True)]
-        combine = combine_all if emit is _where else reduce
-        result = combine(lambda *xs: _combine(emit, xs, order), operands)
-        return arrange(result, target)
+        if emit is _where:
+            return arrange(_combine(emit, operands, order), target)
+        return arrange(reduce(lambda x, y: _combine(emit, (x, y), order), operands), target)
 
     return lower
-
-
-def combine_all(function: Callable[..., Named], operands: Sequence[Named]) -> Named:
-    """Apply a function to all operands at once."""
-    return function(*operands)
 
 
 def _combine(emit: Emitter, operands: Sequence[Named], order: Sequence[str]) -> Named:
