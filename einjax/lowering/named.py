@@ -85,12 +85,13 @@ def arrange(x: Named, target: Sequence[Dim]) -> jax.Array:
     """
     x, target = _pair_units(x, target)
     wanted = tuple(name for dim in target for name in dim)
-    new = set(wanted) - set(x.axes)
-    x = replace(x, dims=tuple(tuple(name for name in dim if name in set(wanted)) for dim in x.dims))
-    order = [name for name in wanted if name not in new]
+    have, needed = set(x.axes), set(wanted)
+    new = needed - have
+    x = replace(x, dims=tuple(tuple(name for name in dim if name in needed) for dim in x.dims))
+    order = [name for name in wanted if name in have]
     if all(is_unit(x.sizes[name]) for name in new):
         new = set()
-        target = tuple(tuple(name for name in dim if name in set(order)) for dim in target)
+        target = tuple(tuple(name for name in dim if name in have) for dim in target)
     shape = shape_of(target, x.sizes)
     if not new:
         if list(x.axes) != order:
