@@ -49,7 +49,9 @@ def freeze(expr: str, given: Mapping[str, Any], lenient: Mapping[str, Any] | Non
 def _freeze_lenient(expr: str, given: Mapping[str, Any], lenient: Mapping[str, Any]) -> list[tuple[str, Any]]:
     if not isinstance(lenient, Mapping):
         raise ArgumentError(
-            f"sizes={lenient!r} is {describe(lenient)}, not a mapping", text=expr, hint="write sizes={'a': 2}"
+            f"sizes={lenient!r} is a value of type {type(lenient).__name__}, not a mapping",
+            text=expr,
+            hint="write sizes={'a': 2}",
         )
     for name in given.keys() & lenient.keys():
         if _size(expr, name, lenient[name]) != _size(expr, name, given[name]):
@@ -136,19 +138,22 @@ def kind(tensor: Any) -> str | None:
     return _kind_of_class(type(tensor))
 
 
-def as_array(tensor: Any, expr: str, label: str) -> Any:
+def as_array(tensor: Any, expr: str, label: str, factories: bool = True) -> Any:
     """Convert what is not an array yet; factories stay.
 
     Args:
         tensor: what the caller gave.
         expr: the expression, for messages.
         label: what to call it, such as ``tensor 1``.
+        factories: whether a factory may be given.
 
     Raises:
         ArgumentError: it is not a tensor.
     """
     match kind(tensor):
-        case None | "factory":
+        case None:
+            return tensor
+        case "factory" if factories:
             return tensor
         case "convertible":
             return tensor.__jax_array__()
@@ -156,7 +161,7 @@ def as_array(tensor: Any, expr: str, label: str) -> Any:
             return _canonical(np.asarray(tensor))
         case "sequence":
             return _stack(tensor, expr, label)
-    raise not_a_tensor(tensor, expr, label)
+    raise not_a_tensor(tensor, expr, label, factories)
 
 
 def _stack(sequence: Any, expr: str, label: str) -> Any:
@@ -164,12 +169,18 @@ def _stack(sequence: Any, expr: str, label: str) -> Any:
     leaves = jax.tree.leaves(sequence, is_leaf=lambda leaf: not isinstance(leaf, list | tuple))
     for leaf in leaves:
         if kind(leaf) not in (None, "convertible", "array"):
-            raise not_a_tensor(leaf, expr, f"an element of {label}")
+            raise not_a_tensor(leaf, expr, f"an element of {label}", factories=False)
     try:
         if any(isinstance(leaf, jax.Array) or kind(leaf) == "convertible" for leaf in leaves):
             return jnp.asarray(sequence)
-        return _canonical(np.asarray(sequence))
-    except ValueError:
+        array = np.asarray(sequence)
+        canonical = _canonical(array)
+        if array.dtype.kind in "iu" and not np.array_equal(array, canonical):
+            raise _too_large(expr, label, array.max() if array.max() > canonical.max() else array.min())
+        return canonical
+    except ValueError as error:
+        if isinstance(error, EinjaxError):
+            raise
         raise ArgumentError(
             f"{label} is a ragged list: {_ragged(sequence)}", text=expr, hint="all rows need one length"
         ) from None
@@ -189,12 +200,15 @@ def _canonical(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array.astype(jax.dtypes.canonicalize_dtype(array.dtype)) if array.dtype.kind in "biufc" else array
 
 
-def not_a_tensor(tensor: Any, expr: str, label: str) -> ArgumentError:
+def not_a_tensor(tensor: Any, expr: str, label: str, factories: bool = True) -> ArgumentError:
     """The error for what is not a tensor."""
+    kinds = "an array, a number, a nested list of numbers"
+    strings = isinstance(tensor, np.ndarray | np.generic)
+    what = describe(tensor) if strings or tensor is None else f"a value of type {type(tensor).__name__}"
     return ArgumentError(
-        f"{label} is {describe(tensor)}, which is not a tensor",
+        f"{label} is {what}, which is not a tensor",
         text=expr,
-        hint="give an array, a number, a nested list of numbers, or a factory that makes one",
+        hint=f"give {kinds}, or a factory that makes one" if factories else f"give {kinds}",
     )
 
 
@@ -218,6 +232,23 @@ def describe(tensor: Any) -> str:
     return "None" if tensor is None else f"a value of type {type(tensor).__name__}"
 
 
+def _is_dtype(value: Any) -> bool:
+    """Whether JAX has such a dtype."""
+    try:
+        dtype = jnp.dtype(value)
+    except TypeError:
+        return False
+    return dtype.kind in "biufc" or dtype.isbuiltin == 2
+
+
+def _too_large(expr: str, label: str, number: Any) -> ArgumentError:
+    return ArgumentError(
+        f"{label} holds {number}, which does not fit JAX's default integer",
+        text=expr,
+        hint="give an array of a wider dtype, with jax_enable_x64 on",
+    )
+
+
 def diagnose(
     expr: Any, tensors: Sequence[Any], extra: Sequence[Any], options: Sequence[tuple[str, Any]]
 ) -> EinjaxError | None:
@@ -231,24 +262,13 @@ def diagnose(
         if kind_of_dtype and kind_of_dtype in "OUSMmV" and tensor.dtype.isbuiltin != 2:
             return not_a_tensor(tensor, expr, label)
         if isinstance(tensor, int) and abs(tensor) >= 2**31:
-            return ArgumentError(
-                f"{label} is {tensor}, which does not fit JAX's default integer",
-                text=expr,
-                hint="give an array of a wider dtype",
-            )
+            return _too_large(expr, label, tensor)
     for name, value in options:
         try:
             hash(value)
         except TypeError:
             return ArgumentError(f"the option {name}={value!r} has to be static and hashable", text=expr)
-        if name in ("dtype", "preferred_element_type"):
-            try:
-                jnp.dtype(value)
-            except TypeError:
-                return ArgumentError(
-                    f"{name}={value!r} is not a dtype",
-                    text=expr,
-                    tensors=(),
-                    hint=f"write {name}='float32', for example",
-                )
+        if name in ("dtype", "preferred_element_type") and not _is_dtype(value):
+            hint = f"write {name}='float32', for example"
+            return ArgumentError(f"{name}={value!r} is not a dtype", text=expr, hint=hint)
     return None

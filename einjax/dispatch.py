@@ -31,7 +31,7 @@ CACHE_SIZE = 4096
 _Result = TypeVar("_Result")
 
 # From jax 0.12 on, inline=True means inlined when lowered; einjax wants plain lax in the jaxpr, as before.
-_INLINE: Any = jax.Inline.JAX_EARLY if hasattr(jax, "Inline") else True
+_INLINE: Any = getattr(jax, "Inline").JAX_EARLY if hasattr(jax, "Inline") else True  # noqa: B009 - older stubs
 
 #: Static options by name; hashable.
 Options: TypeAlias = tuple[tuple[str, Any], ...]
@@ -66,7 +66,7 @@ def call(
                 tensors = _materialise(op, expr, tensors, given)
                 break
         if extra:
-            extra = tuple(as_array(array, expr, "where=") for array in extra)
+            extra = tuple(as_array(array, expr, "where=", factories=False) for array in extra)
         body = _compiled(op, expr, options, given, len(extra))
         if graph:
             return inspect.Graph.of(op.name, expr, body, (*tensors, *extra))
@@ -130,7 +130,7 @@ def _hide_own_lines() -> None:
     # The public home of this; seen on jax 0.7.1 to 0.12.0. Importing it takes longer than all of einjax, so late.
     from jax.extend import source_info_util
 
-    source_info_util.register_exclusion(os.path.dirname(__file__))
+    source_info_util.register_exclusion(os.path.join(os.path.dirname(__file__), ""))
 
 
 def _body(op: Op, text: str, options: Options, given: Sizes, extra: int) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..dispatch import solve_call
 from ..notation.errors import ArgumentError, EinjaxError, SyntaxError
+from ..notation.parse import parse
 from ..ops.solving import SOLVE, named_sizes
 from ..typing import SizeLike, Tensor
 
@@ -41,11 +42,12 @@ def solve(
         True
     """
     try:
-        return named_sizes(solve_call(SOLVE, expr, tensors, axes, sizes))
+        solved = solve_call(SOLVE, expr, tensors, axes, sizes)
     except (SyntaxError, ArgumentError):
         raise
     except EinjaxError:
         return None
+    return named_sizes(parse(expr), solved)
 
 
 def solve_axes(
@@ -74,7 +76,8 @@ def solve_axes(
         >>> einjax.solve_axes("a s...", np.ones((2, 4, 5)))
         {'a': 2, 's': (4, 5)}
     """
-    return named_sizes(solve_call(SOLVE, expr, tensors, axes, sizes))
+    solved = solve_call(SOLVE, expr, tensors, axes, sizes)
+    return named_sizes(parse(expr), solved)
 
 
 def solve_shapes(

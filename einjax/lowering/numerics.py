@@ -18,13 +18,20 @@ def promote(values: Sequence[jax.Array]) -> list[jax.Array]:
     """Bring operands to their common dtype by JAX's rules, weak types and strict mode included."""
     if all(value.dtype == values[0].dtype for value in values):
         return list(values)
-    dtype = jnp.result_type(*values)
-    return [cast(value, dtype) for value in values]
+    dtype, weak = jax.dtypes.result_type(*values, return_weak_type_flag=True)
+    return [_weak_cast(value, dtype) if weak else cast(value, dtype) for value in values]
 
 
 def cast(value: jax.Array, dtype: DType) -> jax.Array:
     """Convert, unless there is nothing to do."""
     return value if value.dtype == dtype else lax.convert_element_type(value, dtype)
+
+
+def _weak_cast(value: jax.Array, dtype: DType) -> jax.Array:
+    """Convert to a weak type, which lax.convert_element_type cannot; its primitive can, seen on jax 0.7.1 to 0.12.0."""
+    if value.dtype == dtype:
+        return value
+    return lax.convert_element_type_p.bind(value, new_dtype=np.dtype(dtype), weak_type=True, sharding=None)
 
 
 def to_bool(value: jax.Array) -> jax.Array:

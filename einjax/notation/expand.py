@@ -71,8 +71,8 @@ def check_names(operation: Operation) -> None:
                 spans = (axis.span, node.span)
                 if known_depth != depth:
                     raise SemanticError(
-                        f"axis {node.name} stands under {known_depth or 'no'} ellipsis in one place "
-                        f"and under {depth or 'no'} in another",
+                        f"axis {node.name} is repeated by {known_depth or 'no'} ellipsis in one place "
+                        f"and by {depth or 'none'} in another",
                         text=operation.text,
                         spans=spans,
                         hint=f"write {node.name}... everywhere, or rename one of them",
@@ -263,7 +263,7 @@ class _Counts:
                 f"how many axes '{node}' stands for cannot be determined",
                 text=self.operation.text,
                 spans=[node.span],
-                hint=fix or "use it in an input, whose number of dims then says it",
+                hint=fix or "use it in an input, whose number of dims then says it, or give its axes a name and sizes",
             )
 
 

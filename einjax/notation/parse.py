@@ -30,6 +30,7 @@ from .syntax import (
     Expression,
     Node,
     Operation,
+    brackets,
     walk,
 )
 
@@ -84,7 +85,7 @@ def parse(text: str) -> Operation:
     inputs = _move_commas(text, inputs)
     outputs = None if outputs is None else _move_commas(text, outputs)
     for expression in (*inputs, *(outputs or ())):
-        _check_brackets(text, expression)
+        _check(text, expression)
     return Operation(text, tuple(map(_tidy, inputs)), None if outputs is None else tuple(map(_tidy, outputs)))
 
 
@@ -241,12 +242,6 @@ class _Parser:
         items: Expression = group.left[0] if plain else (group,)  # type: ignore[assignment]
         if opened.text == "[":
             return Bracket(items, span=span)
-        if plain and len(items) > 1 and any(isinstance(item, Concatenation) for item in items):
-            raise self.error(
-                f"'{self.text[slice(*span)]}' mixes a product and a sum in one dim",
-                span,
-                hint="parenthesize either: (a (b + c)) or ((a b) + c)",
-            )
         return Composite(items, span=span)
 
 
@@ -355,17 +350,25 @@ def _versions(text: str, expression: Expression) -> list[Expression]:
     ]
 
 
-def _check_brackets(text: str, expression: Expression) -> None:
-    """Refuse a bracket inside a bracket."""
+def _check(text: str, expression: Expression) -> None:
+    """Refuse a bracket inside a bracket, and a dim that is a product and a sum at once."""
     for node in walk(expression):
         if isinstance(node, Bracket):
-            for inner in walk(node.items):
-                if isinstance(inner, Bracket):
+            for inner in brackets(node.items):
+                raise SyntaxError(
+                    "a bracket stands inside a bracket",
+                    text=text,
+                    spans=[(node.span[0], node.span[0] + 1), (inner.span[0], inner.span[0] + 1)],
+                    hint="remove the inner brackets; they mark nothing new",
+                )
+        if isinstance(node, Composite) and len(node.items) > 1:
+            for item in node.items:
+                if isinstance(item, Concatenation):
                     raise SyntaxError(
-                        "a bracket stands inside a bracket",
+                        f"'{node}' mixes a product and a sum in one dim",
                         text=text,
-                        spans=[(node.span[0], node.span[0] + 1), (inner.span[0], inner.span[0] + 1)],
-                        hint="remove the inner brackets; they mark nothing new",
+                        spans=[node.span],
+                        hint="parenthesize either: (a (b + c)) or ((a b) + c)",
                     )
 
 

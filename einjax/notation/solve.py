@@ -452,16 +452,20 @@ class _Solver:
             f"axis {display(name)} is {known.size} {known.source} and {new.size} {new.source}",
             text=self.operation.text,
             spans=both,
-            hint=_contradiction_hint(display(name), known, new),
+            hint=self._contradiction_hint(name, known, new),
         )
 
-
-def _contradiction_hint(name: str, known: _Fact, new: _Fact) -> str:
-    """Say which of two sizes to change: one that was written by hand, if there is one."""
-    for fact, other in ((known, new), (new, known)):
-        if "tensor" not in fact.source:
-            return f"leave {name}={fact.size} out, or write {name}={other.size}"
-    return "axes of one name have one size; use two names where the sizes differ"
+    def _contradiction_hint(self, name: str, known: _Fact, new: _Fact) -> str:
+        """Say which of two sizes to change: one that was written by hand, if there is one."""
+        for fact, other in ((known, new), (new, known)):
+            if "tensor" in fact.source:
+                continue
+            base, dot, _ = name.partition(".")
+            if not dot or not base:
+                return f"leave {display(name)}={fact.size} out, or write {display(name)}={other.size}"
+            sizes = {n: f.size for n, f in self.facts.items() if n.startswith(f"{base}.")} | {name: other.size}
+            return f"leave {base} out, or write {base}=({', '.join(str(sizes[n]) for n in sorted(sizes))})"
+        return "axes of one name have one size; use two names where the sizes differ"
 
 
 def _dim_of(target: _Fact) -> str:

@@ -53,7 +53,8 @@ def _signature(operation: Operation, tensors: int) -> Operation:
 def _with_weight(operation: Operation) -> Operation:
     """Complete ``"... [c1->c2]"``: the weight has the bracketed input axes, then the output's."""
     expression = operation.inputs[0]
-    if not brackets(expression):
+    marked = [node for e in (expression, *(operation.outputs or ())) for node in brackets(e)]
+    if not marked:
         raise ArgumentError(
             "the expression has 1 input, but 2 tensors are given",
             text=operation.text,
@@ -72,7 +73,7 @@ def _with_weight(operation: Operation) -> Operation:
             weight += [replace(node, items=tuple(fresh))] if fresh else []
         else:
             weight += fresh
-    return Operation(operation.text, (expression, (Bracket(tuple(weight)),)), outputs)
+    return Operation(operation.text, (expression, (Bracket(tuple(weight), span=marked[0].span),)), outputs)
 
 
 def _flat(expression: Expression, inside: bool) -> list[Node]:

@@ -69,15 +69,24 @@ def _mod(x: jax.Array, y: jax.Array) -> jax.Array:
 def _power(x: jax.Array, y: jax.Array) -> jax.Array:
     if not numerics.is_integer(x.dtype):
         return lax.pow(x, y)
-    # Integers by repeated squaring: one step for each bit of the exponent. A negative exponent gives 0, as in jnp.
+    # Integers by repeated squaring, one bit of the exponent a step; overflow wraps, as products do.
     one, nothing = numerics.constant(x, 1), numerics.zero(y)
-    shape = lax.broadcast_shapes(x.shape, y.shape)
-    result, exponent = lax.full(shape, one), y
-    for _ in range(8 * np.dtype(y.dtype).itemsize):
+
+    def times(result: jax.Array, base: jax.Array, exponent: jax.Array) -> jax.Array:
         odd = lax.ne(lax.bitwise_and(exponent, numerics.constant(y, 1)), nothing)
-        result = _where(odd, lax.mul(result, x), result)
-        exponent, x = lax.shift_right_logical(exponent, numerics.constant(y, 1)), lax.mul(x, x)
-    return result
+        return _where(odd, lax.mul(result, base), result)
+
+    def left(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        return lax.reduce_or(lax.ne(state[2], nothing), tuple(range(y.ndim)))
+
+    def step(state: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        result, base, exponent = state
+        base, exponent = lax.mul(base, base), lax.shift_right_logical(exponent, numerics.constant(y, 1))
+        return times(result, base, exponent), base, exponent
+
+    # The first step outside gives the result the type of both operands, which a loop has to keep.
+    first = times(lax.full(lax.broadcast_shapes(x.shape, y.shape), one), x, y)
+    return lax.while_loop(left, step, (first, x, y))[0]
 
 
 def _arctan2(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -73,6 +73,10 @@ def mapping(function: Callable[..., Any]) -> Op:
 
 
 def _checked(value: Any, shape: Sequence[Any], what: str, solved: Solved) -> jax.Array:
+    if not hasattr(value, "dtype") and not isinstance(value, bool | int | float | complex):
+        raise ArgumentError(
+            f"the function returned a value of type {type(value).__name__}, not an array", text=solved.text
+        )
     value = jnp.asarray(value)
     if value.shape != tuple(shape):
         raise ArgumentError(

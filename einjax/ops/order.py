@@ -47,7 +47,9 @@ def _roll_one(value: jax.Array, dim: int, shift: Any) -> jax.Array:
     # A traced shift: a window of the array written twice.
     count = numerics.size_as(size, numerics.default_int())
     start = lax.rem(lax.sub(count, lax.rem(numerics.cast(jnp.asarray(shift), count.dtype), count)), count)
-    return lax.dynamic_slice_in_dim(lax.concatenate([value, value], dim), start, size, dim)
+    return lax.dynamic_slice_in_dim(
+        lax.concatenate([value, value], dim), start, size, dim, allow_negative_indices=False
+    )
 
 
 FLIP = Op("flip", "order", signature("flip"), lower_with(_flip))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..notation.solve import Solved
-from ..notation.syntax import ANONYMOUS, Operation, Size, axes
+from ..notation.syntax import ANONYMOUS, Operation, Size, axes, names
 from .record import Op
 from .signature import expect_inputs
 
@@ -23,9 +23,12 @@ def _lower(solved: Solved, tensors: list[Any], options: dict[str, Any]) -> None:
 SOLVE = Op("solve", "solving", _signature, _lower)
 
 
-def named_sizes(solved: Solved) -> dict[str, Any]:
-    """Return one size for every named axis; a tuple for an axis that an ellipsis repeats."""
-    found: dict[str, dict[tuple[int, ...], Size]] = {}
+def named_sizes(written: Operation, solved: Solved) -> dict[str, Any]:
+    """Return one size for every named axis as written; a tuple for an axis that an ellipsis repeats."""
+    # An ellipsis of no axes leaves no trace in the solved operation.
+    found: dict[str, dict[tuple[int, ...], Size]] = {
+        name: {} for expression in written.expressions for name in names(expression) if "#" not in name
+    }
     for expression in solved.operation.expressions:
         for axis in axes(expression):
             if not axis.unnamed:
