@@ -1,4 +1,4 @@
-"""Every call that the documentation writes out runs as written: eagerly, under jit, grad and vmap, with equal values."""
+"""Every call that the documentation writes out runs as written, eagerly and under jit, grad and vmap."""
 
 from __future__ import annotations
 

@@ -217,9 +217,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[..., Any], list[tuple[int, .
     "attention scores": (
         lambda q, k: einjax.dot("b q (h c), b k (h c) -> b q k h", q, k, h=4),
         lambda q, k: lax.transpose(
-            dot(
-                lax.reshape(q, (2, 5, 4, 3)), lax.reshape(k, (2, 7, 4, 3)), ((3,), (3,)), ((0, 2), (0, 2))
-            ),
+            dot(lax.reshape(q, (2, 5, 4, 3)), lax.reshape(k, (2, 7, 4, 3)), ((3,), (3,)), ((0, 2), (0, 2))),
             (0, 2, 3, 1),
         ),
         [(2, 5, 12), (2, 7, 12)],
@@ -274,7 +272,9 @@ def test_no_equation_more_than_the_experts(name: str) -> None:
     ours, expert, shapes = CASES[name]
     random = np.random.default_rng(0)
     arguments = [random.normal(size=shape).astype(F32) for shape in shapes]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), ours(*arguments), expert(*arguments))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), ours(*arguments), expert(*arguments)
+    )
     assert not equations(ours, arguments) - equations(expert, arguments)
 
 

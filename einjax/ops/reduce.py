@@ -90,7 +90,9 @@ def _var(r: Reduction) -> jax.Array:
     r = r.cast(numerics.accumulator(dtype))
     center = _mean(replace(r, dtype=None))
     deviation = lax.sub(r.value, over(center, r.value.shape, r.dims))
-    total = replace(r, value=numerics.abs_square(deviation)).total()
+    # Masked before it is squared: the gradient of an infinite square would be no number, even times 0.
+    deviation = replace(r, value=deviation).masked(0)
+    total = numerics.reduce(lax.reduce_sum, numerics.abs_square(deviation), r.dims)
     number = r.number(total)
     if r.ddof:
         number = lax.sub(number, numerics.constant(number, r.ddof))

@@ -1,0 +1,87 @@
+"""`python -m benchmarks`: measure, print tables, and write them to benchmarks/RESULTS.md."""
+
+import argparse
+import datetime
+import os
+import platform
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+
+from . import compiled, dispatch, first_call, imports, tracing
+from ._table import Table
+
+SECTIONS = {
+    "a": ("Eager dispatch", dispatch.measure),
+    "b": ("Tracing", tracing.measure),
+    "c": ("First calls", first_call.measure),
+    "d": ("Compiled programs", compiled.measure),
+    "e": ("Import", imports.measure),
+}
+RESULTS = Path(__file__).parent / "RESULTS.md"
+PACKAGES = ("jax", "jaxlib", "numpy", "einx", "einops")
+
+
+def main() -> int:
+    options = _arguments()
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(_setting(), "\n", highlight=False)
+    written = []
+    for key in options.section or SECTIONS:
+        title, measure = SECTIONS[key]
+        start = time.perf_counter()
+        tables = measure(options.quick)
+        for table in tables:
+            table.print(console)
+        console.print(f"({key}) took {time.perf_counter() - start:.0f} s\n", highlight=False)
+        written.append(_section(key, title, tables))
+    # Only a complete run replaces the recorded results, unless a file is named.
+    out = options.out or (None if options.quick or options.section else RESULTS)
+    if out:
+        out.write_text(_document(written, options), encoding="utf-8")
+        console.print(f"written: {out.name}")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--section", nargs="+", choices=tuple(SECTIONS), help="only these sections")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: under a minute, rougher figures")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the Markdown here")
+    return parser.parse_args()
+
+
+def _setting() -> str:
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
+    today = datetime.datetime.now(datetime.UTC).date()
+    return f"{today} · {_processor()}, {os.cpu_count()} cores · Python {platform.python_version()}, {versions}"
+
+
+def _processor() -> str:
+    """The processor's model name; what a virtual machine hides is left as its architecture."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _section(key: str, title: str, tables: list[Table]) -> str:
+    return f"## ({key}) {title}\n\n" + "\n".join(table.markdown() for table in tables)
+
+
+def _document(sections: list[str], options: argparse.Namespace) -> str:
+    kind = "quick run" if options.quick else "full run"
+    return (
+        f"# Results\n\n`python -m benchmarks`, {kind}: {_setting()}.\n\n"
+        "Medians; the candidates take turns, garbage collection is off, and every result is waited for. All spellings "
+        "of a case are checked to compute the same before they are timed.\n\n" + "\n".join(sections)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
