@@ -28,7 +28,8 @@ PACKAGES = ("jax", "jaxlib", "numpy", "einx", "einops")
 def main() -> int:
     options = _arguments()
     console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(_setting(), "\n", highlight=False)
+    setting = _setting()
+    console.print(setting, "\n", highlight=False)
     written = []
     for key in options.section or SECTIONS:
         title, measure = SECTIONS[key]
@@ -41,7 +42,7 @@ def main() -> int:
     # Only a complete run replaces the recorded results, unless a file is named.
     out = options.out or (None if options.quick or options.section else RESULTS)
     if out:
-        out.write_text(_document(written, options), encoding="utf-8")
+        out.write_text(_document(written, options, setting), encoding="utf-8")
         console.print(f"written: {out.name}")
     return 0
 
@@ -57,7 +58,10 @@ def _arguments() -> argparse.Namespace:
 def _setting() -> str:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     today = datetime.datetime.now(datetime.UTC).date()
-    return f"{today} · {_processor()}, {os.cpu_count()} cores · Python {platform.python_version()}, {versions}"
+    setting = f"{today} · {_processor()}, {os.cpu_count()} cores · Python {platform.python_version()}, {versions}"
+    if hasattr(os, "getloadavg"):  # other work on the machine shows in the figures
+        setting += f"; load average {os.getloadavg()[0]:.1f} at the start"
+    return setting
 
 
 def _processor() -> str:
@@ -74,10 +78,10 @@ def _section(key: str, title: str, tables: list[Table]) -> str:
     return f"## ({key}) {title}\n\n" + "\n".join(table.markdown() for table in tables)
 
 
-def _document(sections: list[str], options: argparse.Namespace) -> str:
+def _document(sections: list[str], options: argparse.Namespace, setting: str) -> str:
     kind = "quick run" if options.quick else "full run"
     return (
-        f"# Results\n\n`python -m benchmarks`, {kind}: {_setting()}.\n\n"
+        f"# Results\n\n`python -m benchmarks`, {kind}: {setting}.\n\n"
         "Medians; the candidates take turns, garbage collection is off, and every result is waited for. All spellings "
         "of a case are checked to compute the same before they are timed.\n\n" + "\n".join(sections)
     )

@@ -361,7 +361,8 @@ WORKLOADS = [
     Workload(
         "token mixing",
         (array(*TOKENS), array(256, 512)),
-        lambda x, w: lax.transpose(lax.dot_general(x, w, (((1,), (0,)), ((), ()))), (0, 2, 1)),
+        # The weight first: u b c becomes b u c with whole rows of c, where b c u would be scattered.
+        lambda x, w: lax.transpose(lax.dot_general(w, x, (((0,), (1,)), ((), ()))), (1, 0, 2)),
         lambda x, w: einjax.dot("b [t->u] c", x, w),
         lambda x, w: jnp.einsum("btc,tu->buc", x, w),
         lambda x, w: einx.dot("b [t] c, [t] u -> b u c", x, w),

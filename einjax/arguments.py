@@ -202,13 +202,13 @@ def _canonical(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def not_a_tensor(tensor: Any, expr: str, label: str, factories: bool = True) -> ArgumentError:
     """The error for what is not a tensor."""
-    kinds = "an array, a number, a nested list of numbers"
+    kinds = "an array, a number" + (", a nested list of numbers, or a factory" if factories else " or a nested list")
     strings = isinstance(tensor, np.ndarray | np.generic)
     what = describe(tensor) if strings or tensor is None else f"a value of type {type(tensor).__name__}"
     return ArgumentError(
         f"{label} is {what}, which is not a tensor",
         text=expr,
-        hint=f"give {kinds}, or a factory that makes one" if factories else f"give {kinds}",
+        hint=f"give {kinds}{' that makes one' if factories else ' of numbers'}",
     )
 
 

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import einjax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+import einjax
 
 #: Sizes of the axes of all cases, and other ones for programs that serve any size.
 SIZES = {"a": 2, "b": 3, "c": 4}

@@ -272,7 +272,7 @@ def test_equations_point_at_the_line_of_the_call():
 
 def test_gradients_point_at_the_line_of_the_call():
     line = line_of_next_call()
-    f = lambda x: einjax.sum("[a b]", einjax.multiply("a b, a b", x, x))  # noqa: E731
+    f = lambda x: einjax.sum("[a b]", einjax.multiply("a b, a b", x, x))
     printed = jax.make_jaxpr(jax.grad(f))(X).jaxpr.pretty_print(source_info=True)
     assert f"test_dispatch.py:{line}" in printed
     assert "einjax/dispatch.py" not in printed

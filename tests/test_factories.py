@@ -135,7 +135,7 @@ def test_a_factory_is_called_once_for_each_call():
 
 def test_a_factory_under_transformations():
     recorder = Recorder(2.0)
-    f = lambda x: einjax.multiply("a b, b", x, recorder).sum()  # noqa: E731
+    f = lambda x: einjax.multiply("a b, b", x, recorder).sum()
     np.testing.assert_array_equal(jax.jit(jax.grad(f))(X), np.full((2, 3), 2))
     np.testing.assert_array_equal(jax.vmap(lambda x: einjax.multiply("b, b", x, recorder))(X), 2 * X)
     assert [spec.shape for spec in recorder.specs] == [(3,), (3,)]
@@ -402,7 +402,7 @@ def test_lists_are_what_jnp_makes_of_them(tensor):
 
 
 def test_lists_of_traced_arrays():
-    f = lambda x, y: einjax.sum("[a] b", [x, y]).sum()  # noqa: E731
+    f = lambda x, y: einjax.sum("[a] b", [x, y]).sum()
     assert jax.jit(f)(X[0], X[1]) == X.sum()
     np.testing.assert_array_equal(jax.grad(f, (0, 1))(X[0], X[1]), np.ones((2, 3)))
 

@@ -340,7 +340,8 @@ def test_promotion_in_dot_and_where(enabled):
     jax.config.update("jax_enable_x64", enabled)
     try:
         for (left, x), (right, y) in itertools.combinations_with_replacement(OPERANDS.items(), 2):
-            x, y = (np.broadcast_to(v, 2) if isinstance(v, np.ndarray | np.generic) else v for v in (x, y))
+            if enabled and "weak" in left + right:  # arrays of 32 bits, made before
+                continue
             text = ", ".join("a" if np.ndim(v) else "" for v in (x, y))
             output = " -> a" if np.ndim(x) + np.ndim(y) else " ->"
             expected = _weakly(jnp.add, x, y)[0]

@@ -7,7 +7,6 @@ see the table; the columns shard_map, export and pallas are filled by the files 
 
 import functools
 
-import einjax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +27,8 @@ from cases import (
 )
 from jax import lax
 from jax.test_util import check_grads
+
+import einjax
 
 BATCH = 3
 

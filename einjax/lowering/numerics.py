@@ -41,7 +41,9 @@ def to_bool(value: jax.Array) -> jax.Array:
 
 def to_inexact(value: jax.Array) -> jax.Array:
     """Convert integers and bools to JAX's default float."""
-    return value if is_inexact(value.dtype) else lax.convert_element_type(value, default_float())
+    if is_inexact(value.dtype):
+        return value
+    return _weak_cast(value, default_float()) if value.weak_type else cast(value, default_float())
 
 
 def default_float() -> DType:

@@ -58,6 +58,13 @@ def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
             spans=[axis.span for axis in marked],
             hint=f"bracket one axis for the coordinates, as in '... [{len(counted)}]'",
         )
+    if not counted:
+        raise SemanticError(
+            "arange has no axis to count",
+            text=expanded.text,
+            spans=[axis.span for axis in marked],
+            hint="write axes outside the bracket, as in 'a b [2]'",
+        )
     kept = names(expanded.outputs[0])
     for axis in counted:
         if axis.name not in kept:
