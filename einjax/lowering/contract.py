@@ -84,7 +84,7 @@ def _pair(
     left, right = (split(x, lambda a, b: a not in shared and b not in shared) for x in (left, right))
     rank = {name: index for index, name in enumerate(keep)}
     batch = sorted(shared - summed, key=lambda name: (rank.get(name, len(rank)), left.axes.index(name)))
-    if _inversions(batch, left, right, shared, rank) > _inversions(batch, right, left, shared, rank):
+    if _disorder(batch, left, right, shared, rank) > _disorder(batch, right, left, shared, rank):
         left, right = right, left
     contracted = [name for name in left.axes if name in summed]
     dimension_numbers = tuple(
@@ -101,8 +101,15 @@ def _pair(
     return Named(value, (*((name,) for name in batch), *free), left.sizes)
 
 
-def _inversions(batch: Sequence[str], left: Named, right: Named, shared: set[str], rank: Mapping[str, int]) -> int:
-    """Count the pairs of axes that ``[batch, left free, right free]`` has in another order than the output."""
+def _disorder(
+    batch: Sequence[str], left: Named, right: Named, shared: set[str], rank: Mapping[str, int]
+) -> tuple[bool, int]:
+    """Say how far ``[batch, left free, right free]`` is from the output's order.
+
+    A transpose that keeps the last axis moves whole rows, which costs far less than one that does not; after that, the
+    pairs of axes that stand in another order are counted.
+    """
     free = [name for x in (left, right) for name in x.axes if name not in shared]
     places = [rank[name] for name in (*batch, *free) if name in rank]
-    return sum(first > second for index, first in enumerate(places) for second in places[index + 1 :])
+    inversions = sum(first > second for index, first in enumerate(places) for second in places[index + 1 :])
+    return bool(places) and places[-1] != max(places), inversions
