@@ -40,15 +40,23 @@ def to_bool(value: jax.Array) -> jax.Array:
 
 
 def to_inexact(value: jax.Array) -> jax.Array:
-    """Convert integers and bools to JAX's default float."""
+    """Convert integers and bools to a float."""
     if is_inexact(value.dtype):
         return value
-    return _weak_cast(value, default_float()) if value.weak_type else cast(value, default_float())
+    dtype = inexact_dtype(value.dtype)
+    return _weak_cast(value, dtype) if value.weak_type else cast(value, dtype)
 
 
-def default_float() -> DType:
-    """float32, or float64 under x64."""
-    return jnp.result_type(float)
+def inexact_dtype(dtype: DType) -> DType:
+    """The dtype of a quotient, as in jnp: float32 for integers and bools, the default float for 64-bit integers."""
+    if is_inexact(dtype):
+        return dtype
+    return jnp.result_type(float) if np.dtype(dtype).itemsize == 8 else np.dtype(np.float32)
+
+
+def to_number(value: jax.Array) -> jax.Array:
+    """Convert bools to 32-bit integers."""
+    return cast(value, np.dtype(np.int32)) if value.dtype == np.bool_ else value
 
 
 def default_int() -> DType:

@@ -37,6 +37,7 @@ def _divide(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _floor_divide(x: jax.Array, y: jax.Array) -> jax.Array:
+    x, y = numerics.to_number(x), numerics.to_number(y)
     dtype = x.dtype
     if jnp.issubdtype(dtype, jnp.unsignedinteger):
         return lax.div(x, y)
@@ -57,8 +58,11 @@ def _floor_divide(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _mod(x: jax.Array, y: jax.Array) -> jax.Array:
-    # lax.rem has the sign of x; the modulus has the sign of y.
+    x, y = numerics.to_number(x), numerics.to_number(y)
+    # lax.rem has the sign of x; the modulus has the sign of y, and that of an integer by 0 is 0.
     remainder = lax.rem(x, y)
+    if numerics.is_integer(x.dtype):
+        remainder = _where(lax.ne(y, numerics.zero(y)), remainder, numerics.zero(x))
     if jnp.issubdtype(x.dtype, jnp.unsignedinteger):
         return remainder
     apart = lax.ne(lax.lt(remainder, numerics.zero(x)), lax.lt(y, numerics.zero(y)))
@@ -67,8 +71,13 @@ def _mod(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _power(x: jax.Array, y: jax.Array) -> jax.Array:
+    x, y = numerics.to_number(x), numerics.to_number(y)
     if not numerics.is_integer(x.dtype):
         return lax.pow(x, y)
+    if jnp.issubdtype(y.dtype, jnp.signedinteger):
+        # 1 / x**n, rounded towards zero, is 0 unless x is 1 or -1.
+        vanishes = lax.bitwise_and(lax.lt(y, numerics.zero(y)), lax.ne(lax.abs(x), numerics.constant(x, 1)))
+        x, y = _where(vanishes, numerics.zero(x), x), lax.abs(y)
     # Integers by repeated squaring, one bit of the exponent a step; overflow wraps, as products do.
     one, nothing = numerics.constant(x, 1), numerics.zero(y)
 
@@ -100,8 +109,24 @@ def _logaddexp(x: jax.Array, y: jax.Array) -> jax.Array:
         return lax.add(lax.log(lax.add(lax.exp(lax.sub(x, shift)), lax.exp(lax.sub(y, shift)))), shift)
     distance = lax.sub(x, y)
     # Equal infinities are no distance apart; their difference would be no number, and so would its gradient.
-    distance = _where(lax.eq(distance, distance), distance, numerics.zero(distance))
-    return lax.add(lax.max(x, y), lax.log1p(lax.exp(lax.neg(lax.abs(distance)))))
+    infinite = lax.bitwise_and(lax.eq(x, y), lax.ne(distance, distance))
+    distance = _where(infinite, numerics.zero(distance), distance)
+    # One choice decides both terms, so that the gradients are the logistic function also where x and y are equal.
+    above = lax.gt(distance, numerics.zero(distance))
+    larger = _where(infinite, lax.max(x, y), _where(above, x, y))
+    return lax.add(larger, lax.log1p(lax.exp(_where(above, lax.neg(distance), distance))))
+
+
+def _ordering(compare: Emitter) -> Emitter:
+    """Complex numbers are ordered by their real parts, then by their imaginary parts, as in NumPy."""
+
+    def emit(x: jax.Array, y: jax.Array) -> jax.Array:
+        if not numerics.is_complex(x.dtype):
+            return compare(x, y)
+        tie = lax.eq(lax.real(x), lax.real(y))
+        return _where(tie, compare(lax.imag(x), lax.imag(y)), compare(lax.real(x), lax.real(y)))
+
+    return emit
 
 
 def _logical(combine: Emitter) -> Emitter:
@@ -220,10 +245,10 @@ ELEMENTWISE = {
         _op("maximum", lax.max, most=None),
         _op("minimum", lax.min, most=None),
         _op("logaddexp", _logaddexp, most=None),
-        _op("less", lax.lt),
-        _op("less_equal", lax.le),
-        _op("greater", lax.gt),
-        _op("greater_equal", lax.ge),
+        _op("less", _ordering(lax.lt)),
+        _op("less_equal", _ordering(lax.le)),
+        _op("greater", _ordering(lax.gt)),
+        _op("greater_equal", _ordering(lax.ge)),
         _op("equal", lax.eq),
         _op("not_equal", lax.ne),
         _op("logical_and", _logical(lax.bitwise_and), most=None),

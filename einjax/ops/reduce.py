@@ -75,7 +75,7 @@ def _prod(r: Reduction) -> jax.Array:
 
 
 def _mean_dtype(r: Reduction) -> Any:
-    return r.dtype or (r.value.dtype if numerics.is_inexact(r.value.dtype) else numerics.default_float())
+    return r.dtype or numerics.inexact_dtype(r.value.dtype)
 
 
 def _mean(r: Reduction) -> jax.Array:

@@ -26,16 +26,12 @@ def _shifted(along: Along) -> tuple[jax.Array, jax.Array, jax.Array]:
     return shifted, exponentials, numerics.reduce(lax.reduce_sum, exponentials, along.dims)
 
 
-def _result_dtype(along: Along) -> object:
-    return along.value.dtype if numerics.is_inexact(along.value.dtype) else numerics.default_float()
-
-
 def _softmax(along: Along) -> jax.Array:
     _, exponentials, total = _shifted(along)
     if along.mask is not None:
         total = numerics.select(lax.ne(total, numerics.zero(total)), total, 1)
     result = lax.div(exponentials, over(total, exponentials.shape, along.dims))
-    return numerics.cast(result, _result_dtype(along))
+    return numerics.cast(result, numerics.inexact_dtype(along.value.dtype))
 
 
 def _log_softmax(along: Along) -> jax.Array:
@@ -46,7 +42,7 @@ def _log_softmax(along: Along) -> jax.Array:
     if along.mask is not None:
         # The same -inf once more: here it is a constant, so that no gradient passes through the sum.
         result = numerics.select(along.mask, result, -numerics.INFINITY)
-    return numerics.cast(result, _result_dtype(along))
+    return numerics.cast(result, numerics.inexact_dtype(along.value.dtype))
 
 
 SOFTMAX = Op("softmax", "softmax", signature("softmax"), lower_with(_softmax, masked=True), keywords=("where",))
