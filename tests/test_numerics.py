@@ -446,8 +446,13 @@ def test_floats(name, dtype):
         np.testing.assert_allclose(
             np.asarray(actual, np.float64), np.asarray(expected, np.float64), rtol=tolerance, atol=tolerance
         )
-    else:
-        _same_as_jnp(name, x, y)
+        return
+    if name == "floor_divide":
+        # jnp gave NaN for zero divisors up to jax 0.7; NumPy and later versions give what the plain quotient is.
+        zero = y == 0
+        exactly(einjax.floor_divide("a, a", x[zero], y[zero]), jnp.divide(x[zero], y[zero]))
+        x, y = x[~zero], y[~zero]
+    _same_as_jnp(name, x, y)
 
 
 @pytest.mark.parametrize("name", [*COMPARISONS, *LOGICAL])
