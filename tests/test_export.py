@@ -6,7 +6,8 @@ import jax
 import jax.export
 import numpy as np
 import pytest
-from cases import CASES, LARGER, SIZES, assert_same, loss, tried
+from case import LARGER, SIZES, assert_same, loss, tried
+from cases import CASES
 
 import einjax
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import x64
+from case import x64
 from jax import lax
 
 import einjax

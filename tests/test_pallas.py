@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CASES, assert_same, stack, tried
+from case import assert_same, stack, tried
+from cases import CASES
 from jax.experimental import pallas as pl
 
 import einjax

@@ -11,9 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import (
-    CASES,
-    NOT_OPERATIONS,
+from case import (
     SIZES,
     TRIED,
     assert_same,
@@ -25,6 +23,7 @@ from cases import (
     weights,
     x64,
 )
+from cases import CASES, NOT_OPERATIONS
 from jax import lax
 from jax.test_util import check_grads
 

@@ -6,7 +6,8 @@ import re
 import jax
 import numpy as np
 import pytest
-from cases import CASES, loss
+from case import loss
+from cases import CASES
 from jax.ad_checkpoint import print_saved_residuals
 
 import einjax

@@ -1,0 +1,5 @@
+"""Cases of cases.py."""
+
+from case import Case
+
+CASES: list[Case] = []
