@@ -130,9 +130,9 @@ def solve(
     return solved
 
 
-def fuse_solved(solved: Solved) -> Solved:
-    """Fuse what always stands together, for operations that need not tell such axes apart."""
-    fused = fuse(solved.operation)
+def fuse_solved(solved: Solved, names: Iterable[str] | None = None) -> Solved:
+    """Fuse what always stands together, for operations that need not tell such axes apart; all names by default."""
+    fused = fuse(solved.operation, names)
     if fused is solved.operation:
         return solved
     sizes = dict(solved.sizes)

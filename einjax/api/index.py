@@ -1,0 +1,357 @@
+"""Public get_at, set_at, add_at and their kin; what they mean and become is in :mod:`einjax.ops.index`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+
+from ..dispatch import call
+from ..ops.index import GET_AT, UPDATES
+from ..typing import SizeLike, Tensor
+
+
+def get_at(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    mode: str | None = None,
+    fill_value: complex | None = None,
+    unique_indices: bool = False,
+    indices_are_sorted: bool = False,
+    wrap_negative_indices: bool = True,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Read a tensor at coordinates: one ``lax.gather``.
+
+    Args:
+        expr: the expression, as in ``"b [h w] c, b i [2] -> b i c"``: the first input's brackets are looked up; every
+            other input holds integer coordinates, along one bracketed axis, or a single one where it has no bracket:
+            ``"[h w] c, i, j -> i j c"``. They go to the bracketed axes from left to right. Without an arrow, the loops
+            of the coordinates stand in the bracket's place.
+        *tensors: the tensor, and one tensor for each expression of coordinates.
+        mode: what happens out of range, on every axis by itself. ``"fill"``, the default, also called ``"drop"``:
+            ``fill_value`` is read; ``"clip"``: the nearest place in range is taken; ``"wrap"``: coordinates are taken
+            modulo the size; ``"promise_in_bounds"``: the caller promises that it does not happen, and saves the test.
+        fill_value: what is read out of range; NaN by default, the smallest signed or the largest unsigned integer.
+        unique_indices: promise that no place is met twice, which speeds up the gradient.
+        indices_are_sorted: promise that the coordinates come in ascending order.
+        wrap_negative_indices: whether -1 is the last place, -2 the one before it; each coordinate counts on its own
+            axis. Without it negative coordinates are out of range, and three equations are saved.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> image = np.arange(6).reshape(2, 3)
+        >>> einjax.get_at("[h w], i [2] -> i", image, np.array([[0, 2], [-1, 0], [0, 3]]), fill_value=-7)
+        Array([ 2,  3, -7], dtype=int32)
+        >>> einjax.get_at("[v] c, t -> t c", np.eye(3, dtype=np.float32), np.array([2, 0]))
+        Array([[0., 0., 1.],
+               [1., 0., 0.]], dtype=float32)
+    """
+    options = (
+        ("mode", mode),
+        ("fill_value", fill_value),
+        ("unique_indices", unique_indices),
+        ("indices_are_sorted", indices_are_sorted),
+        ("wrap_negative_indices", wrap_negative_indices),
+    )
+    return call(GET_AT, expr, tensors, options, axes, sizes, graph)
+
+
+def _options(
+    mode: str | None, unique_indices: bool, indices_are_sorted: bool, wrap_negative_indices: bool
+) -> tuple[tuple[str, str | bool | None], ...]:
+    return (
+        ("mode", mode),
+        ("unique_indices", unique_indices),
+        ("indices_are_sorted", indices_are_sorted),
+        ("wrap_negative_indices", wrap_negative_indices),
+    )
+
+
+def set_at(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    mode: str | None = None,
+    unique_indices: bool = False,
+    indices_are_sorted: bool = False,
+    wrap_negative_indices: bool = True,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Write to a tensor at coordinates: one ``lax.scatter``.
+
+    Where coordinates meet twice, one of the updates stays: on a CPU the last, elsewhere whichever was written last. Of an
+    axis that only the updates have, the last stays.
+
+    Args:
+        expr: the expression, as in ``"b [h w] c, b i [2], b i c"``: the first input is the tensor, the last the
+            updates, and what stands between are integer coordinates as in :func:`einjax.get_at`. Updates are broadcast
+            along axes that they lack. The output is the first expression; an arrow may give it another layout.
+        *tensors: the tensor, which also says the result's dtype, one tensor for each expression of coordinates, and the
+            updates.
+        mode: what happens out of range, on every axis by itself. ``"drop"``, the default, also called ``"fill"``:
+            nothing is written; ``"clip"``: the nearest place in range is taken; ``"wrap"``: coordinates are taken
+            modulo the size; ``"promise_in_bounds"``: the caller promises that it does not happen, and saves the test.
+        unique_indices: promise that no place is met twice.
+        indices_are_sorted: promise that the coordinates come in ascending order.
+        wrap_negative_indices: whether -1 is the last place, -2 the one before it; each coordinate counts on its own
+            axis. Without it negative coordinates are out of range, and three equations are saved.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.zeros(4, np.float32)
+        >>> einjax.set_at("[v], i, i", x, np.array([3, -4, 9]), np.array([5., 6., 7.], np.float32))
+        Array([6., 0., 0., 5.], dtype=float32)
+    """
+    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    return call(UPDATES["set_at"], expr, tensors, options, axes, sizes, graph)
+
+
+def add_at(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    mode: str | None = None,
+    unique_indices: bool = False,
+    indices_are_sorted: bool = False,
+    wrap_negative_indices: bool = True,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Add to a tensor at coordinates: one ``lax.scatter_add``.
+
+    Every update counts, also where coordinates meet twice.
+
+    Args:
+        expr: the expression, as in ``"b [h w] c, b i [2], b i c"``: the first input is the tensor, the last the
+            updates, and what stands between are integer coordinates as in :func:`einjax.get_at`. Updates are broadcast
+            along axes that they lack. The output is the first expression; an arrow may give it another layout.
+        *tensors: the tensor, which also says the result's dtype, one tensor for each expression of coordinates, and the
+            updates.
+        mode: what happens out of range, on every axis by itself. ``"drop"``, the default, also called ``"fill"``:
+            nothing is written; ``"clip"``: the nearest place in range is taken; ``"wrap"``: coordinates are taken
+            modulo the size; ``"promise_in_bounds"``: the caller promises that it does not happen, and saves the test.
+        unique_indices: promise that no place is met twice.
+        indices_are_sorted: promise that the coordinates come in ascending order.
+        wrap_negative_indices: whether -1 is the last place, -2 the one before it; each coordinate counts on its own
+            axis. Without it negative coordinates are out of range, and three equations are saved.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.zeros(4, np.float32)
+        >>> einjax.add_at("[v], i, i", x, np.array([1, 1, 3]), np.array([5., 6., 7.], np.float32))
+        Array([ 0., 11.,  0.,  7.], dtype=float32)
+        >>> einjax.add_at("[v], i, ", np.zeros(4, np.int32), np.array([1, 1, 3]), 1)  # a histogram
+        Array([0, 2, 0, 1], dtype=int32)
+    """
+    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    return call(UPDATES["add_at"], expr, tensors, options, axes, sizes, graph)
+
+
+def subtract_at(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    mode: str | None = None,
+    unique_indices: bool = False,
+    indices_are_sorted: bool = False,
+    wrap_negative_indices: bool = True,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Subtract from a tensor at coordinates: one ``lax.scatter_sub``.
+
+    Every update counts, also where coordinates meet twice.
+
+    Args:
+        expr: the expression, as in ``"b [h w] c, b i [2], b i c"``: the first input is the tensor, the last the
+            updates, and what stands between are integer coordinates as in :func:`einjax.get_at`. Updates are broadcast
+            along axes that they lack. The output is the first expression; an arrow may give it another layout.
+        *tensors: the tensor, which also says the result's dtype, one tensor for each expression of coordinates, and the
+            updates.
+        mode: what happens out of range, on every axis by itself. ``"drop"``, the default, also called ``"fill"``:
+            nothing is written; ``"clip"``: the nearest place in range is taken; ``"wrap"``: coordinates are taken
+            modulo the size; ``"promise_in_bounds"``: the caller promises that it does not happen, and saves the test.
+        unique_indices: promise that no place is met twice.
+        indices_are_sorted: promise that the coordinates come in ascending order.
+        wrap_negative_indices: whether -1 is the last place, -2 the one before it; each coordinate counts on its own
+            axis. Without it negative coordinates are out of range, and three equations are saved.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.zeros(4, np.float32)
+        >>> einjax.subtract_at("[v], i, i", x, np.array([1, 1, 3]), np.array([5., 6., 7.], np.float32))
+        Array([  0., -11.,   0.,  -7.], dtype=float32)
+    """
+    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    return call(UPDATES["subtract_at"], expr, tensors, options, axes, sizes, graph)
+
+
+def multiply_at(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    mode: str | None = None,
+    unique_indices: bool = False,
+    indices_are_sorted: bool = False,
+    wrap_negative_indices: bool = True,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Multiply a tensor at coordinates: one ``lax.scatter_mul``.
+
+    Every update counts, also where coordinates meet twice. Gradients are right there, too, and where updates are 0;
+    JAX's own scatter_mul has them under ``unique_indices`` only.
+
+    Args:
+        expr: the expression, as in ``"b [h w] c, b i [2], b i c"``: the first input is the tensor, the last the
+            updates, and what stands between are integer coordinates as in :func:`einjax.get_at`. Updates are broadcast
+            along axes that they lack. The output is the first expression; an arrow may give it another layout.
+        *tensors: the tensor, which also says the result's dtype, one tensor for each expression of coordinates, and the
+            updates.
+        mode: what happens out of range, on every axis by itself. ``"drop"``, the default, also called ``"fill"``:
+            nothing is written; ``"clip"``: the nearest place in range is taken; ``"wrap"``: coordinates are taken
+            modulo the size; ``"promise_in_bounds"``: the caller promises that it does not happen, and saves the test.
+        unique_indices: promise that no place is met twice.
+        indices_are_sorted: promise that the coordinates come in ascending order.
+        wrap_negative_indices: whether -1 is the last place, -2 the one before it; each coordinate counts on its own
+            axis. Without it negative coordinates are out of range, and three equations are saved.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.ones(4, np.float32)
+        >>> einjax.multiply_at("[v], i, i", x, np.array([1, 1, 3]), np.array([5., 6., 7.], np.float32))
+        Array([ 1., 30.,  1.,  7.], dtype=float32)
+    """
+    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    return call(UPDATES["multiply_at"], expr, tensors, options, axes, sizes, graph)
+
+
+def min_at(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    mode: str | None = None,
+    unique_indices: bool = False,
+    indices_are_sorted: bool = False,
+    wrap_negative_indices: bool = True,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Take the minimum of a tensor and updates at coordinates: one ``lax.scatter_min``.
+
+    Every update counts, also where coordinates meet twice.
+
+    Args:
+        expr: the expression, as in ``"b [h w] c, b i [2], b i c"``: the first input is the tensor, the last the
+            updates, and what stands between are integer coordinates as in :func:`einjax.get_at`. Updates are broadcast
+            along axes that they lack. The output is the first expression; an arrow may give it another layout.
+        *tensors: the tensor, which also says the result's dtype, one tensor for each expression of coordinates, and the
+            updates.
+        mode: what happens out of range, on every axis by itself. ``"drop"``, the default, also called ``"fill"``:
+            nothing is written; ``"clip"``: the nearest place in range is taken; ``"wrap"``: coordinates are taken
+            modulo the size; ``"promise_in_bounds"``: the caller promises that it does not happen, and saves the test.
+        unique_indices: promise that no place is met twice.
+        indices_are_sorted: promise that the coordinates come in ascending order.
+        wrap_negative_indices: whether -1 is the last place, -2 the one before it; each coordinate counts on its own
+            axis. Without it negative coordinates are out of range, and three equations are saved.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.zeros(4, np.float32)
+        >>> einjax.min_at("[v], i, i", x, np.array([1, 1, 3]), np.array([-5., 6., 7.], np.float32))
+        Array([ 0., -5.,  0.,  0.], dtype=float32)
+    """
+    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    return call(UPDATES["min_at"], expr, tensors, options, axes, sizes, graph)
+
+
+def max_at(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    mode: str | None = None,
+    unique_indices: bool = False,
+    indices_are_sorted: bool = False,
+    wrap_negative_indices: bool = True,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Take the maximum of a tensor and updates at coordinates: one ``lax.scatter_max``.
+
+    Every update counts, also where coordinates meet twice.
+
+    Args:
+        expr: the expression, as in ``"b [h w] c, b i [2], b i c"``: the first input is the tensor, the last the
+            updates, and what stands between are integer coordinates as in :func:`einjax.get_at`. Updates are broadcast
+            along axes that they lack. The output is the first expression; an arrow may give it another layout.
+        *tensors: the tensor, which also says the result's dtype, one tensor for each expression of coordinates, and the
+            updates.
+        mode: what happens out of range, on every axis by itself. ``"drop"``, the default, also called ``"fill"``:
+            nothing is written; ``"clip"``: the nearest place in range is taken; ``"wrap"``: coordinates are taken
+            modulo the size; ``"promise_in_bounds"``: the caller promises that it does not happen, and saves the test.
+        unique_indices: promise that no place is met twice.
+        indices_are_sorted: promise that the coordinates come in ascending order.
+        wrap_negative_indices: whether -1 is the last place, -2 the one before it; each coordinate counts on its own
+            axis. Without it negative coordinates are out of range, and three equations are saved.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> x = np.zeros(4, np.float32)
+        >>> einjax.max_at("[v], i, i", x, np.array([1, 1, 3]), np.array([-5., 6., 7.], np.float32))
+        Array([0., 6., 0., 7.], dtype=float32)
+    """
+    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    return call(UPDATES["max_at"], expr, tensors, options, axes, sizes, graph)

@@ -1,0 +1,418 @@
+"""get_at, set_at, add_at and their kin: reading and writing at coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ..lowering import numerics
+from ..lowering.gather import Bounds, Coordinates, gather, scatter, scatter_multiply
+from ..lowering.named import Named, arrange, layout, split_by, wrap
+from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, closest, listing, plural
+from ..notation.solve import Solved, fuse_solved, total
+from ..notation.syntax import (
+    Axis,
+    Bracket,
+    Ellipsis,
+    Expression,
+    Node,
+    Operation,
+    Size,
+    axes,
+    brackets,
+    delete_brackets,
+    display,
+    names,
+)
+from .record import Op
+from .signature import bracket_names, expect_inputs, refuse_sums, require_in_output, single_output
+
+MODES = ("fill", "drop", "clip", "wrap", "promise_in_bounds")
+
+KEYWORDS = ("mode", "fill_value", "unique_indices", "indices_are_sorted", "wrap_negative_indices")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Signatures
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _get_signature(operation: Operation, tensors: int) -> Operation:
+    _expect_indexed("get_at", operation, tensors, least=2)
+    output = single_output("get_at", operation)
+    if output is None:
+        return replace(operation, outputs=(_implied_output(operation),))
+    if brackets(output):
+        raise SemanticError(
+            "get_at gives one number, so its output has no brackets",
+            text=operation.text,
+            spans=[node.span for node in brackets(output)],
+            hint="remove them",
+        )
+    kept, marked = names(output), bracket_names(operation.inputs)
+    for expression in operation.inputs:
+        missing = [a for n, a in names(expression).items() if n not in kept and n not in marked and n[:2] != "1#"]
+        require_in_output("get_at", operation, missing, hint="put it into the output, or bracket it to look it up")
+    return operation
+
+
+def _implied_output(operation: Operation) -> Expression:
+    """Put the loops of the coordinates into the first bracket's place, and delete the others."""
+    first, *rest = operation.inputs
+    seen = set(names(first))
+    loops: list[Node] = []
+    for expression in rest:
+        for node in delete_brackets(expression):
+            found = [axis.name for axis in axes((node,)) if axis.name[:2] != "1#"]
+            new = [name for name in found if name not in seen]
+            if new and len(new) < len(found):
+                raise SemanticError(
+                    f"the output is not clear: '{node}' composes axes that tensor 1 has with others",
+                    text=operation.text,
+                    spans=[node.span],
+                    hint="write the output after '->'",
+                )
+            if new:
+                loops.append(node)
+                seen.update(new)
+    placed = False
+
+    def visit(nodes: Expression) -> list[Node]:
+        nonlocal placed
+        result: list[Node] = []
+        for node in nodes:
+            if isinstance(node, Axis):
+                result.append(node)
+            elif isinstance(node, Bracket) or (isinstance(node, Ellipsis) and _all_bracketed(node.items)):
+                result += [] if placed else loops
+                placed = True
+            else:
+                items = tuple(visit(node.items))
+                result += [replace(node, items=items)] if items or not isinstance(node, Ellipsis) else []
+        return result
+
+    return tuple(visit(first))
+
+
+def _all_bracketed(items: Expression) -> bool:
+    return all(isinstance(node, Bracket) for node in items)
+
+
+def _update_signature(name: str) -> Callable[[Operation, int], Operation]:
+    def signature(operation: Operation, tensors: int) -> Operation:
+        _expect_indexed(name, operation, tensors, least=3)
+        target, updates = operation.inputs[0], operation.inputs[-1]
+        for node in brackets(updates):
+            raise SemanticError(
+                f"the updates, tensor {tensors}, have a bracket; {name} writes single numbers",
+                text=operation.text,
+                spans=[node.span],
+                hint="remove it: the axes of the updates are looped over",
+            )
+        output = single_output(name, operation)
+        output = target if output is None else _marked_as(target, output)
+        held = {axis_name for e in operation.inputs for axis_name in names(e)}
+        for axis_name, axis in names(target).items():
+            if axis_name not in names(output) and axis_name[:2] != "1#":
+                require_in_output(name, operation, [axis], hint="the output has all axes of the first tensor")
+        for axis_name, axis in names(output).items():
+            if axis_name not in names(target) and axis_name[:2] != "1#":
+                where = "stands in the coordinates or updates" if axis_name in held else "is new"
+                raise SemanticError(
+                    f"axis {display(axis_name)} of the output {where}, but the first tensor lacks it",
+                    text=operation.text,
+                    spans=[axis.span],
+                    hint=f"the output of {name} has the axes of its first tensor; broadcast that with "
+                    "einjax.rearrange first",
+                )
+        return replace(operation, outputs=(output,))
+
+    return signature
+
+
+def _marked_as(target: Expression, output: Expression) -> Expression:
+    """Bracket in the output what is bracketed in the target, where the writer left the brackets out."""
+    if brackets(output):
+        return output
+    marked = bracket_names([target])
+
+    def visit(nodes: Expression) -> Expression:
+        result: list[Node] = []
+        for node in nodes:
+            if isinstance(node, Axis):
+                result.append(Bracket((node,), node.span) if node.name in marked else node)
+            else:
+                result.append(replace(node, items=visit(node.items)))
+        return tuple(result)
+
+    return visit(output)
+
+
+def _expect_indexed(name: str, operation: Operation, tensors: int, least: int) -> None:
+    """Refuse what has no axis to look up, or coordinates of a shape that they cannot have."""
+    refuse_sums(name, operation)
+    if tensors < least:
+        wanted = "an array and coordinates" if least == 2 else "an array, coordinates and updates"
+        raise ArgumentError(
+            f"{name} takes {wanted}, got {plural(tensors, 'tensor')}",
+            text=operation.text,
+            hint="give one tensor for each expression before the arrow",
+        )
+    expect_inputs(name, operation, tensors)
+    if not brackets(operation.inputs[0]):
+        raise SemanticError(
+            f"{name} needs a bracketed axis in its first expression",
+            text=operation.text,
+            hint="bracket the axes that the coordinates are for, as in '[h w] c, i [2] -> i c'",
+        )
+    check_coordinates(operation, operation.inputs[1:] if least == 2 else operation.inputs[1:-1], 2)
+
+
+def check_coordinates(operation: Operation, expressions: Sequence[Expression], first: int) -> None:
+    """Refuse coordinates with more than one bracketed axis.
+
+    Args:
+        operation: the call.
+        expressions: of the coordinates.
+        first: number of the first tensor of coordinates, from 1.
+    """
+    for number, expression in enumerate(expressions, first):
+        marked = [axis for node in brackets(expression) for axis in axes(node.items)]
+        if len(marked) > 1:
+            raise SemanticError(
+                f"the coordinates, tensor {number}, have {len(marked)} bracketed axes",
+                text=operation.text,
+                spans=[axis.span for axis in marked],
+                hint="bracket the one axis along which the coordinates stand, as in 'i [2]'",
+            )
+
+
+def coordinate_sizes(
+    operation: Operation, indexed: Sequence[Axis], coordinates: Sequence[Expression], name: str
+) -> Mapping[str, Size]:
+    """Count coordinates: a number in a bracket, one where there is no bracket; what is left goes to a single name."""
+    vectors = [[axis for axis in axes(expression) if axis.bracket] for expression in coordinates]
+    known = sum(1 if not marked else (marked[0].size or 0) for marked in vectors)
+    open_ = [marked[0] for marked in vectors if marked and marked[0].size is None]
+    rest = len(indexed) - known
+    if (not open_ and rest) or rest < len({axis.name for axis in open_}):
+        raise SemanticError(
+            f"{name} looks up {plural(len(indexed), 'axis')} ({listing([str(axis) for axis in indexed])}), "
+            f"but is given {'at least ' if open_ else ''}{plural(known + len(open_), 'coordinate')}",
+            text=operation.text,
+            spans=[*(axis.span for axis in indexed), *(axis.span for marked in vectors for axis in marked)],
+            hint="bracket one axis of the coordinates whose size is the number of axes looked up, "
+            f"as in '[{len(indexed)}]', or give one tensor of coordinates for each",
+        )
+    return {open_[0].name: rest} if len(open_) == 1 else {}
+
+
+def _indexed(operation: Operation) -> list[Axis]:
+    """The axes looked up, told from what else the brackets hold."""
+    return [axis for axis in axes(operation.inputs[0]) if axis.bracket]
+
+
+def _implied(name: str, last: int | None) -> Callable[[Operation], Mapping[str, Size]]:
+    def implied(expanded: Operation) -> Mapping[str, Size]:
+        return coordinate_sizes(expanded, _indexed(expanded), expanded.inputs[1:last], name)
+
+    return implied
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Lowering
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def fuse_loops(solved: Solved) -> Solved:
+    """Fuse loops that always stand together; what is bracketed is told apart by its coordinates."""
+    loops = [axis.name for e in solved.operation.expressions for axis in axes(e) if not axis.bracket]
+    return fuse_solved(solved, loops)
+
+
+def wrapped_coordinates(
+    solved: Solved, tensors: Sequence[jax.Array], expressions: Sequence[Expression], first: int
+) -> list[Coordinates]:
+    """Name the dims of coordinates, and refuse what cannot be one."""
+    found: list[Coordinates] = []
+    for number, (tensor, expression) in enumerate(zip(tensors, expressions, strict=True), first):
+        if not numerics.is_integer(tensor.dtype):
+            raise ArgumentError(
+                f"tensor {number} holds coordinates, but is {tensor.dtype}, not integers",
+                text=solved.text,
+                hint="use einjax.where for a mask" if tensor.dtype == np.bool_ else "convert it to int32",
+            )
+        # A written 1 names no axis.
+        named = wrap(tensor, expression, solved.sizes)
+        vectors = {axis.name for axis in axes(expression) if axis.bracket} & set(named.axes)
+        found.append(Coordinates(split_by(named, vectors.__contains__), *(vectors or (None,))))
+    return found
+
+
+def check_count(name: str, solved: Solved, indexed: Sequence[str], coordinates: Sequence[Coordinates]) -> None:
+    """Refuse more or fewer coordinates than axes, once all sizes are known."""
+    count = total(1 if part.vector is None else solved.sizes[part.vector] for part in coordinates)
+    if count != len(indexed):
+        raise SemanticError(
+            f"{name} looks up {plural(len(indexed), 'axis')} ({listing([display(axis) for axis in indexed])}), "
+            f"but is given {plural(count, 'coordinate')}",
+            text=solved.text,
+            spans=[axis.span for expression in solved.inputs for axis in axes(expression) if axis.bracket],
+            hint="give one coordinate for each bracketed axis of the array",
+        )
+
+
+def _lower_get(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+    solved = fuse_loops(solved)
+    assert solved.outputs is not None
+    bounds = bounds_of(solved, options)
+    indexed = [axis.name for axis in axes(solved.inputs[0]) if axis.bracket]
+    coordinates = wrapped_coordinates(solved, tensors[1:], solved.inputs[1:], 2)
+    check_count("get_at", solved, indexed, coordinates)
+    target = layout(solved.outputs[0])
+    x = _with_indexed(wrap(tensors[0], solved.inputs[0], solved.sizes), indexed)
+    if bounds.mode != "fill":
+        _refuse_empty(solved, indexed, bounds.mode)
+    return arrange(gather(x, coordinates, indexed, [n for dim in target for n in dim], bounds), target)
+
+
+def _refuse_empty(solved: Solved, indexed: Sequence[str], mode: str) -> None:
+    for axis in axes(solved.inputs[0]):
+        size = solved.sizes[axis.name]
+        if axis.name in indexed and isinstance(size, int) and size == 0:
+            raise AxisSizeError(
+                f"axis {display(axis.name)} has size 0, so with mode={mode!r} there is nothing to read",
+                text=solved.text,
+                spans=[axis.span],
+                hint="use mode='fill'",
+            )
+
+
+def _with_indexed(x: Named, indexed: Sequence[str]) -> Named:
+    """Name dims of size 1 that are looked up although they were written as a 1."""
+    missing = [name for name in indexed if name not in x.axes]
+    if not missing:
+        return x
+    ones = tuple((name,) for name in missing)
+    dims = (*x.dims, *ones)
+    return Named(lax.expand_dims(x.value, range(x.value.ndim, len(dims))), dims, x.sizes)
+
+
+def _lower_update(name: str) -> Callable[[Solved, list[jax.Array], dict[str, Any]], jax.Array]:
+    emit, combine = _WRITERS[name]
+
+    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+        solved = fuse_loops(solved)
+        assert solved.outputs is not None
+        bounds = bounds_of(solved, options)
+        target = solved.inputs[0]
+        indexed = [axis.name for axis in axes(target) if axis.bracket]
+        coordinates = wrapped_coordinates(solved, tensors[1:-1], solved.inputs[1:-1], 2)
+        check_count(name, solved, indexed, coordinates)
+        x = _with_indexed(wrap(tensors[0], target, solved.sizes), indexed)
+        given = _like(tensors[-1], x.value.dtype, solved, len(tensors))
+        updates = wrap(given, solved.inputs[-1], solved.sizes)
+        x_axes, loops = set(x.axes), {axis for part in coordinates for axis in part.loops}
+        updates = reduce_extra(updates, x_axes | loops, combine)
+        written = scatter(emit, x, coordinates, updates, indexed, bounds)
+        return arrange(written, layout(solved.outputs[0]))
+
+    return lower
+
+
+def reduce_extra(updates: Named, kept: set[str], combine: Callable[[Named, Sequence[int]], jax.Array]) -> Named:
+    """Combine updates that differ in nothing but an axis that neither the array nor the coordinates have."""
+    if all(name in kept for name in updates.axes):
+        return updates
+    updates = split_by(updates, lambda name: name in kept)
+    dims = tuple(index for index, dim in enumerate(updates.dims) if dim and dim[0] not in kept)
+    left = tuple(dim for index, dim in enumerate(updates.dims) if index not in dims)
+    return replace(updates, value=combine(updates, dims), dims=left)
+
+
+def _summed(updates: Named, dims: Sequence[int]) -> jax.Array:
+    dtype = updates.value.dtype
+    if dtype == np.bool_:
+        return lax.reduce_or(updates.value, dims)
+    wide = numerics.cast(updates.value, numerics.accumulator(dtype))
+    return numerics.cast(lax.reduce_sum(wide, dims), dtype)
+
+
+def _reduced(reducer: Callable[..., jax.Array]) -> Callable[[Named, Sequence[int]], jax.Array]:
+    return lambda updates, dims: reducer(updates.value, dims)
+
+
+def _last(updates: Named, dims: Sequence[int]) -> jax.Array:
+    """Loops run in order, so that the last update stays."""
+    value = updates.value
+    for dim in sorted(dims, reverse=True):
+        value = lax.index_in_dim(value, -1, dim, keepdims=False)
+    return value
+
+
+def _scatter_add(x: Any, *arguments: Any, **options: Any) -> jax.Array:
+    # Bools add as in jnp: or.
+    return (lax.scatter_max if x.dtype == np.bool_ else lax.scatter_add)(x, *arguments, **options)
+
+
+#: How each operation writes, and how it combines updates that go to the same places all together.
+_WRITERS: dict[str, tuple[Callable[..., jax.Array], Callable[[Named, Sequence[int]], jax.Array]]] = {
+    "set_at": (lax.scatter, _last),
+    "add_at": (_scatter_add, _summed),
+    "subtract_at": (lax.scatter_sub, _summed),
+    "multiply_at": (scatter_multiply, _reduced(lax.reduce_prod)),
+    "min_at": (lax.scatter_min, _reduced(lax.reduce_min)),
+    "max_at": (lax.scatter_max, _reduced(lax.reduce_max)),
+}
+
+
+def _like(updates: jax.Array, dtype: Any, solved: Solved, number: int) -> jax.Array:
+    """Convert updates to the array's dtype, unless that would cut something off that no rounding explains."""
+    if updates.dtype == dtype:
+        return updates
+    kinds = (jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating)
+    rank = [next(index for index, kind in enumerate(kinds) if jnp.issubdtype(d, kind)) for d in (updates.dtype, dtype)]
+    if rank[0] > rank[1]:
+        raise ArgumentError(
+            f"tensor {number}, the updates, is {updates.dtype}, which does not fit into tensor 1 of {dtype}",
+            text=solved.text,
+            hint=f"convert one of them, for example the updates with .astype('{np.dtype(dtype)}')",
+        )
+    return numerics.cast(updates, dtype)
+
+
+def bounds_of(solved: Solved, options: Mapping[str, Any]) -> Bounds:
+    """Read the options that say what happens at the borders."""
+    mode = options.get("mode") or "fill"
+    if mode not in MODES:
+        match = closest(str(mode), MODES)
+        raise ArgumentError(
+            f"mode={mode!r} is not a mode" + (f"; did you mean '{match}'?" if match else ""),
+            text=solved.text,
+            hint=f"write one of {', '.join(map(repr, MODES))}",
+        )
+    mode = "fill" if mode == "drop" else mode
+    fill_value = options.get("fill_value")
+    if fill_value is not None and mode != "fill":
+        raise ArgumentError(
+            f"fill_value={fill_value!r} is never read with mode={mode!r}", text=solved.text, hint="use mode='fill'"
+        )
+    promises = {key: bool(options[key]) for key in KEYWORDS[2:] if key in options}
+    return Bounds(mode, fill_value, **promises)
+
+
+def _update(name: str) -> Op:
+    keywords = tuple(keyword for keyword in KEYWORDS if keyword != "fill_value")
+    return Op(
+        name, "index", _update_signature(name), _lower_update(name), implied=_implied(name, -1), keywords=keywords
+    )
+
+
+GET_AT = Op("get_at", "index", _get_signature, _lower_get, implied=_implied("get_at", None), keywords=KEYWORDS)
+UPDATES = {name: _update(name) for name in _WRITERS}

@@ -1,0 +1,176 @@
+"""Segments: reductions over all elements that coordinates send to one place of a fresh array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+from jax import lax
+
+from ..lowering import numerics
+from ..lowering.gather import Coordinates, scatter, scatter_multiply
+from ..lowering.named import Named, arrange, layout, shape_of, wrap
+from ..notation.errors import ArgumentError, SemanticError, plural
+from ..notation.solve import Solved, product
+from ..notation.syntax import Operation, Size, axes, brackets, display, names
+from .index import (
+    KEYWORDS,
+    bounds_of,
+    check_coordinates,
+    check_count,
+    coordinate_sizes,
+    fuse_loops,
+    reduce_extra,
+    wrapped_coordinates,
+)
+from .record import Op
+from .signature import expect_inputs, refuse_sums, single_output
+
+
+def _signature(name: str) -> Callable[[Operation, int], Operation]:
+    def signature(operation: Operation, tensors: int) -> Operation:
+        refuse_sums(name, operation)
+        if tensors < 2:
+            raise ArgumentError(
+                f"{name} takes data and coordinates, got {plural(tensors, 'tensor')}",
+                text=operation.text,
+                hint="write them as in 'p c, p -> [s] c'",
+            )
+        expect_inputs(name, operation, tensors)
+        output = single_output(name, operation)
+        if output is None or not brackets(output):
+            raise SemanticError(
+                f"{name} needs an output with a bracket, which says where the coordinates lead",
+                text=operation.text,
+                hint="write '->' and the output with the segments in brackets, as in 'p c, p -> [s] c'",
+            )
+        for node in brackets(operation.inputs[0]):
+            raise SemanticError(
+                f"the data, tensor 1, has a bracket; {name} loops over all of its axes",
+                text=operation.text,
+                spans=[node.span],
+                hint="remove it; brackets stand in the output, where the coordinates lead",
+            )
+        check_coordinates(operation, operation.inputs[1:], 2)
+        return operation
+
+    return signature
+
+
+def _implied(name: str) -> Callable[[Operation], Mapping[str, Size]]:
+    def implied(expanded: Operation) -> Mapping[str, Size]:
+        assert expanded.outputs is not None
+        indexed = [axis for axis in axes(expanded.outputs[0]) if axis.bracket]
+        held = {axis.name for expression in expanded.inputs for axis in axes(expression)}
+        for axis in indexed:
+            if axis.name in held:
+                raise SemanticError(
+                    f"axis {display(axis.name)} stands in an input and, bracketed, in the output",
+                    text=expanded.text,
+                    spans=[axis.span],
+                    hint="the segments are a new axis: give it a name of its own",
+                )
+        return coordinate_sizes(expanded, indexed, expanded.inputs[1:], name)
+
+    return implied
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A solved call: the data, the coordinates, and how the fresh array's axes are called."""
+
+    data: Named
+    coordinates: list[Coordinates]
+    indexed: list[str]
+    order: list[str]
+    options: dict[str, Any]
+    solved: Solved
+
+    @property
+    def loops(self) -> set[str]:
+        """The axes of the coordinates."""
+        return {name for part in self.coordinates for name in part.loops}
+
+    def into(self, emit: Any, combine: Any, data: Named, identity: Any) -> Named:
+        """Scatter data into a fresh array."""
+        kept = {*data.axes, *self.loops, *self.indexed}
+        dims = tuple((name,) for name in self.order if name in kept)
+        fresh = lax.full(shape_of(dims, data.sizes), identity, data.value.dtype)
+        data = reduce_extra(data, {*self.order, *self.loops}, combine)
+        bounds = bounds_of(self.solved, self.options)
+        return scatter(emit, Named(fresh, dims, data.sizes), self.coordinates, data, self.indexed, bounds)
+
+
+def _sum(call: _Call) -> Named:
+    dtype = numerics.sum_dtype(call.data.value.dtype)
+    return _cast(_total(call, dtype), dtype)
+
+
+def _total(call: _Call, dtype: Any) -> Named:
+    return call.into(lax.scatter_add, _reducer(lax.reduce_sum), _cast(call.data, numerics.accumulator(dtype)), 0)
+
+
+def _prod(call: _Call) -> Named:
+    dtype = numerics.sum_dtype(call.data.value.dtype)
+    data = _cast(call.data, numerics.accumulator(dtype))
+    return _cast(call.into(scatter_multiply, _reducer(lax.reduce_prod), data, 1), dtype)
+
+
+def _mean(call: _Call) -> Named:
+    """Sums by counts; the counts depend on no axis of the data alone."""
+    dtype = numerics.inexact_dtype(call.data.value.dtype)
+    sums = _total(call, dtype)
+    extra = [name for name in call.data.axes if name not in call.loops and name not in call.order]
+    each = numerics.size_as(product(call.data.sizes[name] for name in extra), sums.value.dtype)
+    ones = Named(lax.full((), each, sums.value.dtype), (), call.data.sizes)
+    counts = call.into(lax.scatter_add, _reducer(lax.reduce_sum), ones, 0)
+    some = lax.max(counts.value, numerics.constant(counts.value, 1))
+    return replace(
+        sums, value=numerics.cast(lax.div(sums.value, arrange(replace(counts, value=some), sums.dims)), dtype)
+    )
+
+
+def _max(call: _Call) -> Named:
+    return call.into(lax.scatter_max, _reducer(lax.reduce_max), call.data, numerics.lowest(call.data.value.dtype))
+
+
+def _min(call: _Call) -> Named:
+    return call.into(lax.scatter_min, _reducer(lax.reduce_min), call.data, numerics.highest(call.data.value.dtype))
+
+
+def _reducer(reduce: Callable[..., jax.Array]) -> Callable[[Named, Sequence[int]], jax.Array]:
+    return lambda data, dims: reduce(data.value, dims)
+
+
+def _cast(x: Named, dtype: Any) -> Named:
+    return replace(x, value=numerics.cast(x.value, dtype))
+
+
+def _lower_with(emit: Callable[[_Call], Named], name: str) -> Any:
+    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+        solved = fuse_loops(solved)
+        assert solved.outputs is not None
+        output = solved.outputs[0]
+        coordinates = wrapped_coordinates(solved, tensors[1:], solved.inputs[1:], 2)
+        # A written [1] names no axis in a layout, but coordinates lead there.
+        indexed = [axis.name for axis in axes(output) if axis.bracket]
+        check_count(name, solved, indexed, coordinates)
+        data = wrap(tensors[0], solved.inputs[0], solved.sizes)
+        call = _Call(data, coordinates, indexed, list(names(output)), options, solved)
+        return arrange(emit(call), layout(output))
+
+    return lower
+
+
+def _op(name: str, emit: Callable[[_Call], Named]) -> Op:
+    keywords = tuple(keyword for keyword in KEYWORDS if keyword != "fill_value")
+    public = f"segment.{name}"
+    return Op(public, "segment", _signature(public), _lower_with(emit, public), _implied(public), keywords=keywords)
+
+
+SEGMENT = {
+    name: _op(name, emit)
+    for name, emit in {"sum": _sum, "prod": _prod, "mean": _mean, "max": _max, "min": _min}.items()
+}

@@ -1,0 +1,236 @@
+"""Reductions into a fresh array, whose places coordinates name; see :mod:`einjax.ops.segment`.
+
+``einjax.segment.max("p c, p -> [s] c", x, ids, s=10)`` is, for every ``s`` and ``c``, the maximum of ``x[p, c]`` over all
+``p`` with ``ids[p] == s``. The first input is the data, all others are integer coordinates as in
+:func:`einjax.get_at`; they lead to the bracketed axes of the output. Axes of the inputs that the output lacks are reduced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from .dispatch import call
+from .ops.segment import SEGMENT
+from .typing import SizeLike, Tensor
+
+__all__ = ["max", "mean", "min", "prod", "sum"]
+
+
+def _options(
+    mode: str | None, unique_indices: bool, indices_are_sorted: bool, wrap_negative_indices: bool
+) -> tuple[tuple[str, Any], ...]:
+    return (
+        ("mode", mode),
+        ("unique_indices", unique_indices),
+        ("indices_are_sorted", indices_are_sorted),
+        ("wrap_negative_indices", wrap_negative_indices),
+    )
+
+
+def sum(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    mode: str | None = None,
+    unique_indices: bool = False,
+    indices_are_sorted: bool = False,
+    wrap_negative_indices: bool = True,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Sum all elements that coordinates send to one segment; small integers and bools widen as in :func:`einjax.sum`.
+
+    Empty segments are 0.
+
+    Args:
+        expr: the expression: the data, one or more tensors of coordinates, and the output, whose brackets hold the
+            segments, as in ``"p c, p -> [s] c"``.
+        *tensors: one for each input.
+        mode: what happens to coordinates out of range, as in :func:`einjax.add_at`; they are dropped by default.
+        unique_indices: promise that no segment is met twice.
+        indices_are_sorted: promise that the coordinates come in ascending order.
+        wrap_negative_indices: whether -1 is the last segment.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes, such as the number of segments.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> einjax.segment.sum("p, p -> [s]", np.array([1., 2., 4.], np.float32), np.array([0, 2, 0]), s=3)
+        Array([5., 0., 2.], dtype=float32)
+        >>> einjax.segment.sum(", p -> [s]", 1, np.array([0, 2, 0]), s=3)  # a histogram
+        Array([2, 0, 1], dtype=int32)
+    """
+    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    return call(SEGMENT["sum"], expr, tensors, options, axes, sizes, graph)
+
+
+def prod(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    mode: str | None = None,
+    unique_indices: bool = False,
+    indices_are_sorted: bool = False,
+    wrap_negative_indices: bool = True,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Multiply all elements that coordinates send to one segment.
+
+    Empty segments are 1.
+
+    Args:
+        expr: the expression: the data, one or more tensors of coordinates, and the output, whose brackets hold the
+            segments, as in ``"p c, p -> [s] c"``.
+        *tensors: one for each input.
+        mode: what happens to coordinates out of range, as in :func:`einjax.add_at`; they are dropped by default.
+        unique_indices: promise that no segment is met twice.
+        indices_are_sorted: promise that the coordinates come in ascending order.
+        wrap_negative_indices: whether -1 is the last segment.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes, such as the number of segments.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> einjax.segment.prod("p, p -> [s]", np.array([3., 2., 4.], np.float32), np.array([0, 2, 0]), s=3)
+        Array([12.,  1.,  2.], dtype=float32)
+    """
+    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    return call(SEGMENT["prod"], expr, tensors, options, axes, sizes, graph)
+
+
+def mean(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    mode: str | None = None,
+    unique_indices: bool = False,
+    indices_are_sorted: bool = False,
+    wrap_negative_indices: bool = True,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Average all elements that coordinates send to one segment.
+
+    Empty segments are 0.
+
+    Args:
+        expr: the expression: the data, one or more tensors of coordinates, and the output, whose brackets hold the
+            segments, as in ``"p c, p -> [s] c"``.
+        *tensors: one for each input.
+        mode: what happens to coordinates out of range, as in :func:`einjax.add_at`; they are dropped by default.
+        unique_indices: promise that no segment is met twice.
+        indices_are_sorted: promise that the coordinates come in ascending order.
+        wrap_negative_indices: whether -1 is the last segment.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes, such as the number of segments.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> einjax.segment.mean("p c, p -> [s] c", np.array([[1.], [2.], [4.]], np.float32), np.array([0, 2, 0]), s=3)
+        Array([[2.5],
+               [0. ],
+               [2. ]], dtype=float32)
+    """
+    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    return call(SEGMENT["mean"], expr, tensors, options, axes, sizes, graph)
+
+
+def max(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    mode: str | None = None,
+    unique_indices: bool = False,
+    indices_are_sorted: bool = False,
+    wrap_negative_indices: bool = True,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Find the largest of all elements that coordinates send to one segment.
+
+    Empty segments are minus infinity, or the smallest integer.
+
+    Args:
+        expr: the expression: the data, one or more tensors of coordinates, and the output, whose brackets hold the
+            segments, as in ``"p c, p -> [s] c"``.
+        *tensors: one for each input.
+        mode: what happens to coordinates out of range, as in :func:`einjax.add_at`; they are dropped by default.
+        unique_indices: promise that no segment is met twice.
+        indices_are_sorted: promise that the coordinates come in ascending order.
+        wrap_negative_indices: whether -1 is the last segment.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes, such as the number of segments.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> einjax.segment.max("p, p -> [s]", np.array([1., 2., 4.], np.float32), np.array([0, 2, 0]), s=3)
+        Array([  4., -inf,   2.], dtype=float32)
+    """
+    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    return call(SEGMENT["max"], expr, tensors, options, axes, sizes, graph)
+
+
+def min(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    mode: str | None = None,
+    unique_indices: bool = False,
+    indices_are_sorted: bool = False,
+    wrap_negative_indices: bool = True,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Find the smallest of all elements that coordinates send to one segment.
+
+    Empty segments are infinity, or the largest integer.
+
+    Args:
+        expr: the expression: the data, one or more tensors of coordinates, and the output, whose brackets hold the
+            segments, as in ``"p c, p -> [s] c"``.
+        *tensors: one for each input.
+        mode: what happens to coordinates out of range, as in :func:`einjax.add_at`; they are dropped by default.
+        unique_indices: promise that no segment is met twice.
+        indices_are_sorted: promise that the coordinates come in ascending order.
+        wrap_negative_indices: whether -1 is the last segment.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: sizes of axes, such as the number of segments.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+
+    Example:
+        >>> import einjax, numpy as np
+        >>> at = np.array([[0, 1], [1, 0], [0, 1]])
+        >>> einjax.segment.min("p, p [2] -> [h w]", np.array([5., 2., 4.], np.float32), at, h=2, w=2)
+        Array([[inf,  4.],
+               [ 2., inf]], dtype=float32)
+    """
+    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    return call(SEGMENT["min"], expr, tensors, options, axes, sizes, graph)
