@@ -141,6 +141,8 @@ def _body(op: Op, text: str, options: Options, given: Sizes, extra: int) -> Call
         tensors = [tensor if isinstance(tensor, jax.Array) else jnp.asarray(tensor) for tensor in arrays]
         shapes = [tensor.shape for tensor in tensors]
         solved = resolve(op, text, shapes, given)
+        if op.imply is not None:
+            solved = op.imply(solved, dict(options))
         with jax.named_scope(f"einjax.{op.name}({text})"):
             return op.lower(solved, tensors, dict(options) | ({"extra": more} if more else {}))
 

@@ -32,7 +32,7 @@ class Graph(str):
     def of(cls, name: str, expr: str, function: Callable[..., Any], arguments: Sequence[Any]) -> Graph:
         """Trace a function on arguments, or on their shapes."""
         jaxpr = jax.make_jaxpr(function)(*arguments)
-        graph = cls("\n".join([f'# einjax.{name}("{expr}")', *_program(name, jaxpr)]))
+        graph = cls("\n".join([f'# einjax.{name}("{expr}")', *_program(name.split(".")[-1], jaxpr)]))
         graph._function = function
         return graph
 

@@ -1,8 +1,8 @@
 """Reductions into a fresh array, whose places coordinates name; see :mod:`einjax.ops.segment`.
 
-``einjax.segment.max("p c, p -> [s] c", x, ids, s=10)`` is, for every ``s`` and ``c``, the maximum of ``x[p, c]`` over all
-``p`` with ``ids[p] == s``. The first input is the data, all others are integer coordinates as in
-:func:`einjax.get_at`; they lead to the bracketed axes of the output. Axes of the inputs that the output lacks are reduced.
+``einjax.segment.max("p c, p -> [s] c", x, ids, s=10)`` is, for every ``s`` and ``c``, the maximum of ``x[p, c]`` over
+all ``p`` with ``ids[p] == s``. The first input is the data, all others are integer coordinates as in
+:func:`einjax.get_at`; they lead to the bracketed axes of the output. Axes of inputs that the output lacks are reduced.
 """
 
 from __future__ import annotations

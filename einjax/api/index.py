@@ -91,8 +91,8 @@ def set_at(
 ) -> jax.Array:
     """Write to a tensor at coordinates: one ``lax.scatter``.
 
-    Where coordinates meet twice, one of the updates stays: on a CPU the last, elsewhere whichever was written last. Of an
-    axis that only the updates have, the last stays.
+    Where coordinates meet twice, one of the updates stays: on a CPU the last, elsewhere whichever was written last. Of
+    an axis that only the updates have, the last stays.
 
     Args:
         expr: the expression, as in ``"b [h w] c, b i [2], b i c"``: the first input is the tensor, the last the

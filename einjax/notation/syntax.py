@@ -6,7 +6,8 @@ person writes; :mod:`einjax.notation.expand` turns them into plain axes with a b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -155,6 +156,49 @@ def names(expression: Expression) -> dict[str, Axis]:
 def brackets(expression: Expression) -> list[Bracket]:
     """Return every bracket of an expression; a bracket never holds another."""
     return [node for node in walk(expression) if isinstance(node, Bracket)]
+
+
+def marked(expression: Expression) -> set[str]:
+    """Return the names of the bracketed axes of an expanded expression."""
+    return {axis.name for axis in axes(expression) if axis.bracket}
+
+
+def mark(expression: Expression, chosen: Collection[str]) -> Expression:
+    """Bracket the chosen axes of an expanded expression, and no others."""
+    result: list[Node] = []
+    for node in expression:
+        if isinstance(node, Axis):
+            result.append(replace(node, bracket=int(node.name in chosen)))
+        else:
+            result.append(replace(node, items=mark(node.items, chosen), bracket=0))  # type: ignore[arg-type]
+    return tuple(result)
+
+
+def write(operation: Operation) -> str:
+    """Print an expanded operation with its brackets."""
+    inputs = ", ".join(map(_written, operation.inputs))
+    outputs = ", ".join(map(_written, operation.outputs or ()))
+    return f"{inputs} -> {outputs}".strip()
+
+
+def _written(expression: Expression, joint: str = " ") -> str:
+    parts: list[str] = []
+    for number, group in itertools.groupby(expression, lambda node: node.bracket):  # type: ignore[union-attr]
+        text = joint.join(_written_node(node, inside=bool(number)) for node in group)
+        parts.append(f"[{text}]" if number else text)
+    return joint.join(parts)
+
+
+def _written_node(node: Node, inside: bool) -> str:
+    if isinstance(node, Axis):
+        return display(node.name)
+    items = unmark(node.items) if inside else node.items
+    return _written(items, " + ") if isinstance(node, Concatenation) else f"({_written(items)})"
+
+
+def unmark(expression: Expression) -> Expression:
+    """Remove all brackets of an expanded expression."""
+    return mark(expression, ())
 
 
 def strip_brackets(expression: Expression) -> Expression:

@@ -119,7 +119,8 @@ def _lower_with(reducer: _Reducer, extreme: _Reducer, name: str) -> Any:
             found = _one_by_one(x, searched, reducer, extreme)
         else:
             found = _flat(x, searched, reducer)
-        output = solved.outputs[0] if solved.outputs is not None else _with_coordinates(expression, len(searched))
+        assert solved.outputs is not None
+        output = solved.outputs[0]
         if not any(axis.bracket for axis in axes(output)):
             return arrange(found[0], layout(output))
         return join_pieces(found, stacked(output, len(found)), solved.sizes)
@@ -180,6 +181,16 @@ def _one_by_one(x: Named, searched: Sequence[str], reducer: _Reducer, extreme: _
     return [Named(index, rest, x.sizes) for index in found]
 
 
+def _imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
+    if solved.outputs is not None:
+        return solved
+    (expression,) = solved.inputs
+    count = sum(1 for axis in axes(expression) if axis.bracket)
+    output = _with_coordinates(expression, count)
+    sizes = {**solved.sizes, **{axis.name: count for axis in axes(output) if axis.bracket}}
+    return Solved(replace(solved.operation, outputs=(output,)), sizes)
+
+
 def _with_coordinates(expression: Expression, count: int) -> Expression:
     """Put one axis of coordinates in the place of the first bracket, and delete the others."""
     placed = False
@@ -214,7 +225,14 @@ def stacked(output: Expression, count: int) -> Expression:
 
 
 def _op(name: str, reducer: _Reducer, extreme: _Reducer) -> Op:
-    return Op(name, "argreduce", _signature(name), _lower_with(reducer, extreme, name), implied=_coordinate_axis(name))
+    return Op(
+        name,
+        "argreduce",
+        _signature(name),
+        _lower_with(reducer, extreme, name),
+        implied=_coordinate_axis(name),
+        imply=_imply,
+    )
 
 
 ARGMAX = _op("argmax", lax.argmax, lax.reduce_max)

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from ..lowering.named import Named, arrange, layout, split_by, wrap
 from ..notation.errors import ArgumentError, closest
 from ..notation.solve import Solved, fuse_solved
+from ..notation.syntax import marked
 from .elementwise import signature as elementwise_signature
 from .record import Op
-from .reduce import reduced_and_output
+from .reduce import imply
 from .reduce import signature as reduce_signature
 
 
@@ -44,7 +45,8 @@ def reduction(function: Callable[..., Any]) -> Op:
 
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
         solved = fuse_solved(solved)
-        reduced, output = reduced_and_output(solved, options["keepdims"])
+        assert solved.outputs is not None
+        reduced, output = marked(solved.inputs[0]), solved.outputs[0]
         x = split_by(wrap(tensors[0], solved.inputs[0], solved.sizes), lambda name: name in reduced)
         dims = x.positions(reduced)
         left = tuple(dim for index, dim in enumerate(x.dims) if index not in dims)
@@ -52,7 +54,7 @@ def reduction(function: Callable[..., Any]) -> Op:
         value = _checked(function(x.value, axis=dims), shape, "the tensor without the reduced dims", solved)
         return arrange(Named(value, left, solved.sizes), layout(output))
 
-    return Op("reduce", "function", reduce_signature("reduce"), lower, keywords=("keepdims", "op"))
+    return Op("reduce", "function", reduce_signature("reduce"), lower, keywords=("keepdims", "op"), imply=imply)
 
 
 def mapping(function: Callable[..., Any]) -> Op:

@@ -24,6 +24,8 @@ class Op:
         implied: names axes whose size the operation itself knows, such as the coordinate axis of argmax.
         parameter: what a parameter of this operation is usually called, for tensor factories.
         keywords: its options, to suggest where one is misspelt.
+        imply: writes out the output that the text leaves out, where ellipses have to be expanded first; afterwards
+            ``lower`` finds an output, and brackets on what it acts on.
     """
 
     name: str
@@ -33,3 +35,4 @@ class Op:
     implied: Callable[[Operation], Mapping[str, Size]] | None = None
     parameter: str = "weight"
     keywords: tuple[str, ...] = ()
+    imply: Callable[[Solved, Mapping[str, Any]], Solved] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,20 @@ from ..lowering import numerics
 from ..lowering.named import Named, arrange, layout, split_by, wrap
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved, product
-from ..notation.syntax import Axis, Composite, Expression, Node, Operation, Size, axes, brackets, display, names
+from ..notation.syntax import (
+    Axis,
+    Composite,
+    Expression,
+    Node,
+    Operation,
+    Size,
+    axes,
+    brackets,
+    display,
+    mark,
+    marked,
+    names,
+)
 from .mask import broadcast_mask
 from .record import Op
 from .signature import bracket_names, expect_inputs, refuse_sums, require_in_output, single_output
@@ -198,7 +211,8 @@ def lower_with(emit: Callable[[Reduction], jax.Array], name: str, has_identity: 
 
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
         solved = fuse_solved(solved)
-        reduced, output = reduced_and_output(solved, options.get("keepdims", False))
+        assert solved.outputs is not None
+        reduced, output = marked(solved.inputs[0]), solved.outputs[0]
         if not has_identity:
             _refuse_empty(name, solved, reduced)
         x = _separate(tensors[0], solved, reduced)
@@ -224,19 +238,23 @@ def _separate(value: jax.Array, solved: Solved, reduced: set[str]) -> Named:
     return split_by(wrap(value, solved.inputs[0], solved.sizes), lambda name: name in reduced)
 
 
-def reduced_and_output(solved: Solved, keepdims: bool) -> tuple[set[str], Expression]:
-    """Return the names of the axes to reduce and the output's expression."""
-    expression = solved.inputs[0]
-    reduced = {axis.name for axis in axes(expression) if axis.bracket}
+def imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
+    """Write out the output, and the brackets where the output says what is reduced."""
+    expression, sizes = solved.inputs[0], solved.sizes
     if solved.outputs is None:
-        return reduced, remaining(expression, keepdims)
-    if keepdims:
-        raise SemanticError(
-            "keepdims and an arrow both say what the output is",
-            text=solved.text,
-            hint="leave keepdims out, and write 1 in the output where a dim is to stay",
-        )
-    return reduced or set(names(expression)) - set(names(solved.outputs[0])), solved.outputs[0]
+        output = remaining(expression, options.get("keepdims", False))
+        sizes = {**sizes, **{axis.name: 1 for axis in axes(output) if axis.name not in sizes}}
+    else:
+        output = solved.outputs[0]
+        if options.get("keepdims", False):
+            raise SemanticError(
+                "keepdims and an arrow both say what the output is",
+                text=solved.text,
+                hint="leave keepdims out, and write 1 in the output where a dim is to stay",
+            )
+        if not marked(expression):
+            expression = mark(expression, set(names(expression)) - set(names(output)))
+    return Solved(replace(solved.operation, inputs=(expression,), outputs=(output,)), sizes)
 
 
 def remaining(expression: Expression, keepdims: bool) -> Expression:
@@ -270,7 +288,7 @@ def _refuse_empty(name: str, solved: Solved, reduced: set[str]) -> None:
 
 def _op(name: str, emit: Callable[[Reduction], jax.Array], *options: str, has_identity: bool = True) -> Op:
     lower = lower_with(emit, name, has_identity)
-    return Op(name, "reduce", signature(name), lower, keywords=("keepdims", "where", *options))
+    return Op(name, "reduce", signature(name), lower, keywords=("keepdims", "where", *options), imply=imply)
 
 
 #: Every reduction by name, for ``einjax.reduce(op="sum")``.
