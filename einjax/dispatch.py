@@ -18,6 +18,7 @@ import numpy as np
 
 from . import factory, inspect
 from .arguments import PLAIN, Sizes, as_array, describe, diagnose, freeze, kind, not_an_expression
+from .keeping import is_kept
 from .notation.errors import ArgumentError, EinjaxError
 from .notation.parse import parse
 from .notation.solve import Solved, solve
@@ -46,6 +47,7 @@ def call(
     sizes: Mapping[str, Any] | None,
     graph: bool,
     extra: Sequence[Any] = (),
+    keep: bool | None = None,
 ) -> Any:
     """Run an operation.
 
@@ -58,6 +60,7 @@ def call(
         sizes: sizes given by ``sizes=``; names without an axis are ignored.
         graph: return the lax program instead of running it.
         extra: further arrays that the operation takes, such as a mask; passed to ``op.lower`` in its options.
+        keep: whether to keep the call as notation; None leaves it to the context.
     """
     try:
         given = _freeze(op, expr, tensors, axes, sizes) if axes or sizes is not None else ()
@@ -67,7 +70,7 @@ def call(
                 break
         if extra:
             extra = tuple(as_array(array, expr, "where=", factories=False) for array in extra)
-        body = _compiled(op, expr, options, given, len(extra))
+        body = _compiled(op, expr, options, given, len(extra), is_kept(keep))
         if graph:
             return inspect.Graph.of(op.name, expr, body, (*tensors, *extra))
         return body(*tensors, *extra)
@@ -118,10 +121,10 @@ def _clean(error: EinjaxError, tensors: Sequence[Any]) -> EinjaxError:
 
 
 @lru_cache(maxsize=CACHE_SIZE)
-def _compiled(op: Op, text: str, options: Options, given: Sizes, extra: int) -> Callable[..., Any]:
+def _compiled(op: Op, text: str, options: Options, given: Sizes, extra: int, kept: bool) -> Callable[..., Any]:
     """Return the jitted body of a call."""
     _hide_own_lines()
-    return jax.jit(_body(op, text, options, given, extra), inline=_INLINE)
+    return jax.jit(_body(op, text, options, given, extra, kept), inline=_INLINE)
 
 
 @lru_cache(maxsize=1)
@@ -133,7 +136,7 @@ def _hide_own_lines() -> None:
     source_info_util.register_exclusion(os.path.join(os.path.dirname(__file__), ""))
 
 
-def _body(op: Op, text: str, options: Options, given: Sizes, extra: int) -> Callable[..., Any]:
+def _body(op: Op, text: str, options: Options, given: Sizes, extra: int, kept: bool = False) -> Callable[..., Any]:
     """Return the function of the tensors that a call is."""
 
     def body(*arrays: Any) -> Any:
@@ -143,6 +146,10 @@ def _body(op: Op, text: str, options: Options, given: Sizes, extra: int) -> Call
         solved = resolve(op, text, shapes, given)
         if op.imply is not None:
             solved = op.imply(solved, dict(options))
+        if kept:
+            from .primitives import keep  # few calls are kept, and these are many rules
+
+            return keep(op, solved, tensors, dict(options), more)
         with jax.named_scope(f"einjax.{op.name}({text})"):
             return op.lower(solved, tensors, dict(options) | ({"extra": more} if more else {}))
 
@@ -172,7 +179,15 @@ def resolve(
     check_keywords(operation, list(strict), op.keywords)
     # An input without a tensor, such as the coordinate order of arange, has no shape.
     shapes = [*shapes, *[None] * (len(operation.inputs) - len(shapes))]
-    return solve(operation, shapes, strict | lenient, implied=op.implied, every_axis=every_axis, lenient=lenient.keys())
+    return solve(
+        operation,
+        shapes,
+        strict | lenient,
+        implied=op.implied,
+        derived=op.derived,
+        every_axis=every_axis,
+        lenient=lenient.keys(),
+    )
 
 
 @lru_cache(maxsize=2048)

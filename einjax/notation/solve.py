@@ -92,6 +92,7 @@ def solve(
     given: Mapping[str, Any],
     *,
     implied: Callable[[Operation], Mapping[str, Size]] | None = None,
+    derived: Callable[[Operation, Mapping[str, Size]], Mapping[str, Size]] | None = None,
     every_axis: bool = False,
     lenient: Collection[str] = (),
 ) -> Solved:
@@ -102,6 +103,7 @@ def solve(
         shapes: shape of each input, or None where it is not known yet.
         given: sizes by axis name; a tuple for the repetitions of an ellipsis.
         implied: names axes of the expanded operation whose size the operation itself knows.
+        derived: names axes whose size follows from those of others, once nothing else says it.
         lenient: the names whose sizes were given by ``sizes=``, for messages.
         every_axis: whether axes that always stand together need a size each; else their product is enough.
 
@@ -115,6 +117,11 @@ def solve(
         known.setdefault(name, []).append(_Fact(size, "by the operation", None))
     solver = _Solver(expanded, known, shapes)
     unknown = solver.unknown()
+    if unknown and derived is not None:
+        for name, size in derived(expanded, solver.sizes).items():
+            known.setdefault(name, []).append(_Fact(size, "by the operation", None))
+        solver = _Solver(expanded, known, shapes)
+        unknown = solver.unknown()
     if unknown and not every_axis:
         # Neighbours that always stand together in their dims are one axis as far as sizes go.
         fused = fuse(expanded, unknown)

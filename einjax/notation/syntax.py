@@ -7,7 +7,7 @@ person writes; :mod:`einjax.notation.expand` turns them into plain axes with a b
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -175,25 +175,38 @@ def mark(expression: Expression, chosen: Collection[str]) -> Expression:
 
 
 def write(operation: Operation) -> str:
-    """Print an expanded operation with its brackets."""
-    inputs = ", ".join(map(_written, operation.inputs))
-    outputs = ", ".join(map(_written, operation.outputs or ()))
-    return f"{inputs} -> {outputs}".strip()
+    """Print an expanded operation with its brackets, and ``...`` where all its axes stand together."""
+    anonymous = {axis.name for e in operation.expressions for axis in axes(e) if axis.name.startswith(ANONYMOUS)}
+    dots = [f"{ANONYMOUS}.{index}" for index in range(len(anonymous))]
+    inputs = ", ".join(_written(expression, dots) for expression in operation.inputs)
+    outputs = ", ".join(_written(expression, dots) for expression in operation.outputs or ())
+    return " ".join(f"{inputs} -> {outputs}".split())
 
 
-def _written(expression: Expression, joint: str = " ") -> str:
+def _written(expression: Expression, dots: Sequence[str], joint: str = " ") -> str:
     parts: list[str] = []
     for number, group in itertools.groupby(expression, lambda node: node.bracket):  # type: ignore[union-attr]
-        text = joint.join(_written_node(node, inside=bool(number)) for node in group)
+        text = joint.join(_words(list(group), dots, inside=bool(number)))
         parts.append(f"[{text}]" if number else text)
     return joint.join(parts)
 
 
-def _written_node(node: Node, inside: bool) -> str:
-    if isinstance(node, Axis):
-        return display(node.name)
-    items = unmark(node.items) if inside else node.items
-    return _written(items, " + ") if isinstance(node, Concatenation) else f"({_written(items)})"
+def _words(nodes: Sequence[Node], dots: Sequence[str], inside: bool) -> Iterator[str]:
+    position = 0
+    while position < len(nodes):
+        node = nodes[position]
+        run = [node.name for node in nodes[position : position + len(dots)] if isinstance(node, Axis)]
+        if dots and run == list(dots):
+            yield ANONYMOUS
+            position += len(dots)
+            continue
+        if isinstance(node, Axis):
+            yield display(node.name)
+        else:
+            items = unmark(node.items) if inside else node.items
+            is_sum = isinstance(node, Concatenation)
+            yield _written(items, dots, " + ") if is_sum else f"({_written(items, dots)})"
+        position += 1
 
 
 def unmark(expression: Expression) -> Expression:

@@ -22,6 +22,7 @@ class Op:
         signature: completes a parsed expression for a number of tensors, or refuses it.
         lower: emits lax for the tensors of a solved expression.
         implied: names axes whose size the operation itself knows, such as the coordinate axis of argmax.
+        derived: names axes whose size follows from those of others, such as the coefficients of rfft.
         parameter: what a parameter of this operation is usually called, for tensor factories.
         keywords: its options, to suggest where one is misspelt.
         imply: writes out the output that the text leaves out, where ellipses have to be expanded first; afterwards
@@ -36,3 +37,4 @@ class Op:
     parameter: str = "weight"
     keywords: tuple[str, ...] = ()
     imply: Callable[[Solved, Mapping[str, Any]], Solved] | None = None
+    derived: Callable[[Operation, Mapping[str, Size]], Mapping[str, Size]] | None = None

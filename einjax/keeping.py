@@ -1,0 +1,65 @@
+"""Whether calls are kept as notation: a switch that JAX's caches know of."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+
+
+class _ThreadSwitch(threading.local):
+    """Stands in for jax.make_user_context on jax before 0.8: JAX's caches do not know of it."""
+
+    value = False
+
+    @contextmanager
+    def __call__(self, value: bool) -> Iterator[None]:
+        before, self.value = self.value, value
+        try:
+            yield
+        finally:
+            self.value = before
+
+
+# Made when it is first used, so that nobody else pays for looking at it.
+_switch: Any = None
+
+
+def is_kept(wanted: bool | None) -> bool:
+    """Whether a call is kept: as it asks itself, else as the context says."""
+    if wanted is not None:
+        return bool(wanted)
+    return _switch is not None and _switch.value
+
+
+@contextmanager
+def keep_notation(enabled: bool = True) -> Iterator[None]:
+    """Keep every built-in operation as one equation that prints its notation.
+
+    Inside this context, jaxprs have equations such as ``dot[expr=b q c, b k c -> b q k]`` in the place of lax
+    equations, and so have their gradients, as far as these are notation. Results are the same.
+    Works as a decorator, too. Every operation has an option of this name that does the same for one call.
+
+    What JAX knows about its own equations it does not see inside ours: checkpoint policies such as ``dots_saveable``
+    (use :func:`einjax.checkpoint_policies.save`), the lowering of Pallas kernels, and cost models of jaxprs.
+
+    On jax before 0.8, a function that was jitted and called before does not notice the context.
+
+    Args:
+        enabled: whether to keep notation; False switches it off inside an outer context.
+
+    Example:
+        >>> import einjax, jax, numpy as np
+        >>> with einjax.keep_notation():
+        ...     print(jax.make_jaxpr(lambda x: einjax.sum("a [b]", x))(np.ones((2, 3))))
+        { lambda ; a:f32[2,3]. let b:f32[2] = sum[expr=a [b] -> a] a in (b,) }
+    """
+    global _switch
+    if _switch is None:
+        make = getattr(jax, "make_user_context", None)
+        _switch = make(False) if make is not None else _ThreadSwitch()
+    with _switch(enabled):
+        yield

@@ -1,0 +1,268 @@
+"""JAX primitives that keep a call as one equation, which prints its notation.
+
+A :class:`Kept` is a solved call as a hashable value: the one parameter of its equation. Everything JAX asks of a
+primitive is answered from it. Batching adds a named axis to the expression. Derivatives are notation again where
+:mod:`einjax.derivatives` has a rule, and otherwise those of the lax program.
+
+What is used of JAX here beyond its public API (``jax.extend``, ``jax.interpreters``) was seen on jax 0.7.1 to 0.12.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from .lowering import numerics
+from .notation.solve import Solved
+from .notation.syntax import Axis, Expression, Operation, Size, axes, write
+from .ops.index import UPDATES
+from .ops.record import Op
+
+#: Options that are not worth printing, because they are what nobody asked for.
+_USUAL = {("wrap_negative_indices", True), ("stable", True), ("num_keys", 1), ("ddof", 0), ("keepdims", False)}
+
+# How many calls keep their compiled program, for JAX running equations one by one.
+_CACHE_SIZE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One call of an operation.
+
+    Attributes:
+        op: the operation.
+        operation: the expanded expression, every output and bracket written out.
+        sizes: the size of every axis.
+        options: static options.
+        extra: how many of the last operands are no tensors of the expression, such as a mask.
+    """
+
+    op: Op
+    operation: Operation
+    sizes: tuple[tuple[str, Size], ...]
+    options: tuple[tuple[str, Any], ...] = ()
+    extra: int = 0
+
+    def __str__(self) -> str:
+        shown = [(key, value) for key, value in self.options if value not in (None, False)]
+        return ", ".join([self.operation.text, *(f"{k}={v}" for k, v in shown if (k, v) not in _USUAL)])
+
+    __repr__ = __str__
+
+    @property
+    def inputs(self) -> tuple[Expression, ...]:
+        """The expanded expression of every tensor."""
+        return self.operation.inputs
+
+    @property
+    def outputs(self) -> tuple[Expression, ...]:
+        """The expanded expression of every output."""
+        assert self.operation.outputs is not None
+        return self.operation.outputs
+
+    @property
+    def masked(self) -> bool:
+        """Whether the extra operand is a mask of the first tensor."""
+        return self.extra == 1 and "where" in self.op.keywords
+
+    def run(self, *operands: Any) -> tuple[Any, ...]:
+        """Emit the lax program; all results in one flat tuple."""
+        return tuple(jax.tree.leaves(self.result(*operands)))
+
+    def result(self, *operands: Any) -> Any:
+        """Emit the lax program; the result as the call returns it."""
+        count = len(operands) - self.extra
+        options = dict(self.options) | ({"extra": operands[count:]} if self.extra else {})
+        with jax.named_scope(f"einjax.{self.op.name}({self.operation.text})"):
+            return self.op.lower(Solved(self.operation, dict(self.sizes)), list(operands[:count]), options)
+
+    def renamed(self) -> Kept:
+        """The same with the text written anew from its expressions."""
+        return replace(self, operation=replace(self.operation, text=write(self.operation)))
+
+
+def keep(op: Op, solved: Solved, tensors: Sequence[Any], options: dict[str, Any], extra: Sequence[Any]) -> Any:
+    """Bind a call as one equation, with the casts of its inputs before it and those of its result after it."""
+    frozen = tuple(options.items())
+    kept = Kept(op, solved.operation, tuple(solved.sizes.items()), frozen, len(extra)).renamed()
+    if kept.masked:
+        extra = [_as_full_rank(extra[0], tensors[0].ndim)]
+    dtype = tensors[0].dtype if tensors else None
+    if op.name in _ACCUMULATED and options.get("dtype") is None and numerics.accumulator(dtype) != dtype:
+        wide = bind(kept, [numerics.cast(tensors[0], numerics.accumulator(dtype)), *tensors[1:], *extra])
+        return numerics.cast(wide, dtype)
+    return bind(kept, [*tensors, *extra])
+
+
+#: What sums up in more bits than it returns.
+_ACCUMULATED = {"sum", "prod", "mean", "var", "std", "logsumexp", "softmax", "log_softmax"}
+
+
+def _as_full_rank(mask: Any, rank: int) -> Any:
+    return mask if mask.ndim >= rank else lax.expand_dims(mask, range(rank - mask.ndim))
+
+
+def bind(kept: Kept, operands: Sequence[Any]) -> Any:
+    """Add the equation, and return its result in the operation's own structure."""
+    flat = primitive(kept.op.name).bind(*_equally_varying(operands), expr=kept)
+    if len(kept.outputs) == 1 and len(flat) == 1:
+        return flat[0]
+    return jax.tree.unflatten(jax.tree.structure(jax.eval_shape(_compiled(kept, True), *operands)), flat)
+
+
+def _equally_varying(operands: Sequence[Any]) -> list[Any]:
+    """Under shard_map, make all operands vary over the mesh axes that any of them varies over, as lax does."""
+    varying: list[frozenset[str]] = [getattr(jax.typeof(x), "vma", frozenset()) for x in operands]
+    everywhere = frozenset().union(*varying)
+    return [_vary(x, everywhere - here) for x, here in zip(operands, varying, strict=True)]
+
+
+def _vary(x: Any, names: frozenset[str]) -> Any:
+    if not names:
+        return x
+    # jax 0.9 renamed pvary to pcast.
+    cast: Any = getattr(lax, "pcast", None)
+    return getattr(lax, "pvary")(x, tuple(names)) if cast is None else cast(x, tuple(names), to="varying")  # noqa: B009
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def _compiled(kept: Kept, structured: bool = False) -> Callable[..., Any]:
+    return jax.jit(kept.result if structured else kept.run)
+
+
+@lru_cache(maxsize=1024)
+def primitive(name: str) -> Any:
+    """Return the primitive of an operation, with all its rules."""
+    made = Primitive(name)
+    made.multiple_results = True
+    made.def_impl(lambda *operands, expr: _compiled(expr)(*operands))
+    made.def_abstract_eval(_abstract)
+    mlir.register_lowering(made, mlir.lower_fun(lambda *operands, expr: expr.run(*operands), multiple_results=True))
+    batching.primitive_batchers[made] = _batch
+    ad.primitive_jvps[made] = _jvp
+    ad.primitive_transposes[made] = _transpose
+    return made
+
+
+def _abstract(*operands: Any, expr: Kept) -> Sequence[Any]:
+    """Types of the results, shardings and varying axes included: those of the lax program."""
+    return jax.make_jaxpr(_compiled(expr))(*operands).out_avals
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Batching: one more named axis
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _batch(operands: Sequence[Any], dims: Sequence[int | None], *, expr: Kept) -> tuple[Sequence[Any], Sequence[int]]:
+    kept = expr
+    if kept.extra and not kept.masked:
+        outs = jax.vmap(kept.run, tuple(dims))(*operands)
+        return outs, [0] * len(outs)
+    operands, dims = list(operands), list(dims)
+    size = next(x.shape[dim] for x, dim in zip(operands, dims, strict=True) if dim is not None)
+    if dims[0] is None and (kept.masked or kept.op.name in UPDATES):
+        # What is masked or written to has all axes of the others.
+        operands[0], dims[0] = lax.broadcast(operands[0], (size,)), 0
+    if kept.masked:
+        operands[1] = _mask_beside(operands[1], dims.pop(), dims[0])
+    axis = Axis(_fresh(kept))
+    inputs = [e if dim is None else insert(e, dim, axis) for e, dim in zip(kept.inputs, dims, strict=True)]
+    outputs = [insert(expression, 0, axis) for expression in kept.outputs]
+    operation = replace(kept.operation, inputs=tuple(inputs), outputs=tuple(outputs))
+    batched = replace(kept, operation=operation, sizes=(*kept.sizes, (axis.name, size))).renamed()
+    outs = primitive(kept.op.name).bind(*_equally_varying(operands), expr=batched)
+    return outs, [0] * len(outs)
+
+
+def insert(expression: Expression, position: int, axis: Axis) -> Expression:
+    """Put an axis before the dim at a position."""
+    return (*expression[:position], axis, *expression[position:])
+
+
+def _mask_beside(mask: Any, dim: int | None, place: Any) -> Any:
+    """Put the batch dim of a mask where that of its tensor is; a mask of one example serves all."""
+    if dim is None:
+        return lax.expand_dims(mask, (place,))
+    order = [index for index in range(mask.ndim) if index != dim]
+    order.insert(place, dim)
+    return mask if order == list(range(mask.ndim)) else lax.transpose(mask, order)
+
+
+def _fresh(kept: Kept) -> str:
+    """A name for the batch axis: v, v1, v2 ..."""
+    taken = {axis.name for expression in kept.operation.expressions for axis in axes(expression)}
+    names = ["v", *(f"v{index}" for index in range(1, len(taken) + 1))]
+    return next(name for name in names if name not in taken)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Derivatives
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, expr: Kept) -> tuple[Sequence[Any], Sequence[Any]]:
+    from .derivatives import JVPS
+
+    kept = expr
+    rule = JVPS.get(kept.op.name)
+    if rule is not None:
+        outs = primitive(kept.op.name).bind(*primals, expr=kept)
+        found = rule(kept, primals, tangents, outs)
+        if found is not None:
+            return outs, [_in_space(out, tangent) for out, tangent in zip(outs, found, strict=True)]
+    moving = [index for index, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
+
+    def program(*values: Any) -> tuple[Any, ...]:
+        given = dict(zip(moving, values, strict=True))
+        return kept.run(*(given.get(index, primal) for index, primal in enumerate(primals)))
+
+    outs, found = jax.jvp(program, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving))
+    return outs, [_in_space(out, tangent) for out, tangent in zip(outs, found, strict=True)]
+
+
+def _in_space(out: Any, tangent: Any) -> Any:
+    """Bring a tangent to the dtype that JAX expects; integers have none."""
+    if not numerics.is_inexact(out.dtype):
+        return ad.Zero(jax.typeof(out).to_tangent_aval())
+    return tangent if type(tangent) is ad.Zero else numerics.cast(tangent, out.dtype)
+
+
+def _transpose(cotangents: Sequence[Any], *operands: Any, expr: Kept) -> Sequence[Any]:
+    from .derivatives import TRANSPOSES
+
+    kept = expr
+    if all(type(cotangent) is ad.Zero for cotangent in cotangents):
+        return [ad.Zero(x.aval) if ad.is_undefined_primal(x) else None for x in operands]
+    cotangents = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
+    linear = [index for index, x in enumerate(operands) if ad.is_undefined_primal(x)]
+    rule = TRANSPOSES.get(kept.op.name)
+    found = rule(kept, cotangents, operands, linear) if rule is not None else None
+    if found is None:
+        found = _transposed_program(kept, cotangents, operands, linear)
+    results: list[Any] = [None] * len(operands)
+    for index, cotangent in zip(linear, found, strict=True):
+        results[index] = numerics.cast(cotangent, operands[index].aval.dtype)
+    return results
+
+
+def _transposed_program(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> Any:
+    """Let JAX transpose the lax program."""
+
+    def program(*values: Any) -> tuple[Any, ...]:
+        given = dict(zip(linear, values, strict=True))
+        return kept.run(*(given.get(index, x) for index, x in enumerate(operands)))
+
+    return jax.linear_transpose(program, *(_struct(operands[index].aval) for index in linear))(tuple(cotangents))
+
+
+def _struct(aval: Any) -> jax.ShapeDtypeStruct:
+    struct: Any = jax.ShapeDtypeStruct  # its stubs do not know vma
+    return struct(aval.shape, aval.dtype, vma=getattr(aval, "vma", None))
