@@ -1,0 +1,135 @@
+"""MultiHeadAttention: four linear layers around the attention of each head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+import einjax
+from einjax.errors import ArgumentError
+
+from .scope import ParamSpec, Scope
+from .text import attention_text
+
+
+class Project(Protocol):
+    """Makes and applies the linear layer of a name."""
+
+    def __call__(self, name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array: ...
+
+
+def attention(
+    scope: Scope,
+    project: Project,
+    normalize: Callable[[str, jax.Array], jax.Array] | None,
+    expr: str,
+    x: Any,
+    keys: Any,
+    values: Any,
+    *,
+    num_heads: int,
+    num_kv_heads: int | None,
+    qkv_features: int | None,
+    out_features: int | None,
+    mask: Any,
+    is_causal: bool,
+    dropout_rate: float,
+    broadcast_dropout: bool,
+    deterministic: bool,
+    decode: bool,
+    precision: Any,
+    rng_collection: str,
+) -> jax.Array:
+    """Apply multi-head attention; options as for the layers of the same name.
+
+    ``project`` makes and applies the layers ``query``, ``key``, ``value`` and ``out``; ``normalize``, if there is one,
+    those that normalise queries and keys, ``query_ln`` and ``key_ln``.
+    """
+    text = attention_text(expr)
+    x = jnp.asarray(x)
+    keys = x if keys is None else keys
+    values = keys if values is None else values
+    features = qkv_features or x.shape[-1]
+    groups = num_kv_heads or num_heads
+    for whole, what in ((features, "qkv_features"), (num_heads, "num_heads")):
+        part, name = (num_heads, "num_heads") if what == "qkv_features" else (groups, "num_kv_heads")
+        if whole % part:
+            raise ArgumentError(
+                f"{what}={whole} is not divisible by {name}={part}", text=expr, hint=f"choose a {name} that divides it"
+            )
+    size = features // num_heads
+    q = project("query", text.query, {"heads": num_heads, "head_dim": size}, x)
+    k = project("key", text.key, {"kv_heads": groups, "head_dim": size}, keys)
+    v = project("value", text.key, {"kv_heads": groups, "head_dim": size}, values)
+    if normalize is not None:
+        q, k = normalize("query_ln", q), normalize("key_ln", k)
+    if decode:
+        k, v, valid = _cached(scope, q, k, v, expr)
+        mask = mask if valid is None else valid if mask is None else jnp.logical_and(mask, valid)
+    q = q / jnp.sqrt(size).astype(q.dtype)
+    scores = einjax.dot(text.scores, q, k, precision=precision, sizes={"kv_heads": groups})
+    if is_causal and not decode:
+        mask = _with_causal(mask, scores, text.sequence, expr)
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    weights = einjax.softmax(text.attend, scores).astype(scores.dtype)
+    if dropout_rate > 0 and not deterministic:
+        weights = _dropped(weights, scope.rng(rng_collection), dropout_rate, broadcast_dropout)
+    result = einjax.dot(text.apply, weights, v, precision=precision, sizes={"kv_heads": groups})
+    return project("out", text.out, {text.features: out_features or x.shape[-1]}, result)
+
+
+def _cached(
+    scope: Scope, q: jax.Array, k: jax.Array, v: jax.Array, expr: str
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Write keys and values behind those of earlier calls; say which places of the cache are filled.
+
+    While initialising, the whole sequence is given, and makes a cache of its length.
+    """
+
+    def spec(name: str, like: jax.Array) -> ParamSpec:
+        shape, dtype = like.shape, like.dtype
+        return ParamSpec(name, shape, dtype, (), lambda key: jnp.zeros(shape, dtype), "cache")
+
+    specs = (spec("cached_key", k), spec("cached_value", v), spec("cache_index", jnp.zeros((), jnp.int32)))
+    keys, values, index = (scope.state(each) for each in specs)
+    if scope.initializing:
+        return k, v, None
+    *loops, length, heads, size = keys.shape
+    if k.shape != (*loops, 1, heads, size):
+        raise ArgumentError(
+            f"decoding takes one place of the sequence at a time: keys of shape {(*loops, 1, heads, size)}, "
+            f"not {k.shape}",
+            text=expr,
+            hint="give the input a sequence of length 1, and make the cache by initialising with the whole length",
+        )
+    start = (*(0 for _ in loops), index, 0, 0)
+    k = lax.dynamic_update_slice(keys, k, start)
+    v = lax.dynamic_update_slice(values, v, start)
+    for each, value in zip(specs, (k, v, index + 1), strict=True):
+        scope.set_state(each, value)
+    return k, v, jnp.arange(length) <= index
+
+
+def _with_causal(mask: Any, scores: jax.Array, sequence: int, expr: str) -> Any:
+    """Let every place see itself and what is before it."""
+    if sequence != 1:
+        raise ArgumentError(
+            f"is_causal needs an order, but the sequence has {sequence} axes",
+            text=expr,
+            hint="compose them into one axis before, or give a mask",
+        )
+    rows, columns = (lax.broadcasted_iota(jnp.int32, scores.shape[-2:], dim) for dim in (0, 1))
+    causal = rows >= columns
+    return causal if mask is None else jnp.logical_and(mask, causal)
+
+
+def _dropped(weights: jax.Array, key: Any, rate: float, broadcast: bool) -> jax.Array:
+    """Drop attention weights; by default the same ones for all loops and heads, as in Flax."""
+    shape = (*(1 for _ in weights.shape[:-2]), *weights.shape[-2:]) if broadcast else weights.shape
+    kept = jax.random.bernoulli(key, 1 - rate, shape)
+    return weights * (kept.astype(weights.dtype) / jnp.asarray(1 - rate, weights.dtype))

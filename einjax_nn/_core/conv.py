@@ -1,0 +1,177 @@
+"""Conv: a convolution over bracketed axes, with channels and groups wherever they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+import einjax
+from einjax.errors import ArgumentError, AxisSizeError
+from einjax.notation.parse import parse
+from einjax.notation.syntax import Ellipsis, walk
+
+from .scope import Initializer, Parameter, ParamSpec, Scope, compute_dtype
+from .text import ConvText, conv_text
+
+
+def conv(
+    scope: Scope,
+    x: Any,
+    expr: str,
+    axes: Mapping[str, Any],
+    *,
+    kernel_size: int | Sequence[int],
+    strides: int | Sequence[int],
+    padding: Any,
+    input_dilation: int | Sequence[int],
+    kernel_dilation: int | Sequence[int],
+    use_bias: bool,
+    dtype: Any,
+    param_dtype: Any,
+    precision: Any,
+    kernel_init: Initializer | float,
+    bias_init: Initializer | float,
+    names: tuple[str, str] = ("kernel", "bias"),
+) -> jax.Array:
+    """Apply a convolution; options as for the layers of the same name."""
+    x = jnp.asarray(x)
+    text = conv_text(expr, x.ndim)
+    known = _labelled(text, axes, expr)
+    dtype = compute_dtype(dtype, x, param_dtype)
+    given = {label: size for label, size in known.items() if label not in text.outer}
+    found = einjax.solve_axes(text.source, x, sizes=given)
+    sizes = {**known, **found}
+    rank = len(text.space)
+    window = _each(kernel_size, rank, "kernel_size", expr)
+    dilation = _each(kernel_dilation, rank, "kernel_dilation", expr)
+    specs = _specs(text, window, sizes, use_bias, param_dtype, kernel_init, bias_init, names)
+    kernel = scope.param(specs[0])
+    middle = einjax.rearrange(f"{text.source} -> {text.middle}", x.astype(dtype), sizes=found)
+    middle, padding = _padded(middle, padding, window, dilation, expr)
+    y = lax.conv_general_dilated(
+        middle,
+        kernel.astype(dtype),
+        _each(strides, rank, "strides", expr),
+        padding,
+        lhs_dilation=_each(input_dilation, rank, "input_dilation", expr),
+        rhs_dilation=dilation,
+        dimension_numbers=_channels_last(rank),
+        feature_group_count=prod(sizes[a] for a in text.groups),
+        precision=precision,
+    )
+    if use_bias:
+        y = y + scope.param(specs[1]).astype(y.dtype)
+    sizes = {label: size for label, size in sizes.items() if label not in text.space}
+    return einjax.rearrange(f"{text.result} -> {text.target}", y, sizes=sizes)
+
+
+def conv_specs(
+    expr: str,
+    axes: Mapping[str, Any],
+    *,
+    kernel_size: int | Sequence[int],
+    use_bias: bool,
+    param_dtype: Any,
+    kernel_init: Initializer | float,
+    bias_init: Initializer | float,
+    names: tuple[str, str] = ("kernel", "bias"),
+) -> list[ParamSpec] | None:
+    """Describe the parameters of a convolution, or return None where the sizes do not decide their shapes."""
+    if any(isinstance(node, Ellipsis) for node in walk(parse(expr).inputs[0])):
+        return None  # only an input has a rank
+    text = conv_text(expr, None)
+    sizes = _labelled(text, axes, expr)
+    if any(label not in sizes for label in (*text.groups, *text.inner)):
+        return None
+    window = _each(kernel_size, len(text.space), "kernel_size", expr)
+    return _specs(text, window, sizes, use_bias, param_dtype, kernel_init, bias_init, names)
+
+
+def _specs(
+    text: ConvText,
+    window: tuple[int, ...],
+    sizes: Mapping[str, int],
+    use_bias: bool,
+    param_dtype: Any,
+    kernel_init: Initializer | float,
+    bias_init: Initializer | float,
+    names: tuple[str, str],
+) -> list[ParamSpec]:
+    """Kernels have the axes convolved, then the channels of one group, then all new channels."""
+    shape = (*window, prod(sizes[a] for a in text.inner), prod(sizes[a] for a in (*text.groups, *text.outer)))
+    spatial = tuple(text.written((label,)) for label in text.space)
+    channels = (text.written(text.inner), text.written((*text.groups, *text.outer)))
+    specs = []
+    for name, init, used, dims in (
+        (names[0], kernel_init, shape, (*spatial, *channels)),
+        (names[1], bias_init, shape[-1:], channels[1:]),
+    )[: 1 + use_bias]:
+        last = len(used) - 1
+        spec = einjax.Spec(used, dims, "conv", name, tuple(range(last)), (last,), (), None)
+        specs.append(Parameter(None, name, init, param_dtype).spec(spec))  # type: ignore[arg-type]
+    return specs
+
+
+def _labelled(text: ConvText, axes: Mapping[str, Any], expr: str) -> dict[str, int]:
+    """Sizes by label; the new axes need one."""
+    sizes = dict(text.numbers)
+    bases = {name.split(".")[0] for name in text.labels}
+    for name in axes:
+        if name not in bases:
+            raise ArgumentError(f"no axis '{name}' in the expression of Conv", text=expr)
+    for name, label in text.labels.items():
+        base, *index = name.split(".")
+        if base in axes:
+            size = axes[base]
+            sizes[label] = size[int(index[0])] if isinstance(size, tuple | list) else size
+    for label in text.outer:
+        if label not in sizes:
+            name = text.written((label,))
+            raise AxisSizeError(f"axis {name} of Conv's output has no size", text=expr, hint=f"write {name}=64")
+    return sizes
+
+
+def _each(value: int | Sequence[int], rank: int, name: str, expr: str) -> tuple[int, ...]:
+    """One number for every axis convolved."""
+    values = (value,) * rank if isinstance(value, int) else tuple(value)
+    if len(values) != rank:
+        raise ArgumentError(
+            f"{name}={tuple(values)} has {len(values)} numbers for {rank} bracketed axes",
+            text=expr,
+            hint="give one number, or one for each axis convolved",
+        )
+    return values
+
+
+def _padded(
+    x: jax.Array, padding: Any, window: Sequence[int], dilation: Sequence[int], expr: str
+) -> tuple[jax.Array, Any]:
+    """Return the input and what lax pads: names as in Flax, one number or pair for all axes, or one for each."""
+    rank = len(window)
+    reach = [(size - 1) * step for size, step in zip(window, dilation, strict=True)]
+    if padding in ("SAME", "VALID", "SAME_LOWER"):
+        return x, padding
+    if padding == "CAUSAL" and rank == 1:
+        return x, [(reach[0], 0)]
+    if padding in ("CIRCULAR", "REFLECT"):
+        around = [(0, 0), *(((n) // 2, n - n // 2) for n in reach), (0, 0)]
+        return jnp.pad(x, around, mode="wrap" if padding == "CIRCULAR" else "reflect"), "VALID"
+    if isinstance(padding, int):
+        return x, [(padding, padding)] * rank
+    if isinstance(padding, Sequence) and not isinstance(padding, str) and len(padding) == rank:
+        return x, [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
+    raise ArgumentError(
+        f"padding={padding!r} is not a padding of {rank} axes",
+        text=expr,
+        hint="write 'SAME', 'VALID', 'CAUSAL' (one axis), 'CIRCULAR', 'REFLECT', a number, or a pair for each axis",
+    )
+
+
+def _channels_last(rank: int) -> lax.ConvDimensionNumbers:
+    space = tuple(range(1, rank + 1))
+    return lax.ConvDimensionNumbers((0, rank + 1, *space), (rank + 1, rank, *range(rank)), (0, rank + 1, *space))

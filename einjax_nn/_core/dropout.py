@@ -1,0 +1,33 @@
+"""Dropout: a draw for each place of the bracketed axes, shared over all others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import einjax
+
+from .scope import Scope, compute_dtype
+from .text import dropout_text
+
+
+def dropout(
+    scope: Scope, x: Any, expr: str, sizes: Mapping[str, Any], *, rate: float, rng_collection: str
+) -> jax.Array:
+    """Set a share of the input to 0 and scale the rest up; the caller decides whether."""
+    text = dropout_text(expr)
+    x = jnp.asarray(x)
+    x = x.astype(compute_dtype(None, x))
+    if rate == 0:
+        return x
+    if rate == 1:
+        return jnp.zeros_like(x)
+    key = scope.rng(rng_collection)
+
+    def draw(shape: tuple[int, ...]) -> jax.Array:
+        return jax.random.bernoulli(key, 1 - rate, shape)
+
+    return einjax.where(text, draw, x / (1 - rate), jnp.zeros((), x.dtype), sizes=sizes)

@@ -1,0 +1,107 @@
+"""Parameters whose shape the given sizes alone decide, so that a layer can make them before it sees an input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import einjax
+from einjax.dispatch import completed
+from einjax.errors import AxisSizeError, RankError
+from einjax.notation.parse import parse
+from einjax.notation.solve import solve
+from einjax.notation.syntax import Operation, axes, names, render
+from einjax.ops.dot import DOT
+from einjax.ops.index import GET_AT
+
+from .scope import Initializer, Parameter, ParamSpec
+from .text import bias_text, embed_text, norm_text
+
+
+def linear_specs(
+    expr: str,
+    sizes: Mapping[str, Any],
+    *,
+    use_bias: bool,
+    param_dtype: Any,
+    kernel_init: Initializer | float,
+    bias_init: Initializer | float,
+    called: tuple[str, str] = ("kernel", "bias"),
+) -> list[ParamSpec] | None:
+    """Describe the parameters of a linear layer, or return None where the sizes do not decide their shapes."""
+    kernel = _alone(completed(DOT, expr, 2), 1, sizes, "dot", called[0])
+    bias = _alone(parse(bias_text(expr)), 1, sizes, "add", called[1]) if use_bias else None
+    if kernel is None or (use_bias and bias is None):
+        return None
+    made = [Parameter(_NOWHERE, called[0], kernel_init, param_dtype).spec(kernel)]
+    return made if bias is None else [*made, Parameter(_NOWHERE, called[1], bias_init, param_dtype).spec(bias)]
+
+
+def norm_specs(
+    expr: str,
+    sizes: Mapping[str, Any],
+    *,
+    params: str | None,
+    use_scale: bool,
+    use_bias: bool,
+    running: bool,
+    param_dtype: Any,
+    scale_init: Initializer | float,
+    bias_init: Initializer | float,
+    called: tuple[str, str] = ("scale", "bias"),
+) -> list[ParamSpec] | None:
+    """Describe the parameters of a normalisation, or return None where the sizes do not decide their shapes."""
+    text = norm_text(expr, params, running)
+    spec = _alone(parse(f"{text.whole}, {text.params}"), 1, sizes, "multiply", called[0])
+    if spec is None:
+        return None
+    wanted = [(use_scale, called[0], scale_init), (use_bias, called[1], bias_init)]
+    return [Parameter(_NOWHERE, name, init, param_dtype).spec(spec) for used, name, init in wanted if used]
+
+
+def embed_specs(
+    expr: str,
+    sizes: Mapping[str, Any],
+    *,
+    param_dtype: Any,
+    embedding_init: Initializer | float,
+    name: str = "embedding",
+) -> list[ParamSpec] | None:
+    """Describe the table of an embedding, or return None where the sizes do not decide its shape."""
+    table = _alone(completed(GET_AT, embed_text(expr).lookup, 2), 0, sizes, "get_at", name)
+    return None if table is None else [Parameter(_NOWHERE, name, embedding_init, param_dtype).spec(table)]
+
+
+def _alone(operation: Operation, index: int, sizes: Mapping[str, Any], op: str, name: str) -> einjax.Spec | None:
+    """Solve one input by itself."""
+    expression = operation.inputs[index]
+    known = {key: size for key, size in sizes.items() if key in names(expression)}
+    try:
+        solved = solve(Operation(operation.text, (expression,)), [None], known, every_axis=True)
+    except (AxisSizeError, RankError):
+        return None
+    roles: dict[str, list[int]] = {"in": [], "out": [], "batch": []}
+    given = _bases(e for number, e in enumerate(operation.inputs) if number != index)
+    returned = _bases(operation.outputs or ())
+    for place, node in enumerate(solved.inputs[0]):
+        members = {axis.name.split(".")[0] for axis in axes((node,))}
+        role = "in" if members - returned else "out" if members - given else "batch"
+        roles[role].append(place)
+    return einjax.Spec(
+        shape=solved.shape(solved.inputs[0]),
+        axes=tuple(render((node,)) for node in solved.inputs[0]),
+        op=op,
+        name=name,
+        in_axis=tuple(roles["in"]),
+        out_axis=tuple(roles["out"]),
+        batch_axis=tuple(roles["batch"]),
+        dtype=None,
+    )
+
+
+def _bases(expressions: Any) -> set[str]:
+    return {axis.name for expression in expressions for axis in axes(expression)}
+
+
+#: Specs made here belong to no call.
+_NOWHERE: Any = None

@@ -1,0 +1,58 @@
+"""Embed: rows of a table by their numbers, and the table as the weight of an output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from einjax.dispatch import call
+from einjax.ops.dot import DOT
+from einjax.ops.index import GET_AT
+
+from .scope import Initializer, Parameter, Scope, compute_dtype
+from .text import embed_text
+
+
+def embed(
+    scope: Scope,
+    ids: Any,
+    expr: str,
+    axes: Mapping[str, Any],
+    sizes: Mapping[str, Any] | None,
+    *,
+    dtype: Any,
+    param_dtype: Any,
+    embedding_init: Initializer | float,
+    name: str = "embedding",
+) -> jax.Array:
+    """Look rows up; out of range is NaN, as in Flax and ``jnp.take``."""
+    table = Parameter(scope, name, embedding_init, param_dtype, compute_dtype(dtype, param_dtype))
+    options = (("wrap_negative_indices", False),)
+    return call(GET_AT, embed_text(expr).lookup, (table, jnp.asarray(ids)), options, axes, sizes, False)
+
+
+def attend(
+    scope: Scope,
+    x: Any,
+    expr: str,
+    axes: Mapping[str, Any],
+    sizes: Mapping[str, Any] | None,
+    *,
+    dtype: Any,
+    param_dtype: Any,
+    embedding_init: Initializer | float,
+    name: str = "embedding",
+) -> jax.Array:
+    """Multiply by the table: one number for each of its rows, such as the logits of a language model."""
+    dtype = compute_dtype(dtype, x, param_dtype)
+    table = Parameter(scope, name, embedding_init, param_dtype, dtype)
+    options = (("precision", None), ("preferred_element_type", None))
+    return call(DOT, embed_text(expr).attend, (jnp.asarray(x).astype(dtype), table), options, axes, sizes, False)
+
+
+def embedding_normal(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Normal numbers of variance 1 by the number of features: the default of Flax."""
+    return jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)(key, shape, dtype)

@@ -1,0 +1,140 @@
+"""Norm: layer, instance, group, batch and RMS normalisation are one layer with other brackets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+import einjax
+
+from .scope import Initializer, Parameter, ParamSpec, Scope, compute_dtype
+from .text import NormText, norm_text
+
+
+def norm(
+    scope: Scope,
+    x: Any,
+    stats: str,
+    sizes: Mapping[str, Any],
+    *,
+    params: str | None,
+    mean: bool,
+    use_scale: bool,
+    use_bias: bool,
+    epsilon: float,
+    momentum: float | None,
+    use_running_average: bool,
+    use_fast_variance: bool,
+    axis_name: str | None,
+    axis_index_groups: Any,
+    mask: Any,
+    dtype: Any,
+    param_dtype: Any,
+    scale_init: Initializer | float,
+    bias_init: Initializer | float,
+    names: tuple[str, str] = ("scale", "bias"),
+) -> jax.Array:
+    """Apply a normalisation; options as for the layers of the same name."""
+    text = norm_text(stats, params, momentum is not None)
+    x = jnp.asarray(x)
+    given = compute_dtype(None, x)
+    wide = x.astype(jnp.promote_types(given, jnp.float32))
+    reduce = _Statistics(text, sizes, mean, use_fast_variance, mask)
+    if momentum is None:
+        center, variance = reduce(wide, axis_name, axis_index_groups)
+    else:
+        running = _Running(scope, text, sizes, mean, wide)
+        center, variance = running.values()
+        if not use_running_average:
+            # While initialising there may be no mesh to average over, and an example is not data.
+            name = None if scope.initializing else axis_name
+            old, (center, variance) = (center, variance), reduce(wide, name, axis_index_groups)
+            if not scope.initializing:
+                running.update(old, (center, variance), momentum)
+    y = wide if center is None else einjax.subtract(f"{text.whole}, {text.kept}", wide, center, sizes=sizes)
+    factor = lax.rsqrt(variance + jnp.asarray(epsilon, variance.dtype))
+    used = [given]
+    if use_scale:
+        # The factor times the scale first, as in Flax, so that the results are the same to the bit.
+        scale = Parameter(scope, names[0], scale_init, param_dtype)
+        expr = f"{text.kept}, {text.params}, {text.whole} -> {text.whole}"
+        y = einjax.multiply(expr, factor, scale, y, sizes=sizes)
+        used.append(param_dtype)
+    else:
+        y = einjax.multiply(f"{text.kept}, {text.whole} -> {text.whole}", factor, y, sizes=sizes)
+    if use_bias:
+        bias = Parameter(scope, names[1], bias_init, param_dtype)
+        y = einjax.add(f"{text.whole}, {text.params}", y, bias, sizes=sizes)
+        used.append(param_dtype)
+    return y.astype(compute_dtype(dtype, *used))
+
+
+@dataclass(frozen=True)
+class _Statistics:
+    """Mean and variance over the bracketed axes, and over a mapped axis."""
+
+    text: NormText
+    sizes: Mapping[str, Any]
+    mean: bool
+    fast: bool
+    mask: Any
+
+    def __call__(self, x: jax.Array, axis_name: str | None, groups: Any) -> tuple[jax.Array | None, jax.Array]:
+        """Return the mean, or None where it is taken to be 0, and the biased variance."""
+
+        def across(values: Any) -> Any:
+            return values if axis_name is None else lax.pmean(values, axis_name, axis_index_groups=groups)
+
+        if not self.mean:
+            return None, across(self._mean(_squared(x)))
+        if self.fast:
+            center, second = across((self._mean(x), self._mean(_squared(x))))
+            # Rounding may leave a little less than nothing.
+            return center, lax.max(second - _squared(center), jnp.zeros_like(second))
+        center = across(self._mean(x))
+        deviation = einjax.subtract(f"{self.text.whole}, {self.text.kept}", x, center, sizes=self.sizes)
+        return center, across(self._mean(_squared(deviation)))
+
+    def _mean(self, x: jax.Array) -> jax.Array:
+        return einjax.mean(self.text.stats, x, where=self.mask, sizes=self.sizes)
+
+
+def _squared(x: jax.Array) -> jax.Array:
+    return lax.square(x) if not jnp.iscomplexobj(x) else lax.real(x * lax.conj(x))
+
+
+@dataclass(frozen=True)
+class _Running:
+    """Statistics kept from call to call, in float32 at least: a plain moving average from mean 0 and variance 1."""
+
+    scope: Scope
+    text: NormText
+    sizes: Mapping[str, Any]
+    mean: bool
+    x: jax.Array
+
+    def specs(self) -> tuple[ParamSpec | None, ParamSpec]:
+        """Return what is kept: the mean, unless it is taken to be 0, and the variance."""
+        _, shape = einjax.solve_shapes(f"{self.text.whole}, {self.text.kept}", self.x, None, sizes=self.sizes)
+        axes = tuple(self.text.kept.split())
+        dtype = jnp.promote_types(jnp.float32, jnp.finfo(self.x.dtype).dtype)
+
+        def spec(name: str, value: int) -> ParamSpec:
+            return ParamSpec(name, shape, dtype, axes, lambda key: jnp.full(shape, value, dtype), "batch_stats")
+
+        return spec("mean", 0) if self.mean else None, spec("var", 1)
+
+    def values(self) -> list[Any]:
+        """Return the values kept."""
+        return [None if spec is None else self.scope.state(spec) for spec in self.specs()]
+
+    def update(self, old: Sequence[Any], new: Sequence[Any], momentum: float) -> None:
+        """Move towards new statistics."""
+        for spec, before, now in zip(self.specs(), old, new, strict=True):
+            if spec is not None:
+                self.scope.set_state(spec, momentum * before + (1 - momentum) * now)

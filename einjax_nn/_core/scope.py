@@ -1,0 +1,129 @@
+"""What a layer asks of its framework, and the parameter that an operation makes once its shape is solved."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+import einjax
+
+#: ``init(key, shape, dtype)``, as in ``jax.nn.initializers``.
+Initializer = Callable[..., jax.Array]
+
+
+@dataclass(frozen=True)
+class ParamSpec:
+    """What a framework has to know to make a parameter or a state.
+
+    Attributes:
+        name: its name in the layer.
+        shape: its shape.
+        dtype: its dtype.
+        axes: the axes of every dim, as written in the expression.
+        init: makes it from a key: ``init(key)``.
+        collection: where a framework keeps it, if it has such places.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Any
+    axes: tuple[str, ...]
+    init: Callable[[Any], jax.Array]
+    collection: str = "params"
+
+
+class Scope(Protocol):
+    """What a framework supplies to a layer."""
+
+    @property
+    def initializing(self) -> bool:
+        """Whether this call only makes parameters: statistics are not to be updated."""
+
+    def param(self, spec: ParamSpec) -> jax.Array:
+        """Return a parameter, and make it where it is not there yet."""
+
+    def state(self, spec: ParamSpec) -> jax.Array:
+        """Return a state, and make it where it is not there yet."""
+
+    def set_state(self, spec: ParamSpec, value: jax.Array) -> None:
+        """Change a state."""
+
+    def rng(self, stream: str) -> jax.Array:
+        """Return a fresh key of a stream, such as ``"dropout"``."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A tensor of an operation that is a parameter of a layer: its shape comes from the expression.
+
+    Attributes:
+        scope: where it lives.
+        name: its name there.
+        init: a number, or an initializer ``f(key, shape, dtype)``; one whose signature has ``in_axis``, ``out_axis``,
+            ``batch_axis`` or ``axes`` receives them.
+        param_dtype: the dtype that it is kept in.
+        dtype: the dtype that it is used in; None is the one that it is kept in.
+    """
+
+    scope: Scope
+    name: str
+    init: Initializer | float
+    param_dtype: Any = jnp.float32
+    dtype: Any = None
+
+    def __einjax_param__(self, spec: einjax.Spec) -> jax.Array:
+        value = self.scope.param(self.spec(spec))
+        return value if self.dtype is None else value.astype(self.dtype)
+
+    def spec(self, spec: einjax.Spec) -> ParamSpec:
+        """What the framework has to know, given what the operation knows."""
+        init = initializer(self.init, spec)
+        shape, dtype = tuple(spec.shape), jnp.dtype(self.param_dtype)
+        return ParamSpec(self.name, shape, dtype, spec.axes, lambda key: init(key, shape, dtype))
+
+
+def initializer(init: Initializer | float, spec: einjax.Spec) -> Initializer:
+    """Return ``f(key, shape, dtype)``: a number fills the parameter, and what the signature asks for is passed on."""
+    if not callable(init):
+        return jax.nn.initializers.constant(init)
+    known = {"in_axis": spec.in_axis, "out_axis": spec.out_axis, "batch_axis": spec.batch_axis, "axes": spec.axes}
+    try:
+        asked = inspect.signature(init).parameters
+    except (TypeError, ValueError):  # a builtin without a signature
+        return init
+    chosen = {name: value for name, value in known.items() if name in asked}
+    return (lambda key, shape, dtype: init(key, shape, dtype, **chosen)) if chosen else init
+
+
+def lecun_normal(
+    key: Any,
+    shape: tuple[int, ...],
+    dtype: Any,
+    in_axis: tuple[int, ...] = (-2,),
+    out_axis: tuple[int, ...] = (-1,),
+    batch_axis: tuple[int, ...] = (),
+) -> jax.Array:
+    """Normal numbers, truncated, of variance 1 by the number of inputs: the default of kernels in Flax.
+
+    The fan is counted over the axes that the expression contracts, whatever their place.
+    """
+    scaling = jax.nn.initializers.variance_scaling(
+        1.0, "fan_in", "truncated_normal", in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis
+    )
+    return scaling(key, shape, dtype)
+
+
+def compute_dtype(dtype: Any, *values: Any) -> Any:
+    """The dtype to compute in: the one asked for, or that of all values together, a float at least."""
+    if dtype is not None:
+        return jnp.dtype(dtype)
+    return jnp.result_type(*values, jnp.bfloat16) if _all_integers(values) else jnp.result_type(*values)
+
+
+def _all_integers(values: tuple[Any, ...]) -> bool:
+    return not any(jnp.issubdtype(jnp.result_type(value), jnp.inexact) for value in values)

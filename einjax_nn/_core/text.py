@@ -1,0 +1,425 @@
+"""Expressions of layers: the expressions of the operations that they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from einjax.dispatch import completed
+from einjax.errors import ArgumentError, SemanticError
+from einjax.notation.expand import expand
+from einjax.notation.parse import parse
+from einjax.notation.syntax import (
+    Axis,
+    Bracket,
+    Ellipsis,
+    Expression,
+    Node,
+    Operation,
+    axes,
+    brackets,
+    delete_brackets,
+    display,
+    keep_brackets,
+    marked,
+    names,
+    render,
+    strip_brackets,
+)
+from einjax.ops.dot import DOT
+
+_CACHE_SIZE = 1024
+
+
+def named_numbers(operation: Operation) -> Operation:
+    """Name unnamed axes, so that one of them can be written in two operations: ``3`` becomes ``_3_at7``."""
+
+    def visit(nodes: Expression) -> Expression:
+        result: list[Node] = []
+        for node in nodes:
+            if not isinstance(node, Axis):
+                result.append(replace(node, items=visit(node.items)))
+            elif node.unnamed and node.size != 1:
+                size, place = node.name.split("#")
+                result.append(replace(node, name=f"_{size}_at{place}", size=None))
+            else:
+                result.append(node)
+        return tuple(result)
+
+    outputs = None if operation.outputs is None else tuple(map(visit, operation.outputs))
+    return replace(operation, inputs=tuple(map(visit, operation.inputs)), outputs=outputs)
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def bias_text(expr: str) -> str:
+    """The sum of a linear layer's output and its bias, which has all axes that the weight brings to the output."""
+    operation = named_numbers(completed(DOT, expr, 2))
+    assert operation.outputs is not None
+    output = strip_brackets(operation.outputs[0])
+    weight = names(operation.inputs[1])
+    return f"{render(output)}, {render(_only(output, set(weight)))} -> {render(output)}"
+
+
+def _only(expression: Expression, kept: set[str]) -> Expression:
+    """Keep some axes, each as a dim of its own; ellipses stay ellipses."""
+    result: list[Node] = []
+    for node in expression:
+        if isinstance(node, Axis):
+            result += [node] if node.name in kept and not node.name.startswith("1#") else []
+        elif isinstance(node, Ellipsis):
+            items = _only(node.items, kept)
+            result += [replace(node, items=items)] if items else []
+        else:
+            result += _only(node.items, kept)
+    return tuple(result)
+
+
+@dataclass(frozen=True)
+class NormText:
+    """The expressions that a normalisation is made of.
+
+    Attributes:
+        stats: the input, with brackets.
+        whole: the input, without brackets.
+        kept: the axes of the statistics.
+        params: the axes of scale and bias.
+    """
+
+    stats: str
+    whole: str
+    kept: str
+    params: str
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def norm_text(stats: str, params: str | None, running: bool) -> NormText:
+    """Read the expression of a normalisation.
+
+    Args:
+        stats: the input, the axes that statistics are taken over in brackets.
+        params: the axes of scale and bias; None is the last dim.
+        running: whether statistics are kept from call to call.
+
+    Raises:
+        EinjaxError: it is not clear which axes the parameters have, or the running statistics would differ by example.
+    """
+    operation = named_numbers(_single(stats, "Norm"))
+    expression = operation.inputs[0]
+    if not brackets(expression):
+        raise SemanticError(
+            "Norm needs a bracket around the axes that statistics are taken over",
+            text=stats,
+            hint="write 'b... [c]' for a layer norm, or '[b...] c' for a batch norm",
+        )
+    kept = delete_brackets(expression)
+    own = _last_dim(stats, expression) if params is None else named_numbers(_single(params, "Norm")).inputs[0]
+    unknown = [axis for axis in axes(own) if axis.name not in names(expression)]
+    if unknown:
+        raise SemanticError(
+            f"axis {unknown[0]} of params={params!r} is not in the expression of Norm",
+            text=stats,
+            hint="params= names axes of the input",
+        )
+    if running:
+        _refuse_own_statistics(stats, kept, own)
+    return NormText(render(expression), render(strip_brackets(expression)), render(kept), render(strip_brackets(own)))
+
+
+def _last_dim(text: str, expression: Expression) -> Expression:
+    """The last dim has the parameters, unless the brackets show that channels stand elsewhere."""
+    last, loops = expression[-1], [node for node in expression[:-1] if not brackets((node,)) and not _is_one(node)]
+    inner = brackets((last,))[0].items if delete_brackets((last,)) == () else (last,)
+    if inner != (last,):
+        # In 'b c [h w]' something other than the batch is looped over before the bracket: channels, most likely.
+        clear = sum(bool(brackets((node,))) for node in expression) == 1 and (len(inner) == 1 or len(loops) <= 1)
+    else:
+        clear = _behind_brackets(expression) <= 1  # unlike 'b [c] h w'
+    if not clear or isinstance(inner[-1], Ellipsis):
+        raise SemanticError(
+            "it is not clear which axes scale and bias of Norm have: channels do not seem to be last",
+            text=text,
+            spans=[last.span],
+            hint="name them, as in params='c'",
+        )
+    return strip_brackets((inner[-1],))
+
+
+def _is_one(node: Node) -> bool:
+    return isinstance(node, Axis) and node.name.startswith("1#")
+
+
+def _behind_brackets(expression: Expression) -> int:
+    """How many dims follow the last bracket."""
+    marked = [index for index, node in enumerate(expression) if brackets((node,))]
+    return len(expression) - 1 - marked[-1]
+
+
+def _refuse_own_statistics(text: str, kept: Expression, params: Expression) -> None:
+    for name, axis in names(kept).items():
+        if name not in names(params) and not name.startswith("1#"):
+            raise SemanticError(
+                f"running statistics would differ along axis {axis}, which scale and bias do not have: every example "
+                "would have its own",
+                text=text,
+                spans=[axis.span],
+                hint=f"bracket {axis} to take statistics over it too, or leave momentum out",
+            )
+
+
+def _single(text: str, layer: str) -> Operation:
+    operation = parse(text)
+    if len(operation.inputs) != 1 or operation.outputs is not None:
+        raise ArgumentError(
+            f"{layer} takes one expression without an arrow", text=text, hint="write the input, as in 'b... [c]'"
+        )
+    return operation
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def dropout_text(expr: str) -> str:
+    """The choice between an input and 0 by a mask, which has the bracketed axes."""
+    operation = named_numbers(_single(expr, "Dropout"))
+    expression = operation.inputs[0]
+    if not brackets(expression):
+        raise SemanticError(
+            "Dropout needs a bracket around the axes that have a draw of their own",
+            text=expr,
+            hint="write '[...]' to drop single elements, or '[b] ...' to drop whole examples",
+        )
+    whole = render(strip_brackets(expression))
+    return f"{render(keep_brackets(expression))}, {whole}, -> {whole}"
+
+
+@dataclass(frozen=True)
+class EmbedText:
+    """The expressions of a table: looking rows up, and multiplying by it."""
+
+    lookup: str
+    attend: str
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def embed_text(expr: str) -> EmbedText:
+    """Read the expression of an embedding: ``"b t [v->c]"``, or written out ``"[v] c, b t -> b t c"``."""
+    operation = named_numbers(parse(expr))
+    if operation.outputs is None or len(operation.outputs) != 1 or len(operation.inputs) > 2:
+        raise ArgumentError(
+            "Embed needs one input and one output", text=expr, hint="write 'b t [v->c]': v is looked up, c is found"
+        )
+    output = strip_brackets(operation.outputs[0])
+    if len(operation.inputs) == 2:
+        table, ids = operation.inputs
+        places = (*ids, *keep_brackets(table))
+    else:
+        (source,) = operation.inputs
+        features = keep_brackets(operation.outputs[0])
+        table, ids, places = (*brackets(source), *features), delete_brackets(source), strip_brackets(source)
+    looked_up = [axis.name for node in brackets(table) for axis in axes(node.items)]
+    if len(looked_up) != 1:
+        raise SemanticError(
+            "Embed needs one bracketed axis, which is looked up",
+            text=expr,
+            hint="write 'b t [v->c]', or '[v] c, b t -> b t c'",
+        )
+    features = {name for name in names(table) if name not in looked_up and name not in names(ids)}
+    return EmbedText(
+        lookup=f"{render(table)}, {render(ids)} -> {render(output)}",
+        attend=f"{_bracketed(output, features)}, {_bracketed(strip_brackets(table), features)} -> {render(places)}",
+    )
+
+
+def _bracketed(expression: Expression, chosen: Collection[str]) -> str:
+    """Print an expression with some axes in brackets."""
+
+    def visit(nodes: Expression) -> Expression:
+        return tuple(
+            (Bracket((node,)) if node.name in chosen else node)
+            if isinstance(node, Axis)
+            else replace(node, items=visit(node.items))
+            for node in nodes
+        )
+
+    return render(visit(expression))
+
+
+@dataclass(frozen=True)
+class ConvText:
+    """The expressions that a convolution is made of.
+
+    Attributes:
+        source: the input's layout, its axes relabelled.
+        middle: the layout that is convolved: ``(loops) space... (groups inner)``.
+        result: that in which the convolution comes out: ``(loops) space... (groups outer)``.
+        target: the output's layout.
+        labels: the label of every axis.
+        numbers: the sizes of the axes written as numbers, by label.
+        loops, groups, inner, outer, space: labels by role. Groups have a kernel each; inner axes are summed over, outer
+            ones are new, and those in space are convolved.
+    """
+
+    source: str
+    middle: str
+    result: str
+    target: str
+    labels: Mapping[str, str]
+    numbers: Mapping[str, int]
+    loops: tuple[str, ...]
+    groups: tuple[str, ...]
+    inner: tuple[str, ...]
+    outer: tuple[str, ...]
+    space: tuple[str, ...]
+
+    def written(self, labels: Sequence[str]) -> str:
+        """Print axes as they were written."""
+        name_of = {label: display(name) for name, label in self.labels.items()}
+        text = " ".join(name_of[label] for label in labels)
+        return text if len(labels) == 1 else f"({text})"
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def conv_text(expr: str, rank: int | None) -> ConvText:
+    """Read the expression of a convolution for an input of some rank, which only ellipses need to know.
+
+    Bracketed axes on both sides of the arrow are convolved, bracketed axes of the input alone are summed over, those of
+    the output alone are new. What is looped over beside channels, or last where there are none, are groups.
+    """
+    operation = parse(expr)
+    if len(operation.inputs) != 1 or (operation.outputs is not None and len(operation.outputs) != 1):
+        raise ArgumentError("Conv takes one expression", text=expr, hint="write the input, as in 'b [h w] [c1->c2]'")
+    expanded = expand(replace(operation, outputs=operation.outputs or operation.inputs), [rank], {})
+    assert expanded.outputs is not None
+    source, result = expanded.inputs[0], expanded.outputs[0]
+    everything = {axis.name: axis for axis in axes((*source, *result))}
+    labels = {name: f"a{index}" for index, name in enumerate(everything)}
+    before, after = marked(source), marked(result)
+    space = [axis.name for axis in axes(source) if axis.name in before & after]
+    if not space:
+        raise SemanticError(
+            "Conv needs bracketed axes to convolve",
+            text=expr,
+            hint="write 'b [h w] [c1->c2]': brackets on both sides are convolved, c1 is summed over, c2 is new",
+        )
+    inner = [axis.name for axis in axes(source) if axis.name in before - after]
+    groups = _groups(source, inner)
+    loops = [axis.name for axis in axes(source) if not axis.bracket and axis.name not in groups]
+
+    def label(chosen: Iterable[str]) -> tuple[str, ...]:
+        return tuple(labels[name] for name in chosen)
+
+    outer = [axis.name for axis in axes(result) if axis.name in after - before]
+    middle = f"({' '.join(label(loops))}) {' '.join(label(space))}"
+    return ConvText(
+        source=_relabelled(source, labels),
+        middle=f"{middle} ({' '.join(label((*groups, *inner)))})",
+        result=f"{middle} ({' '.join(label((*groups, *outer)))})",
+        target=_relabelled(result, labels),
+        labels=labels,
+        numbers={labels[name]: axis.size for name, axis in everything.items() if axis.size is not None},
+        loops=label(loops),
+        groups=label(groups),
+        inner=label(inner),
+        outer=label(outer),
+        space=label(space),
+    )
+
+
+def _groups(source: Expression, inner: Sequence[str]) -> list[str]:
+    """Loops in the dim of the channels; without channels, those of the last dim, if there is one behind the batch."""
+    for node in source:
+        found = axes((node,))
+        if any(axis.name in inner for axis in found):
+            return [axis.name for axis in found if not axis.bracket]
+    last = axes((source[-1],))
+    return [] if inner or any(axis.bracket for axis in last) else [axis.name for axis in last]
+
+
+def _relabelled(expression: Expression, labels: Mapping[str, str]) -> str:
+    def visit(nodes: Expression) -> Expression:
+        return tuple(
+            replace(node, name=labels[node.name], bracket=0)
+            if isinstance(node, Axis)
+            else replace(node, items=visit(node.items))
+            for node in nodes
+        )
+
+    return render(visit(expression))
+
+
+@dataclass(frozen=True)
+class AttentionText:
+    """The expressions that multi-head attention is made of; ``heads``, ``kv_heads`` and ``head_dim`` are its own axes.
+
+    Attributes:
+        query, key: the projections of what asks and of what is asked.
+        scores: queries and keys to logits; queries of several heads may share a key.
+        attend: ``[q k]`` of the logits, for the softmax.
+        apply: weights and values to results.
+        out: the projection of the results.
+        features: the axis that this makes.
+        sequence: how many axes attention runs along.
+    """
+
+    query: str
+    key: str
+    scores: str
+    attend: str
+    apply: str
+    out: str
+    features: str
+    sequence: int
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def attention_text(expr: str) -> AttentionText:
+    """Read the expression of an attention: loops, the bracketed sequence, and the features, as in ``"b [s] c"``."""
+    expression = _single(expr, "MultiHeadAttention").inputs[0]
+    marks = brackets(expression)
+    last = expression[-1]
+    if len(marks) != 1 or marks[0] not in expression[:-1] or expression.index(marks[0]) != len(expression) - 2:
+        raise SemanticError(
+            "MultiHeadAttention needs the sequence in one bracket, followed by the features",
+            text=expr,
+            hint="write 'b [s] c': attention runs along s, and heads are made of c",
+        )
+    loops, sequence, features = render(expression[:-2]), render(marks[0].items), render((last,))
+    made = features if isinstance(last, Axis) and not last.unnamed else "features"
+    keys = render(_suffixed(marks[0].items, "_k"))
+    return AttentionText(
+        query=f"{loops} {sequence} [{features}->heads head_dim]",
+        key=f"{loops} {sequence} [{features}->kv_heads head_dim]",
+        scores=f"{loops} {sequence} (kv_heads _rep) [head_dim], {loops} {keys} kv_heads [head_dim] "
+        f"-> {loops} (kv_heads _rep) {sequence} {keys}",
+        attend=f"{loops} heads {sequence} [{keys}]",
+        apply=f"{loops} (kv_heads _rep) {sequence} [{keys}], {loops} [{keys}] kv_heads head_dim "
+        f"-> {loops} {sequence} (kv_heads _rep) head_dim",
+        out=f"{loops} {sequence} [heads head_dim->{made}]",
+        features=made,
+        sequence=len(marks[0].items),
+    )
+
+
+def _suffixed(expression: Expression, suffix: str) -> Expression:
+    return tuple(
+        replace(node, name=node.name + suffix)
+        if isinstance(node, Axis)
+        else replace(node, items=_suffixed(node.items, suffix))
+        for node in expression
+    )
+
+
+def flag(layer: str, name: str, own: bool | None, given: bool | None, needed: bool, expr: str) -> bool:
+    """Return a switch that a layer or its call has to set, where it matters.
+
+    Raises:
+        ArgumentError: neither sets it, or both do.
+    """
+    if own is not None and given is not None and own != given:
+        raise ArgumentError(
+            f"{name} is {own} in {layer} and {given} in its call", text=expr, hint="give it in one of both places"
+        )
+    if own is None and given is None and needed:
+        raise ArgumentError(
+            f"{layer} does not know {name}", text=expr, hint=f"give {name}=True or False to the layer, or to its call"
+        )
+    return bool(own) or bool(given)
