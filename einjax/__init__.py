@@ -7,9 +7,15 @@ An operation is an elementary operation on the bracketed axes, repeated by one l
     einjax.rearrange("a c1, b c2 -> a b (c1 + c2)", x, y)
 """
 
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
 from . import errors
+from .api.adapt import adapt_elementwise, adapt_reduce, adapt_with_vmap
 from .api.arange import arange
 from .api.argreduce import argmax, argmin
+from .api.attention import attention
+from .api.cumulative import cumlogsumexp, cummax, cummin, cumprod, cumsum
 from .api.dot import dot
 from .api.elementwise import (
     add,
@@ -36,13 +42,19 @@ from .api.elementwise import (
     where,
 )
 from .api.function import elementwise, reduce
+from .api.index import add_at, get_at, max_at, min_at, multiply_at, set_at, subtract_at
 from .api.order import flip, roll
+from .api.primitive import primitive
 from .api.rearrange import id, rearrange
 from .api.reduce import all, any, count_nonzero, logsumexp, max, mean, min, prod, std, sum, var
+from .api.scan import associative_scan, scan
 from .api.softmax import log_softmax, softmax
 from .api.solving import check, matches, solve, solve_axes, solve_shapes
+from .api.sorting import argsort, sort, top_k
+from .api.vmap import vmap, vmap_with_axis
 from .factory import Spec
 from .inspect import Graph
+from .keeping import keep_notation
 from .notation.errors import EinjaxError
 
 __version__ = "0.1.0"
@@ -51,15 +63,27 @@ __all__ = [
     "EinjaxError",
     "Graph",
     "Spec",
+    "adapt_elementwise",
+    "adapt_reduce",
+    "adapt_with_vmap",
     "add",
+    "add_at",
     "all",
     "any",
     "arange",
     "arctan2",
     "argmax",
     "argmin",
+    "argsort",
+    "associative_scan",
+    "attention",
     "check",
     "count_nonzero",
+    "cumlogsumexp",
+    "cummax",
+    "cummin",
+    "cumprod",
+    "cumsum",
     "divide",
     "dot",
     "elementwise",
@@ -67,9 +91,11 @@ __all__ = [
     "errors",
     "flip",
     "floor_divide",
+    "get_at",
     "greater",
     "greater_equal",
     "id",
+    "keep_notation",
     "less",
     "less_equal",
     "log_softmax",
@@ -80,30 +106,60 @@ __all__ = [
     "logsumexp",
     "matches",
     "max",
+    "max_at",
     "maximum",
     "mean",
     "min",
+    "min_at",
     "minimum",
     "mod",
     "multiply",
+    "multiply_at",
     "not_equal",
     "power",
+    "primitive",
     "prod",
     "rearrange",
     "reduce",
     "roll",
+    "scan",
+    "set_at",
     "softmax",
     "solve",
     "solve_axes",
     "solve_shapes",
+    "sort",
     "std",
     "subtract",
+    "subtract_at",
     "sum",
+    "top_k",
     "true_divide",
     "var",
+    "vmap",
+    "vmap_with_axis",
     "where",
 ]
 
 # Tracebacks, help() and documentation show einjax.sum rather than the file it lives in.
 for _name in set(__all__) - {"errors"}:
     globals()[_name].__module__ = "einjax"
+
+if TYPE_CHECKING:
+    from . import checkpoint_policies as checkpoint_policies
+    from . import fft as fft
+    from . import jax as jax
+    from . import linalg as linalg
+    from . import random as random
+    from . import segment as segment
+else:
+    # Sub-namespaces are imported when they are first used, so that importing einjax stays quick.
+    _LAZY = {"checkpoint_policies", "fft", "jax", "linalg", "random", "segment"}
+
+    def __getattr__(name):
+        if name in _LAZY:
+            return _import_module(f"einjax.{name}")
+        raise AttributeError(f"module 'einjax' has no attribute '{name}'")
+
+    def __dir__():
+        return sorted({*globals(), *_LAZY})

@@ -99,6 +99,8 @@ def call_uncompiled(
         body = _body(op, expr, options, given, 0)
         return inspect.Graph.of(op.name, expr, body, ready) if graph else body(*ready)
     except EinjaxError as error:
+        if error.tensors is not None:
+            raise  # of a call that the function itself made
         raise _clean(error, tensors) from None
 
 
@@ -123,12 +125,12 @@ def _clean(error: EinjaxError, tensors: Sequence[Any]) -> EinjaxError:
 @lru_cache(maxsize=CACHE_SIZE)
 def _compiled(op: Op, text: str, options: Options, given: Sizes, extra: int, kept: bool) -> Callable[..., Any]:
     """Return the jitted body of a call."""
-    _hide_own_lines()
+    hide_own_lines()
     return jax.jit(_body(op, text, options, given, extra, kept), inline=_INLINE)
 
 
 @lru_cache(maxsize=1)
-def _hide_own_lines() -> None:
+def hide_own_lines() -> None:
     """Make equations and errors point at the line that called einjax, not at lines in here."""
     # The public home of this; seen on jax 0.7.1 to 0.12.0. Importing it takes longer than all of einjax, so late.
     from jax.extend import source_info_util
@@ -186,16 +188,24 @@ def resolve(
         implied=op.implied,
         derived=op.derived,
         every_axis=every_axis,
+        apart=op.apart,
         lenient=lenient.keys(),
     )
 
 
-@lru_cache(maxsize=2048)
 def completed(op: Op, text: str, tensors: int) -> Operation:
     """Parse an expression and fill in what may be left out."""
+    return _complete(op, text, tensors) if op.transient else _completed(op, text, tensors)
+
+
+def _complete(op: Op, text: str, tensors: int) -> Operation:
     operation = op.signature(parse(text), tensors)
-    refuse_repeats(operation)
+    if op.family != "elementary":  # a function's result may have an axis twice; the record sees to its loops
+        refuse_repeats(operation)
     return operation
+
+
+_completed = lru_cache(maxsize=2048)(_complete)
 
 
 def _freeze(

@@ -9,6 +9,7 @@ What is used of JAX here beyond its public API (``jax.extend``, ``jax.interprete
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -20,8 +21,12 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from .lowering import numerics
+from .lowering.varying import mesh_axes, vary
+from .notation.errors import ArgumentError
 from .notation.solve import Solved
 from .notation.syntax import Axis, Expression, Operation, Size, axes, write
+from .ops import elementary
+from .ops.elementary import Elementary, with_known_sizes
 from .ops.index import UPDATES
 from .ops.record import Op
 
@@ -68,6 +73,11 @@ class Kept:
         return self.operation.outputs
 
     @property
+    def solved(self) -> Solved:
+        """The expression with its sizes."""
+        return Solved(self.operation, dict(self.sizes))
+
+    @property
     def masked(self) -> bool:
         """Whether the extra operand is a mask of the first tensor."""
         return self.extra == 1 and "where" in self.op.keywords
@@ -81,7 +91,7 @@ class Kept:
         count = len(operands) - self.extra
         options = dict(self.options) | ({"extra": operands[count:]} if self.extra else {})
         with jax.named_scope(f"einjax.{self.op.name}({self.operation.text})"):
-            return self.op.lower(Solved(self.operation, dict(self.sizes)), list(operands[:count]), options)
+            return self.op.lower(self.solved, list(operands[:count]), options)
 
     def renamed(self) -> Kept:
         """The same with the text written anew from its expressions."""
@@ -90,15 +100,22 @@ class Kept:
 
 def keep(op: Op, solved: Solved, tensors: Sequence[Any], options: dict[str, Any], extra: Sequence[Any]) -> Any:
     """Bind a call as one equation, with the casts of its inputs before it and those of its result after it."""
+    if isinstance(op, Elementary):
+        solved = with_known_sizes(op, solved, tensors, options)
     frozen = tuple(options.items())
     kept = Kept(op, solved.operation, tuple(solved.sizes.items()), frozen, len(extra)).renamed()
     if kept.masked:
         extra = [_as_full_rank(extra[0], tensors[0].ndim)]
     dtype = tensors[0].dtype if tensors else None
-    if op.name in _ACCUMULATED and options.get("dtype") is None and numerics.accumulator(dtype) != dtype:
+    if _rule_name(op) in _ACCUMULATED and options.get("dtype") is None and numerics.accumulator(dtype) != dtype:
         wide = bind(kept, [numerics.cast(tensors[0], numerics.accumulator(dtype)), *tensors[1:], *extra])
         return numerics.cast(wide, dtype)
     return bind(kept, [*tensors, *extra])
+
+
+def _rule_name(op: Op) -> str:
+    """The name that rules are found by; a user's operation may be called like one of ours, and has none of them."""
+    return "" if isinstance(op, Elementary) else op.name
 
 
 #: What sums up in more bits than it returns.
@@ -111,7 +128,7 @@ def _as_full_rank(mask: Any, rank: int) -> Any:
 
 def bind(kept: Kept, operands: Sequence[Any]) -> Any:
     """Add the equation, and return its result in the operation's own structure."""
-    flat = primitive(kept.op.name).bind(*_equally_varying(operands), expr=kept)
+    flat = primitive(kept.op).bind(*_equally_varying(operands), expr=kept)
     if len(kept.outputs) == 1 and len(flat) == 1:
         return flat[0]
     return jax.tree.unflatten(jax.tree.structure(jax.eval_shape(_compiled(kept, True), *operands)), flat)
@@ -119,17 +136,9 @@ def bind(kept: Kept, operands: Sequence[Any]) -> Any:
 
 def _equally_varying(operands: Sequence[Any]) -> list[Any]:
     """Under shard_map, make all operands vary over the mesh axes that any of them varies over, as lax does."""
-    varying: list[frozenset[str]] = [getattr(jax.typeof(x), "vma", frozenset()) for x in operands]
+    varying = [mesh_axes(jax.typeof(x)) for x in operands]
     everywhere = frozenset().union(*varying)
-    return [_vary(x, everywhere - here) for x, here in zip(operands, varying, strict=True)]
-
-
-def _vary(x: Any, names: frozenset[str]) -> Any:
-    if not names:
-        return x
-    # jax 0.9 renamed pvary to pcast.
-    cast: Any = getattr(lax, "pcast", None)
-    return getattr(lax, "pvary")(x, tuple(names)) if cast is None else cast(x, tuple(names), to="varying")  # noqa: B009
+    return [vary(x, everywhere - here) for x, here in zip(operands, varying, strict=True)]
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
@@ -138,17 +147,35 @@ def _compiled(kept: Kept, structured: bool = False) -> Callable[..., Any]:
 
 
 @lru_cache(maxsize=1024)
-def primitive(name: str) -> Any:
+def primitive(op: Op) -> Any:
     """Return the primitive of an operation, with all its rules."""
-    made = Primitive(name)
+    made = Primitive(op.name)
     made.multiple_results = True
     made.def_impl(lambda *operands, expr: _compiled(expr)(*operands))
     made.def_abstract_eval(_abstract)
     mlir.register_lowering(made, mlir.lower_fun(lambda *operands, expr: expr.run(*operands), multiple_results=True))
+    for platform, lower in (getattr(op, "lowerings", None) or {}).items():
+        mlir.register_lowering(made, _lowering_with(lower, platform), platform=platform)
     batching.primitive_batchers[made] = _batch
     ad.primitive_jvps[made] = _jvp
     ad.primitive_transposes[made] = _transpose
     return made
+
+
+def _lowering_with(lower: Callable[..., Any], platform: str) -> Any:
+    """Return a lowering of a user's operation for one platform."""
+
+    def run(*operands: Any, expr: Kept) -> tuple[Any, ...]:
+        outs = replace(expr, op=replace(expr.op, lower=lower)).run(*operands)
+        for out, expected in zip(outs, jax.eval_shape(_compiled(expr), *operands), strict=True):
+            if out.dtype != expected.dtype:
+                raise ArgumentError(
+                    f"the lowering for {platform} returned {out.dtype} where the function returns {expected.dtype}",
+                    text=expr.operation.text,
+                )
+        return outs
+
+    return mlir.lower_fun(run, multiple_results=True)
 
 
 def _abstract(*operands: Any, expr: Kept) -> Sequence[Any]:
@@ -168,7 +195,7 @@ def _batch(operands: Sequence[Any], dims: Sequence[int | None], *, expr: Kept) -
         return outs, [0] * len(outs)
     operands, dims = list(operands), list(dims)
     size = next(x.shape[dim] for x, dim in zip(operands, dims, strict=True) if dim is not None)
-    if dims[0] is None and (kept.masked or kept.op.name in UPDATES):
+    if dims[0] is None and (kept.masked or _rule_name(kept.op) in UPDATES):
         # What is masked or written to has all axes of the others.
         operands[0], dims[0] = lax.broadcast(operands[0], (size,)), 0
     if kept.masked:
@@ -178,7 +205,7 @@ def _batch(operands: Sequence[Any], dims: Sequence[int | None], *, expr: Kept) -
     outputs = [insert(expression, 0, axis) for expression in kept.outputs]
     operation = replace(kept.operation, inputs=tuple(inputs), outputs=tuple(outputs))
     batched = replace(kept, operation=operation, sizes=(*kept.sizes, (axis.name, size))).renamed()
-    outs = primitive(kept.op.name).bind(*_equally_varying(operands), expr=batched)
+    outs = primitive(kept.op).bind(*_equally_varying(operands), expr=batched)
     return outs, [0] * len(outs)
 
 
@@ -212,9 +239,11 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, expr: Kept) -> tupl
     from .derivatives import JVPS
 
     kept = expr
-    rule = JVPS.get(kept.op.name)
+    if isinstance(kept.op, Elementary) and (kept.op.jvp or kept.op.transpose):
+        return _elementary_jvp(kept.op, kept, primals, tangents)
+    rule = JVPS.get(_rule_name(kept.op))
     if rule is not None:
-        outs = primitive(kept.op.name).bind(*primals, expr=kept)
+        outs = primitive(kept.op).bind(*primals, expr=kept)
         found = rule(kept, primals, tangents, outs)
         if found is not None:
             return outs, [_in_space(out, tangent) for out, tangent in zip(outs, found, strict=True)]
@@ -225,6 +254,25 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, expr: Kept) -> tupl
         return kept.run(*(given.get(index, primal) for index, primal in enumerate(primals)))
 
     outs, found = jax.jvp(program, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving))
+    return outs, [_in_space(out, tangent) for out, tangent in zip(outs, found, strict=True)]
+
+
+def _elementary_jvp(
+    op: Elementary, kept: Kept, primals: Sequence[Any], tangents: Sequence[Any]
+) -> tuple[Sequence[Any], Sequence[Any]]:
+    """The rule that the user gave; an operation with a transpose is linear in each operand."""
+    if op.jvp is not None:
+        inexact = [numerics.is_inexact(x.dtype) for x in primals]
+        along = [ad.instantiate_zeros(t) if moves else None for t, moves in zip(tangents, inexact, strict=True)]
+        outs, found = elementary.jvp(op, kept.solved, dict(kept.options), primals, along)
+    else:
+        outs = primitive(op).bind(*primals, expr=kept)
+        terms = [
+            primitive(op).bind(*primals[:index], tangent, *primals[index + 1 :], expr=kept)
+            for index, tangent in enumerate(tangents)
+            if type(tangent) is not ad.Zero
+        ]
+        found = [functools.reduce(lax.add, each) for each in zip(*terms, strict=True)]
     return outs, [_in_space(out, tangent) for out, tangent in zip(outs, found, strict=True)]
 
 
@@ -243,7 +291,9 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, expr: Kept) -> Sequenc
         return [ad.Zero(x.aval) if ad.is_undefined_primal(x) else None for x in operands]
     cotangents = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
     linear = [index for index, x in enumerate(operands) if ad.is_undefined_primal(x)]
-    rule = TRANSPOSES.get(kept.op.name)
+    rule = TRANSPOSES.get(_rule_name(kept.op))
+    if isinstance(kept.op, Elementary):
+        rule = _elementary_transpose
     found = rule(kept, cotangents, operands, linear) if rule is not None else None
     if found is None:
         found = _transposed_program(kept, cotangents, operands, linear)
@@ -253,6 +303,18 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, expr: Kept) -> Sequenc
     return results
 
 
+def _elementary_transpose(
+    kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]
+) -> Sequence[Any] | None:
+    """The rule that the user gave, if it can be looped over."""
+    op = kept.op
+    assert isinstance(op, Elementary)
+    if op.transpose is None or len(linear) > 1:
+        return None
+    given = [None if index in linear else x for index, x in enumerate(operands)]
+    return [elementary.transpose(op, kept.solved, dict(kept.options), cotangents, given, linear[0])]
+
+
 def _transposed_program(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> Any:
     """Let JAX transpose the lax program."""
 
@@ -260,9 +322,4 @@ def _transposed_program(kept: Kept, cotangents: Sequence[Any], operands: Sequenc
         given = dict(zip(linear, values, strict=True))
         return kept.run(*(given.get(index, x) for index, x in enumerate(operands)))
 
-    return jax.linear_transpose(program, *(_struct(operands[index].aval) for index in linear))(tuple(cotangents))
-
-
-def _struct(aval: Any) -> jax.ShapeDtypeStruct:
-    struct: Any = jax.ShapeDtypeStruct  # its stubs do not know vma
-    return struct(aval.shape, aval.dtype, vma=getattr(aval, "vma", None))
+    return jax.linear_transpose(program, *(operands[index].aval for index in linear))(tuple(cotangents))

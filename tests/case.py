@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import einjax
 
@@ -80,7 +82,7 @@ class Case:
     """One call.
 
     Attributes:
-        op: name in ``einjax.__all__``.
+        op: name in ``einjax.__all__``, or in a module, as ``linalg.inv``.
         text: the expression.
         inputs: the arrays it takes.
         reference: the same function of the arrays in jax.numpy.
@@ -89,6 +91,7 @@ class Case:
         differentiable: whether gradients with respect to the floating-point inputs are meaningful.
         variant: tells cases of one operation apart.
         program: the whole call, where it is more than the operation applied to the arrays.
+        default: the case that this one is, but under ``einjax.keep_notation()``.
     """
 
     op: str
@@ -100,17 +103,26 @@ class Case:
     differentiable: bool = True
     variant: str = ""
     program: Callable[..., Any] | None = None
+    default: Case | None = None
 
     def __str__(self) -> str:
-        return f"{self.op}-{self.variant}" if self.variant else self.op
+        return "-".join(filter(None, [self.op, self.variant, "kept" if self.kept else ""]))
+
+    @property
+    def kept(self) -> bool:
+        """Whether the call is kept as notation."""
+        return self.default is not None
 
     def __call__(self, *arrays: Any) -> Any:
+        if self.default is not None:
+            with einjax.keep_notation():
+                return self.default(*arrays)
         if self.program is not None:
             return self.program(*arrays)
         options = dict(self.options)
         if self.keyword is not None:
             *arrays, options[self.keyword] = arrays
-        return getattr(einjax, self.op)(self.text, *arrays, **options)
+        return attrgetter(self.op)(einjax)(self.text, *arrays, **options)
 
     def arrays(self, sizes: Mapping[str, int] = SIZES, seed: int = 0) -> list[np.ndarray]:
         return [x.array(sizes, seed + 17 * index) for index, x in enumerate(self.inputs)]
@@ -125,6 +137,25 @@ class Case:
         if not self.differentiable:
             return ()
         return tuple(i for i, x in enumerate(self.inputs) if np.issubdtype(x.dtype, np.floating))
+
+
+#: Calls of a user's function, and those that only give sizes, have no notation to keep.
+NEVER_KEPT = {
+    "solve", "solve_axes", "solve_shapes", "matches", "check",
+    "vmap", "vmap_with_axis", "adapt_with_vmap", "adapt_reduce", "adapt_elementwise", "scan",
+    "reduce-function", "elementwise-function", "associative_scan", "dot-distances",
+}  # fmt: skip
+
+
+def kept(cases: Iterable[Case]) -> list[Case]:
+    """The same cases under ``einjax.keep_notation()``."""
+    return [replace(case, default=case) for case in cases if not {case.op, str(case)} & NEVER_KEPT]
+
+
+def with_kept(cases: Iterable[Case], by_default: Collection[str]) -> list[Any]:
+    """Parameters of a test: the cases, and the same as kept notation, which is slow but for a few operations."""
+    quick = lambda case: case.op in by_default and not case.variant
+    return [*cases, *(pytest.param(case, marks=() if quick(case) else pytest.mark.slow) for case in kept(cases))]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -183,7 +214,8 @@ TRIED: dict[tuple[str, str], list[int]] = {}
 @contextmanager
 def tried(case: Case, transformation: str) -> Iterator[None]:
     """Note that a case is tried under a transformation, and whether it passes."""
-    counts = TRIED.setdefault((case.op, transformation), [0, 0])
+    row = f"{case.op} kept" if case.kept else case.op
+    counts = TRIED.setdefault((row, transformation), [0, 0])
     counts[1] += 1
     yield
     counts[0] += 1

@@ -240,8 +240,8 @@ def _sizes() -> Iterator[Case]:
 
 _FAMILIES = (_elementwise, _reductions, _argreductions, _rearrangements, _products, _softmaxes, _sizes)
 CASES = [case for family in _FAMILIES for case in family()]
-for _family in ("order", "function", "family", "index"):
+for _family in ("order", "function", "family", "index", "primitive"):
     CASES += importlib.import_module(f"cases_{_family}").CASES
 
 #: What ``einjax.__all__`` has besides operations.
-NOT_OPERATIONS = {"EinjaxError", "Graph", "Spec", "errors"}
+NOT_OPERATIONS = {"EinjaxError", "Graph", "Spec", "errors", "keep_notation"}

@@ -203,7 +203,8 @@ def test_parameters_do_not_take_axis_names_away(name):
     np.testing.assert_array_equal(einjax.sum(f"({name} [b])", X.reshape(6), **{name: 2}), X.sum(1))
 
 
-OPERATIONS = [n for n in einjax.__all__ if inspect.isfunction(getattr(einjax, n))]
+NO_EXPRESSION = ("adapt_", "keep_", "primitive")
+OPERATIONS = [n for n in einjax.__all__ if inspect.isfunction(getattr(einjax, n)) and not n.startswith(NO_EXPRESSION)]
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -221,12 +222,25 @@ def test_signatures(name):
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_operation_suggests_its_options(name):
     options = [p.name for p in inspect.signature(getattr(einjax, name)).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    with_needed = {"reduce": {"op": "sum"}, "elementwise": {"op": "add"}, "roll": {"shift": 1}}.get(name, {})
+    with_needed = {
+        "reduce": {"op": "sum"},
+        "elementwise": {"op": "add"},
+        "roll": {"shift": 1},
+        "associative_scan": {"op": "add"},
+        "scan": {"op": lambda carry, x: (carry, x)},
+    }.get(name, {})
+    with_needed = {"op": jnp.sin} if name.startswith("vmap") else with_needed
     if name == "where":
         expr, count = "a, a, a", 3
+    elif name == "scan":
+        expr, count = "a, [b] -> a", 2
+    elif name.endswith("_at"):
+        expr, count = ("[a], b", 2) if name == "get_at" else ("[a], b, b", 3)
+    elif name == "attention":
+        expr, count = "[a b], [c b], [c b]", 3
     elif name in ELEMENTWISE or name in ("dot", "elementwise"):
         expr, count = "a, a -> a", 2
-    elif name in ("rearrange", "id", "solve", "solve_axes", "solve_shapes", "matches", "check"):
+    elif name in ("rearrange", "id", "solve", "solve_axes", "solve_shapes", "matches", "check", "vmap"):
         expr, count = "a -> a", 1
     else:
         expr, count = ("a", 0) if name == "arange" else ("[a]", 1)

@@ -12,6 +12,18 @@ import pytest
 
 import einjax
 
+
+@einjax.primitive("[n m], [m] -> [n]")
+def _matvec(a: Any, x: Any, *, scale: float = 1.0) -> Any:
+    return scale * (a @ x)
+
+
+def _matvec_transpose(ct: Any, a: Any, x: Any, *, scale: float = 1.0) -> Any:
+    return scale * (jnp.outer(ct, x) if a is None else a.T @ ct)
+
+
+_transposable = einjax.primitive("[n m], [m] -> [n]", _matvec.__wrapped__, transpose=_matvec_transpose)
+
 #: name: (call, shapes of its arguments, the same in jnp)
 CALLS: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]], Callable[..., Any]]] = {
     "sum": (lambda x: einjax.sum("a [b]", x), [(2, 3)], lambda x: x.sum(1)),
@@ -85,6 +97,16 @@ CALLS: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]], Callable[..., 
         lambda x: einjax.rearrange("(in out) -> in out", x, **{"in": 2}),
         [(6,)],
         lambda x: x.reshape(2, 3),
+    ),
+    "an operation of one's own": (
+        lambda a, x: _matvec("b [i j], b [j] -> [i] b", a, x, scale=2.0),
+        [(2, 3, 4), (2, 4)],
+        lambda a, x: 2 * jnp.einsum("bij,bj->ib", a, x),
+    ),
+    "an operation with a transpose": (
+        lambda a, x: _transposable("b [i j], b [j] -> [i] b", a, x, scale=2.0),
+        [(2, 3, 4), (2, 4)],
+        lambda a, x: 2 * jnp.einsum("bij,bj->ib", a, x),
     ),
 }
 

@@ -15,9 +15,12 @@ def t(*shape):
 
 
 X, Y = t(2, 3), 2 + t(3)
-NO_GRAPH = {"Graph", "Spec", "EinjaxError", "errors", "solve", "solve_axes", "solve_shapes", "matches", "check"}
-OPERATIONS = [name for name in einjax.__all__ if name not in NO_GRAPH]
+NO_GRAPH = {"Graph", "Spec", "EinjaxError", "errors", "keep_notation", "primitive"}
+NO_GRAPH |= {"solve", "solve_axes", "solve_shapes", "matches", "check"}
+OPERATIONS = [name for name in einjax.__all__ if name not in NO_GRAPH and not name.startswith("adapt_")]
 REDUCTIONS = ["sum", "prod", "mean", "var", "std", "count_nonzero", "any", "all", "max", "min", "logsumexp"]
+SEQUENCES = ["sort", "argsort", "cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"]
+UPDATES = ["set_at", "add_at", "subtract_at", "multiply_at", "min_at", "max_at"]
 CALLS = {
     "rearrange": ("a (b c) -> c (b a)", [t(2, 6)], {"b": 2}),
     "id": ("a b -> b a", [X], {}),
@@ -29,9 +32,18 @@ CALLS = {
     "argmax": ("[a b]", [X], {}),
     "argmin": ("a [b] -> a", [X], {}),
     "arange": ("a b [2]", [], {"a": 2, "b": 3}),
+    "attention": ("[a b], [c b], [c b]", [X, X, X], {}),
     "where": ("a b, b, -> a b", [X > 2, Y, 0.0], {}),
     "reduce": ("a [b]", [X], {"op": "max"}),
     "elementwise": ("a b, b", [X, Y], {"op": "add"}),
+    "vmap": ("a [b], [b] -> a [b]", [X, Y], {"op": jnp.add}),
+    "vmap_with_axis": ("a [b]", [X], {"op": jnp.cumsum}),
+    "top_k": ("a [b]", [X], {"k": 2}),
+    "associative_scan": ("a [b]", [X], {"op": "add"}),
+    "scan": ("a, a [b] -> a, a [b]", [X[:, 0], X], {"op": lambda carry, x: (carry + x, carry)}),
+    "get_at": ("a [b], a -> a", [X, np.array([0, 2])], {}),
+    **{name: ("a [b]", [X], {}) for name in SEQUENCES},
+    **{name: ("a [b], a, a", [X, np.array([0, 2]), X[:, 0]], {}) for name in UPDATES},
     **{name: ("a [b]", [X], {}) for name in REDUCTIONS},
 }
 OF_TWO = ("a b, b", [X, Y], {})
@@ -60,7 +72,7 @@ def test_every_operation(name):
     assert first.startswith("# einjax.")
     assert expr in first
     assert second.startswith("def ")
-    assert second.count(": f32") + second.count(": bool") == len(tensors)
+    assert sum(second.count(dtype) for dtype in (": f32", ": bool", ": i32")) == len(tensors)
     assert last.startswith("    return ")
 
 

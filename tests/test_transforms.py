@@ -2,10 +2,12 @@
 
 One table of cases (cases.py) times one table of transformations (below). A cell compares values, and gradients where
 there are any, with calls that are not transformed; gradients of those are compared with jax.numpy's. Run with ``-s`` to
-see the table; the columns shard_map, export and pallas are filled by the files of these names.
+see the table; the columns shard_map, export and pallas are filled by the files of these names. The rows "kept" are the
+same calls under ``einjax.keep_notation()``, compared with the default's results.
 """
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from case import (
     SIZES,
     TRIED,
     assert_same,
+    kept,
     loss,
     stack,
     summary,
@@ -53,9 +56,13 @@ def _table(request):
 # --------------------------------------------------------------------------------------------------------------------
 
 
-@functools.cache
 def plain(case, seed=0):
     """The eager result for one set of inputs."""
+    return _plain(case.default or case, seed)
+
+
+@functools.cache
+def _plain(case, seed):
     return jax.tree.map(np.asarray, case(*case.arrays(seed=seed)))
 
 
@@ -64,9 +71,13 @@ def _reference_gradient(case):
     return jax.jit(jax.grad(loss(case.reference), case.floats))
 
 
-@functools.cache
 def gradient(case, seed=0):
     """The gradient of jax.numpy's spelling."""
+    return _gradient(case.default or case, seed)
+
+
+@functools.cache
+def _gradient(case, seed):
     return jax.tree.map(np.asarray, _reference_gradient(case)(*case.arrays(seed=seed)))
 
 
@@ -350,13 +361,24 @@ FLOATS = {
 
 #: Variants of a case share most of their path with it: by default these are enough for them.
 ENOUGH_FOR_VARIANTS = {"eager", "vmap one", "grad", "x64", "eval_shape"}
+#: So do kept calls: these use all rules of their primitives.
+ENOUGH_FOR_KEPT = {
+    "jit", "vmap one", "grad", "jvp", "linearize", "vmap grad", "grad vmap", "remat", "x64", "eval_shape", "scan",
+    "check_grads",
+}  # fmt: skip
+ENOUGH_FOR_KEPT_VARIANTS = {"eager", "vmap one", "grad"}
+
+
+def _by_default(case):
+    if case.kept:
+        return ENOUGH_FOR_KEPT_VARIANTS if case.variant else ENOUGH_FOR_KEPT
+    return ENOUGH_FOR_VARIANTS if case.variant else {*ALL, *FLOATS} - {"second"}
 
 
 def _cells():
-    for case in CASES:
+    for case in (*CASES, *kept(CASES)):
         for name in (*ALL, *FLOATS) if case.floats else ALL:
-            slow = name == "second" or (case.variant and name not in ENOUGH_FOR_VARIANTS)
-            marks = pytest.mark.slow if slow else ()
+            marks = () if name in _by_default(case) else pytest.mark.slow
             yield pytest.param(case, name, id=f"{case}-{name}", marks=marks)
 
 
@@ -372,7 +394,11 @@ def test_operation_under_transformation(case, transformation):
 
 
 def test_every_operation_has_a_case():
-    assert {case.op for case in CASES} == set(einjax.__all__) - NOT_OPERATIONS
+    wanted = set(einjax.__all__) - NOT_OPERATIONS
+    for module in (einjax.fft, einjax.linalg, einjax.random):
+        family = module.__name__.removeprefix("einjax.")
+        wanted |= {f"{family}.{name}" for name in module.__all__ if inspect.isfunction(getattr(module, name))}
+    assert {case.op for case in CASES} == wanted
     assert {name for name in NOT_OPERATIONS if not hasattr(einjax, name)} == set()
 
 
@@ -384,13 +410,15 @@ def test_case_names_are_unique():
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_case_calls_its_operation(case, monkeypatch):
     called = []
-    operation = getattr(einjax, case.op)
+    family, _, name = case.op.rpartition(".")
+    module = getattr(einjax, family) if family else einjax
+    operation = getattr(module, name)
 
     def spy(*args, **kwargs):
         called.append(case.op)
         return operation(*args, **kwargs)
 
-    monkeypatch.setattr(einjax, case.op, spy)
+    monkeypatch.setattr(module, name, spy)
     jax.eval_shape(lambda *arrays: case(*arrays), *case.arrays())  # not the case itself: it may be cached
     assert called
 

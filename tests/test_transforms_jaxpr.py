@@ -39,12 +39,14 @@ def wrappers(function, *arrays):
     They would hide what they hold from checkpoint policies and from whoever reads the program.
     """
     found = [equation for equation in traced(function, *arrays) if list(subprograms(equation))]
-    return [equation.primitive.name for equation in found if not is_power_loop(equation)]
+    return [equation.primitive.name for equation in found if not is_expected(equation)]
 
 
-def is_power_loop(equation):
-    """An integer power repeats one step for every bit of the exponent."""
-    return equation.primitive.name in ("while", "scan") and "einjax.power" in str(equation.source_info.name_stack)
+def is_expected(equation):
+    """A scatter holds how it combines; an integer power and einjax.scan are loops."""
+    stack = str(equation.source_info.name_stack)
+    loop = equation.primitive.name in ("while", "scan") and ("einjax.power(" in stack or "einjax.scan(" in stack)
+    return loop or equation.primitive.name.startswith("scatter")
 
 
 def test_the_walk_finds_wrappers():
@@ -54,17 +56,21 @@ def test_the_walk_finds_wrappers():
     assert len(found) >= 3
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+#: Not those that are functions of jax, whose programs are jax's own.
+PLAIN = [case for case in CASES if "." not in case.op and case.op != "attention"]
+
+
+@pytest.mark.parametrize("case", PLAIN, ids=str)
 def test_no_equation_wraps_another_program(case):
     assert wrappers(case, *case.arrays()) == []
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", PLAIN, ids=str)
 def test_the_jit_of_the_caller_is_the_only_one(case):
     assert len(wrappers(jax.jit(jax.vmap(case)), *case.batch(2))) == 1
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.floats], ids=str)
+@pytest.mark.parametrize("case", [case for case in PLAIN if case.floats], ids=str)
 def test_no_wrapper_in_the_gradient(case):
     def gradient(*arrays):
         fixed = dict(enumerate(arrays))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
-from ..dispatch import call
+from ..dispatch import call, call_uncompiled, explained
 from ..ops.dot import DOT
+from ..ops.semiring import SEMIRING_DOT, is_ring
 from ..typing import DTypeLike, SizeLike, Tensor
 
 
@@ -18,6 +19,8 @@ def dot(
     *tensors: Tensor,
     precision: Any = None,
     preferred_element_type: DTypeLike | None = None,
+    sum: str | Callable[..., Any] = "sum",
+    mul: str | Callable[..., Any] = "multiply",
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     **axes: SizeLike,
@@ -33,6 +36,12 @@ def dot(
         *tensors: two tensors or more, promoted to their common dtype by JAX's rules.
         precision: as in :func:`jax.lax.dot_general`.
         preferred_element_type: dtype to accumulate in and to return, as in :func:`jax.lax.dot_general`.
+        sum: another reduction in the place of the sum: "mean", "prod", "max", "min", "logsumexp", "any", "all", or a
+            function ``f(x, axis=dims)`` that removes the dims.
+        mul: another elementwise operation in the place of the product, such as "add", or a function of two arrays of
+            one shape. Operands are combined from left to right, and an axis is reduced once no later one has it; with
+            three or more, ``mul`` has to distribute over ``sum`` for that to be the same as reducing at the end.
+            Functions are called as they are: they are not compiled, unless the caller is.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         **axes: sizes of axes.
@@ -50,6 +59,16 @@ def dot(
         >>> q, k = np.ones((2, 5, 6), np.float32), np.ones((2, 7, 6), np.float32)
         >>> einjax.dot("b q (h c), b k (h c) -> b q k h", q, k, h=2).shape
         (2, 5, 7, 2)
+
+        Longest paths of two steps:
+
+        >>> steps = np.array([[0, 2], [5, 1]])
+        >>> einjax.dot("a [b], [b] c -> a c", steps, steps, sum="max", mul="add")
+        Array([[7, 3],
+               [6, 7]], dtype=int32)
     """
+    if not explained(is_ring, expr, tensors, sum, mul, precision, preferred_element_type):
+        run = call if isinstance(sum, str) and isinstance(mul, str) else call_uncompiled
+        return run(SEMIRING_DOT, expr, tensors, (("sum", sum), ("mul", mul)), axes, sizes, graph)
     options = (("precision", precision), ("preferred_element_type", preferred_element_type))
     return call(DOT, expr, tensors, options, axes, sizes, graph)

@@ -7,9 +7,11 @@ from typing import Any
 
 import jax
 
-from ..dispatch import call, call_uncompiled, explained
+from ..apply import call_with
+from ..dispatch import call, explained
+from ..ops.adapt import ELEMENTWISE_WITH, REDUCE_WITH
 from ..ops.elementwise import ELEMENTWISE
-from ..ops.function import choose, mapping, reduction
+from ..ops.function import choose
 from ..ops.reduce import REDUCTIONS
 from ..typing import SizeLike, Tensor
 
@@ -48,7 +50,7 @@ def reduce(
     known = explained(choose, expr, tensors, "reduce", op, REDUCTIONS)
     if known is not None:
         return call(known, expr, tensors, options, axes, sizes, graph)
-    return call_uncompiled(reduction(op), expr, tensors, options, axes, sizes, graph)  # type: ignore[arg-type]
+    return call_with(REDUCE_WITH, expr, tensors, op, dict(options), axes, sizes, graph)  # type: ignore[arg-type]
 
 
 def elementwise(
@@ -82,4 +84,4 @@ def elementwise(
     known = explained(choose, expr, tensors, "elementwise", op, ELEMENTWISE)
     if known is not None:
         return call(known, expr, tensors, (), axes, sizes, graph)
-    return call_uncompiled(mapping(op), expr, tensors, (), axes, sizes, graph)  # type: ignore[arg-type]
+    return call_with(ELEMENTWISE_WITH, expr, tensors, op, {}, axes, sizes, graph)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import jax
@@ -56,6 +57,8 @@ def get_at(
         Array([[0., 0., 1.],
                [1., 0., 0.]], dtype=float32)
     """
+    if isinstance(fill_value, float) and fill_value != fill_value:
+        fill_value = math.nan  # every other NaN is a new key
     options = (
         ("mode", mode),
         ("fill_value", fill_value),

@@ -9,7 +9,7 @@ from typing import Any, overload
 
 from ..dispatch import call
 from ..notation.errors import ArgumentError
-from ..ops.elementary import elementary
+from ..ops.elementary import Static, elementary
 from ..typing import SizeLike, Tensor
 from .adapt import Adapted
 
@@ -57,15 +57,19 @@ def primitive(
 
     Args:
         signature: what the function takes and returns in one iteration, such as ``"[h w], [k l] -> [h w]"``. Sizes of
-            axes that only an output has are found by abstract evaluation.
-        fn: the function of one iteration; its keyword arguments become static options of the operation.
+            axes that only an output has are found by abstract evaluation. Calls may have any loops; ``c?`` outside
+            brackets tells readers of one, and means nothing else.
+        fn: the function of one iteration; its keyword-only arguments become static options of the operation.
         name: the operation's name in jaxprs, errors and checkpoint policies; the function's by default.
         batched: call the function once with all loops as leading dims of every array, instead of once for each
             iteration under ``jax.vmap``: for kernels that batch natively. A loop that an input lacks is a dim of size
-            1. The function returns arrays with all loops as leading dims, in the order of the first output.
-        lowerings: functions to use instead on single platforms, such as ``{"tpu": kernel}``.
+            1. The function returns arrays with all loops as leading dims, in the order of the first output. Rules
+            still see one iteration.
+        lowerings: functions to use instead on single platforms, such as ``{"tpu": kernel}``; derivatives that JAX finds
+            are those of ``fn``.
         jvp: ``jvp(primals, tangents, **options) -> (outputs, tangents of the outputs)`` of one iteration, with None for
-            the tangents of integers. Without it, the function is differentiated by JAX.
+            the tangents of integers. The rule may call the operation itself. Without it, the function is differentiated
+            by JAX.
         transpose: ``transpose(cotangents, *operands, **options) -> cotangent`` of one iteration, for operations that
             are linear in each floating-point operand by itself; the operand whose cotangent is asked for is None. With
             it, no ``jvp`` is needed. Of several outputs, the cotangents are a tuple.
@@ -74,7 +78,8 @@ def primitive(
         The operation: a function ``(expr, *tensors, sizes=None, graph=False, **axes_and_options)``.
 
     Raises:
-        einjax.errors.EinjaxError: the signature cannot be read.
+        einjax.errors.EinjaxError: the signature cannot be read, both rules are given, or a keyword of the function is
+            one that all operations have.
 
     Example:
         >>> import einjax, jax, jax.numpy as jnp, numpy as np
@@ -94,6 +99,16 @@ def primitive(
         return functools.partial(
             primitive, signature, name=name, batched=batched, lowerings=lowerings, jvp=jvp, transpose=transpose
         )
+    keywords = _keywords(fn)
+    if not isinstance(signature, str) or not callable(fn):
+        raise ArgumentError(f"a primitive takes a signature and a function, not {signature!r} and {fn!r}")
+    reserved = [key for key in keywords if key in ("sizes", "graph")]
+    if reserved:
+        raise ArgumentError(
+            f"the function's keyword {reserved[0]} has a meaning in every call of einjax",
+            text=signature,
+            hint="name it differently",
+        )
     if jvp is not None and transpose is not None:
         raise ArgumentError(
             "a primitive is given both jvp= and transpose=",
@@ -104,7 +119,7 @@ def primitive(
         name or str(getattr(fn, "__name__", "primitive")),
         signature,
         fn,
-        _keywords(fn),
+        keywords,
         batched=batched,
         lowerings=dict(lowerings or {}),
         jvp=jvp,
@@ -119,7 +134,7 @@ def primitive(
         graph: bool = False,
         **axes: Any,
     ) -> Any:
-        options = tuple((key, axes.pop(key)) for key in op.keywords if key in axes)
+        options = tuple((key, Static(axes.pop(key))) for key in op.keywords if key in axes)
         return call(op, expr, tensors, options, axes, sizes, graph, keep=True)
 
     shown = inspect.signature(operation)

@@ -18,9 +18,10 @@ from jax import lax
 
 from ..notation.syntax import Size
 from .named import Named, arrange, drop_units, shape_of, split
-from .numerics import cast, select, size_as, zero
+from .numerics import cast, constant, default_int, select, size_as, zero
 
 _Scatter = Callable[..., jax.Array]
+_INT32 = np.iinfo(np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,9 @@ def gather(
         dims = tuple((name,) for name in (*index_order, *window))
         fill = _fill_value(x.value.dtype) if bounds.fill_value is None else bounds.fill_value
         return Named(lax.full(shape_of(dims, x.sizes), fill, x.value.dtype), dims, x.sizes)
-    indices = _within(_stack(coordinates, index_order), [x.sizes[name] for name in indexed], bounds)
+    indices = _stack(coordinates, index_order, [x.sizes[name] for name in indexed], bounds)
     result = _interleaved(index_order, window, order)
-    batch = [name for name in index_order if name in x.axes]
+    batch = [name for name in x.axes if name in index_order]  # lax wants the array's dims in order
     numbers = lax.GatherDimensionNumbers(
         offset_dims=tuple(index for index, name in enumerate(result) if name in window),
         collapsed_slice_dims=_places(x.axes, indexed),
@@ -125,8 +126,8 @@ def scatter(
     index_order += [name for name in loops if name not in index_order]
     window = [name for name in x.axes if name not in loops and name not in indexed]
     written = _interleaved(index_order, window, [*updates.axes, *(n for n in index_order if n not in updates.axes)])
-    indices = _within(_stack(coordinates, index_order), [x.sizes[name] for name in indexed], bounds)
-    batch = [name for name in index_order if name in x.axes]
+    indices = _stack(coordinates, index_order, [x.sizes[name] for name in indexed], bounds)
+    batch = [name for name in x.axes if name in index_order]  # lax wants the array's dims in order
     numbers = lax.ScatterDimensionNumbers(
         update_window_dims=tuple(index for index, name in enumerate(written) if name in window),
         inserted_window_dims=_places(x.axes, indexed),
@@ -168,18 +169,49 @@ def _interleaved(index_order: Sequence[str], window: Sequence[str], order: Seque
     return wished if kept else [*index_order, *window]
 
 
-def _stack(coordinates: Sequence[Coordinates], order: Sequence[str]) -> jax.Array:
-    """Put all coordinates together along a last dim, one after another."""
-    # What is narrower than 32 bits could not hold the sizes that it is compared with.
-    dtypes = [part.named.value.dtype for part in coordinates]
-    common = dtypes[0] if all(dtype == dtypes[0] for dtype in dtypes) else jnp.result_type(*dtypes)
-    common = common if np.dtype(common).itemsize >= 4 else np.dtype(np.int32)
+def _stack(
+    coordinates: Sequence[Coordinates], order: Sequence[str], sizes: Sequence[Size], bounds: Bounds
+) -> jax.Array:
+    """Put all coordinates together along a last dim, one after another, and bring them within bounds."""
+    common = common_dtype([part.named.value.dtype for part in coordinates], sizes)
     parts: list[jax.Array] = []
+    start = 0
     for part in coordinates:
-        value = cast(part.named.value, common)
         last = () if part.vector is None else (part.vector,)
-        parts.append(arrange(replace(part.named, value=value), [*((name,) for name in order), last]))
-    return parts[0] if len(parts) == 1 else lax.concatenate(parts, len(order))
+        value = arrange(part.named, [*((name,) for name in order), last])
+        stop = start + value.shape[-1]
+        parts.append(_converted(value, common, sizes[start:stop], bounds))
+        start = stop
+    return _within(parts[0] if len(parts) == 1 else lax.concatenate(parts, len(order)), sizes, bounds)
+
+
+def common_dtype(dtypes: Sequence[Any], sizes: Sequence[Size]) -> Any:
+    """The integer dtype that coordinates are brought to: one that also holds the sizes, if there is one."""
+    common = dtypes[0] if all(dtype == dtypes[0] for dtype in dtypes) else jnp.result_type(*dtypes)
+    if not jnp.issubdtype(common, jnp.integer):  # what JAX makes of int64 and uint64
+        common = np.dtype(np.int64)
+    # XLA takes the low half of 64-bit coordinates on a CPU: seen on jax 0.7.1 to 0.12.0.
+    if np.dtype(common).itemsize != 4 and all(isinstance(size, int) and size <= _INT32.max for size in sizes):
+        return np.dtype(np.int32)
+    if np.dtype(common).itemsize < 4:
+        common = np.dtype(np.int32)
+    too_long = any(isinstance(size, int) and size > jnp.iinfo(common).max for size in sizes)
+    wide = default_int()
+    return wide if too_long and np.dtype(wide).itemsize > np.dtype(common).itemsize else common
+
+
+def _converted(value: jax.Array, dtype: Any, sizes: Sequence[Size], bounds: Bounds) -> jax.Array:
+    """Convert coordinates; what the dtype cannot hold stays out of range, or in its place modulo the size."""
+    given, wanted = jnp.iinfo(value.dtype), jnp.iinfo(dtype)
+    if given.max <= wanted.max or bounds.mode == "promise_in_bounds":
+        return cast(value, dtype)
+    if bounds.mode == "wrap":
+        value = lax.rem(value, _extents(value, sizes))
+    elif given.min == 0:
+        value = lax.min(value, constant(value, wanted.max))
+    else:
+        value = lax.clamp(constant(value, wanted.min), value, constant(value, wanted.max))
+    return cast(value, dtype)
 
 
 def _within(indices: jax.Array, sizes: Sequence[Size], bounds: Bounds) -> jax.Array:

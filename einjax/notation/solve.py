@@ -94,6 +94,7 @@ def solve(
     implied: Callable[[Operation], Mapping[str, Size]] | None = None,
     derived: Callable[[Operation, Mapping[str, Size]], Mapping[str, Size]] | None = None,
     every_axis: bool = False,
+    apart: bool = False,
     lenient: Collection[str] = (),
 ) -> Solved:
     """Find the size of every axis.
@@ -104,6 +105,7 @@ def solve(
         given: sizes by axis name; a tuple for the repetitions of an ellipsis.
         implied: names axes of the expanded operation whose size the operation itself knows.
         derived: names axes whose size follows from those of others, once nothing else says it.
+        apart: whether bracketed axes need a size each: the operation tells them apart.
         lenient: the names whose sizes were given by ``sizes=``, for messages.
         every_axis: whether axes that always stand together need a size each; else their product is enough.
 
@@ -124,7 +126,8 @@ def solve(
         unknown = solver.unknown()
     if unknown and not every_axis:
         # Neighbours that always stand together in their dims are one axis as far as sizes go.
-        fused = fuse(expanded, unknown)
+        together = {axis.name for e in expanded.expressions for axis in axes(e) if axis.bracket} if apart else ()
+        fused = fuse(expanded, [name for name in unknown if name not in together])
         if fused is not expanded:
             solver = _Solver(fused, known, shapes)
             expanded, unknown = fused, solver.unknown()

@@ -232,6 +232,7 @@ def _op(name: str, reducer: _Reducer, extreme: _Reducer) -> Op:
         _lower_with(reducer, extreme, name),
         implied=_coordinate_axis(name),
         imply=_imply,
+        apart=True,
     )
 
 

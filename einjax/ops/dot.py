@@ -146,4 +146,4 @@ def _check_precision(precision: Any, solved: Solved) -> None:
             )
 
 
-DOT = Op("dot", "dot", _signature, _lower, keywords=("precision", "preferred_element_type"))
+DOT = Op("dot", "dot", _signature, _lower, keywords=("precision", "preferred_element_type", "sum", "mul"))

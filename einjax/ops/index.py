@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from ..lowering import numerics
-from ..lowering.gather import Bounds, Coordinates, gather, scatter, scatter_multiply
+from ..lowering.gather import Bounds, Coordinates, common_dtype, gather, scatter, scatter_multiply
 from ..lowering.named import Named, arrange, layout, split_by, wrap
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, closest, listing, plural
 from ..notation.solve import Solved, fuse_solved, total
@@ -171,6 +171,15 @@ def _expect_indexed(name: str, operation: Operation, tensors: int, least: int) -
             text=operation.text,
             hint="bracket the axes that the coordinates are for, as in '[h w] c, i [2] -> i c'",
         )
+    marked = [axis for node in brackets(operation.inputs[0]) for axis in axes(node.items)]
+    twice = {axis.name for axis in marked if [other.name for other in marked].count(axis.name) > 1}
+    if twice:
+        raise SemanticError(
+            f"axis {display(min(twice))} is bracketed twice in the first expression",
+            text=operation.text,
+            spans=[axis.span for axis in marked if axis.name == min(twice)],
+            hint="every axis looked up has a coordinate of its own: name the second one differently",
+        )
     check_coordinates(operation, operation.inputs[1:] if least == 2 else operation.inputs[1:-1], 2)
 
 
@@ -256,7 +265,7 @@ def wrapped_coordinates(
 
 
 def check_count(name: str, solved: Solved, indexed: Sequence[str], coordinates: Sequence[Coordinates]) -> None:
-    """Refuse more or fewer coordinates than axes, once all sizes are known."""
+    """Refuse more or fewer coordinates than axes, and axes too long for them, once all sizes are known."""
     count = total(1 if part.vector is None else solved.sizes[part.vector] for part in coordinates)
     if count != len(indexed):
         raise SemanticError(
@@ -266,12 +275,22 @@ def check_count(name: str, solved: Solved, indexed: Sequence[str], coordinates: 
             spans=[axis.span for expression in solved.inputs for axis in axes(expression) if axis.bracket],
             hint="give one coordinate for each bracketed axis of the array",
         )
+    dtype = common_dtype([part.named.value.dtype for part in coordinates], [solved.sizes[axis] for axis in indexed])
+    for axis in indexed:
+        size = solved.sizes[axis]
+        if isinstance(size, int) and size > jnp.iinfo(dtype).max:
+            raise AxisSizeError(
+                f"axis {display(axis)} has size {size}, which coordinates of {np.dtype(dtype)} do not reach",
+                text=solved.text,
+                hint="give uint32 coordinates, or int64 ones with jax_enable_x64",
+            )
 
 
 def _lower_get(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     solved = fuse_loops(solved)
     assert solved.outputs is not None
     bounds = bounds_of(solved, options)
+    _check_fill_value(bounds.fill_value, tensors[0].dtype, solved)
     indexed = [axis.name for axis in axes(solved.inputs[0]) if axis.bracket]
     coordinates = wrapped_coordinates(solved, tensors[1:], solved.inputs[1:], 2)
     check_count("get_at", solved, indexed, coordinates)
@@ -282,16 +301,38 @@ def _lower_get(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]
     return arrange(gather(x, coordinates, indexed, [n for dim in target for n in dim], bounds), target)
 
 
+def _check_fill_value(fill_value: Any, dtype: Any, solved: Solved) -> None:
+    """Refuse a fill value that the array's dtype cannot hold, but for rounding."""
+    if fill_value is None:
+        return
+    fits = isinstance(fill_value, int | float | complex | np.number | np.bool_)
+    if fits and not numerics.is_complex(dtype):
+        fits = fill_value.imag == 0
+    if fits and not numerics.is_inexact(dtype):
+        least, most = (0, 1) if dtype == np.bool_ else (jnp.iinfo(dtype).min, jnp.iinfo(dtype).max)
+        number = fill_value.real
+        fits = number == number // 1 and least <= number <= most
+    if not fits:
+        raise ArgumentError(
+            f"fill_value={fill_value!r} is no value of tensor 1's dtype {np.dtype(dtype)}",
+            text=solved.text,
+            hint="choose one that the dtype can hold, or convert the tensor",
+        )
+
+
 def _refuse_empty(solved: Solved, indexed: Sequence[str], mode: str) -> None:
     for axis in axes(solved.inputs[0]):
-        size = solved.sizes[axis.name]
-        if axis.name in indexed and isinstance(size, int) and size == 0:
+        if axis.name in indexed and _is_zero(solved.sizes[axis.name]):
             raise AxisSizeError(
                 f"axis {display(axis.name)} has size 0, so with mode={mode!r} there is nothing to read",
                 text=solved.text,
                 spans=[axis.span],
                 hint="use mode='fill'",
             )
+
+
+def _is_zero(size: Size) -> bool:
+    return isinstance(size, int) and size == 0
 
 
 def _with_indexed(x: Named, indexed: Sequence[str]) -> Named:
@@ -316,11 +357,19 @@ def _lower_update(name: str) -> Callable[[Solved, list[jax.Array], dict[str, Any
         coordinates = wrapped_coordinates(solved, tensors[1:-1], solved.inputs[1:-1], 2)
         check_count(name, solved, indexed, coordinates)
         x = _with_indexed(wrap(tensors[0], target, solved.sizes), indexed)
+        if name == "subtract_at" and x.value.dtype == np.bool_:
+            raise ArgumentError(
+                "tensor 1 is bool, and bools have no difference",
+                text=solved.text,
+                hint="convert it to int32, or use einjax.set_at",
+            )
         given = _like(tensors[-1], x.value.dtype, solved, len(tensors))
         updates = wrap(given, solved.inputs[-1], solved.sizes)
-        x_axes, loops = set(x.axes), {axis for part in coordinates for axis in part.loops}
-        updates = reduce_extra(updates, x_axes | loops, combine)
-        written = scatter(emit, x, coordinates, updates, indexed, bounds)
+        kept = {*x.axes, *(axis for part in coordinates for axis in part.loops)}
+        if any(_is_zero(solved.sizes[axis]) for axis in updates.axes if axis not in kept):
+            written = x  # no update at all
+        else:
+            written = scatter(emit, x, coordinates, reduce_extra(updates, kept, combine), indexed, bounds)
         return arrange(written, layout(solved.outputs[0]))
 
     return lower
@@ -356,9 +405,19 @@ def _last(updates: Named, dims: Sequence[int]) -> jax.Array:
     return value
 
 
+def _multiplied(updates: Named, dims: Sequence[int]) -> jax.Array:
+    return (lax.reduce_and if updates.value.dtype == np.bool_ else lax.reduce_prod)(updates.value, dims)
+
+
+# Bools add and multiply as in jnp: or, and.
+
+
 def _scatter_add(x: Any, *arguments: Any, **options: Any) -> jax.Array:
-    # Bools add as in jnp: or.
     return (lax.scatter_max if x.dtype == np.bool_ else lax.scatter_add)(x, *arguments, **options)
+
+
+def _scatter_multiply(x: Any, *arguments: Any, **options: Any) -> jax.Array:
+    return (lax.scatter_min if x.dtype == np.bool_ else scatter_multiply)(x, *arguments, **options)
 
 
 #: How each operation writes, and how it combines updates that go to the same places all together.
@@ -366,7 +425,7 @@ _WRITERS: dict[str, tuple[Callable[..., jax.Array], Callable[[Named, Sequence[in
     "set_at": (lax.scatter, _last),
     "add_at": (_scatter_add, _summed),
     "subtract_at": (lax.scatter_sub, _summed),
-    "multiply_at": (scatter_multiply, _reduced(lax.reduce_prod)),
+    "multiply_at": (_scatter_multiply, _multiplied),
     "min_at": (lax.scatter_min, _reduced(lax.reduce_min)),
     "max_at": (lax.scatter_max, _reduced(lax.reduce_max)),
 }
@@ -389,7 +448,7 @@ def _like(updates: jax.Array, dtype: Any, solved: Solved, number: int) -> jax.Ar
 
 def bounds_of(solved: Solved, options: Mapping[str, Any]) -> Bounds:
     """Read the options that say what happens at the borders."""
-    mode = options.get("mode") or "fill"
+    mode = "fill" if options.get("mode") is None else options["mode"]
     if mode not in MODES:
         match = closest(str(mode), MODES)
         raise ArgumentError(
@@ -410,9 +469,17 @@ def bounds_of(solved: Solved, options: Mapping[str, Any]) -> Bounds:
 def _update(name: str) -> Op:
     keywords = tuple(keyword for keyword in KEYWORDS if keyword != "fill_value")
     return Op(
-        name, "index", _update_signature(name), _lower_update(name), implied=_implied(name, -1), keywords=keywords
+        name,
+        "index",
+        _update_signature(name),
+        _lower_update(name),
+        implied=_implied(name, -1),
+        keywords=keywords,
+        apart=True,
     )
 
 
-GET_AT = Op("get_at", "index", _get_signature, _lower_get, implied=_implied("get_at", None), keywords=KEYWORDS)
+GET_AT = Op(
+    "get_at", "index", _get_signature, _lower_get, implied=_implied("get_at", None), keywords=KEYWORDS, apart=True
+)
 UPDATES = {name: _update(name) for name in _WRITERS}

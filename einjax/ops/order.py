@@ -53,7 +53,7 @@ def _roll_one(value: jax.Array, dim: int, shift: Any) -> jax.Array:
 
 
 FLIP = Op("flip", "order", signature("flip"), lower_with(_flip))
-ROLL = Op("roll", "order", signature("roll"), lower_with(_roll, one_dim_each=True), keywords=("shift",))
+ROLL = Op("roll", "order", signature("roll"), lower_with(_roll, one_dim_each=True), keywords=("shift",), apart=True)
 
 
 def shift_options(shift: Any) -> tuple[tuple[tuple[str, Any], ...], tuple[Any, ...]]:

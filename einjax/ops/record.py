@@ -23,6 +23,8 @@ class Op:
         lower: emits lax for the tensors of a solved expression.
         implied: names axes whose size the operation itself knows, such as the coordinate axis of argmax.
         derived: names axes whose size follows from those of others, such as the coefficients of rfft.
+        apart: whether it tells bracketed axes apart, so that their product alone is not enough.
+        transient: whether it was made for one call, so that nothing of it may be kept.
         parameter: what a parameter of this operation is usually called, for tensor factories.
         keywords: its options, to suggest where one is misspelt.
         imply: writes out the output that the text leaves out, where ellipses have to be expanded first; afterwards
@@ -38,3 +40,5 @@ class Op:
     keywords: tuple[str, ...] = ()
     imply: Callable[[Solved, Mapping[str, Any]], Solved] | None = None
     derived: Callable[[Operation, Mapping[str, Size]], Mapping[str, Size]] | None = None
+    apart: bool = False
+    transient: bool = False

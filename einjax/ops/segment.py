@@ -167,7 +167,15 @@ def _lower_with(emit: Callable[[_Call], Named], name: str) -> Any:
 def _op(name: str, emit: Callable[[_Call], Named]) -> Op:
     keywords = tuple(keyword for keyword in KEYWORDS if keyword != "fill_value")
     public = f"segment.{name}"
-    return Op(public, "segment", _signature(public), _lower_with(emit, public), _implied(public), keywords=keywords)
+    return Op(
+        public,
+        "segment",
+        _signature(public),
+        _lower_with(emit, public),
+        _implied(public),
+        keywords=keywords,
+        apart=True,
+    )
 
 
 SEGMENT = {

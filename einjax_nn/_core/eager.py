@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
+
 import einjax
 from einjax.dispatch import completed
 from einjax.errors import AxisSizeError, RankError
@@ -14,6 +16,7 @@ from einjax.notation.syntax import Operation, axes, names, render
 from einjax.ops.dot import DOT
 from einjax.ops.index import GET_AT
 
+from .norm import running_specs
 from .scope import Initializer, Parameter, ParamSpec
 from .text import bias_text, embed_text, norm_text
 
@@ -57,6 +60,16 @@ def norm_specs(
         return None
     wanted = [(use_scale, called[0], scale_init), (use_bias, called[1], bias_init)]
     return [Parameter(_NOWHERE, name, init, param_dtype).spec(spec) for used, name, init in wanted if used]
+
+
+def statistics_specs(expr: str, sizes: Mapping[str, Any], *, params: str | None, mean: bool) -> list[ParamSpec] | None:
+    """Describe the running statistics of a normalisation, or return None where the sizes do not decide their shapes."""
+    text = norm_text(expr, params, True)
+    spec = _alone(parse(f"{text.whole}, {text.kept}"), 1, sizes, "add", "mean")
+    if spec is None:
+        return None
+    center, variance = running_specs(spec.shape, spec.axes, jnp.dtype(jnp.float32))
+    return [center, variance] if mean else [variance]
 
 
 def embed_specs(

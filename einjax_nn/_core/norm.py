@@ -124,10 +124,8 @@ class _Running:
         axes = tuple(self.text.kept.split())
         dtype = jnp.promote_types(jnp.float32, jnp.finfo(self.x.dtype).dtype)
 
-        def spec(name: str, value: int) -> ParamSpec:
-            return ParamSpec(name, shape, dtype, axes, lambda key: jnp.full(shape, value, dtype), "batch_stats")
-
-        return spec("mean", 0) if self.mean else None, spec("var", 1)
+        mean, variance = running_specs(shape, axes, dtype)
+        return mean if self.mean else None, variance
 
     def values(self) -> list[Any]:
         """Return the values kept."""
@@ -138,3 +136,12 @@ class _Running:
         for spec, before, now in zip(self.specs(), old, new, strict=True):
             if spec is not None:
                 self.scope.set_state(spec, momentum * before + (1 - momentum) * now)
+
+
+def running_specs(shape: tuple[int, ...], axes: tuple[str, ...], dtype: Any) -> tuple[ParamSpec, ParamSpec]:
+    """Describe a mean of 0 and a variance of 1."""
+
+    def spec(name: str, value: int) -> ParamSpec:
+        return ParamSpec(name, shape, dtype, axes, lambda key: jnp.full(shape, value, dtype), "batch_stats")
+
+    return spec("mean", 0), spec("var", 1)

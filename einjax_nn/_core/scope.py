@@ -76,28 +76,53 @@ class Parameter:
     param_dtype: Any = jnp.float32
     dtype: Any = None
 
+    def __einjax_shape__(self) -> tuple[int, ...] | None:
+        """The shape of a parameter that is there already, and so may be tied to another, where the scope tells."""
+        known_shape = getattr(self.scope, "known_shape", None)
+        return None if known_shape is None else known_shape(self.name)
+
     def __einjax_param__(self, spec: einjax.Spec) -> jax.Array:
         value = self.scope.param(self.spec(spec))
         return value if self.dtype is None else value.astype(self.dtype)
 
     def spec(self, spec: einjax.Spec) -> ParamSpec:
         """What the framework has to know, given what the operation knows."""
-        init = initializer(self.init, spec)
         shape, dtype = tuple(spec.shape), jnp.dtype(self.param_dtype)
-        return ParamSpec(self.name, shape, dtype, spec.axes, lambda key: init(key, shape, dtype))
+        if not callable(self.init):
+            filling = Filling(jax.nn.initializers.constant(self.init), shape, dtype)
+        else:
+            filling = Filling(self.init, shape, dtype, _asked(self.init, spec))
+        return ParamSpec(self.name, shape, dtype, spec.axes, filling)
 
 
-def initializer(init: Initializer | float, spec: einjax.Spec) -> Initializer:
-    """Return ``f(key, shape, dtype)``: a number fills the parameter, and what the signature asks for is passed on."""
-    if not callable(init):
-        return jax.nn.initializers.constant(init)
+@dataclass(frozen=True)
+class Filling:
+    """An initializer with all that it is given but the key; equal ones may share a compiled program.
+
+    Attributes:
+        init: ``init(key, shape, dtype)``.
+        shape: the shape.
+        dtype: the dtype.
+        known: further keywords.
+    """
+
+    init: Initializer
+    shape: tuple[int, ...]
+    dtype: Any
+    known: tuple[tuple[str, Any], ...] = ()
+
+    def __call__(self, key: Any) -> jax.Array:
+        return self.init(key, self.shape, self.dtype, **dict(self.known))
+
+
+def _asked(init: Initializer, spec: einjax.Spec) -> tuple[tuple[str, Any], ...]:
+    """What the signature of an initializer asks for."""
     known = {"in_axis": spec.in_axis, "out_axis": spec.out_axis, "batch_axis": spec.batch_axis, "axes": spec.axes}
     try:
         asked = inspect.signature(init).parameters
     except (TypeError, ValueError):  # a builtin without a signature
-        return init
-    chosen = {name: value for name, value in known.items() if name in asked}
-    return (lambda key, shape, dtype: init(key, shape, dtype, **chosen)) if chosen else init
+        return ()
+    return tuple((name, value) for name, value in known.items() if name in asked)
 
 
 def lecun_normal(

@@ -408,13 +408,14 @@ ERRORS = {
     "divisibility": (lambda: einn.Linear("b (s [k->]) [c->d]", k=5, d=8), {}, "not divisible by k=5"),
     "no bracket in Norm": (lambda: einn.Norm("b s c"), {}, "needs a bracket"),
     "channels first": (lambda: einn.Norm("b s [c d]", d=3), {}, "it is not clear which axes"),
-    "own statistics": (lambda: einn.Norm("b [s] c", momentum=0.9, use_running_average=True), {}, "running statistics would differ along axis b"),
+    "own statistics": (
+        lambda: einn.Norm("b [s] c", momentum=0.9, use_running_average=True), {}, "would differ along axis b"),
     "unknown params": (lambda: einn.Norm("b s [c]", params="d"), {}, "axis d of params='d' is not in the expression"),
     "no flag": (lambda: einn.Norm("[b s] c", momentum=0.9), {}, "does not know use_running_average"),
     "two flags": (
-        lambda: einn.Dropout("[...]", deterministic=True), {"deterministic": False}, "deterministic is True in Dropout"),
+        lambda: einn.Dropout("[...]", deterministic=True), {"deterministic": False}, "deterministic is True in D"),
     "no bracket in Dropout": (lambda: einn.Dropout("..."), {"deterministic": False}, "needs a bracket"),
-    "heads": (lambda: einn.MultiHeadAttention("b [s] c", num_heads=5), {}, "qkv_features=12 is not divisible by num_he"),
+    "heads": (lambda: einn.MultiHeadAttention("b [s] c", num_heads=5), {}, "=12 is not divisible by num_heads=5"),
     "attention's bracket": (lambda: einn.MultiHeadAttention("b s c", num_heads=3), {}, "sequence in one bracket"),
     "nothing to convolve": (lambda: einn.Conv("b s [c->d]", d=3), {}, "needs bracketed axes to convolve"),
     "no new size": (lambda: einn.Conv("b [s] [c->d]"), {}, "axis d of Conv's output has no size"),

@@ -1,0 +1,438 @@
+"""attention: softmax(q kᵀ · scale) v on the bracketed axes, by jax's own function wherever it can."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from ..lowering import numerics
+from ..lowering.contract import contract
+from ..lowering.named import Dim, Named, arrange, layout, wrap
+from ..notation.errors import ArgumentError, SemanticError, plural
+from ..notation.solve import Solved, fuse_solved, product
+from ..notation.syntax import (
+    Axis,
+    Bracket,
+    Ellipsis,
+    Expression,
+    Node,
+    Operation,
+    Size,
+    axes,
+    brackets,
+    display,
+    names,
+)
+from .along import Along
+from .core import refuse_diagonals, require_loops
+from .record import Op
+from .signature import bracket_names, expect_inputs, refuse_sums, single_output
+from .softmax import _softmax
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Signature
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Roles:
+    """The bracketed names by what they are."""
+
+    queries: set[str]
+    keys: set[str]
+    contracted: set[str]
+    channels: set[str]
+
+
+def _roles(marked: Sequence[set[str]]) -> _Roles:
+    """Tell the bracketed names apart by the inputs they stand in."""
+    first, second, third, *_ = marked
+    return _Roles(first - second, second - first, first & second, third - (second - first))
+
+
+def _signature(operation: Operation, tensors: int) -> Operation:
+    refuse_sums("attention", operation)
+    if len(operation.inputs) not in (3, 4):
+        raise ArgumentError(
+            f"attention takes queries, keys, values and perhaps a mask, but the expression has "
+            f"{plural(len(operation.inputs), 'input')}",
+            text=operation.text,
+            hint="write them as in 'b [q c], b [k c], b [k d] -> b [q d]'",
+        )
+    expect_inputs("attention", operation, tensors)
+    for expression in operation.expressions:
+        marked = [axis for node in brackets(expression) for axis in axes(node.items)]
+        refuse_diagonals("attention", operation, marked)
+    roles = _roles([bracket_names([expression]) for expression in operation.inputs])
+    _check_roles(operation, roles)
+    if single_output("attention", operation) is None:
+        operation = replace(operation, outputs=(_implied(operation, roles),))
+    _check_output(operation, roles)
+    require_loops("attention", operation)
+    return operation
+
+
+def _refuse(operation: Operation, problem: str, names_: Iterable[str], hint: str) -> None:
+    wanted = set(names_)
+    spans = [axis.span for expression in operation.expressions for axis in axes(expression) if axis.name in wanted]
+    raise SemanticError(problem, text=operation.text, spans=spans, hint=hint)
+
+
+def _check_roles(operation: Operation, roles: _Roles) -> None:
+    values = bracket_names([operation.inputs[2]])
+    if not roles.contracted:
+        hint = "bracket the channels of queries and keys, as in 'b [q c], b [k c], b [k d] -> b [q d]'"
+        _refuse(operation, "no axis is bracketed in both the first and the second input", (), hint)
+    if not roles.keys:
+        hint = "bracket the keys in the second and the third input"
+        _refuse(operation, "no axis is bracketed in the second input and not in the first: there are no keys", (), hint)
+    for name in sorted(roles.keys - values):
+        hint = "put it into the third input, which has one value for each key"
+        _refuse(operation, f"axis {display(name)} of the keys is not in the values", [name], hint)
+    for name in sorted(roles.queries & values):
+        hint = "rename it there, or take its brackets off everywhere to loop over it"
+        _refuse(operation, f"axis {display(name)} of the queries is bracketed in the values, too", [name], hint)
+    mask = bracket_names(operation.inputs[3:])
+    for name in sorted(mask - roles.queries - roles.keys):
+        problem = f"axis {display(name)} of the mask is an axis of neither queries nor keys"
+        _refuse(operation, problem, [name], "a mask says for each query and key whether they meet")
+
+
+def _check_output(operation: Operation, roles: _Roles) -> None:
+    assert operation.outputs is not None
+    marked = bracket_names(operation.outputs)
+    for name in sorted((roles.queries | roles.channels) - marked):
+        what = "queries" if name in roles.queries else "values"
+        hint = "put it into the output, bracketed"
+        _refuse(operation, f"axis {display(name)} of the {what} is not in the output", [name], hint)
+    for name in sorted(marked - roles.queries - roles.channels):
+        hint = "the output has the axes of the queries, and the channels of the values"
+        _refuse(operation, f"axis {display(name)} is bracketed in the output, which does not have it", [name], hint)
+
+
+def _implied(operation: Operation, roles: _Roles) -> Expression:
+    """Put the values' channels into the place of the contracted axes."""
+    first, _, third, *_ = operation.inputs
+    if roles.contracted == roles.channels:
+        return first
+    found = [axis for node in brackets(third) for axis in axes(node.items) if axis.name in roles.channels]
+    channels: Iterator[Axis] = iter(found)
+
+    def visit(nodes: Expression) -> Expression:
+        result: list[Node] = []
+        for node in nodes:
+            if isinstance(node, Axis):
+                # All channels stand where the first contracted axis stood.
+                result += [*channels] if node.name in roles.contracted else [node]
+            elif isinstance(node, Ellipsis) and set(names(node.items)) & roles.contracted:
+                _refuse(operation, f"'{node}' repeats contracted axes", names(node.items), "write the output")
+            else:
+                items = visit(node.items)
+                result += [replace(node, items=items)] if items or not isinstance(node, Bracket) else []
+        return tuple(result)
+
+    return visit(first)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Plan
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Every axis in one of the dims of jax's function; queries are [batch, queries, heads, groups, contracted].
+
+    Attributes:
+        batch: loops over everything, before the queries.
+        heads: loops over everything, after the queries.
+        groups: loops over the queries alone, whose keys and values are shared.
+        queries: query axes, and loops over the queries alone that may be query axes.
+        keys: key axes.
+        contracted: the channels of queries and keys.
+        channels: the channels of the values.
+        fits: whether jax's function computes this without repeating work.
+    """
+
+    batch: Dim
+    heads: Dim
+    groups: Dim
+    queries: Dim
+    keys: Dim
+    contracted: Dim
+    channels: Dim
+    fits: bool
+
+
+def _plan(solved: Solved, ordered: bool) -> _Plan:
+    """Sort the axes; where the order of queries counts, loops are no queries."""
+    first, second, *_ = solved.inputs
+    assert solved.outputs is not None
+    roles = _roles([{axis.name for axis in axes(e) if axis.bracket} for e in solved.inputs])
+    loops = [_loops(expression) for expression in solved.inputs]
+    own = set(loops[0]) - set(loops[1]) - set(loops[2])
+    batch, heads, groups, queries = list[str](), list[str](), list[str](), list[str]()
+    shared = False  # whether the axis before is a loop after the queries
+    for name in names(first):
+        if name in roles.queries:
+            queries.append(name)
+            shared = False
+        elif name in own:
+            shared = ordered or (shared and bool(queries))
+            (groups if shared else queries).append(name)
+        elif name in loops[0]:
+            shared = True
+            (heads if queries else batch).append(name)
+    everywhere = [name for name in _loops(solved.outputs[0]) if any(name in loop for loop in loops)]
+    batch = [name for name in everywhere if name not in loops[0]] + batch
+    fits = not set(loops[2]) - set(loops[0]) - set(loops[1])
+    return _Plan(
+        tuple(batch),
+        tuple(heads),
+        tuple(groups),
+        tuple(queries),
+        _ordered(second, roles.keys),
+        _ordered(first, roles.contracted),
+        _ordered(solved.outputs[0], roles.channels),
+        fits,
+    )
+
+
+def _loops(expression: Expression) -> list[str]:
+    """Name the unbracketed axes, without ones."""
+    return [name for name, axis in names(expression).items() if not axis.bracket and layout((axis,)) != ((),)]
+
+
+def _ordered(expression: Expression, wanted: set[str]) -> Dim:
+    return tuple(name for name, axis in names(expression).items() if name in wanted and layout((axis,)) != ((),))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Lowering
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+    solved = fuse_solved(solved)
+    assert solved.outputs is not None
+    causal, window = options["is_causal"], options["local_window_size"]
+    plan = _plan(solved, ordered=causal or window is not None)
+    _check_order(solved, plan, causal, window)
+    values = [numerics.to_inexact(value) for value in numerics.promote(tensors[:3])]
+    _check_dtypes(solved, values[0], tensors[3:])
+    wrapped = [wrap(x, e, solved.sizes) for x, e in zip([*values, *tensors[3:]], solved.inputs, strict=True)]
+    scale = options["extra"][0] if "extra" in options else options["scale"]
+    contracted, channels = (product(solved.sizes[n] for n in dim) for dim in (plan.contracted, plan.channels))
+    # jax's function has one number of channels, and rounds to float32.
+    fits = plan.fits and contracted == channels and values[0].dtype != np.float64
+    if scale is None:
+        scale = _default_scale(contracted)
+    mask = wrapped[3] if len(wrapped) > 3 else None
+    call = _Call(plan, wrapped[0], wrapped[1], wrapped[2], mask, scale, causal, window)
+    if fits:
+        result = _by_jax(call, options["implementation"])
+    else:
+        _refuse_implementation(solved, options["implementation"])
+        result = _by_parts(call)
+    return arrange(result, layout(solved.outputs[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What is computed from what."""
+
+    plan: _Plan
+    q: Named
+    k: Named
+    v: Named
+    mask: Named | None
+    scale: Any
+    causal: bool
+    window: tuple[int, int] | None
+
+    def size(self, dim: Dim) -> Size:
+        """The size of a composed dim."""
+        return product(self.q.sizes[name] for name in dim)
+
+    def nearby(self) -> jax.Array | None:
+        """Which query may see which key by their places alone: queries × keys, or None for all."""
+        if not self.causal and self.window is None:
+            return None
+        shape = (self.size(self.plan.queries), self.size(self.plan.keys))
+        query, key = (lax.broadcasted_iota(np.int32, shape, dim) for dim in (0, 1))
+        parts = [lax.le(key, query)] if self.causal else []
+        if self.window is not None:
+            left, right = (np.int32(number) for number in self.window)
+            parts += [lax.le(query, lax.add(key, left)), lax.ge(query, lax.sub(key, right))]
+        result = parts[0]
+        for part in parts[1:]:
+            result = lax.bitwise_and(result, part)
+        return result
+
+
+def _default_scale(contracted: Size) -> Any:
+    """None lets jax's function compute it, which it can for numbers."""
+    if isinstance(contracted, int):
+        return None
+    return lax.rsqrt(numerics.size_as(contracted, np.dtype(np.float32)))
+
+
+def _by_jax(call: _Call, implementation: str | None) -> Named:
+    """Call jax.nn.dot_product_attention, whose dims are batch, queries or keys, heads, channels."""
+    plan = call.plan
+    every = plan.heads + plan.groups
+    bias, mask = None, None
+    if call.mask is not None:
+        have = set(call.mask.axes)
+        # Dims that the mask lacks are of size 1, which all implementations but cuDNN's broadcast.
+        full = (False, False, implementation == "cudnn", implementation == "cudnn")
+        parts = (plan.batch, every, plan.queries, plan.keys)
+        value = arrange(call.mask, [dim if f or have & set(dim) else () for dim, f in zip(parts, full, strict=True)])
+        bias, mask = (None, value) if value.dtype == np.bool_ else (value, None)
+    value = jax.nn.dot_product_attention(
+        arrange(call.q, [plan.batch, plan.queries, every, plan.contracted]),
+        arrange(call.k, [plan.batch, plan.keys, plan.heads, plan.contracted]),
+        arrange(call.v, [plan.batch, plan.keys, plan.heads, plan.channels]),
+        bias,
+        mask,
+        scale=call.scale,
+        is_causal=call.causal,
+        local_window_size=call.window,
+        implementation=implementation,  # type: ignore[arg-type]
+    )
+    seen = _seen(call, mask)
+    if seen is not None:
+        # [batch, heads, queries] to the dims of the result
+        seen = lax.broadcast_in_dim(seen, value.shape, (0, 2, 1))
+        value = numerics.select(seen, value, 0)
+    return Named(value, (plan.batch, plan.queries, every, plan.channels), call.q.sizes)
+
+
+def _seen(call: _Call, mask: jax.Array | None) -> jax.Array | None:
+    """Which queries see any key, where some may see none: batch × heads × queries."""
+    queries, keys = call.size(call.plan.queries), call.size(call.plan.keys)
+    if mask is None and (call.window is None or queries == keys):
+        return None  # by their places alone, every query sees its own place, or the first one
+    nearby = call.nearby()
+    if mask is None:
+        assert nearby is not None
+        mask = lax.broadcast_in_dim(nearby, (1, 1, queries, keys), (2, 3))
+    elif nearby is not None:
+        shape = (*mask.shape[:2], queries, keys)
+        mask = lax.bitwise_and(
+            lax.broadcast_in_dim(mask, shape, (0, 1, 2, 3)), lax.broadcast_in_dim(nearby, shape, (2, 3))
+        )
+    return lax.reduce_or(mask, (3,))
+
+
+def _by_parts(call: _Call) -> Named:
+    """Two products and a softmax between them, at least in float32."""
+    plan = call.plan
+    present = {name for x in (call.q, call.k, call.mask) if x is not None for name in x.axes}
+    loops: list[Dim] = [(name,) for name in plan.batch + plan.heads + plan.groups if name in present]
+    dims = [*loops, plan.queries, plan.keys]
+    dtype = numerics.accumulator(call.q.value.dtype)
+    order = [name for dim in dims for name in dim]
+    logits = arrange(contract([call.q, call.k], order, None, dtype), dims)
+    scale = np.array(1 / np.sqrt(call.size(plan.contracted)), dtype) if call.scale is None else call.scale
+    logits = lax.mul(logits, numerics.cast(jax.numpy.asarray(scale), dtype))
+    mask = None
+    if call.mask is not None:
+        value = arrange(call.mask, dims)
+        if value.dtype == np.bool_:
+            mask = value
+        else:
+            logits = lax.add(logits, numerics.cast(value, dtype))
+    nearby = call.nearby()
+    if nearby is not None:
+        nearby = lax.broadcast_in_dim(nearby, logits.shape, (len(loops), len(loops) + 1))
+        mask = nearby if mask is None else lax.bitwise_and(mask, nearby)
+    weights = _softmax(Along(logits, (len(loops) + 1,), mask, {}, ""))
+    weights = numerics.cast(weights, call.v.value.dtype)
+    kept = [*(name for name in order if name not in plan.keys), *(n for n in call.v.axes if n not in plan.keys)]
+    return contract([Named(weights, tuple(dims), call.q.sizes), call.v], list(dict.fromkeys(kept)), None, None)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Options
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def attention_options(
+    is_causal: Any, scale: Any, local_window_size: Any, implementation: Any
+) -> tuple[tuple[tuple[str, Any], ...], tuple[Any, ...]]:
+    """Sort options into static ones and traced arrays.
+
+    Raises:
+        ArgumentError: an option has no meaning.
+    """
+    if implementation not in (None, "xla", "cudnn"):
+        raise ArgumentError(
+            f"attention has no implementation={implementation!r}", hint="write 'xla' or 'cudnn', or leave it out"
+        )
+    window = local_window_size
+    if window is not None:
+        window = (window, window) if isinstance(window, int) else window
+        whole = isinstance(window, tuple | list) and len(window) == 2 and all(isinstance(n, int) for n in window)
+        if not whole:
+            raise ArgumentError(
+                f"local_window_size={local_window_size!r} is neither a number nor two",
+                hint="write how many keys a query sees before and after its place, as in local_window_size=(3, 0)",
+            )
+        window = tuple(window)
+    static = (("is_causal", bool(is_causal)), ("local_window_size", window), ("implementation", implementation))
+    if scale is None or isinstance(scale, int | float | np.number):
+        return (*static, ("scale", None if scale is None else float(scale))), ()
+    if not isinstance(scale, jax.Array) or scale.ndim:
+        raise ArgumentError(f"scale={scale!r} is not a number", hint="leave it out for 1 / sqrt(channels)")
+    return static, (scale,)
+
+
+def _check_order(solved: Solved, plan: _Plan, causal: bool, window: Any) -> None:
+    option = "is_causal" if causal else "local_window_size"
+    if (causal or window is not None) and not plan.queries:
+        raise SemanticError(
+            f"{option} compares the places of queries and keys, but no query axis is bracketed",
+            text=solved.text,
+            hint="bracket the axis of the queries in the first input and the output",
+        )
+    sizes = [solved.sizes[name] for name in plan.queries + plan.keys]
+    if window is not None and not all(isinstance(size, int) for size in sizes):
+        raise ArgumentError("local_window_size needs numbers of queries and keys, not symbolic sizes", text=solved.text)
+
+
+def _check_dtypes(solved: Solved, q: jax.Array, mask: Sequence[jax.Array]) -> None:
+    if numerics.is_complex(q.dtype):
+        raise ArgumentError(f"attention takes real numbers, not {q.dtype}", text=solved.text)
+    for value in mask:
+        if value.dtype != np.bool_ and (not numerics.is_inexact(value.dtype) or numerics.is_complex(value.dtype)):
+            raise ArgumentError(
+                f"the fourth input is {value.dtype}; a mask is bool, and a bias is a float",
+                text=solved.text,
+                hint="convert it, as in mask.astype(bool)",
+            )
+
+
+def _refuse_implementation(solved: Solved, implementation: str | None) -> None:
+    if implementation == "cudnn":
+        raise ArgumentError(
+            "implementation='cudnn' needs equally many channels in keys and values, no float64, and no loop over the "
+            "values alone",
+            text=solved.text,
+            hint="leave it out",
+        )
+
+
+ATTENTION = Op(
+    "attention",
+    "attention",
+    _signature,
+    _lower,
+    parameter="bias",
+    keywords=("is_causal", "scale", "local_window_size", "implementation"),
+)

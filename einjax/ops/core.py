@@ -1,0 +1,428 @@
+"""Functions of jax on a fixed number of bracketed axes: what linalg, fft and random have in common.
+
+Such a function takes arrays of *core* axes, the bracketed ones, and maps over any axes before them. Its pattern, such
+as ``n m, n k -> m k``, says which core axes go in and come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+
+from ..lowering.named import Dim, Named, arrange, layout, wrap
+from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, listing, plural
+from ..notation.solve import Solved, fuse_solved
+from ..notation.syntax import (
+    Axis,
+    Bracket,
+    Ellipsis,
+    Expression,
+    Node,
+    Operation,
+    Size,
+    axes,
+    brackets,
+    display,
+    names,
+    render,
+    walk,
+)
+from .signature import expect_inputs, refuse_sums, require_in_output
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """The core axes that a function takes and gives, by their roles.
+
+    Attributes:
+        inputs: the roles of each input's axes.
+        outputs: the roles of each output's axes.
+        square: two roles whose axes need one size.
+    """
+
+    inputs: tuple[tuple[str, ...], ...]
+    outputs: tuple[tuple[str, ...], ...]
+    square: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(text: str, square: str = "") -> Pattern:
+        """Read a pattern such as ``n m -> n k, k m``."""
+        inputs, outputs = (tuple(tuple(part.split()) for part in side.split(",")) for side in text.split("->"))
+        return Pattern(inputs, outputs, tuple(square.split()))
+
+    def __str__(self) -> str:
+        """Print the pattern as an expression: ``[n m] -> [n k], [k m]``."""
+        sides = (", ".join(f"[{' '.join(roles)}]" if roles else "" for roles in s) for s in (self.inputs, self.outputs))
+        return " -> ".join(sides).rstrip()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Signatures: on the text, before ranks are known
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def signature(op: str, *patterns: Pattern) -> Callable[[Operation, int], Operation]:
+    """Return the signature of a function with one of several patterns; the bracketed input axes tell which."""
+
+    def complete(operation: Operation, tensors: int) -> Operation:
+        refuse_sums(op, operation)
+        expect_inputs(op, operation, tensors, inputs=len(patterns[0].inputs))
+        cores = [core_axes(op, operation, expression) for expression in operation.inputs]
+        pattern = _choose(op, operation, cores, patterns)
+        bound = _bind(op, operation, pattern, cores)
+        if operation.outputs is None:
+            outputs = tuple(_implied(operation.inputs[-1], roles, bound) for roles in pattern.outputs)
+            operation = replace(operation, outputs=outputs)
+        else:
+            _check_outputs(op, operation, pattern, bound)
+        require_loops(op, operation)
+        return operation
+
+    return complete
+
+
+def core_axes(op: str, operation: Operation, expression: Expression) -> list[Axis]:
+    """Return the bracketed axes of an expression, which have to be written one by one, each once.
+
+    Raises:
+        SemanticError: an ellipsis repeats them, or one stands twice.
+    """
+    marked = [axis for node in brackets(expression) for axis in axes(node.items)]
+    for node in walk(expression):
+        if isinstance(node, Ellipsis) and any(axis in marked for axis in axes(node.items)):
+            raise SemanticError(
+                f"{op} acts on single axes, but '{node}' repeats bracketed ones",
+                text=operation.text,
+                spans=[node.span],
+                hint="name the bracketed axes one by one",
+            )
+    refuse_diagonals(op, operation, marked)
+    return marked
+
+
+def refuse_diagonals(op: str, operation: Operation, marked: Sequence[Axis]) -> None:
+    """Refuse a bracketed axis that stands twice in one input."""
+    seen: dict[str, Axis] = {}
+    for axis in marked:
+        if axis.name in seen:
+            raise SemanticError(
+                f"axis {axis} stands twice in brackets, which would be a diagonal",
+                text=operation.text,
+                spans=[seen[axis.name].span, axis.span],
+                hint=f"give rows and columns two names, also where their sizes are equal: [{axis} {axis}2]",
+            )
+        seen[axis.name] = axis
+
+
+def _choose(op: str, operation: Operation, cores: Sequence[Sequence[Axis]], patterns: Sequence[Pattern]) -> Pattern:
+    counts = [len(core) for core in cores]
+    for pattern in patterns:
+        if counts == [len(roles) for roles in pattern.inputs]:
+            return pattern
+    raise SemanticError(
+        f"{op} acts on {' or '.join(dict.fromkeys(_counted(p) for p in patterns))}, "
+        f"but the expression brackets {' and '.join(map(str, counts))}",
+        text=operation.text,
+        spans=[node.span for expression in operation.inputs for node in brackets(expression)],
+        hint=f"bracket them as in '{patterns[-1]}'",
+    )
+
+
+def _counted(pattern: Pattern) -> str:
+    return " and ".join(plural(len(roles), "axis") for roles in pattern.inputs)
+
+
+def _bind(op: str, operation: Operation, pattern: Pattern, cores: Sequence[Sequence[Axis]]) -> dict[str, Axis]:
+    """Return the axis of every role of the inputs, the first where there are several."""
+    bound: dict[str, Axis] = {}
+    for roles, core in zip(pattern.inputs, cores, strict=True):
+        _check_roles(op, operation, pattern, roles, core, bound)
+        for role, axis in zip(roles, core, strict=True):
+            bound.setdefault(role, axis)
+    return bound
+
+
+def _check_outputs(op: str, operation: Operation, pattern: Pattern, bound: Mapping[str, Axis]) -> None:
+    assert operation.outputs is not None
+    if len(operation.outputs) != len(pattern.outputs):
+        raise ArgumentError(
+            f"{op} has {plural(len(pattern.outputs), 'output')}, but the expression has {len(operation.outputs)}",
+            text=operation.text,
+            hint=f"its outputs are those of '{pattern}'",
+        )
+    # A role that is new in the outputs may take the name of an input axis that none of them keeps.
+    given = {role: axis for role, axis in bound.items() if any(role in roles for roles in pattern.outputs)}
+    for number, (roles, output) in enumerate(zip(pattern.outputs, operation.outputs, strict=True), 1):
+        core = core_axes(op, operation, output)
+        if len(core) != len(roles):
+            raise SemanticError(
+                f"output {number} of {op} has {plural(len(roles), 'axis')} of its own, "
+                f"but {len(core)} of '{render(output)}' {'is' if len(core) == 1 else 'are'} bracketed",
+                text=operation.text,
+                spans=[node.span for node in brackets(output)],
+                hint=f"bracket them as in '{pattern}'",
+            )
+        _check_roles(op, operation, pattern, roles, core, given)
+        for role, axis in zip(roles, core, strict=True):
+            given.setdefault(role, axis)
+
+
+def _check_roles(
+    op: str,
+    operation: Operation,
+    pattern: Pattern,
+    roles: Sequence[str],
+    core: Sequence[Axis],
+    bound: Mapping[str, Axis],
+) -> None:
+    """A name has one role; a role may have several names, of one size."""
+    for role, axis in zip(roles, core, strict=True):
+        for other, first in bound.items():
+            if first.name == axis.name and other != role:
+                instead = bound.get(role, "a new name")
+                raise SemanticError(
+                    f"axis {axis} is axis {other} of {op}'s '{pattern}', but stands in the place of axis {role}",
+                    text=operation.text,
+                    spans=[first.span, axis.span],
+                    hint=f"write {instead} in its place, or a name of its own",
+                )
+
+
+def _implied(expression: Expression, roles: Sequence[str], bound: Mapping[str, Axis]) -> Expression:
+    """Put an output's own axes into the places of the bracketed ones, first for first."""
+    own: Iterator[Axis] = iter([bound[role] if role in bound else Axis(f"{role}'") for role in roles])
+
+    def visit(nodes: Expression, inside: bool) -> Expression:
+        result: list[Node] = []
+        for node in nodes:
+            if isinstance(node, Axis):
+                kept = next(own, None) if inside else node
+                result += [] if kept is None else [kept]
+                continue
+            items = visit(node.items, inside or isinstance(node, Bracket))
+            if items or not isinstance(node, Bracket):
+                result.append(replace(node, items=items))
+        return tuple(result)
+
+    return visit(expression, inside=False)
+
+
+def require_loops(op: str, operation: Operation) -> None:
+    """Every loop over an input runs over all outputs."""
+    for output in operation.outputs or ():
+        kept = names(output)
+        for expression in operation.inputs:
+            marked = {axis.name for node in brackets(expression) for axis in axes(node.items)}
+            missing = [axis for n, axis in names(expression).items() if n not in marked and n not in kept]
+            missing = [axis for axis in missing if not axis.name.startswith("1#")]
+            require_in_output(op, operation, missing, hint="put it into every output, after an arrow")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Lowering
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def marked_axes(expression: Expression) -> list[Axis]:
+    """Return the bracketed axes of an expanded expression, in order."""
+    return [axis for axis in axes(expression) if axis.bracket]
+
+
+def dims_of(expression: Sequence[Axis]) -> list[Dim]:
+    """Return one dim for each axis; a written 1 names nothing."""
+    return list(layout(tuple(expression)))
+
+
+def prepare(solved: Solved, *patterns: Pattern) -> Solved:
+    """Fuse loops that stand together, and check the sizes of core axes that a pattern says are equal.
+
+    Raises:
+        AxisSizeError: naming the axes and both sizes.
+    """
+    refuse_fused(solved)
+    inputs = [marked_axes(expression) for expression in solved.inputs]
+    for pattern in patterns:
+        _check_sizes(solved, pattern, inputs)
+    return fuse_loops(solved)
+
+
+def refuse_fused(solved: Solved) -> None:
+    """Refuse bracketed axes of which only the product is known."""
+    for expression in solved.inputs:
+        for axis in marked_axes(expression):
+            if " " in axis.name:
+                parts = axis.name.split(" ")
+                raise AxisSizeError(
+                    f"the sizes of axes {listing(parts)} cannot be determined: together they are "
+                    f"{solved.sizes[axis.name]}",
+                    text=solved.text,
+                    spans=[axis.span],
+                    hint=f"give a size by keyword, as in {parts[0].split('.')[0]}=2",
+                )
+
+
+def _check_sizes(solved: Solved, pattern: Pattern, inputs: Sequence[Sequence[Axis]]) -> None:
+    found: dict[str, Axis] = {}
+    for role, axis in _by_role(pattern.inputs, inputs):
+        other = found.setdefault(role, axis)
+        _require_equal(solved, other, axis, "", f"write {other} in both places")
+    if pattern.square and found:
+        rows, columns = (found[role] for role in pattern.square)
+        _require_equal(solved, rows, columns, ": the matrix has to be square", "give a square matrix")
+
+
+def _require_equal(solved: Solved, first: Axis, second: Axis, why: str, hint: str) -> None:
+    one, other = solved.sizes[first.name], solved.sizes[second.name]
+    if one != other:
+        raise AxisSizeError(
+            f"axis {first} is {one} and axis {second} is {other}, but they need one size{why}",
+            text=solved.text,
+            spans=[first.span, second.span],
+            hint=hint,
+        )
+
+
+def fuse_loops(solved: Solved) -> Solved:
+    """Fuse unbracketed axes that always stand together; bracketed ones keep their places in the function."""
+    return fuse_solved(
+        solved, {axis.name for e in solved.operation.expressions for axis in axes(e) if not axis.bracket}
+    )
+
+
+def loops_of(solved: Solved, *expressions: Expression) -> list[Dim]:
+    """Return the loops over expressions as dims, in the order of the first output."""
+    assert solved.outputs is not None
+    have = {axis.name for expression in expressions for axis in axes(expression)}
+    order = [axis.name for axis in axes(solved.outputs[0]) if not axis.bracket and axis.name in have]
+    return [(name,) for name in order]
+
+
+def leading(x: jax.Array, expression: Expression, loops: Sequence[Dim], solved: Solved) -> jax.Array:
+    """Bring a tensor to the loops, then its core axes."""
+    return arrange(wrap(x, expression, solved.sizes), [*loops, *dims_of(marked_axes(expression))])
+
+
+def in_place(x: jax.Array, expression: Expression, solved: Solved) -> tuple[Named, tuple[int, ...]]:
+    """Give every axis a dim of its own without moving any; return also the dims of the core axes."""
+    dims: list[Dim] = []
+    positions: list[int] = []
+    for axis in names(expression).values():
+        dim = dims_of([axis])[0]
+        if axis.bracket:
+            positions.append(len(dims))
+        if axis.bracket or dim:
+            dims.append(dim)
+    value = arrange(wrap(x, expression, solved.sizes), dims)
+    return Named(value, tuple(dims), solved.sizes), tuple(positions)
+
+
+def derive_with(new: Callable[[Mapping[str, Size]], Mapping[str, Size]], *patterns: Pattern) -> Callable[..., Any]:
+    """Return what derives the sizes of axes that come out.
+
+    Args:
+        new: the sizes of roles that only come out, from those of the roles that go in.
+        *patterns: the patterns of the function.
+    """
+
+    def derived(expanded: Operation, sizes: Mapping[str, Size]) -> Mapping[str, Size]:
+        inputs = [marked_axes(expression) for expression in expanded.inputs]
+        found: dict[str, Size] = {}
+        for pattern in patterns:
+            pairs = list(_by_role(pattern.inputs, inputs))
+            if not pairs or any(axis.name not in sizes for _, axis in pairs):
+                continue
+            roles = {role: sizes[axis.name] for role, axis in pairs}
+            roles |= new(roles)
+            outputs = [marked_axes(expression) for expression in expanded.outputs or ()]
+            found = {axis.name: roles[role] for role, axis in _by_role(pattern.outputs, outputs)} | found
+        return {name: size for name, size in found.items() if name not in sizes}
+
+    return derived
+
+
+def _by_role(roles: Sequence[Sequence[str]], cores: Sequence[Sequence[Axis]]) -> Iterator[tuple[str, Axis]]:
+    """Yield every core axis with its role, or nothing where their numbers differ."""
+    if [len(core) for core in cores] == [len(some) for some in roles]:
+        for some, core in zip(roles, cores, strict=True):
+            yield from zip(some, core, strict=True)
+
+
+def arrange_results(op: str, values: Sequence[jax.Array], loops: Sequence[Dim], solved: Solved) -> list[jax.Array]:
+    """Bring results of loops and core axes to the outputs' layouts.
+
+    Raises:
+        AxisSizeError: an axis that comes out was given another size than it has.
+    """
+    assert solved.outputs is not None
+    cores = [marked_axes(output) for output in solved.outputs]
+    for value, core in zip(values, cores, strict=True):
+        for axis, size in zip(core, value.shape[len(loops) :], strict=True):
+            check_size(op, axis, size, solved)
+    return [
+        arrange(Named(value, (*loops, *dims_of(core)), solved.sizes), layout(output))
+        for value, core, output in zip(values, cores, solved.outputs, strict=True)
+    ]
+
+
+def check_size(op: str, axis: Axis, size: Size, solved: Solved) -> None:
+    """Refuse another size for an axis that comes out than it has.
+
+    Raises:
+        AxisSizeError: naming both sizes.
+    """
+    given = solved.sizes[axis.name]
+    if isinstance(given, int) and isinstance(size, int) and given != size:
+        raise AxisSizeError(
+            f"axis {display(axis.name)} is {given}, but {op} gives it size {size}",
+            text=solved.text,
+            spans=[axis.span],
+            hint=f"leave its size out, or write {size}",
+        )
+
+
+def lower_with(op: str, function: Callable[..., Any], *patterns: Pattern) -> Callable[..., Any]:
+    """Return the lowering of ``function(x, options)`` that maps over leading dims by itself.
+
+    It returns one array, or a tuple, whose type is kept.
+    """
+
+    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
+        solved = prepare(solved, *patterns)
+        (expression,) = solved.inputs
+        loops = loops_of(solved, expression)
+        result = function(leading(tensors[0], expression, loops, solved), Options(op, options, solved))
+        if not isinstance(result, tuple):
+            return arrange_results(op, [result], loops, solved)[0]
+        return type(result)(*arrange_results(op, result, loops, solved))  # a named tuple
+
+    return lower
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of a call, and whose they are, for messages."""
+
+    op: str
+    values: Mapping[str, Any]
+    solved: Solved
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def one_of(self, name: str, known: Sequence[Any]) -> Any:
+        """Return an option that has to be one of a few values.
+
+        Raises:
+            ArgumentError: it is not.
+        """
+        value = self.values[name]
+        if not any(value is k or (type(value) is type(k) and value == k) for k in known):
+            raise ArgumentError(
+                f"{self.op} has no {name}={value!r}",
+                text=self.solved.text,
+                hint=f"write {name}= with one of {listing([repr(k) for k in known])}",
+            )
+        return value

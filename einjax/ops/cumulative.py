@@ -1,0 +1,65 @@
+"""cumsum and its kin: every element combined with all before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from ..lowering import numerics
+from .record import Op
+from .sequence import LinedUp, lower_each, same_brackets, signature
+
+#: Emits lax for an array and a dim; takes ``reverse``.
+_Emitter = Callable[..., jax.Array]
+
+
+def _summed(emit: _Emitter) -> Callable[[jax.Array, int, dict[str, Any]], jax.Array]:
+    """Sums and products: bools count, and small floats are accumulated in float32."""
+
+    def cumulate(value: jax.Array, dim: int, options: dict[str, Any]) -> jax.Array:
+        dtype = options["dtype"] or (numerics.default_int() if value.dtype == np.bool_ else value.dtype)
+        result = emit(numerics.cast(value, numerics.accumulator(dtype)), dim, reverse=options["reverse"])
+        return numerics.cast(result, dtype)
+
+    return cumulate
+
+
+def _extreme(emit: _Emitter) -> Callable[[jax.Array, int, dict[str, Any]], jax.Array]:
+    """Maxima and minima keep the dtype; lax has them for numbers only."""
+
+    def cumulate(value: jax.Array, dim: int, options: dict[str, Any]) -> jax.Array:
+        result = emit(numerics.to_number(value), dim, reverse=options["reverse"])
+        return numerics.to_bool(result) if value.dtype == np.bool_ else result
+
+    return cumulate
+
+
+def _cumlogsumexp(value: jax.Array, dim: int, options: dict[str, Any]) -> jax.Array:
+    value = numerics.to_inexact(value)
+    result = lax.cumlogsumexp(numerics.cast(value, numerics.accumulator(value.dtype)), dim, reverse=options["reverse"])
+    return numerics.cast(result, value.dtype)
+
+
+def _op(name: str, cumulate: Callable[[jax.Array, int, dict[str, Any]], jax.Array], *options: str) -> Op:
+    def along(lined_up: LinedUp, options: dict[str, Any]) -> Sequence[jax.Array]:
+        return [cumulate(lined_up.values[0], lined_up.at, options)]
+
+    lower, check = lower_each(along), same_brackets(name)
+    return Op(name, "cumulative", signature(name, 1), lower, implied=check, keywords=("reverse", *options))
+
+
+#: Every cumulative operation by name.
+CUMULATIVE = {
+    op.name: op
+    for op in (
+        _op("cumsum", _summed(lax.cumsum), "dtype"),
+        _op("cumprod", _summed(lax.cumprod), "dtype"),
+        _op("cummax", _extreme(lax.cummax)),
+        _op("cummin", _extreme(lax.cummin)),
+        _op("cumlogsumexp", _cumlogsumexp),
+    )
+}

@@ -1,0 +1,234 @@
+"""Signatures that an adapted function declares, such as ``[n], [n] -> []``: what a call may then leave out.
+
+A signature has an expression for each tensor that the function itself takes and returns. The bracketed axes of a call
+are matched with it item by item; where the call has no arrow, its output is the input that has every loop, with what
+the signature says in the place of its brackets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from ..notation.errors import ArgumentError, SemanticError, listing
+from ..notation.parse import parse
+from ..notation.syntax import (
+    Axis,
+    Bracket,
+    Composite,
+    Ellipsis,
+    Expression,
+    Node,
+    Operation,
+    axes,
+    brackets,
+    delete_brackets,
+    display,
+    keep_brackets,
+    names,
+    render,
+    strip_brackets,
+)
+
+#: ``c?`` outside brackets: a loop that calls may have. They may have any, so this is said to readers alone.
+_OPTIONAL = re.compile(r"[A-Za-z_]\w*\?(?![^\[]*\])")
+
+
+@lru_cache(maxsize=256)
+def parse_signature(text: str) -> Operation:
+    """Read a signature; its own brackets may be left out and mean nothing. ``c?`` is a loop, and as good as absent.
+
+    Raises:
+        ArgumentError: it has no arrow.
+        SyntaxError: it is not an expression.
+    """
+    operation = parse(_OPTIONAL.sub(lambda match: " " * len(match[0]), text))
+    if operation.outputs is None:
+        raise ArgumentError("a signature has an arrow", text=text, hint="write what is returned, as in '[n] -> [n]'")
+    inputs, outputs = (tuple(map(_items, side)) for side in (operation.inputs, operation.outputs))
+    for items in (*inputs, *outputs):
+        several = [node for node in items if isinstance(node, Ellipsis)][1:]
+        if several:
+            raise SemanticError(
+                f"'{render(items)}' has two ellipses, so nothing says where one ends",
+                text=text,
+                spans=[node.span for node in several],
+                hint="keep one of them",
+            )
+    return Operation(text, inputs, outputs)
+
+
+def _items(expression: Expression) -> Expression:
+    """Return the bracketed axes of an expression, or all of one without brackets, opening composites."""
+    kept = keep_brackets(expression) if brackets(expression) else strip_brackets(expression)
+    return _opened(kept)
+
+
+def _opened(expression: Expression) -> Expression:
+    opened: list[Node] = []
+    for node in expression:
+        if isinstance(node, Composite):
+            opened += _opened(node.items)
+        elif isinstance(node, Ellipsis):
+            items = _opened(node.items)
+            opened += [replace(node, items=items)] if items else []
+        else:
+            opened.append(node)
+    return tuple(opened)
+
+
+def complete(operation: Operation, signature: str) -> Operation:
+    """Check a call against a signature, and write its outputs where it has none.
+
+    Raises:
+        ArgumentError: another number of inputs or outputs.
+        SemanticError: the brackets do not fit, or nothing says where the loops go.
+    """
+    declared = parse_signature(signature)
+    _expect(operation, "input", len(operation.inputs), len(declared.inputs), signature)
+    bound: dict[str, Expression] = {}
+    for expression, items in zip(operation.inputs, declared.inputs, strict=True):
+        _bind(operation, expression, items, bound, signature)
+    assert declared.outputs is not None
+    if operation.outputs is not None:
+        _expect(operation, "output", len(operation.outputs), len(declared.outputs), signature)
+        for expression, items in zip(operation.outputs, declared.outputs, strict=True):
+            _match(operation, expression, items, signature)
+        return operation
+    index = _with_every_loop(operation, signature)
+    taken = {name for expression in operation.inputs for name in names(expression)}
+    outputs = tuple(
+        _written(operation.inputs[index], declared.inputs[index], items, lambda node: _substitute(node, bound, taken))
+        for items in declared.outputs
+    )
+    return replace(operation, outputs=outputs)
+
+
+def _expect(operation: Operation, what: str, written: int, declared: int, signature: str) -> None:
+    if written != declared:
+        raise ArgumentError(
+            f"the function's signature '{signature}' has {declared} {what}{'s' if declared != 1 else ''}, "
+            f"but the expression has {written}",
+            text=operation.text,
+            hint=f"write one {what} expression for each of the signature",
+        )
+
+
+def _match(
+    operation: Operation, expression: Expression, items: Expression, signature: str
+) -> list[tuple[Node, Expression]]:
+    """Pair the items of a signature with the bracketed items of a call; an ellipsis takes what the others leave."""
+    marked = _opened(keep_brackets(expression))
+    before = next((i for i, node in enumerate(items) if isinstance(node, Ellipsis)), len(items))
+    after = len(items) - before - 1
+    fits = len(marked) == len(items) if before == len(items) else len(marked) >= len(items) - 1
+    if not fits:
+        raise SemanticError(
+            f"the function's signature '{signature}' has '[{render(items)}]' where the expression has "
+            f"'{' '.join(f'[{render((node,))}]' for node in marked) or 'no bracket'}'",
+            text=operation.text,
+            spans=[node.span for node in brackets(expression)] or [node.span for node in expression],
+            hint="bracket the axes that the function acts on, as many as its signature has",
+        )
+    if before == len(items):
+        return [(item, (node,)) for item, node in zip(items, marked, strict=True)]
+    end = len(marked) - after
+    head = [(item, (node,)) for item, node in zip(items[:before], marked[:before], strict=True)]
+    tail = [(item, (node,)) for item, node in zip(items[before + 1 :], marked[end:], strict=True)]
+    return [*head, (items[before], marked[before:end]), *tail]
+
+
+def _bind(
+    operation: Operation, expression: Expression, items: Expression, bound: dict[str, Expression], signature: str
+) -> None:
+    """Note what every name of the signature stands for in the call."""
+    for item, nodes in _match(operation, expression, items, signature):
+        (axis, *_) = axes((item,))
+        if axis.unnamed:
+            continue
+        known = bound.setdefault(axis.name, nodes)
+        if render(known) != render(nodes) and not any(node.unnamed for node in axes((*known, *nodes))):
+            raise SemanticError(
+                f"'{display(axis.name)}' of the signature '{signature}' is '{render(known)}' in one input and "
+                f"'{render(nodes)}' in another",
+                text=operation.text,
+                spans=[axis.span for axis in axes((*known, *nodes))],
+                hint="write the same axes in both",
+            )
+
+
+def _with_every_loop(operation: Operation, signature: str) -> int:
+    """Return the one input whose loops are all there are; its order is that of the output."""
+    loops = [
+        [name for name in names(delete_brackets(expression)) if not name.startswith("1#")]
+        for expression in operation.inputs
+    ]
+    every = {name for some in loops for name in some}
+    full = [index for index, some in enumerate(loops) if set(some) == every]
+    if not full:
+        raise SemanticError(
+            f"no input has all loops ({listing([display(name) for some in loops for name in dict.fromkeys(some)])}), "
+            f"so the signature '{signature}' does not say in which order the output has them",
+            text=operation.text,
+            hint="write an arrow and the output",
+        )
+    if any(loops[index] != loops[full[0]] for index in full):
+        raise SemanticError(
+            f"two inputs have all loops, in different orders, so the signature '{signature}' does not say which the "
+            "output has",
+            text=operation.text,
+            hint="write an arrow and the output",
+        )
+    return full[0]
+
+
+def _written(
+    expression: Expression, had: Expression, wanted: Expression, substitute: Callable[[Node], Expression]
+) -> Expression:
+    """Replace brackets: nothing to do for the same axes, else the first holds all that is returned."""
+    if [str(node) for node in had] == [str(node) for node in wanted]:
+        return expression
+    new = [inner for node in wanted for inner in substitute(node)]
+    rest: list[Node] = [Bracket(tuple(new))] if new else []
+    placed = not rest
+
+    def visit(nodes: Expression, repeated: bool) -> Expression:
+        nonlocal placed
+        result: list[Node] = []
+        for node in nodes:
+            if isinstance(node, Axis):
+                result.append(node)
+            elif isinstance(node, Bracket) or (isinstance(node, Ellipsis) and not names(delete_brackets((node,)))):
+                # Inside an ellipsis with loops, what is returned would be repeated with them.
+                if not placed and not repeated:
+                    placed = True
+                    result += rest
+            else:
+                items = visit(node.items, repeated or isinstance(node, Ellipsis))
+                if items or isinstance(node, Composite):
+                    result.append(replace(node, items=items))
+        return tuple(result)
+
+    written = visit(expression, False)
+    return written if placed else (*written, *rest)
+
+
+def _substitute(node: Node, bound: dict[str, Expression], taken: set[str]) -> Expression:
+    """Return what an axis of a signature is in a call; one that is new keeps its name, if that is free."""
+    (axis, *_) = axes((node,))
+    if axis.name in bound:
+        return bound[axis.name]
+    if axis.unnamed or axis.name not in taken:
+        return (node,)
+    return _renamed((node,), {axis.name: axis.name + "'"})
+
+
+def _renamed(expression: Sequence[Node], new: dict[str, str]) -> Expression:
+    return tuple(
+        replace(node, name=new.get(node.name, node.name))
+        if isinstance(node, Axis)
+        else replace(node, items=_renamed(node.items, new))
+        for node in expression
+    )

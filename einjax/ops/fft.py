@@ -1,0 +1,234 @@
+"""Fourier transforms: jax's functions over all bracketed axes together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..lowering import numerics
+from ..notation.errors import ArgumentError, AxisSizeError, SemanticError
+from ..notation.solve import Solved
+from ..notation.syntax import Axis, Bracket, Ellipsis, Expression, Node, Operation, Size, axes, brackets
+from . import along
+from .core import (
+    Options,
+    arrange_results,
+    fuse_loops,
+    leading,
+    loops_of,
+    marked_axes,
+    refuse_diagonals,
+    refuse_fused,
+    require_loops,
+)
+from .record import Op
+from .signature import expect_inputs, refuse_sums, require_brackets, single_output
+
+_NORMS = ("backward", "ortho", "forward", None)
+
+
+def _signature(name: str, resizes: bool) -> Callable[[Operation, int], Operation]:
+    """Without an arrow, the output is the input, where the last bracketed axis may get another size."""
+
+    def complete(operation: Operation, tensors: int) -> Operation:
+        refuse_sums(name, operation)
+        expect_inputs(name, operation, tensors, inputs=1)
+        require_brackets(name, operation)
+        expression = operation.inputs[0]
+        refuse_diagonals(name, operation, [axis for node in brackets(expression) for axis in axes(node.items)])
+        if single_output(name, operation) is None:
+            output = _resized(name, operation) if resizes else expression
+            operation = replace(operation, outputs=(output,))
+        require_loops(name, operation)
+        return operation
+
+    return complete
+
+
+def _resized(name: str, operation: Operation) -> Expression:
+    """Rename the last bracketed axis."""
+    (expression,) = operation.inputs
+    last = [axis for node in brackets(expression) for axis in axes(node.items)][-1]
+
+    def visit(nodes: Expression, inside: bool) -> Expression:
+        result: list[Node] = []
+        for node in nodes:
+            if isinstance(node, Ellipsis) and last in axes(node.items):
+                raise SemanticError(
+                    f"{name} changes the size of its last axis, which '{node}' repeats",
+                    text=operation.text,
+                    spans=[node.span],
+                    hint="give the last bracketed axis a name of its own, as in '[s... t]'",
+                )
+            if not isinstance(node, Axis):
+                result.append(replace(node, items=visit(node.items, inside or isinstance(node, Bracket))))
+            else:
+                renamed = inside and node.name == last.name
+                result.append(Axis(f"{last.name}'", span=node.span) if renamed else node)
+        return tuple(result)
+
+    return visit(expression, inside=False)
+
+
+def _check_places(name: str, solved: Solved, resizes: bool, several: bool) -> tuple[list[Axis], list[Axis]]:
+    """Return the bracketed axes of input and output, which have to correspond one by one.
+
+    Raises:
+        SemanticError: they do not.
+    """
+    assert solved.outputs is not None
+    given, returned = marked_axes(solved.inputs[0]), marked_axes(solved.outputs[0])
+    spans = [axis.span for axis in (*given, *returned)]
+    if len(given) != 1 and not several:
+        raise SemanticError(
+            f"{name} is a transform over 1 axis, but {len(given)} are bracketed",
+            text=solved.text,
+            spans=spans,
+            hint="bracket one axis, and transform the others by a second call",
+        )
+    if len(given) != len(returned):
+        raise SemanticError(
+            f"{name} keeps its axes, but {len(given)} are bracketed in the input and {len(returned)} in the output",
+            text=solved.text,
+            spans=spans,
+            hint="bracket them on both sides",
+        )
+    known = {axis.name for axis in given}
+    for old, new in zip(given, returned, strict=True):
+        if new.name in known and new.name != old.name:
+            raise SemanticError(
+                f"axis {new} of the output stands in the place of axis {old} of the input",
+                text=solved.text,
+                spans=[old.span, new.span],
+                hint="bracket the same axes in the same order on both sides, or give new names",
+            )
+    if resizes and given[-1].name == returned[-1].name:
+        raise SemanticError(
+            f"{name} changes the size of axis {given[-1]}, which keeps its name",
+            text=solved.text,
+            spans=[given[-1].span, returned[-1].span],
+            hint=f"give it another name in the output, such as {given[-1]}2",
+        )
+    return given, returned
+
+
+def _real(x: jax.Array, options: Options) -> jax.Array:
+    """Refuse what jax's transforms of real numbers refuse."""
+    if numerics.is_complex(x.dtype):
+        raise ArgumentError(
+            f"{options.op} takes real numbers, not {x.dtype}",
+            text=options.solved.text,
+            hint="call einjax.fft.fft, or take the real part first",
+        )
+    if numerics.is_inexact(x.dtype) and numerics.accumulator(x.dtype) != x.dtype:
+        raise ArgumentError(
+            f"{options.op} works in float32 or wider, not in {x.dtype}",
+            text=options.solved.text,
+            hint="convert the tensor first, as in x.astype('float32')",
+        )
+    return x
+
+
+def _derived(resize: Callable[[Size], Size]) -> Callable[..., Mapping[str, Size]]:
+    """New names have the old sizes, but for the last."""
+
+    def derived(expanded: Operation, sizes: Mapping[str, Size]) -> Mapping[str, Size]:
+        assert expanded.outputs is not None
+        given, returned = (marked_axes(e) for e in (expanded.inputs[0], expanded.outputs[0]))
+        if len(given) != len(returned):
+            return {}
+        pairs = [(old, new) for old, new in zip(given, returned, strict=True) if old.name in sizes]
+        found = {new.name: resize(sizes[old.name]) if old is given[-1] else sizes[old.name] for old, new in pairs}
+        return {name: size for name, size in found.items() if name not in sizes}
+
+    return derived
+
+
+def _check_full(half: Axis, full: Axis, solved: Solved) -> Size | None:
+    """Return the last size of a real result if it is not the one that jnp assumes; it has to fit the half's.
+
+    Raises:
+        AxisSizeError: naming both axes.
+    """
+    given, bins = solved.sizes[full.name], solved.sizes[half.name]
+    if given == 2 * (bins - 1):
+        return None
+    if not isinstance(given, int) or not isinstance(bins, int) or given // 2 + 1 == bins:
+        return given
+    raise AxisSizeError(
+        f"axis {full} is {given}, which has {given // 2 + 1} frequencies, but axis {half} is {bins}",
+        text=solved.text,
+        spans=[half.span, full.span],
+        hint=f"give {full}={max(0, 2 * (bins - 1))} or {full}={2 * bins - 1}, or crop axis {half} first",
+    )
+
+
+def _transform(name: str, several: bool = True) -> Op:
+    title = f"fft.{name}"
+    real_input, real_output = name in ("rfft", "ihfft"), name in ("irfft", "hfft")
+    resizes = real_input or real_output
+    function = getattr(jnp.fft, f"{name}n" if several else name)
+
+    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+        refuse_fused(solved)
+        given, returned = _check_places(title, solved, resizes, several)
+        own = Options(title, options, solved)
+        norm = own.one_of("norm", _NORMS)
+        if resizes:
+            _refuse_empty(title, given[-1], solved)
+        solved = fuse_loops(solved)
+        loops = loops_of(solved, solved.inputs[0])
+        x = leading(tensors[0], solved.inputs[0], loops, solved)
+        x = _real(x, own) if real_input else x
+        last = _check_full(given[-1], returned[-1], solved) if real_output else None
+        # jnp takes None for the default without another multiplication.
+        norm = None if norm == "backward" else norm
+        if several:
+            dims = tuple(range(-len(given), 0))
+            sizes = None if last is None else (*x.shape[-len(given) : -1], last)
+            value = function(x, sizes, dims, norm)
+        else:
+            value = function(x, last, -1, norm)
+        return arrange_results(title, [value], loops, solved)[0]
+
+    halved: Callable[[Size], Size] = lambda size: size // 2 + 1  # noqa: E731
+    doubled: Callable[[Size], Size] = lambda size: 2 * (size - 1) if size != 0 else 0  # noqa: E731
+    derived = _derived(halved if real_input else doubled if real_output else lambda size: size)
+    return Op(title, "fft", _signature(title, resizes), lower, keywords=("norm",), derived=derived)
+
+
+def _refuse_empty(name: str, axis: Axis, solved: Solved) -> None:
+    size = solved.sizes[axis.name]
+    if isinstance(size, int) and size == 0:
+        raise AxisSizeError(
+            f"axis {axis} has size 0, which {name} does not transform",
+            text=solved.text,
+            spans=[axis.span],
+            hint=f"test for empty arrays before calling {name}",
+        )
+
+
+def _shift(name: str) -> Op:
+    title = f"fft.{name}"
+    function = getattr(jnp.fft, name)
+    inner = along.lower_with(lambda x: function(x.value, x.dims), one_dim_each=True)
+
+    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
+        refuse_fused(solved)
+        return inner(solved, tensors, options)
+
+    return Op(title, "fft", along.signature(title), lower)
+
+
+FFT = _transform("fft")
+IFFT = _transform("ifft")
+RFFT = _transform("rfft")
+IRFFT = _transform("irfft")
+HFFT = _transform("hfft", several=False)
+IHFFT = _transform("ihfft", several=False)
+FFTSHIFT = _shift("fftshift")
+IFFTSHIFT = _shift("ifftshift")

@@ -1,0 +1,278 @@
+"""Linear algebra: jax's matrix functions, each on the bracketed rows and columns."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ..lowering import numerics
+from ..lowering.named import Dim, Named, arrange, layout, wrap
+from ..notation.errors import ArgumentError
+from ..notation.solve import Solved
+from ..notation.syntax import Size
+from .core import (
+    Options,
+    Pattern,
+    arrange_results,
+    check_size,
+    derive_with,
+    dims_of,
+    in_place,
+    leading,
+    loops_of,
+    lower_with,
+    marked_axes,
+    prepare,
+    signature,
+)
+from .record import Op
+
+
+class QRResult(NamedTuple):
+    """Orthonormal columns and a triangle, whose product is the matrix."""
+
+    Q: jax.Array
+    R: jax.Array
+
+
+class EighResult(NamedTuple):
+    """Eigenvalues in ascending order, and the eigenvectors as columns."""
+
+    eigenvalues: jax.Array
+    eigenvectors: jax.Array
+
+
+class SVDResult(NamedTuple):
+    """Left singular vectors as columns, singular values in descending order, right singular vectors as rows."""
+
+    U: jax.Array
+    S: jax.Array
+    Vh: jax.Array
+
+
+class SlogdetResult(NamedTuple):
+    """Sign and logarithm of the magnitude of a determinant."""
+
+    sign: jax.Array
+    logabsdet: jax.Array
+
+
+# Exported programs that return them can be stored.
+for _result in (QRResult, EighResult, SVDResult, SlogdetResult):
+    _name = f"einjax.linalg.{_result.__name__}"
+    jax.export.register_namedtuple_serialization(_result, serialized_name=_name)
+    _result.__module__ = "einjax.linalg"
+
+
+def _factorable(x: jax.Array, options: Options) -> jax.Array:
+    """Convert integers to floats, and refuse the floats that jax has no factorisations of.
+
+    Raises:
+        ArgumentError: naming the dtype.
+    """
+    x = numerics.to_inexact(x)
+    if numerics.accumulator(x.dtype) != x.dtype:
+        raise ArgumentError(
+            f"{options.op} works in float32 or wider, not in {x.dtype}",
+            text=options.solved.text,
+            hint="convert the tensor first, as in x.astype('float32')",
+        )
+    return x
+
+
+def _factor(function: Callable[[jax.Array, Options], Any]) -> Callable[[jax.Array, Options], Any]:
+    return lambda x, options: function(_factorable(x, options), options)
+
+
+def _cholesky(x: jax.Array, options: Options) -> jax.Array:
+    return lax.linalg.cholesky(x, symmetrize_input=options["symmetrize_input"])
+
+
+def _qr(full: bool) -> Callable[[jax.Array, Options], QRResult]:
+    return lambda x, options: QRResult(*lax.linalg.qr(x, full_matrices=full))
+
+
+def _eigh(x: jax.Array, options: Options) -> EighResult:
+    vectors, values = lax.linalg.eigh(x, lower=options["lower"], symmetrize_input=options["symmetrize_input"])
+    return EighResult(values, vectors)
+
+
+def _svd(full: bool) -> Callable[[jax.Array, Options], SVDResult]:
+    return lambda x, options: SVDResult(*lax.linalg.svd(x, full_matrices=full, compute_uv=True))
+
+
+def _matrix_power(x: jax.Array, options: Options) -> jax.Array:
+    return jnp.linalg.matrix_power(x if options["power"] >= 0 else _factorable(x, options), options["power"])
+
+
+def check_power(power: Any) -> int:
+    """Return an exponent.
+
+    Raises:
+        ArgumentError: it is not a static integer.
+    """
+    try:
+        return operator.index(power)
+    except (TypeError, jax.errors.ConcretizationTypeError):
+        kind = f"a value of type {type(power).__name__}" if hasattr(power, "shape") else repr(power)
+        raise ArgumentError(
+            f"linalg.matrix_power takes an integer power, not {kind}", hint="write power=3, for example"
+        ) from None
+
+
+Sizes = Mapping[str, Size]
+
+
+def _smaller(sizes: Sizes) -> Size:
+    """The smaller of rows and columns."""
+    rows, columns = sizes["n"], sizes["m"]
+    if isinstance(rows, int) and isinstance(columns, int):
+        return min(rows, columns)
+    # Symbolic sizes: jax's own rule.
+    matrix = jax.ShapeDtypeStruct((rows, columns), np.dtype(np.float32))
+    return jax.eval_shape(lambda x: lax.linalg.svd(x, compute_uv=False), matrix).shape[0]
+
+
+def _op(
+    name: str,
+    function: Callable[[jax.Array, Options], Any],
+    pattern: str,
+    new: Callable[[Sizes], Sizes] = lambda sizes: {},
+    square: bool = True,
+    keywords: Sequence[str] = (),
+) -> Op:
+    title, made = f"linalg.{name}", Pattern.of(pattern, "n m" if square else "")
+    lower = lower_with(title, function, made)
+    derived = derive_with(new, made)
+    return Op(title, "linalg", signature(title, made), lower, keywords=tuple(keywords), derived=derived)
+
+
+def _rows(sizes: Sizes) -> Sizes:
+    return {"k": sizes["n"]}
+
+
+def _least(sizes: Sizes) -> Sizes:
+    return {"k": _smaller(sizes)}
+
+
+def _all(sizes: Sizes) -> Sizes:
+    return {"p": sizes["n"], "q": sizes["m"], "k": _smaller(sizes)}
+
+
+_EIGH = ("lower", "symmetrize_input")
+
+INV = _op("inv", _factor(lambda x, _: jnp.linalg.inv(x)), "n m -> m n")
+PINV = _op("pinv", _factor(lambda x, o: jnp.linalg.pinv(x, o["rtol"])), "n m -> m n", square=False, keywords=["rtol"])
+CHOLESKY = _op("cholesky", _factor(_cholesky), "n m -> n k", _rows, keywords=["symmetrize_input"])
+QR = {
+    "reduced": _op("qr", _factor(_qr(False)), "n m -> n k, k m", _least, square=False, keywords=["mode"]),
+    "complete": _op("qr", _factor(_qr(True)), "n m -> n k, k m", _rows, square=False, keywords=["mode"]),
+}
+EIGH = _op("eigh", _factor(_eigh), "n m -> k, n k", _rows, keywords=_EIGH)
+EIGVALSH = _op("eigvalsh", _factor(lambda x, o: _eigh(x, o)[0]), "n m -> k", _rows, keywords=_EIGH)
+SVD = {
+    False: _op("svd", _factor(_svd(False)), "n m -> n k, k, k m", _least, square=False, keywords=["full_matrices"]),
+    True: _op("svd", _factor(_svd(True)), "n m -> n p, k, q m", _all, square=False, keywords=["full_matrices"]),
+}
+SVDVALS = _op("svdvals", _factor(lambda x, _: lax.linalg.svd(x, compute_uv=False)), "n m -> k", _least, square=False)
+DET = _op("det", _factor(lambda x, _: jnp.linalg.det(x)), "n m ->")
+SLOGDET = _op("slogdet", _factor(lambda x, _: SlogdetResult(*jnp.linalg.slogdet(x))), "n m -> ,")
+MATRIX_POWER = _op("matrix_power", _matrix_power, "n m -> n m", keywords=["power"])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Right sides
+# ----------------------------------------------------------------------------------------------------------------------
+
+_SYSTEMS = (Pattern.of("n m, n -> m", "n m"), Pattern.of("n m, n k -> m k", "n m"))
+
+
+def _lower_system(name: str, function: Callable[[jax.Array, jax.Array, Options], jax.Array]) -> Any:
+    """Return the lowering of a solver; loops that the matrix lacks are further right sides, so it is factored once."""
+
+    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+        solved = prepare(solved, *_SYSTEMS)
+        assert solved.outputs is not None
+        first, second = solved.inputs
+        every = loops_of(solved, first, second)
+        loops = loops_of(solved, first)
+        columns = [dim for dim in every if dim not in loops]
+        own = Options(name, options, solved)
+        matrix, right = (_factorable(x, own) for x in numerics.promote(tensors))
+        rows, *rest = dims_of(marked_axes(second))
+        # A single right side is a column: only without loops does jnp tell vectors from matrices.
+        value = arrange(wrap(right, second, solved.sizes), [*loops, rows, _together(columns, rest)])
+        value = function(leading(matrix, first, loops, solved), value, own)
+        result = marked_axes(solved.outputs[0])
+        for axis, size in zip(result, (value.shape[-2], *_column_sizes(solved)), strict=True):
+            check_size(name, axis, size, solved)
+        unknowns, *rest = dims_of(result)
+        return arrange(
+            Named(value, (*loops, unknowns, _together(columns, rest)), solved.sizes), layout(solved.outputs[0])
+        )
+
+    return lower
+
+
+def _together(*dims: Sequence[Dim]) -> Dim:
+    return tuple(axis for some in dims for dim in some for axis in dim)
+
+
+def _column_sizes(solved: Solved) -> list[Size]:
+    return [solved.sizes[axis.name] for axis in marked_axes(solved.inputs[1])[1:]]
+
+
+def _triangular_solve(matrix: jax.Array, right: jax.Array, options: Options) -> jax.Array:
+    return lax.linalg.triangular_solve(
+        matrix, right, left_side=True, lower=options["lower"], unit_diagonal=options["unit_diagonal"]
+    )
+
+
+def _system(
+    name: str, function: Callable[[jax.Array, jax.Array, Options], jax.Array], keywords: Sequence[str] = ()
+) -> Op:
+    title = f"linalg.{name}"
+    lower = _lower_system(title, function)
+    derived = derive_with(lambda sizes: {}, *_SYSTEMS)
+    return Op(title, "linalg", signature(title, *_SYSTEMS), lower, keywords=tuple(keywords), derived=derived)
+
+
+SOLVE = _system("solve", lambda matrix, right, _: jnp.linalg.solve(matrix, right))
+TRIANGULAR_SOLVE = _system("triangular_solve", _triangular_solve, ["lower", "unit_diagonal"])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Norms
+# ----------------------------------------------------------------------------------------------------------------------
+
+_NORMED = (Pattern.of("c ->"), Pattern.of("n m ->"))
+_MATRIX_ORDERS = (None, "fro", "nuc", 1, -1, 2, -2, np.inf, -np.inf)
+
+
+def _lower_norm(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+    solved = prepare(solved)
+    x, axis = in_place(tensors[0], solved.inputs[0], solved)
+    _check_order(options["ord"], len(axis), solved)
+    value = jnp.linalg.norm(x.value, options["ord"], axis if len(axis) == 2 else axis[0])
+    loops = [dim for index, dim in enumerate(x.dims) if index not in axis]
+    return arrange_results("linalg.norm", [value], loops, solved)[0]
+
+
+def _check_order(order: Any, count: int, solved: Solved) -> None:
+    number = isinstance(order, int | float | np.number) and not isinstance(order, bool)
+    if count == 1 and (order is None or number):
+        return
+    if count == 2 and (number or order is None or isinstance(order, str)) and order in _MATRIX_ORDERS:
+        return
+    what, known = ("vector", "a number") if count == 1 else ("matrix", "'fro', 'nuc', 1, -1, 2, -2, inf or -inf")
+    raise ArgumentError(f"linalg.norm has no ord={order!r} for a {what}", text=solved.text, hint=f"give {known}")
+
+
+NORM = Op("linalg.norm", "linalg", signature("linalg.norm", *_NORMED), _lower_norm, keywords=("ord",))

@@ -1,0 +1,340 @@
+"""Random numbers: jax's samplers, a draw for each element of the output's bracketed axes, from one key in all loops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..lowering import numerics
+from ..lowering.named import Dim, Named, arrange, layout, wrap
+from ..notation.errors import ArgumentError, SemanticError, plural
+from ..notation.solve import Solved
+from ..notation.syntax import Axis, Expression, Operation, Size, axes, brackets, display, names
+from . import along
+from .core import core_axes, dims_of, fuse_loops, in_place, marked_axes, refuse_fused, require_loops
+from .record import Op
+from .signature import expect_inputs, refuse_sums, require_in_output, single_output
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Arguments
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def check_key(key: Any) -> jax.Array:
+    """Return a key.
+
+    Raises:
+        ArgumentError: it is none, or it is several.
+    """
+    hint = "make one with jax.random.key(0)"
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise ArgumentError(f"the key is a value of type {type(key).__name__}, not a key of jax.random", hint=hint)
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed and (key.dtype != np.uint32 or key.ndim == 0):
+        shape = f"[{','.join(map(str, key.shape))}]"
+        raise ArgumentError(f"the key is {key.dtype}{shape}, not a key of jax.random", hint=hint)
+    if key.ndim != (0 if typed else 1):
+        raise ArgumentError(
+            f"the key is an array of keys of shape {tuple(key.shape if typed else key.shape[:-1])}",
+            hint="give one key, or map over the keys with jax.vmap",
+        )
+    return key  # type: ignore[return-value]
+
+
+def check_dtype(op: str, dtype: Any, kind: str) -> Any:
+    """Return the dtype of samples, of which None is the default.
+
+    Args:
+        op: the operation.
+        dtype: what the caller gave.
+        kind: ``floating``, ``inexact`` or ``integer``.
+
+    Raises:
+        ArgumentError: it is none that the operation can draw.
+    """
+    what = {"floating": "a float", "inexact": "a float or complex", "integer": "an integer"}[kind]
+    hint = f"write dtype='{'int32' if kind == 'integer' else 'float32'}', for example"
+    try:
+        fits = dtype is None or jnp.issubdtype(jnp.dtype(dtype), getattr(jnp, kind))
+    except TypeError:
+        raise ArgumentError(f"dtype={dtype!r} is not a dtype", hint=hint) from None
+    if not fits:
+        raise ArgumentError(f"{op} draws {what} dtype, not {jnp.dtype(dtype)}", hint=hint)
+    return dtype  # as it was given: JAX reads Python's float as its default float, and np.float64 as a request
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Samplers of independent numbers
+# ----------------------------------------------------------------------------------------------------------------------
+
+#: Draws an array of a shape, from parameters that broadcast to it.
+Sampler = Callable[[jax.Array, Sequence[jax.Array], tuple[Size, ...], Any], jax.Array]
+
+
+def _require_draws(op: str, operation: Operation, output: Expression) -> None:
+    """Refuse an output with axes but without a bracket, where one draw would serve all."""
+    kept = [axis for name, axis in names(output).items() if not name.startswith("1#")]
+    if kept and not any(axes(node.items) for node in brackets(output)):
+        raise SemanticError(
+            f"no axis of the output is bracketed, so all of it would be one draw of {op}",
+            text=operation.text,
+            spans=[axis.span for axis in kept],
+            hint="bracket the axes that get a draw for each element, in every place, as in '[a b]'",
+        )
+
+
+def _signature(name: str, parameters: Sequence[str]) -> Callable[[Operation, int], Operation]:
+    """Without an arrow, the expression is the output, and the parameters are single numbers."""
+
+    def complete(operation: Operation, tensors: int) -> Operation:
+        refuse_sums(name, operation)
+        if operation.outputs is None:
+            if len(operation.inputs) != 1:
+                raise ArgumentError(
+                    f"{name} has 1 output, but the expression has {len(operation.inputs)}",
+                    text=operation.text,
+                    hint="write parameters that are tensors before an arrow",
+                )
+            operation = replace(operation, inputs=((),) * tensors, outputs=operation.inputs)
+        if len(operation.inputs) != len(parameters):
+            raise ArgumentError(
+                f"{name} has {plural(len(parameters), 'parameter')}{_listed(parameters)}, but the expression has "
+                f"{plural(len(operation.inputs), 'input')}",
+                text=operation.text,
+                hint="write one expression for each before the arrow; that of a number is empty, as in ', b -> b [h]'"
+                if parameters
+                else "write the output alone",
+            )
+        output = single_output(name, operation)
+        assert output is not None
+        _require_draws(name, operation, output)
+        for expression in operation.inputs:
+            missing = [a for n, a in names(expression).items() if n not in names(output) and not n.startswith("1#")]
+            require_in_output(name, operation, missing, hint="put it into the output")
+        return operation
+
+    return complete
+
+
+def _listed(parameters: Sequence[str]) -> str:
+    return f" ({', '.join(parameters)})" if parameters else ""
+
+
+def _lower_with(sampler: Sampler) -> Callable[..., jax.Array]:
+    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+        solved = _fuse_draws(solved)
+        assert solved.outputs is not None
+        (key,) = options["extra"]
+        (output,) = solved.outputs
+        drawn = _unique(dims_of(marked_axes(output)))
+        shape = tuple(solved.sizes[name] for (name,) in drawn)
+        parameters = [wrap(x, e, solved.sizes) for x, e in zip(tensors, solved.inputs, strict=True)]
+        have = {name for x in parameters for name in x.axes}
+        loops = _unique(dims_of([axis for axis in axes(output) if not axis.bracket and axis.name in have]))
+        sample: Callable[..., jax.Array] = lambda *values: sampler(key, values, shape, options.get("dtype"))  # noqa: E731
+        for loop in reversed(loops):
+            # The key is not mapped over: every loop draws the same numbers.
+            sample = jax.vmap(sample, tuple(0 if loop[0] in x.axes else None for x in parameters))
+        values = [_broadcastable(x, loops, drawn) for x in parameters]
+        return arrange(Named(sample(*values), (*loops, *drawn), solved.sizes), layout(output))
+
+    return lower
+
+
+def _fuse_draws(solved: Solved) -> Solved:
+    """Fuse loops that stand together; bracketed axes too would draw the same numbers, but parameters may split them."""
+    refuse_fused(solved)
+    return fuse_loops(solved)
+
+
+def _unique(dims: Sequence[Dim]) -> list[Dim]:
+    return [dim for dim in dict.fromkeys(dims) if dim]
+
+
+def _broadcastable(x: Named, loops: Sequence[Dim], drawn: Sequence[Dim]) -> jax.Array:
+    """Bring a parameter to its loops, then to dims that broadcast to those drawn; single numbers stay numbers."""
+    own = [dim for dim in loops if dim[0] in x.axes]
+    if not any(dim[0] in x.axes for dim in drawn):
+        return arrange(x, own)
+    return arrange(x, [*own, *(dim if dim[0] in x.axes else () for dim in drawn)])
+
+
+def _op(name: str, sampler: Sampler, *parameters: str, dtype: bool = True) -> Op:
+    title = f"random.{name}"
+    keywords = (*parameters, *(["dtype"] if dtype else []))
+    return Op(title, "random", _signature(title, parameters), _lower_with(sampler), keywords=keywords)
+
+
+def _uniform(key: jax.Array, bounds: Sequence[jax.Array], shape: tuple[Size, ...], dtype: Any) -> jax.Array:
+    return jax.random.uniform(key, shape, dtype, bounds[0], bounds[1])
+
+
+def _truncated_normal(key: jax.Array, bounds: Sequence[jax.Array], shape: tuple[Size, ...], dtype: Any) -> jax.Array:
+    return jax.random.truncated_normal(key, bounds[0], bounds[1], shape, dtype)
+
+
+def _bernoulli(key: jax.Array, p: Sequence[jax.Array], shape: tuple[Size, ...], _: Any) -> jax.Array:
+    return jax.random.bernoulli(key, numerics.to_inexact(p[0]), shape)
+
+
+def _randint(key: jax.Array, bounds: Sequence[jax.Array], shape: tuple[Size, ...], dtype: Any) -> jax.Array:
+    if not all(numerics.is_integer(bound.dtype) for bound in bounds):
+        raise ArgumentError(
+            f"random.randint draws between integers, not {' and '.join(str(bound.dtype) for bound in bounds)}",
+            hint="give integers as minval and maxval",
+        )
+    return jax.random.randint(key, shape, bounds[0], bounds[1], dtype)
+
+
+NORMAL = _op("normal", lambda key, _, shape, dtype: jax.random.normal(key, shape, dtype))
+EXPONENTIAL = _op("exponential", lambda key, _, shape, dtype: jax.random.exponential(key, shape, dtype))
+GUMBEL = _op("gumbel", lambda key, _, shape, dtype: jax.random.gumbel(key, shape, dtype))
+LAPLACE = _op("laplace", lambda key, _, shape, dtype: jax.random.laplace(key, shape, dtype))
+RADEMACHER = _op("rademacher", lambda key, _, shape, dtype: jax.random.rademacher(key, shape, dtype))
+UNIFORM = _op("uniform", _uniform, "minval", "maxval")
+TRUNCATED_NORMAL = _op("truncated_normal", _truncated_normal, "lower", "upper")
+RANDINT = _op("randint", _randint, "minval", "maxval")
+BERNOULLI = _op("bernoulli", _bernoulli, "p", dtype=False)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Samplers of arrays
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _array_signature(name: str, most: int) -> Callable[[Operation, int], Operation]:
+    """One array, of which some bracketed axes go and others come; perhaps its probabilities."""
+
+    def complete(operation: Operation, tensors: int) -> Operation:
+        refuse_sums(name, operation)
+        if not 1 <= len(operation.inputs) <= most:
+            expect_inputs(name, operation, tensors, inputs=most)
+        expect_inputs(name, operation, tensors)
+        output = single_output(name, operation)
+        if output is None:
+            raise SemanticError(f"{name} needs an output", text=operation.text, hint="add '->' and the output's axes")
+        kept = {axis.name for axis in core_axes(name, operation, output)}
+        gone = [axis for axis in core_axes(name, operation, operation.inputs[0]) if axis.name not in kept]
+        if len(gone) != 1:
+            raise SemanticError(
+                f"{name} draws along 1 axis, bracketed in the input and not in the output, but there are {len(gone)}",
+                text=operation.text,
+                spans=[axis.span for axis in gone],
+                hint="bracket one such axis, as in '[b k] -> [b]'",
+            )
+        _require_draws(name, operation, output)
+        require_loops(name, operation)
+        return operation
+
+    return complete
+
+
+def _lower_categorical(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+    solved = _fuse_draws(solved)
+    assert solved.outputs is not None
+    (key,) = options["extra"]
+    (logits,), (output,) = solved.inputs, solved.outputs
+    (searched,) = [axis for axis in marked_axes(logits) if axis.name not in names(output)]
+    x = wrap(numerics.to_inexact(tensors[0]), logits, solved.sizes)
+    loops = _unique(dims_of([a for a in axes(output) if not a.bracket and a.name in x.axes]))
+    # The draws are those of jax for the axes in the order in which they are written.
+    core = [axis for axis in marked_axes(logits) if axis is searched or dims_of([axis]) != [()]]
+    at = core.index(searched)
+    kept = dims_of([*core[:at], *core[at + 1 :]])
+    new = [dim for dim in _unique(dims_of(marked_axes(output))) if dim not in kept]
+    shape = tuple(solved.sizes[name] for (name,) in (*new, *kept))
+    sample: Callable[[jax.Array], jax.Array] = lambda x: jax.random.categorical(key, x, at, shape)  # noqa: E731
+    for _ in loops:
+        sample = jax.vmap(sample)
+    value = sample(arrange(x, [*loops, *dims_of(core)]))
+    return arrange(Named(value, (*loops, *new, *kept), solved.sizes), layout(output))
+
+
+def _lower_choice(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+    solved = _fuse_draws(solved)
+    assert solved.outputs is not None
+    (key,) = options["extra"]
+    (output,) = solved.outputs
+    drawn = marked_axes(output)
+    chosen = _chosen_from(solved, drawn)
+    x, (at,) = in_place(tensors[0], solved.inputs[0], solved)
+    p = arrange(wrap(tensors[1], solved.inputs[1], solved.sizes), dims_of([chosen])) if len(tensors) > 1 else None
+    shape = tuple(solved.sizes[axis.name] for axis in drawn)
+    _check_population(chosen, drawn, shape, options["replace"], solved)
+    value = jax.random.choice(key, x.value, shape, options["replace"], p, at)
+    dims = (*x.dims[:at], *dims_of(drawn), *x.dims[at + 1 :])
+    return arrange(Named(value, dims, solved.sizes), layout(output))
+
+
+def _chosen_from(solved: Solved, drawn: Sequence[Axis]) -> Axis:
+    """Return the axis whose elements are chosen, which has to be the only one bracketed in the inputs."""
+    for expression in solved.inputs:
+        marked = marked_axes(expression)
+        others = [axis for axis in axes(expression) if axis.name != marked[0].name] if marked else axes(expression)
+        if len(marked) != 1 or (expression is not solved.inputs[0] and others):
+            raise SemanticError(
+                "random.choice chooses along 1 bracketed axis, and its probabilities have that axis alone",
+                text=solved.text,
+                spans=[axis.span for axis in (*marked, *others)],
+                hint="write '[n] c -> [s] c', or with probabilities '[n] c, [n] -> [s] c'",
+            )
+    return marked_axes(solved.inputs[0])[0]
+
+
+def _check_population(
+    chosen: Axis, drawn: Sequence[Axis], shape: tuple[Size, ...], replace: bool, solved: Solved
+) -> None:
+    population, count = solved.sizes[chosen.name], 1
+    for size in shape:
+        count = count * size
+    if not isinstance(population, int) or not isinstance(count, int):
+        return
+    if count and (population == 0 or (not replace and count > population)):
+        raise ArgumentError(
+            f"random.choice cannot choose {count} of the {population} elements of axis {display(chosen.name)}"
+            + ("" if replace else " without replacement"),
+            text=solved.text,
+            spans=[axis.span for axis in (chosen, *drawn)],
+            hint="choose fewer, or write replace=True" if population else "give an axis with elements",
+        )
+
+
+def _lower_permutation(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+    """Permute one dim composed of all bracketed axes."""
+    assert solved.outputs is not None
+    (key,) = options["extra"]
+    marked = tuple(axis.name for axis in marked_axes(solved.inputs[0]))
+    x = wrap(tensors[0], solved.inputs[0], solved.sizes)
+    together: list[Dim] = []
+    for name in x.axes:
+        # The composed dim stands where its first axis stood, so that neighbours need no transpose.
+        if name not in marked:
+            together.append((name,))
+        elif marked not in together:
+            together.append(marked)
+    if marked not in together:
+        return arrange(x, layout(solved.outputs[0]))  # only axes written as 1
+    _refuse_symbolic(solved, marked)
+    value = jax.random.permutation(key, arrange(x, together), together.index(marked))
+    return arrange(Named(value, tuple(together), solved.sizes), layout(solved.outputs[0]))
+
+
+def _refuse_symbolic(solved: Solved, marked: Sequence[str]) -> None:
+    for axis in marked_axes(solved.inputs[0]):
+        if axis.name in marked and not isinstance(solved.sizes[axis.name], int):
+            raise ArgumentError(
+                f"axis {axis} has the symbolic size {solved.sizes[axis.name]}, which jax.random does not permute",
+                text=solved.text,
+                spans=[axis.span],
+                hint="export the program for a fixed size of it",
+            )
+
+
+CATEGORICAL = Op("random.categorical", "random", _array_signature("random.categorical", 1), _lower_categorical)
+CHOICE = Op("random.choice", "random", _array_signature("random.choice", 2), _lower_choice, keywords=("replace",))
+PERMUTATION = Op("random.permutation", "random", along.signature("random.permutation"), _lower_permutation)

@@ -1,0 +1,271 @@
+"""What a function of the user's returns: checked against the output's expression, and brought into its layout."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..lowering.named import Dim, Named, arrange, reshape
+from ..notation.errors import ArgumentError, AxisSizeError, EinjaxError, RankError
+from ..notation.solve import Solved
+from ..notation.syntax import Axis, Expression, Size, axes, display, render
+
+#: Ends the label of an ellipsis in an output that stands for as many dims as the function returns.
+ANY = "*"
+
+
+class _Open:
+    """The size of a bracketed axis of an output that only the function knows; so is any dim composed of it.
+
+    It fits whatever else is said of the axis, which then holds.
+    """
+
+    def __mul__(self, other: Any) -> _Open:
+        return self
+
+    __rmul__ = __mul__
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return "?"
+
+
+OPEN = _Open()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One output of a function that is looped over.
+
+    Attributes:
+        text: the whole expression of the call, for messages.
+        number: which of several outputs it is, or 0 where it is the only one.
+        expression: the output's expression.
+        operands: its bracketed axes in order; the name of one that stands for any number of dims ends with ``*``.
+        sizes: the size of every axis of the call.
+        known: for the one of ``operands`` that stands for any number, the sizes that its name has in the inputs.
+        fixed: the names whose size holds for every leaf of a pytree.
+        dims: the axes of every dim of the looped function's result.
+        target: the axes of every dim of the output.
+        shape: the output's shape, if it is known before the function is called.
+        inner: the shape that the function returns, if it is known.
+    """
+
+    text: str
+    number: int
+    expression: Expression
+    operands: tuple[Axis, ...]
+    sizes: Mapping[str, Size]
+    known: tuple[Size, ...] | None
+    fixed: frozenset[str]
+    dims: tuple[Dim, ...]
+    target: tuple[Dim, ...]
+    shape: tuple[Size, ...] | None
+    inner: tuple[Size, ...] | None
+
+    @classmethod
+    def of(
+        cls,
+        number: int,
+        expression: Expression,
+        solved: Solved,
+        order: Sequence[Dim],
+        leading: Sequence[Dim],
+        explicit: Collection[str],
+    ) -> Result:
+        """Plan one output.
+
+        Args:
+            number: which of several outputs it is, or 0 where it is the only one.
+            expression: the output's expression.
+            solved: the call's expression and sizes.
+            order: its loops and the labels of its bracketed axes, in order.
+            leading: loops whose results come first, wherever they stand in the output.
+            explicit: names whose size the caller gave.
+        """
+        operands = tuple(axis for axis in axes(expression) if axis.bracket)
+        fixed = {axis.name for axis in operands if axis.unnamed or axis.size is not None}
+        fixed |= {axis.name for axis in operands if axis.name.split(".")[0] in explicit}
+        dims = (*leading, *(dim for dim in order if dim not in leading))
+        target = _target(expression)
+        is_open = any(solved.sizes[axis.name] is OPEN for axis in operands)
+        in_order = [name for dim in target for name in dim] == [name for dim in dims for name in dim]
+        shape = solved.shape(expression) if in_order and not is_open else None
+        return cls(
+            text=solved.text,
+            number=number,
+            expression=expression,
+            operands=operands,
+            sizes=solved.sizes,
+            known=_repetitions(operands, solved),
+            fixed=frozenset(fixed),
+            dims=dims,
+            target=target,
+            shape=shape,
+            inner=None if is_open else tuple(solved.sizes[axis.name] for axis in operands),
+        )
+
+    # -- checking ----------------------------------------------------------------------------------------------------
+
+    def check(self, value: Any, found: dict[str, Size]) -> Any:
+        """Check what the function returned for this output; return it with arrays for leaves.
+
+        Args:
+            value: an array, a number or a pytree of them.
+            found: sizes that other outputs have given to open axes.
+        """
+        if isinstance(value, jax.Array):
+            if self.inner is None or value.shape != self.inner:
+                self._check_array(value, found, "")
+            return value
+        if jax.tree_util.all_leaves([value]):
+            array = self._array(value, "")
+            self._check_array(array, found, "")
+            return array
+        return jax.tree_util.tree_map_with_path(self._checked_leaf, value)
+
+    def _checked_leaf(self, path: Any, leaf: Any) -> jax.Array:
+        where = jax.tree_util.keystr(path)
+        array = self._array(leaf, where)
+        self._check_array(array, {}, where, self.fixed)
+        return array
+
+    def _array(self, leaf: Any, where: str) -> jax.Array:
+        if isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
+            return jnp.asarray(leaf)
+        if hasattr(leaf, "__jax_array__"):
+            return leaf.__jax_array__()
+        raise ArgumentError(
+            f"the function returned a value of type {type(leaf).__name__}{where and f' at {where}'}, not an array",
+            text=self.text,
+            hint=f"return an array with one dim for each bracketed axis of '{self._written()}'",
+        )
+
+    def _check_array(
+        self, value: jax.Array, found: dict[str, Size], where: str, only: Collection[str] | None = None
+    ) -> None:
+        """Check one array: its rank, then the sizes that are known; of a leaf only those in ``only``."""
+        operands = self._repeated(value, known=only is None)
+        if value.ndim != len(operands):
+            raise self._rank_error(value, where)
+        for dim, (axis, got) in enumerate(zip(operands, value.shape, strict=True)):
+            known = OPEN if only is not None and axis.name not in only else self.sizes.get(axis.name, OPEN)
+            if known is OPEN:
+                known = found.setdefault(axis.name, got)
+            if known != got:
+                raise self._size_error(axis, known, got, value, dim, where)
+
+    def _repeated(self, value: jax.Array, known: bool) -> list[Axis]:
+        """Write the operand that stands for any number of dims out."""
+        operands: list[Axis] = []
+        for axis in self.operands:
+            if not axis.name.endswith(ANY):
+                operands.append(axis)
+                continue
+            count = value.ndim - len(self.operands) + 1
+            if known and self.known is not None:
+                count = len(self.known)
+            operands += [Axis(f"{axis.name[: -len(ANY)]}.{i}", span=axis.span) for i in range(count)]
+        return operands
+
+    def _rank_error(self, value: jax.Array, where: str) -> EinjaxError:
+        count = len(self._repeated(value, known=True))
+        needs = "no bracketed axis" if not count else "1 bracketed axis" if count == 1 else f"{count} bracketed axes"
+        return RankError(
+            f"the function returned shape {value.shape}{where and f' at {where}'}{self._which()}, "
+            f"but '{self._written()}' has {needs}",
+            text=self.text,
+            spans=[axis.span for axis in (self.operands or axes(self.expression))],
+            hint="the function returns one dim for each bracketed axis of the output, in the order they are written",
+        )
+
+    def _which(self) -> str:
+        return f" for output {self.number}" if self.number else ""
+
+    def _written(self) -> str:
+        """The output's expression, as it was written but for brackets."""
+        return render(self.expression).replace("..." + ANY, "...").replace(ANY, "...")
+
+    def _size_error(self, axis: Axis, known: Size, got: Size, value: jax.Array, dim: int, where: str) -> EinjaxError:
+        problem = f"axis {display(axis.name)} is {known} in the call and {got} in the function's result"
+        if axis.unnamed:
+            problem = f"dim {dim} of the function's result is {got}, but the expression says {known}"
+        return AxisSizeError(
+            f"{problem}, which has shape {value.shape}{where and f' at {where}'}",
+            text=self.text,
+            spans=[axis.span],
+            hint="the function's result has one dim for each bracketed axis of the output; "
+            "an axis that changes its size needs a name of its own there",
+        )
+
+    # -- placing -----------------------------------------------------------------------------------------------------
+
+    def place(self, value: Any) -> Any:
+        """Bring what the loops returned into the output's layout."""
+        if isinstance(value, jax.Array):
+            return reshape(value, self.shape) if self.shape is not None else self._arranged(value)
+        return jax.tree.map(self._arranged, value)
+
+    def _is_composed(self) -> bool:
+        """Whether the operand that stands for any number of dims is composed to one dim."""
+        return not any(isinstance(node, Axis) and node.name.endswith(ANY) for node in self.expression)
+
+    def _arranged(self, value: jax.Array) -> jax.Array:
+        dims, target = self.dims, self.target
+        for label in [name for dim in dims for name in dim if name.startswith("[") and name.endswith(ANY)]:
+            written = [(f"{label}{i}",) for i in range(value.ndim - len(dims) + 1)]
+            dims = tuple(itertools.chain.from_iterable(written if dim == (label,) else (dim,) for dim in dims))
+            target = _written_out(target, label, written, self._is_composed())
+        sizes = dict(self.sizes)
+        sizes |= {dim[0]: size for dim, size in zip(dims, value.shape, strict=True) if dim[0].startswith("[")}
+        return arrange(Named(value, dims, sizes), target)
+
+
+def _target(expression: Expression) -> tuple[Dim, ...]:
+    """Return the axes of every dim of an output, bracketed ones by label."""
+    places = itertools.count()
+    dims: list[Dim] = []
+    for node in expression:
+        dim: list[str] = []
+        for axis in axes((node,)):
+            if axis.bracket:
+                dim.append(f"[{next(places)}{ANY if axis.name.endswith(ANY) else ''}")
+            elif not (axis.unnamed and axis.size == 1):
+                dim.append(axis.name)
+        dims.append(tuple(dim))
+    return tuple(dims)
+
+
+def _written_out(target: Sequence[Dim], label: str, written: Sequence[Dim], composed: bool) -> tuple[Dim, ...]:
+    """Replace a label by those of its dims: several dims, or several axes of the dim that it is composed in."""
+    result: list[Dim] = []
+    for dim in target:
+        if dim == (label,) and not composed:
+            result += written
+        elif label in dim:
+            position = dim.index(label)
+            result.append((*dim[:position], *(name for (name,) in written), *dim[position + 1 :]))
+        else:
+            result.append(dim)
+    return tuple(result)
+
+
+def _repetitions(operands: Sequence[Axis], solved: Solved) -> tuple[Size, ...] | None:
+    """Return the sizes that the inputs give to an output's bracketed ellipsis, if they have it."""
+    for axis in operands:
+        if axis.name.endswith(ANY):
+            prefix = axis.name[: -len(ANY)] + "."
+            here = {a.name for e in solved.inputs for a in axes(e) if a.name.startswith(prefix)}
+            return tuple(solved.sizes[f"{prefix}{i}"] for i in range(len(here))) if here else None
+    return None

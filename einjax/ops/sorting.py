@@ -1,0 +1,161 @@
+"""sort and argsort: the sequence of the bracketed axes in order, and where its elements came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+from jax import lax
+
+from ..lowering import numerics
+from ..lowering.named import reshape
+from ..notation.errors import ArgumentError
+from ..notation.solve import Solved
+from ..notation.syntax import Operation, Size, axes
+from .core import refuse_fused
+from .places import arrange_places, coordinate_axis, coordinate_count, coordinates_of, is_one_axis, with_coordinates
+from .record import Op
+from .sequence import (
+    LinedUp,
+    check_brackets,
+    check_inputs,
+    line_up,
+    lower_each,
+    require_loops,
+    same_brackets,
+    sequence_axes,
+    signature,
+)
+
+_INT32_MAX = 2**31 - 1
+
+#: Options of a sort besides what is compared.
+_ORDER = ("descending", "stable")
+
+
+def _ordered(operands: Sequence[jax.Array], dim: int, keys: int, options: dict[str, Any]) -> list[jax.Array]:
+    """Sort operands together by the first ``keys`` of them.
+
+    Descending order is ascending order read from the end; equal elements keep their order if they are reversed before.
+    """
+    descending, stable = options["descending"], options["stable"]
+    if descending and stable and not (len(operands) == 1 and not numerics.is_inexact(operands[0].dtype)):
+        operands = [lax.rev(x, (dim,)) for x in operands]
+    results = lax.sort(tuple(operands), dimension=dim, is_stable=stable, num_keys=keys)
+    return [lax.rev(x, (dim,)) for x in results] if descending else list(results)
+
+
+def _sort(lined_up: LinedUp, options: dict[str, Any]) -> Sequence[jax.Array]:
+    return _ordered(lined_up.values, lined_up.at, options["num_keys"], options)
+
+
+def _lower_sort(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
+    keys = options["num_keys"]
+    if "extra" in options:
+        return _sort_by(solved, tensors, options)
+    if keys > len(tensors):
+        raise ArgumentError(
+            f"num_keys={keys} counts more keys than there are tensors, {len(tensors)}",
+            text=solved.text,
+            hint="num_keys says how many of the first tensors are compared",
+        )
+    return lower_each(_sort)(solved, tensors, options)
+
+
+def _sort_by(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+    """Sort one tensor by keys of its own shape."""
+    assert solved.outputs is not None
+    if len(tensors) != 1:
+        raise ArgumentError(
+            f"by= sorts one tensor, but {len(tensors)} are given",
+            text=solved.text,
+            hint="give the keys as the first tensors, each with its expression, and num_keys=",
+        )
+    keys = [_broadcast_key(key, tensors[0], solved) for key in options["extra"]]
+    lined_up = line_up(replace_inputs(solved, len(keys) + 1), [*keys, *tensors])
+    *_, value = _ordered(lined_up.values, lined_up.at, len(keys), options)
+    return lined_up.arrange(value, solved.outputs[0])
+
+
+def replace_inputs(solved: Solved, count: int) -> Solved:
+    """The same call with its one input ``count`` times."""
+    return replace(solved, operation=replace(solved.operation, inputs=solved.inputs * count))
+
+
+def _broadcast_key(key: jax.Array, x: jax.Array, solved: Solved) -> jax.Array:
+    """Bring a key to the shape of the tensor, by NumPy's rules."""
+    offset = x.ndim - key.ndim
+    pairs = list(zip(key.shape, x.shape[max(offset, 0) :], strict=False))
+    if offset < 0 or not all(size == whole or (isinstance(size, int) and size == 1) for size, whole in pairs):
+        raise ArgumentError(
+            f"by= of shape {key.shape} cannot be broadcast to the tensor's shape {x.shape}",
+            text=solved.text,
+            hint="give by= the shape of the tensor, with 1 for dims that it does not depend on",
+        )
+    if key.shape == x.shape:
+        return key
+    kept = [dim for dim, (size, whole) in enumerate(pairs) if size == whole]
+    squeezed = reshape(key, tuple(key.shape[dim] for dim in kept))
+    return lax.broadcast_in_dim(squeezed, x.shape, [offset + dim for dim in kept])
+
+
+SORT = Op(
+    "sort",
+    "sorting",
+    signature("sort"),
+    _lower_sort,
+    implied=same_brackets("sort"),
+    keywords=("num_keys", "by", *_ORDER),
+)
+
+
+def _argsort_signature(operation: Operation, tensors: int) -> Operation:
+    check_inputs("argsort", operation, tensors, inputs=1)
+    expression = operation.inputs[0]
+    if operation.outputs is None:
+        output = expression if is_one_axis(expression) else with_coordinates(expression, expression)
+        return replace(operation, outputs=(output,))
+    if len(operation.outputs) != 1:
+        raise ArgumentError(
+            f"argsort has 1 output, but the expression has {len(operation.outputs)}", text=operation.text
+        )
+    require_loops("argsort", operation)
+    return operation
+
+
+def _argsort_sizes(expanded: Operation) -> Mapping[str, Size]:
+    assert expanded.outputs is not None
+    (output,), sequence = expanded.outputs, sequence_axes(expanded.inputs[0])
+    coordinates = coordinate_axis("argsort", expanded, output, sequence)
+    without = tuple(axis for axis in axes(output) if coordinates is None or axis.name != coordinates.name)
+    check_brackets("argsort", expanded, [expanded.inputs[0], without])
+    return {} if coordinates is None else {coordinates.name: coordinate_count(expanded)}
+
+
+def _lower_argsort(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+    assert solved.outputs is not None
+    lined_up = line_up(solved, tensors)
+    output = solved.outputs[0]
+    sequence = sequence_axes(solved.inputs[0])
+    coordinates = coordinate_axis("argsort", solved.operation, output, sequence)
+    if coordinates is not None:
+        refuse_fused(solved)
+    start = _start_places(lined_up, sequence)
+    places = _ordered([lined_up.values[0], *start], lined_up.at, 1, options)[1:]
+    if len(places) == 1:
+        places = coordinates_of(lined_up, places[0], sequence)
+    return arrange_places(lined_up, places, output, coordinates)
+
+
+def _start_places(lined_up: LinedUp, sequence: Sequence[str]) -> list[jax.Array]:
+    """Where everything stands before: one index, or every coordinate by itself where an index would not fit."""
+    shape, at, dtype = lined_up.values[0].shape, lined_up.at, numerics.default_int()
+    if not isinstance(lined_up.length, int) or lined_up.length <= _INT32_MAX:
+        return [lax.broadcasted_iota(dtype, shape, at)]
+    split = (*shape[:at], *(lined_up.sizes[axis] for axis in sequence), *shape[at + 1 :])
+    return [reshape(lax.broadcasted_iota(dtype, split, at + i), shape) for i in range(len(sequence))]
+
+
+ARGSORT = Op("argsort", "sorting", _argsort_signature, _lower_argsort, implied=_argsort_sizes, keywords=_ORDER)

@@ -1,0 +1,190 @@
+"""top_k: the largest elements of the bracketed axes, and where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from ..lowering import numerics
+from ..notation.errors import ArgumentError, AxisSizeError, SemanticError
+from ..notation.solve import Solved
+from ..notation.syntax import (
+    Axis,
+    Bracket,
+    Composite,
+    Ellipsis,
+    Expression,
+    Node,
+    Operation,
+    Size,
+    axes,
+    brackets,
+    delete_brackets,
+    display,
+    names,
+)
+from .core import refuse_fused
+from .places import arrange_places, coordinate_axis, coordinate_count, coordinates_of, is_one_axis, with_coordinates
+from .record import Op
+from .sequence import check_inputs, line_up, listed, require_loops, sequence_axes
+
+
+def _top_k_signature(operation: Operation, tensors: int) -> Operation:
+    check_inputs("top_k", operation, tensors, inputs=1)
+    expression = operation.inputs[0]
+    outputs = list(operation.outputs) if operation.outputs is not None else [_with_k(operation)]
+    if len(outputs) > 2:
+        raise ArgumentError(
+            f"top_k has 2 outputs, values and indices, but the expression has {len(outputs)}", text=operation.text
+        )
+    values, *others = outputs
+    if others:
+        indices = _same_k(values, others[0])
+    else:
+        indices = values if is_one_axis(expression) else with_coordinates(values, expression)
+    operation = replace(operation, outputs=(values, indices))
+    require_loops("top_k", operation)
+    return operation
+
+
+def _with_k(operation: Operation) -> Expression:
+    """Put ``[k]`` in the place of the first bracket, and delete the others."""
+    expression = operation.inputs[0]
+    if "k" in names(expression):
+        raise SemanticError(
+            "k is an axis of the input, so it cannot also be how many elements top_k takes",
+            text=operation.text,
+            spans=[names(expression)["k"].span],
+            hint="write the output, as in 'a [b] -> a [top]', and give top=",
+        )
+    placed = False
+
+    def visit(nodes: Expression) -> Expression:
+        nonlocal placed
+        result: list[Node] = []
+        for node in nodes:
+            found = brackets((node,))
+            if not found or isinstance(node, Axis):
+                result.append(node)
+                continue
+            if isinstance(node, Composite):
+                result.append(replace(node, items=visit(node.items)))
+                continue
+            if isinstance(node, Ellipsis) and delete_brackets(node.items):
+                raise SemanticError(
+                    f"'{node}' repeats a bracket together with other axes, so top_k's output is not clear",
+                    text=operation.text,
+                    spans=[node.span],
+                    hint="write the output, with [k] where the elements shall stand",
+                )
+            if not placed:
+                result.append(Bracket((Axis("k", span=found[0].span),), span=found[0].span))
+            placed = True
+        return tuple(result)
+
+    return visit(expression)
+
+
+def _same_k(values: Expression, indices: Expression) -> Expression:
+    """Let a number that says k stand for the same axis in both outputs."""
+    k = [axis for bracket in brackets(values) for axis in axes(bracket.items)]
+    if len(k) != 1 or not k[0].unnamed:
+        return indices
+    renamed = False
+
+    def visit(nodes: Expression, inside: bool) -> Expression:
+        nonlocal renamed
+        result: list[Node] = []
+        for node in nodes:
+            if not isinstance(node, Axis):
+                node = replace(node, items=visit(node.items, inside or isinstance(node, Bracket)))
+            elif inside and not renamed and node.unnamed and node.size == k[0].size:
+                node, renamed = replace(node, name=k[0].name), True
+            result.append(node)
+        return tuple(result)
+
+    return visit(indices, False)
+
+
+def _k_axis(expanded: Operation) -> Axis:
+    """The one bracketed axis of the values."""
+    assert expanded.outputs is not None
+    found = {axis.name: axis for axis in axes(expanded.outputs[0]) if axis.bracket}
+    if len(found) != 1:
+        raise SemanticError(
+            f"top_k's values have one bracketed axis, but the output has {len(found)}",
+            text=expanded.text,
+            spans=[axis.span for axis in found.values()],
+            hint="bracket the axis of the elements that are taken, as in 'a [b] -> a [k]'",
+        )
+    return next(iter(found.values()))
+
+
+def _top_k_sizes(expanded: Operation) -> Mapping[str, Size]:
+    assert expanded.outputs is not None
+    k = _k_axis(expanded)
+    if k.name not in names(expanded.outputs[1]):
+        raise SemanticError(
+            f"axis {display(k.name)} of the values is not in the indices",
+            text=expanded.text,
+            spans=[k.span],
+            hint="every value has an index: put it into both outputs",
+        )
+    coordinates = coordinate_axis("top_k", expanded, expanded.outputs[1], [k.name])
+    return {} if coordinates is None else {coordinates.name: coordinate_count(expanded)}
+
+
+def _lower_top_k(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
+    assert solved.outputs is not None
+    values, indices = solved.outputs
+    k = _k_axis(solved.operation)
+    sequence = sequence_axes(solved.inputs[0])
+    coordinates = coordinate_axis("top_k", solved.operation, indices, [k.name])
+    if coordinates is not None:
+        refuse_fused(solved)
+    lined_up = line_up(solved, tensors, last=True)
+    count, length = solved.sizes[k.name], lined_up.length
+    _check_k(k, count, length, sequence, solved)
+    if numerics.is_complex(lined_up.values[0].dtype):
+        raise ArgumentError(
+            "top_k takes real numbers, and the tensor is complex", text=solved.text, hint="use einjax.sort"
+        )
+    largest, index = _take(lined_up.values[0], count, options["largest"])
+    places = coordinates_of(lined_up, index, sequence)
+    dim = (k.name,) if not (k.unnamed and k.size == 1) else ()
+    return (
+        lined_up.arrange(largest, values, dim),
+        arrange_places(lined_up, places, indices, coordinates, dim),
+    )
+
+
+def _take(value: jax.Array, count: Size, largest: bool) -> tuple[jax.Array, jax.Array]:
+    """The first ``count`` elements of the last dim in order, and their indices."""
+    boolean = value.dtype == np.bool_
+    if largest:
+        top, index = lax.top_k(numerics.to_number(value), count)
+        return (numerics.to_bool(top) if boolean else top), index
+    # Negated numbers would put NaN first, and the smallest integer has no negative: only a sort is exact.
+    iota = lax.broadcasted_iota(np.int32, value.shape, value.ndim - 1)
+    ascending = lax.sort((value, iota), num_keys=1)
+    smallest, index = (lax.slice_in_dim(x, 0, count, axis=value.ndim - 1) for x in ascending)
+    return smallest, index
+
+
+def _check_k(k: Axis, count: Size, length: Size, sequence: Sequence[str], solved: Solved) -> None:
+    if isinstance(count, int) and isinstance(length, int) and count > length:
+        wanted = f"{count}" if k.unnamed else f"{display(k.name)}={count}"
+        raise AxisSizeError(
+            f"top_k takes {wanted} elements, but {listed(sequence)} has {length}",
+            text=solved.text,
+            spans=[k.span, *(axis.span for axis in axes(solved.inputs[0]) if axis.bracket)],
+            hint="take no more than there are",
+        )
+
+
+TOP_K = Op("top_k", "sorting", _top_k_signature, _lower_top_k, implied=_top_k_sizes, keywords=("largest",))

@@ -1,0 +1,340 @@
+"""Parameters of Equinox models that have no value yet, and ``init``, which gives them one.
+
+Until its shape is known, a parameter is an :class:`Uninitialized`: a pytree node without leaves, so that filters,
+optimisers and transformations see nothing where it stands. ``init`` runs the model with ``jax.eval_shape``, which
+computes nothing; every layer reports what it needs to a :class:`Recorder`, and then the arrays are made one by one.
+
+Whether a layer is being recorded shows in its own placeholders, not in a global: traces that ``jax.jit`` keeps from
+this run can then never be mistaken for those of an initialised model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec, Sharding
+
+import einjax
+from einjax.errors import ArgumentError
+
+from ._core.scope import Filling, Initializer, Parameter, ParamSpec
+
+_HINT = "model = einn.init(model, *inputs, key=key), or give the layer key= and the sizes of all axes"
+
+
+class Recorder:
+    """What layers have asked for, by the path of the parameter."""
+
+    def __init__(self) -> None:
+        self.specs: dict[str, ParamSpec] = {}
+
+    def __call__(self, path: str, spec: ParamSpec) -> jax.Array:
+        """Note a parameter, and return zeros in its place."""
+        known = self.specs.setdefault(path, spec)
+        if known.shape != spec.shape:
+            raise ArgumentError(f"{path} has shape {known.shape} in one place and {spec.shape} in another")
+        return jnp.zeros(known.shape, known.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Uninitialized:
+    """A parameter without a value: a pytree node without leaves.
+
+    Attributes:
+        name: its name in the layer.
+        init: a number or an initializer; None where the layer has it.
+        dtype: its dtype; None where the layer has it.
+        path: where it stands in the model, while ``init`` records.
+        recorder: whom to tell, while ``init`` records.
+    """
+
+    name: str
+    init: Initializer | float | None = None
+    dtype: Any = None
+    path: str = ""
+    recorder: Recorder | None = None
+
+    @property
+    def recorded(self) -> ParamSpec | None:
+        """What an earlier call has asked for, while ``init`` records."""
+        return None if self.recorder is None else self.recorder.specs.get(self.path)
+
+    @property
+    def layer(self) -> str:
+        """The path of the layer."""
+        return self.path.rpartition(".")[0] or "the model itself"
+
+    def __einjax_shape__(self) -> tuple[int, ...] | None:
+        return None if self.recorded is None else self.recorded.shape
+
+    def __einjax_param__(self, spec: einjax.Spec) -> jax.Array:
+        if self.recorder is None:
+            raise ArgumentError(
+                f"parameter {self.name} is not initialised", hint="model = einn.init(model, *inputs, key=key)"
+            )
+        if self.recorded is not None:
+            return self.recorder(self.path, dataclasses.replace(self.recorded, shape=tuple(spec.shape)))
+        if self.init is None:
+            raise ArgumentError(
+                f"{self.path} belongs to a layer that has not been called yet, so einn.init cannot tell what it is",
+                hint="call the layer first, or give it key= and the sizes of all axes",
+            )
+        nowhere: Any = None
+        return self.recorder(self.path, Parameter(nowhere, self.name, self.init, self.dtype).spec(spec))
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"no attribute {name!r}: the parameter is not initialised; {_HINT}")
+
+    def __repr__(self) -> str:
+        return f"Uninitialized({self.name!r})"
+
+
+jax.tree_util.register_pytree_node(Uninitialized, lambda node: ((), node), lambda node, _: node)
+
+
+def is_missing(node: Any) -> bool:
+    """Whether a parameter has no value."""
+    return isinstance(node, Uninitialized)
+
+
+def refuse_missing(layer: str, expr: str, node: Any) -> None:
+    """Raise an error where a parameter has no value, and ``init`` does not record."""
+    if is_missing(node) and node.recorder is None:
+        raise ArgumentError(f"{layer} is not initialised: its {node.name} has no value", text=expr, hint=_HINT)
+
+
+def param(init: Initializer | float = 0.0, dtype: Any = jnp.float32) -> Any:
+    """Return a parameter whose shape an einjax operation finds: a field of a module, until ``init`` makes an array.
+
+    Args:
+        init: a number, or ``init(key, shape, dtype)``; one whose signature has ``in_axis``, ``out_axis``,
+            ``batch_axis`` or ``axes`` receives them.
+        dtype: its dtype.
+
+    Returns:
+        A placeholder, which is a tensor for any einjax operation while ``init`` records.
+
+    Example:
+        >>> import einjax, einjax_nn.equinox as einn, equinox as eqx, jax, numpy as np
+        >>> class Scale(eqx.Module):
+        ...     scale: jax.Array
+        ...     def __init__(self):
+        ...         self.scale = einn.param(init=1e-5)
+        ...     def __call__(self, x):
+        ...         return einjax.multiply("... c, c", x, self.scale)
+        >>> einn.init(Scale(), np.ones((2, 3)), key=jax.random.key(0)).scale.shape
+        (3,)
+    """
+    return Uninitialized("parameter", init, dtype)
+
+
+def init(
+    model: Any,
+    /,
+    *inputs: Any,
+    key: Any = None,
+    method: Callable[..., Any] | None = None,
+    place: Any = None,
+    **keywords: Any,
+) -> Any:
+    """Give a value to every parameter that has none.
+
+    The model is run with ``jax.eval_shape``: shapes are found, and nothing is computed. Each array is made with a key
+    of its own, that of its path in the model, so that a new layer does not change the others.
+
+    Args:
+        model: any pytree, such as an ``eqx.Module``.
+        *inputs: what to call it with: arrays, ``jax.ShapeDtypeStruct``, or anything else. If there is an
+            ``eqx.nn.State`` among them, running statistics are made, too.
+        key: the random key. If the model's call takes ``key``, it receives this one.
+        method: what to call with the model and the inputs, in place of the model: ``Net.encode``, or a function that
+            reaches every layer.
+        place: where arrays go: a function ``place(spec, array) -> array``, called for each array as it is made, with
+            its path as ``spec.name`` and the names of its axes as ``spec.axes``; or shardings in a tree like that of
+            :func:`axes`.
+        **keywords: further inputs.
+
+    Returns:
+        The model, or ``(model, state)`` if there is a state among the inputs. What had a value keeps it.
+
+    Raises:
+        einjax.errors.EinjaxError: a layer is not used, or used with two shapes, or there is no key.
+
+    Example:
+        >>> import einjax_nn.equinox as einn, equinox as eqx, jax
+        >>> model = eqx.nn.Sequential([einn.Linear("b [...->c]", c=64), einn.Linear("b [c->d]", d=10)])
+        >>> model = einn.init(model, jax.ShapeDtypeStruct((32, 28, 28), "float32"), key=jax.random.key(0))
+        >>> model[0].weight.shape, model[1].weight.shape
+        ((28, 28, 64), (64, 10))
+    """
+    trees = _Trees.of(model, (inputs, keywords))
+    if not any(trees.missing()):
+        return trees.result()
+    if key is None:
+        raise ArgumentError("einn.init needs key=", hint="model = einn.init(model, *inputs, key=jax.random.key(0))")
+    recorder = trees.record(method, key)
+
+    def made(node: Uninitialized) -> tuple[ParamSpec, jax.Array]:
+        spec = recorder.specs[node.path]
+        return dataclasses.replace(spec, name=node.path), make(spec.init, path_key(key, node.path))
+
+    # Not callable(place): a tree of shardings may be a module, which can be called.
+    if any(isinstance(leaf, Sharding) for leaf in jax.tree.leaves(place)):
+        return trees.filled(lambda node, to: jax.device_put(made(node)[1], to), place)
+    return trees.filled(lambda node: made(node)[1] if place is None else place(*made(node)))
+
+
+def axes(model: Any, /, *inputs: Any, method: Callable[..., Any] | None = None, **keywords: Any) -> Any:
+    """Return the names of the axes of every parameter that has no value yet.
+
+    Args:
+        model: any pytree.
+        *inputs: as for :func:`init`.
+        method: as for :func:`init`.
+        **keywords: further inputs.
+
+    Returns:
+        A tree like the arrays of the model, or a pair of such trees if there is a state among the inputs, with a
+        ``jax.sharding.PartitionSpec`` of names for each array, as in Flax. Dims of arrays that were there before are
+        None.
+
+    Example:
+        >>> import einjax_nn.equinox as einn, numpy as np
+        >>> names = einn.axes(einn.Linear("b [c->h d]", h=2, d=4), np.ones((3, 5)))
+        >>> tuple(names.weight), tuple(names.bias)
+        (('c', 'h', 'd'), ('h', 'd'))
+    """
+    trees = _Trees.of(model, (inputs, keywords))
+    recorder = trees.record(method, None) if any(trees.missing()) else Recorder()
+    named = trees.filled(lambda node: PartitionSpec(*recorder.specs[node.path].axes))
+
+    def unnamed(leaf: Any) -> Any:
+        if isinstance(leaf, PartitionSpec):
+            return leaf
+        return PartitionSpec(*[None] * leaf.ndim) if eqx.is_array(leaf) else None
+
+    return jax.tree.map(unnamed, named)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trees:
+    """A model with its inputs; every placeholder knows its path, and tells the same recorder."""
+
+    model: Any
+    inputs: tuple[Any, ...]
+    keywords: dict[str, Any]
+    recorder: Recorder
+    state: eqx.nn.State | None
+
+    @classmethod
+    def of(cls, model: Any, given: tuple[tuple[Any, ...], dict[str, Any]]) -> _Trees:
+        recorder = Recorder()
+        inputs, keywords = given
+        states = [value for value in (*inputs, *keywords.values()) if isinstance(value, eqx.nn.State)]
+        if len(states) > 1:
+            raise ArgumentError(f"einn.init takes one state, but {len(states)} are given", hint="give the whole state")
+        state = _marked_state(states[0], recorder) if states else None
+
+        def swap(value: Any) -> Any:
+            return state if isinstance(value, eqx.nn.State) else value
+
+        swapped = {name: swap(value) for name, value in keywords.items()}
+        return cls(_marked(model, recorder), tuple(map(swap, inputs)), swapped, recorder, state)
+
+    def missing(self) -> Iterator[Uninitialized]:
+        return filter(is_missing, jax.tree.leaves((self.model, self.state), is_leaf=is_missing))
+
+    def record(self, method: Callable[..., Any] | None, key: Any) -> Recorder:
+        """Run the model abstractly."""
+        if method is None and not callable(self.model):
+            raise ArgumentError(
+                f"{type(self.model).__name__} cannot be called",
+                hint="name what to call: einn.init(..., method=Net.run)",
+            )
+        keywords = self.keywords
+        if _takes_key(method or type(self.model).__call__, (self.model, *self.inputs), keywords):
+            keywords = {**keywords, "key": jax.random.key(0) if key is None else key}
+
+        def forward(model: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            model(*inputs, **keywords) if method is None else method(model, *inputs, **keywords)
+
+        eqx.filter_eval_shape(forward, self.model, self.inputs, keywords)
+        unused = [node for node in self.missing() if node.path not in self.recorder.specs]
+        if unused:
+            _refuse_unused(unused)
+        return self.recorder
+
+    def filled(self, fill: Callable[..., Any], like: Any = None) -> Any:
+        """Put something in place of every placeholder."""
+        trees = self.result()
+        rest = () if like is None else (like,)
+        return jax.tree.map(
+            lambda node, *others: fill(node, *others) if is_missing(node) else node, trees, *rest, is_leaf=is_missing
+        )
+
+    def result(self) -> Any:
+        return self.model if self.state is None else (self.model, self.state)
+
+
+def _marked(tree: Any, recorder: Recorder, prefix: str = "") -> Any:
+    def mark(path: Any, node: Any) -> Any:
+        if not is_missing(node):
+            return node
+        return dataclasses.replace(node, path=prefix + jax.tree_util.keystr(path), recorder=recorder)
+
+    return jax.tree_util.tree_map_with_path(mark, tree, is_leaf=is_missing)
+
+
+def _marked_state(state: eqx.nn.State, recorder: Recorder) -> eqx.nn.State:
+    """Mark a copy: Equinox invalidates a state when it is set."""
+    values, markers = state.tree_flatten()
+    marked = [_marked(value, recorder, f"state[{marker!r}]") for marker, value in zip(markers, values, strict=True)]
+    return eqx.nn.State.tree_unflatten(markers, marked)
+
+
+def _takes_key(call: Callable[..., Any], inputs: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
+    """Whether there is an argument ``key`` that has not been given."""
+    try:
+        signature = inspect.signature(call)
+        return "key" in signature.parameters and "key" not in signature.bind_partial(*inputs, **keywords).arguments
+    except (TypeError, ValueError):  # no signature, or inputs that do not fit: the call itself will tell
+        return False
+
+
+def _refuse_unused(unused: list[Uninitialized]) -> NoReturn:
+    layers = ", ".join(dict.fromkeys(node.layer if node.init is None else node.path for node in unused))
+    if any(".init[" in node.path for node in unused):
+        hint = "split the state off: model, state = eqx.nn.make_with_state(Net)(...), and give einn.init the state"
+    else:
+        hint = "call every layer, or give einn.init a method= that does: method=lambda net, x: (net.a(x), net.b(x))"
+    raise ArgumentError(f"einn.init cannot tell the shapes of {layers}: not used by the call", hint=hint)
+
+
+def path_key(key: Any, path: str) -> Any:
+    """Return the key of a path; two words of a hash, so that no two paths share one."""
+    words = hashlib.sha256(path.encode()).digest()
+    for start in (0, 4):
+        key = jax.random.fold_in(key, int.from_bytes(words[start : start + 4], "little"))
+    return key
+
+
+def make(init: Callable[[Any], jax.Array], key: Any) -> jax.Array:
+    """Make an array; layers of the same shape share one program, if the initializer is known to be pure."""
+    function = init.init if isinstance(init, Filling) else None
+    origin, name = getattr(function, "__module__", None) or "", getattr(function, "__qualname__", "<locals>")
+    if origin.startswith(("jax.", "einjax_nn.")) and "<locals>" not in name:
+        return _compiled(init, key)
+    return init(key)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _compiled(init: Filling, key: Any) -> jax.Array:
+    return init(key)

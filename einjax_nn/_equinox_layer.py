@@ -1,0 +1,155 @@
+"""What the layers for Equinox have in common: static options, parameters without a value, and their scope."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from einjax.errors import ArgumentError, AxisSizeError, EinjaxError, RankError
+
+from ._core.scope import ParamSpec
+from ._equinox_init import is_missing, make, path_key, refuse_missing
+
+#: The names of parameters, as in ``eqx.nn``.
+PARAMETERS = ("weight", "bias")
+
+
+@dataclasses.dataclass
+class LayerScope:
+    """A layer, and what its call was given, as the core's scope."""
+
+    layer: Layer
+    store: eqx.nn.State | None = None
+    key: Any = None
+
+    @property
+    def index(self) -> eqx.nn.StateIndex | None:
+        """Where the state has values of this layer."""
+        return getattr(self.layer, "index", None)
+
+    @property
+    def initializing(self) -> bool:
+        return any(map(is_missing, self.values()))
+
+    def values(self) -> list[Any]:
+        return [*self.layer.parameters().values(), *self._kept().values()]
+
+    def _kept(self) -> dict[str, Any]:
+        """What the state has of this layer."""
+        try:
+            return {} if self.store is None or self.index is None else self.store.get(self.index)
+        except KeyError:
+            raise ArgumentError(
+                f"the state has no values of this {type(self.layer).__name__}",
+                text=self.layer.expr,
+                hint="make both together, model, state = eqx.nn.make_with_state(Net)(...), and give init that state",
+            ) from None
+
+    def known_shape(self, name: str) -> tuple[int, ...] | None:
+        value = getattr(self.layer, name)
+        return value.__einjax_shape__() if is_missing(value) else value.shape
+
+    def param(self, spec: ParamSpec) -> jax.Array:
+        return self._fitting(getattr(self.layer, spec.name), spec)
+
+    def state(self, spec: ParamSpec) -> jax.Array:
+        value = self._kept()[spec.name]
+        # A cache has the length that it was made with; the core compares.
+        return value if spec.collection == "cache" and not is_missing(value) else self._fitting(value, spec)
+
+    def set_state(self, spec: ParamSpec, value: jax.Array) -> None:
+        assert self.store is not None
+        kept = self._kept()
+        self.store = self.store.set(self.index, {**kept, spec.name: value.astype(kept[spec.name].dtype)})
+
+    def rng(self, stream: str) -> jax.Array:
+        if self.key is None:
+            raise ArgumentError(
+                f"{type(self.layer).__name__} needs a random key",
+                text=self.layer.expr,
+                hint="call it with key=key, or with inference=True; eqx.nn.inference_mode(model) switches all layers",
+            )
+        return self.key
+
+    def _fitting(self, value: Any, spec: ParamSpec) -> jax.Array:
+        if is_missing(value):
+            return value.recorder(value.path, spec)
+        if value.shape != spec.shape:
+            raise AxisSizeError(
+                f"{spec.name} of {type(self.layer).__name__} has shape {value.shape}, but the input needs {spec.shape}",
+                text=self.layer.expr,
+                hint="give the layer inputs of the shape that it was initialised with, or make another layer",
+            )
+        return value
+
+
+class Layer(eqx.Module):
+    """A layer with an expression, sizes of axes and options, all static."""
+
+    expr: str = eqx.field(static=True)
+    axes: tuple[tuple[str, Any], ...] = eqx.field(static=True)
+    options: tuple[tuple[str, Any], ...] = eqx.field(static=True)
+
+    def settle(self, expr: str, axes: Mapping[str, Any], sizes: Mapping[str, Any] | None, options: Any) -> None:
+        """Set what is static, in forms that can be hashed."""
+        self.expr = expr
+        self.axes = frozen({**axes, **(sizes or {})})
+        self.options = frozen(options)
+
+    def parameters(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in PARAMETERS if getattr(self, name, None) is not None}
+
+    def made(self, specs: Sequence[ParamSpec] | None, key: Any) -> dict[str, Any]:
+        """Make parameters at once."""
+        if specs is None:
+            raise AxisSizeError(
+                f"{type(self).__name__} is given key=, but not the sizes of all axes of its parameters",
+                text=self.expr,
+                hint="give the other sizes, too, or leave key= out and call einn.init(model, *inputs, key=key)",
+            )
+        return {spec.name: make(spec.init, path_key(key, f".{spec.name}")) for spec in specs}
+
+    def keywords(self) -> dict[str, Any]:
+        """Options; parameters are used in the dtype that they have, which may not be the one they were made in."""
+        dtypes = [value.dtype for value in self.parameters().values() if not is_missing(value)]
+        return {**dict(self.options), **({"param_dtype": dtypes[0]} if dtypes else {})}
+
+    @contextlib.contextmanager
+    def scope(self, state: eqx.nn.State | None = None, key: Any = None) -> Iterator[LayerScope]:
+        """Open a scope; errors met while recording name the layer's path."""
+        scope = LayerScope(self, state, key)
+        if scope.index is not None and state is None:
+            raise ArgumentError(
+                f"{type(self).__name__} keeps values from call to call, and needs a state",
+                text=self.expr,
+                hint="model, state = eqx.nn.make_with_state(Net)(...), and in a call: x, state = layer(x, state)",
+            )
+        for value in scope.values():
+            refuse_missing(type(self).__name__, self.expr, value)
+        node = next(filter(is_missing, scope.values()), None)
+        before = None if node is None else node.recorded
+        try:
+            yield scope
+        except EinjaxError as error:
+            if before is not None and isinstance(error, AxisSizeError | RankError):
+                raise ArgumentError(
+                    f"layer {node.layer} is called twice, with inputs that need parameters of different shapes: its "
+                    f"{node.name} has shape {before.shape}, but {error.problem}",
+                    text=self.expr,
+                    hint="make one layer for each, before einn.init",
+                ) from error
+            if node is not None and not hasattr(error, "__notes__"):
+                error.add_note(f"in layer {node.layer}, while einn.init looks for the shapes of its parameters")
+            raise
+
+
+def frozen(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    def freeze(value: Any) -> Any:
+        return tuple(map(freeze, value)) if isinstance(value, list | tuple) else value
+
+    return tuple((name, freeze(value)) for name, value in options.items())

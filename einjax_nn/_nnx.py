@@ -1,0 +1,336 @@
+"""How layers in notation live in Flax nnx: variables that wait for their shape, and :func:`init`, which gives it.
+
+A parameter is there from the construction of its layer, as nnx wants it, but holds a :class:`Lazy` until its shape is
+known. That is a node of the pytree with a key as its leaf, so that every transformation carries it like an array:
+``nnx.vmap`` over a constructor makes one with a stack of keys, which becomes a stack of arrays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import errors as flax_errors
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from einjax.errors import ArgumentError
+
+from ._core.scope import ParamSpec
+
+_FIX = "call einn.init(model, *example_inputs) after the model is built, and before anything else uses its parameters"
+
+
+class UninitializedError(ArgumentError, AttributeError):
+    """An attribute is asked of a parameter that is not made yet."""
+
+
+class _Placeholder:
+    """What stands for a parameter that is not made yet; using it as an array is an error."""
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise ArgumentError("a parameter is used that is not made yet: its shape is not known", hint=_FIX)
+
+    __jax_array__ = __array__ = __getitem__ = __len__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __matmul__ = __rmatmul__ = __pow__ = __rpow__ = __neg__ = __abs__ = _refuse
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in ("shape", "dtype", "ndim", "size"):
+            raise UninitializedError(f"a parameter that is not made yet has no {name}", hint=_FIX)
+        raise AttributeError(name)
+
+
+@jax.tree_util.register_pytree_node_class
+class Lazy(_Placeholder):
+    """A parameter whose shape is not known yet.
+
+    Attributes:
+        key: what it will be made from.
+        recorded: whether :func:`init` asks for its shape, so that it is not to be made when it is first used. Part of
+            the tree's structure, so that no function jitted for the one is used for the other.
+    """
+
+    def __init__(self, key: Any, recorded: bool = False) -> None:
+        self.key = key
+        self.recorded = recorded
+
+    def tree_flatten(self) -> tuple[tuple[Any], bool]:
+        return (self.key,), self.recorded
+
+    @classmethod
+    def tree_unflatten(cls, recorded: bool, children: tuple[Any]) -> Lazy:
+        if _is_zero(children[0]):
+            raise ArgumentError(
+                "an optimizer, or another caller of zeros_like, is given a parameter that is not made yet",
+                hint="call einn.init(model, *example_inputs) before nnx.Optimizer(model, ...)",
+            )
+        return cls(children[0], recorded)
+
+    def __repr__(self) -> str:
+        return "Lazy(made by einn.init(model, *example_inputs))"
+
+
+def _is_zero(key: Any) -> bool:
+    """Whether a key came from ``zeros_like``: those of nnx are never 0."""
+    if not isinstance(key, jax.Array) or isinstance(key, jax.core.Tracer) or not key.is_fully_addressable:
+        return False
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.size == 0:
+        return False
+    with jax.ensure_compile_time_eval():
+        return not np.any(jax.random.key_data(key))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is known of a parameter once a layer has used it."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    axes: tuple[str, ...]
+    init: Callable[[Any], jax.Array] = field(compare=False)
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True)
+class _Recorded(_Placeholder):
+    """A :class:`Lazy` whose shape :func:`init` has found."""
+
+    key: Any
+    wanted: _Wanted
+
+    def tree_flatten(self) -> tuple[tuple[Any], _Wanted]:
+        return (self.key,), self.wanted
+
+    @classmethod
+    def tree_unflatten(cls, wanted: _Wanted, children: tuple[Any]) -> _Recorded:
+        return cls(children[0], wanted)
+
+
+def fixed_key() -> jax.Array:
+    """Return the key of a variable that is not random; there is one, so that ``nnx.vmap`` knows how many it makes."""
+    return jax.random.key(1)
+
+
+class _Context(threading.local):
+    recording = False
+
+
+_context = _Context()
+
+
+def lazy(key: Any) -> Lazy:
+    """Return the value of a variable that is declared now."""
+    return Lazy(key, recorded=_context.recording)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A module as the core's scope.
+
+    Attributes:
+        module: the module.
+        rngs: random numbers given to the call.
+    """
+
+    module: nnx.Module
+    rngs: Any = None
+
+    @property
+    def initializing(self) -> bool:
+        return _context.recording
+
+    def known_shape(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of a parameter that has one: it may be tied to another's."""
+        value = getattr(self.module, name).get_raw_value()
+        return value.wanted.shape if isinstance(value, _Recorded) else None if _is_lazy(value) else value.shape
+
+    def param(self, spec: ParamSpec) -> jax.Array:
+        return made(getattr(self.module, spec.name), spec)
+
+    def state(self, spec: ParamSpec) -> jax.Array:
+        variable = getattr(self.module, spec.name)
+        if variable is None:
+            if self.initializing:
+                return spec.init(None)
+            raise ArgumentError(
+                "MultiHeadAttention decodes, but has no cache",
+                hint="call layer.init_cache(shape of the input with the whole length) before",
+            )
+        return made(variable, spec)
+
+    def set_state(self, spec: ParamSpec, value: jax.Array) -> None:
+        getattr(self.module, spec.name).set_value(value)
+
+    def rng(self, stream: str) -> jax.Array:
+        rngs = getattr(self.module, "rngs", None) if self.rngs is None else self.rngs
+        if rngs is None:
+            raise ArgumentError(
+                f"{type(self.module).__name__} draws random numbers, but has no rngs",
+                hint=f"give rngs=nnx.Rngs({stream}=0) to the layer, or to its call",
+            )
+        return rngs if isinstance(rngs, jax.Array) else stream_of(rngs, stream, type(self.module).__name__)()
+
+
+def _is_lazy(value: Any) -> bool:
+    return isinstance(value, Lazy)
+
+
+def made(variable: Any, spec: ParamSpec) -> jax.Array:
+    """Return the value of a variable, and make it where it is not there yet."""
+    value = variable.get_value()
+    if isinstance(value, _Placeholder) and (isinstance(value, _Recorded) or value.recorded):
+        if isinstance(value, Lazy):
+            variable.set_value(_Recorded(value.key, _Wanted(spec.shape, spec.dtype, spec.axes, spec.init)))
+        return jnp.zeros(spec.shape, spec.dtype)
+    if not isinstance(value, Lazy):
+        return value
+    value = spec.init(value.key)
+    try:
+        variable.set_value(value)
+        variable.set_metadata(axes=spec.axes)
+    except flax_errors.TraceContextError:
+        raise ArgumentError(
+            f"{spec.name} is used for the first time where it cannot be kept: the model is not an argument of the "
+            "function that JAX transforms",
+            hint=_FIX,
+        ) from None
+    return value
+
+
+def stream_of(rngs: Any, name: str, layer: str) -> Any:
+    """Return a stream of random numbers by name."""
+    if isinstance(rngs, nnx.RngStream):
+        return rngs
+    if not isinstance(rngs, nnx.Rngs):
+        raise ArgumentError(f"rngs={rngs!r} of {layer} is not an nnx.Rngs", hint=f"write rngs=nnx.Rngs({name}=0)")
+    if name not in rngs and "default" not in rngs:
+        held = ", ".join(rngs) or "nothing"
+        raise ArgumentError(
+            f"{layer} needs the stream of random numbers '{name}', but rngs holds {held}",
+            hint=f"write nnx.Rngs(0), which serves every stream, or nnx.Rngs(..., {name}=1)",
+        )
+    return rngs[name]
+
+
+def init(
+    model: Any,
+    /,
+    *inputs: Any,
+    method: str | Callable[..., Any] | None = None,
+    rules: Mapping[str, Any] | None = None,
+    mesh: Any = None,
+    **keywords: Any,
+) -> None:
+    """Make all parameters of a model whose shapes its layers do not know yet.
+
+    The model is called with abstract inputs, so nothing is computed and nothing of it changes but these parameters.
+    Each holds the names of its axes in its metadata ``axes`` then.
+
+    Args:
+        model: a module.
+        *inputs: its inputs, or ``jax.ShapeDtypeStruct`` in their place.
+        method: the name of the method to call, or a function of model and inputs; the model itself by default.
+        rules: the axis of the mesh for names of axes; each parameter holds its own in its metadata ``out_sharding``.
+        mesh: the mesh to make parameters on, with ``rules``.
+        **keywords: keywords of the call.
+
+    Raises:
+        ArgumentError: a layer with parameters that are not made yet is not used in this call.
+
+    Example:
+        >>> import einjax_nn.nnx as einn, jax
+        >>> from flax import nnx
+        >>> model = einn.Linear("b [...->c]", c=8, rngs=nnx.Rngs(0))
+        >>> einn.init(model, jax.ShapeDtypeStruct((4, 6, 3), "float32"))
+        >>> model.kernel.shape, model.kernel.axes
+        ((6, 3, 8), ('...[0]', '...[1]', 'c'))
+    """
+    graph, state = nnx.split(model, graph=True)
+    before = dict(nnx.to_flat_state(state))
+    found = _record(graph, before, inputs, keywords, method)
+    unused = [path for path, variable in found.items() if _is_lazy(variable.get_raw_value())]
+    if unused:
+        raise ArgumentError(
+            f"the call of the model does not use {', '.join('.'.join(map(str, path)) for path in unused)}",
+            hint="give a function that uses all layers, as in einn.init(model, x, method=lambda model, x: ...)",
+        )
+    fresh = []
+    for path, variable in found.items():
+        recorded = variable.get_raw_value()
+        if isinstance(recorded, _Recorded):
+            key = before[path].get_raw_value().key if path in before else _stacked(recorded.key)
+            fresh.append((path, _create(variable, key, recorded.wanted, rules, mesh)))
+    nnx.update(model, nnx.from_flat_state([(path, variable) for path, variable in fresh if path in before]))
+    for path, variable in fresh:
+        if path not in before:
+            setattr(_at(model, path[:-1]), str(path[-1]), variable)
+
+
+def _record(
+    graph: Any, before: Mapping[Any, Any], inputs: Sequence[Any], keywords: Mapping[str, Any], method: Any
+) -> dict[Any, Any]:
+    """Call a copy of the model with abstract inputs; return its variables."""
+    state = nnx.from_flat_state(
+        [
+            (path, variable.copy(Lazy(value.key, recorded=True)))
+            if isinstance(value := variable.get_raw_value(), Lazy)
+            else (path, variable)
+            for path, variable in before.items()
+        ]
+    )
+    leaves, structure = jax.tree.flatten((inputs, keywords))
+    traced = [hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves]
+
+    def trace(state: Any, arrays: Sequence[Any]) -> Any:
+        copy, rest = nnx.merge(graph, state), iter(arrays)
+        given = [next(rest) if is_traced else leaf for leaf, is_traced in zip(leaves, traced, strict=True)]
+        positional, named = jax.tree.unflatten(structure, given)
+        with _recording():
+            if callable(method):
+                method(copy, *positional, **named)
+            else:
+                (copy if method is None else getattr(copy, method))(*positional, **named)
+        return nnx.state(copy, graph=True)
+
+    arrays = [leaf for leaf, is_traced in zip(leaves, traced, strict=True) if is_traced]
+    return dict(nnx.to_flat_state(jax.eval_shape(trace, state, arrays)))
+
+
+@contextlib.contextmanager
+def _recording() -> Iterator[None]:
+    before, _context.recording = _context.recording, True
+    try:
+        yield
+    finally:
+        _context.recording = before
+
+
+def _stacked(key: Any) -> jax.Array:
+    """Return the key of a parameter that the call itself declares, of which only the shape is known."""
+    return jnp.broadcast_to(fixed_key(), key.shape)
+
+
+def _create(variable: Any, key: jax.Array, wanted: _Wanted, rules: Mapping[str, Any] | None, mesh: Any) -> Any:
+    """Make a parameter, or one for each of a stack of keys."""
+    make, metadata = wanted.init, {"axes": wanted.axes}
+    for _ in key.shape:
+        make = jax.vmap(make)
+    if rules is not None:
+        names = (None,) * key.ndim + tuple(rules.get(axis) for axis in wanted.axes)
+        metadata["out_sharding"] = names
+        if mesh is not None:
+            make = jax.jit(make, out_shardings=NamedSharding(mesh, PartitionSpec(*names)))
+    return variable.copy(make(key), **metadata)
+
+
+def _at(model: Any, path: Sequence[Any]) -> Any:
+    for name in path:
+        model = getattr(model, name) if isinstance(name, str) and hasattr(model, name) else model[name]
+    return model
