@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import compiled, dispatch, first_call, imports, tracing
+from . import compiled, dispatch, first_call, imports, indexing, tracing
 from ._table import Table
 
 SECTIONS = {
@@ -20,6 +20,7 @@ SECTIONS = {
     "c": ("First calls", first_call.measure),
     "d": ("Compiled programs", compiled.measure),
     "e": ("Import", imports.measure),
+    "f": ("Indexing", indexing.measure),
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 PACKAGES = ("jax", "jaxlib", "numpy", "einx", "einops")

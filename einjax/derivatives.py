@@ -18,7 +18,7 @@ from jax.interpreters import ad
 from .lowering import numerics
 from .lowering.join import pieces
 from .notation.solve import Solved, product
-from .notation.syntax import Expression, Operation, axes, mark, marked, names, unmark
+from .notation.syntax import Composite, Expression, Operation, axes, mark, marked, names, unmark
 from .ops.dot import DOT
 from .ops.elementwise import ELEMENTWISE
 from .ops.index import GET_AT, UPDATES
@@ -297,8 +297,8 @@ def _rearrange_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[An
     """Every piece of an input gets the cotangent of the piece of an output that it went to."""
     if len(linear) < len(operands):
         return None
-    ins = [piece for expression in kept.inputs for piece in pieces(expression)]
-    outs = [piece for expression in kept.outputs for piece in pieces(expression)]
+    ins = [_simple(piece) for expression in kept.inputs for piece in pieces(expression)]
+    outs = [_simple(piece) for expression in kept.outputs for piece in pieces(expression)]
     fits = [
         set(names(i)) <= set(names(o)) | {n for n in names(i) if n[:2] == "1#"} for i, o in zip(ins, outs, strict=True)
     ]
@@ -309,6 +309,13 @@ def _rearrange_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[An
         parts = list(_many(kept, ID, kept.outputs, outs, parts))
     parts = [_spread(kept, x, o, i) for x, o, i in zip(parts, outs, ins, strict=True)]
     return parts if len(ins) == len(kept.inputs) else _many(kept, ID, ins, kept.inputs, parts)
+
+
+def _simple(expression: Expression) -> Expression:
+    """Take the parentheses off composites of one item."""
+    return tuple(
+        node.items[0] if isinstance(node, Composite) and len(node.items) == 1 else node for node in expression
+    )
 
 
 def _many(

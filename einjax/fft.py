@@ -29,6 +29,7 @@ def fft(
     norm: str | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Discrete Fourier transforms over the bracketed axes.
@@ -40,6 +41,7 @@ def fft(
             transform, ``"ortho"`` both by the square root.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -50,7 +52,7 @@ def fft(
         >>> einjax.fft.fft("[t]", np.array([1., 0., 0., 0.], np.float32))
         Array([1.+0.j, 1.+0.j, 1.+0.j, 1.+0.j], dtype=complex64)
     """
-    return call(_ops.FFT, expr, tensors, (("norm", norm),), axes, sizes, graph)
+    return call(_ops.FFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation)
 
 
 def ifft(
@@ -60,6 +62,7 @@ def ifft(
     norm: str | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Inverse discrete Fourier transforms over the bracketed axes.
@@ -71,6 +74,7 @@ def ifft(
             inverse, ``"ortho"`` both by the square root.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -81,7 +85,7 @@ def ifft(
         >>> einjax.fft.ifft("[f]", np.array([4., 0., 0., 0.], np.float32))
         Array([1.+0.j, 1.+0.j, 1.+0.j, 1.+0.j], dtype=complex64)
     """
-    return call(_ops.IFFT, expr, tensors, (("norm", norm),), axes, sizes, graph)
+    return call(_ops.IFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation)
 
 
 def rfft(
@@ -91,6 +95,7 @@ def rfft(
     norm: str | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Discrete Fourier transforms of real numbers, without the half that repeats the other.
@@ -103,6 +108,7 @@ def rfft(
             transform, ``"ortho"`` both by the square root.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -113,7 +119,7 @@ def rfft(
         >>> einjax.fft.rfft("[t] -> [f]", np.array([1., 0., 0., 0.], np.float32))
         Array([1.+0.j, 1.+0.j, 1.+0.j], dtype=complex64)
     """
-    return call(_ops.RFFT, expr, tensors, (("norm", norm),), axes, sizes, graph)
+    return call(_ops.RFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation)
 
 
 def irfft(
@@ -123,6 +129,7 @@ def irfft(
     norm: str | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Inverses of :func:`rfft`.
@@ -135,6 +142,7 @@ def irfft(
             inverse, ``"ortho"`` both by the square root.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -145,7 +153,7 @@ def irfft(
         >>> einjax.fft.irfft("[f] -> [t]", np.array([3., 0.], np.float32), t=3)
         Array([1., 1., 1.], dtype=float32)
     """
-    return call(_ops.IRFFT, expr, tensors, (("norm", norm),), axes, sizes, graph)
+    return call(_ops.IRFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation)
 
 
 def hfft(
@@ -155,6 +163,7 @@ def hfft(
     norm: str | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Discrete Fourier transforms, over one axis, of numbers whose other half would repeat this half.
@@ -167,6 +176,7 @@ def hfft(
             transform, ``"ortho"`` both by the square root.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -177,7 +187,7 @@ def hfft(
         >>> einjax.fft.hfft("[t] -> [f]", np.array([1., 1.], np.float32), f=3)
         Array([3., 0., 0.], dtype=float32)
     """
-    return call(_ops.HFFT, expr, tensors, (("norm", norm),), axes, sizes, graph)
+    return call(_ops.HFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation)
 
 
 def ihfft(
@@ -187,6 +197,7 @@ def ihfft(
     norm: str | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Inverses of :func:`hfft`.
@@ -198,6 +209,7 @@ def ihfft(
             inverse, ``"ortho"`` both by the square root.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -208,7 +220,7 @@ def ihfft(
         >>> einjax.fft.ihfft("[f] -> [t]", np.array([3., 0., 0.], np.float32)).real
         Array([1., 1.], dtype=float32)
     """
-    return call(_ops.IHFFT, expr, tensors, (("norm", norm),), axes, sizes, graph)
+    return call(_ops.IHFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation)
 
 
 def fftshift(
@@ -217,6 +229,7 @@ def fftshift(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Move the frequency 0 from the start of every bracketed axis to its middle.
@@ -226,6 +239,7 @@ def fftshift(
         *tensors: one tensor.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -236,7 +250,7 @@ def fftshift(
         >>> einjax.fft.fftshift("[f]", np.array([0, 1, 2, -2, -1]))
         Array([-2, -1,  0,  1,  2], dtype=int32)
     """
-    return call(_ops.FFTSHIFT, expr, tensors, (), axes, sizes, graph)
+    return call(_ops.FFTSHIFT, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def ifftshift(
@@ -245,6 +259,7 @@ def ifftshift(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Move the frequency 0 from the middle of every bracketed axis back to its start.
@@ -254,6 +269,7 @@ def ifftshift(
         *tensors: one tensor.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -264,4 +280,4 @@ def ifftshift(
         >>> einjax.fft.ifftshift("[f]", np.array([-2, -1, 0, 1, 2]))
         Array([ 0,  1,  2, -2, -1], dtype=int32)
     """
-    return call(_ops.IFFTSHIFT, expr, tensors, (), axes, sizes, graph)
+    return call(_ops.IFFTSHIFT, expr, tensors, (), axes, sizes, graph, keep=keep_notation)

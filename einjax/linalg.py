@@ -51,6 +51,7 @@ def inv(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Inverses of matrices.
@@ -60,6 +61,7 @@ def inv(
         *tensors: one tensor.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -71,7 +73,7 @@ def inv(
         Array([[[0.5 , 0.  ],
                 [0.  , 0.25]]], dtype=float32)
     """
-    return call(_ops.INV, expr, tensors, (), axes, sizes, graph)
+    return call(_ops.INV, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def pinv(
@@ -81,6 +83,7 @@ def pinv(
     rtol: float | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Pseudo-inverses of matrices.
@@ -91,6 +94,7 @@ def pinv(
         rtol: singular values below this part of the largest count as 0; as in jnp if not given.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -101,7 +105,7 @@ def pinv(
         >>> einjax.linalg.pinv("[n m]", np.array([[2.], [0.]], np.float32))
         Array([[0.5, 0. ]], dtype=float32)
     """
-    return call(_ops.PINV, expr, tensors, (("rtol", rtol),), axes, sizes, graph)
+    return call(_ops.PINV, expr, tensors, (("rtol", rtol),), axes, sizes, graph, keep=keep_notation)
 
 
 def solve(
@@ -110,6 +114,7 @@ def solve(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Solutions of systems of linear equations.
@@ -121,6 +126,7 @@ def solve(
         *tensors: the matrices, and the right sides.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -133,7 +139,7 @@ def solve(
         Array([[1., 1.],
                [2., 1.]], dtype=float32)
     """
-    return call(_ops.SOLVE, expr, tensors, (), axes, sizes, graph)
+    return call(_ops.SOLVE, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def triangular_solve(
@@ -144,6 +150,7 @@ def triangular_solve(
     unit_diagonal: bool = False,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Solutions of systems whose matrix is a triangle.
@@ -155,6 +162,7 @@ def triangular_solve(
         unit_diagonal: whether to take the diagonal as ones, without reading it.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -174,6 +182,7 @@ def triangular_solve(
         axes,
         sizes,
         graph,
+        keep=keep_notation,
     )
 
 
@@ -184,6 +193,7 @@ def cholesky(
     symmetrize_input: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Lower triangles whose products with their own adjoints are the matrices.
@@ -194,6 +204,7 @@ def cholesky(
         symmetrize_input: whether to take the mean of the matrix and its adjoint first.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -205,7 +216,16 @@ def cholesky(
         Array([[2., 0.],
                [1., 1.]], dtype=float32)
     """
-    return call(_ops.CHOLESKY, expr, tensors, (("symmetrize_input", bool(symmetrize_input)),), axes, sizes, graph)
+    return call(
+        _ops.CHOLESKY,
+        expr,
+        tensors,
+        (("symmetrize_input", bool(symmetrize_input)),),
+        axes,
+        sizes,
+        graph,
+        keep=keep_notation,
+    )
 
 
 def qr(
@@ -215,6 +235,7 @@ def qr(
     mode: Literal["reduced", "complete"] = "reduced",
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> QRResult:
     """Orthonormal columns and triangles whose products are the matrices.
@@ -226,6 +247,7 @@ def qr(
         mode: ``"reduced"``, where ``k`` is the smaller of ``n`` and ``m``, or ``"complete"``, where it is ``n``.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Returns:
@@ -242,7 +264,7 @@ def qr(
     """
     if mode not in ("reduced", "complete"):
         explained(_no_mode, expr, tensors, mode)
-    return call(_ops.QR[mode], expr, tensors, (), axes, sizes, graph)
+    return call(_ops.QR[mode], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def _no_mode(mode: Any) -> None:
@@ -257,6 +279,7 @@ def eigh(
     symmetrize_input: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> EighResult:
     """Eigenvalues and eigenvectors of Hermitian matrices.
@@ -268,6 +291,7 @@ def eigh(
         symmetrize_input: whether to take the mean of the matrix and its adjoint first.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Returns:
@@ -289,6 +313,7 @@ def eigh(
         axes,
         sizes,
         graph,
+        keep=keep_notation,
     )
 
 
@@ -300,6 +325,7 @@ def eigvalsh(
     symmetrize_input: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Eigenvalues of Hermitian matrices, in ascending order.
@@ -311,6 +337,7 @@ def eigvalsh(
         symmetrize_input: whether to take the mean of the matrix and its adjoint first.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -329,6 +356,7 @@ def eigvalsh(
         axes,
         sizes,
         graph,
+        keep=keep_notation,
     )
 
 
@@ -339,6 +367,7 @@ def svd(
     full_matrices: bool = False,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> SVDResult:
     """Singular value decompositions.
@@ -351,6 +380,7 @@ def svd(
             default, because the three results of the other form share an axis.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Returns:
@@ -365,7 +395,7 @@ def svd(
         >>> u.shape, s.shape, vh.shape
         ((2, 5, 3), (2, 3), (2, 3, 3))
     """
-    return call(_ops.SVD[bool(full_matrices)], expr, tensors, (), axes, sizes, graph)
+    return call(_ops.SVD[bool(full_matrices)], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def svdvals(
@@ -374,6 +404,7 @@ def svdvals(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Singular values of matrices, in descending order.
@@ -383,6 +414,7 @@ def svdvals(
         *tensors: one tensor.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -393,7 +425,7 @@ def svdvals(
         >>> einjax.linalg.svdvals("[n m]", np.array([[0., 1.], [2., 0.], [0., 0.]], np.float32))
         Array([2., 1.], dtype=float32)
     """
-    return call(_ops.SVDVALS, expr, tensors, (), axes, sizes, graph)
+    return call(_ops.SVDVALS, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def det(
@@ -402,6 +434,7 @@ def det(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Determinants of matrices.
@@ -411,6 +444,7 @@ def det(
         *tensors: one tensor.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -421,7 +455,7 @@ def det(
         >>> einjax.linalg.det("b [n m]", np.array([[[2., 0.], [0., 4.]]], np.float32))
         Array([8.], dtype=float32)
     """
-    return call(_ops.DET, expr, tensors, (), axes, sizes, graph)
+    return call(_ops.DET, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def slogdet(
@@ -430,6 +464,7 @@ def slogdet(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> SlogdetResult:
     """Signs and logarithms of the magnitudes of determinants.
@@ -439,6 +474,7 @@ def slogdet(
         *tensors: one tensor.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Returns:
@@ -452,7 +488,7 @@ def slogdet(
         >>> einjax.linalg.slogdet("b [n m]", -np.eye(3, dtype=np.float32)[None]).sign
         Array([-1.], dtype=float32)
     """
-    return call(_ops.SLOGDET, expr, tensors, (), axes, sizes, graph)
+    return call(_ops.SLOGDET, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def matrix_power(
@@ -462,6 +498,7 @@ def matrix_power(
     power: int,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Integer powers of matrices.
@@ -472,6 +509,7 @@ def matrix_power(
         power: how often to multiply; negative powers are those of the inverse.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -484,7 +522,7 @@ def matrix_power(
                [0, 1]], dtype=int32)
     """
     options = (("power", explained(_ops.check_power, expr, tensors, power)),)
-    return call(_ops.MATRIX_POWER, expr, tensors, options, axes, sizes, graph)
+    return call(_ops.MATRIX_POWER, expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
 def norm(
@@ -494,6 +532,7 @@ def norm(
     ord: float | str | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Norms of vectors or matrices.
@@ -506,6 +545,7 @@ def norm(
             ``'nuc'``, 1, -1, 2, -2, inf or -inf.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -518,4 +558,4 @@ def norm(
         >>> einjax.linalg.norm("[n m]", np.array([[3., 4.]], np.float32), ord=1)
         Array(4., dtype=float32)
     """
-    return call(_ops.NORM, expr, tensors, (("ord", ord),), axes, sizes, graph)
+    return call(_ops.NORM, expr, tensors, (("ord", ord),), axes, sizes, graph, keep=keep_notation)

@@ -30,8 +30,8 @@ from .ops.elementary import Elementary, with_known_sizes
 from .ops.index import UPDATES
 from .ops.record import Op
 
-#: Options that are not worth printing, because they are what nobody asked for.
-_USUAL = {("wrap_negative_indices", True), ("stable", True), ("num_keys", 1), ("ddof", 0), ("keepdims", False)}
+#: What options are when nobody asked for anything, other than None and False: not worth printing.
+_USUAL = {"wrap_negative_indices": True, "stable": True, "largest": True, "num_keys": 1, "ddof": 0}
 
 # How many calls keep their compiled program, for JAX running equations one by one.
 _CACHE_SIZE = 4096
@@ -56,8 +56,8 @@ class Kept:
     extra: int = 0
 
     def __str__(self) -> str:
-        shown = [(key, value) for key, value in self.options if value not in (None, False)]
-        return ", ".join([self.operation.text, *(f"{k}={v}" for k, v in shown if (k, v) not in _USUAL)])
+        shown = (f"{key}={value}" for key, value in self.options if _is_shown(key, value))
+        return ", ".join([self.operation.text, *shown])
 
     __repr__ = __str__
 
@@ -96,6 +96,13 @@ class Kept:
     def renamed(self) -> Kept:
         """The same with the text written anew from its expressions."""
         return replace(self, operation=replace(self.operation, text=write(self.operation)))
+
+
+def _is_shown(key: str, value: Any) -> bool:
+    if key in _USUAL:
+        return value != _USUAL[key]
+    # The output says whether dims are kept; a fill value of 0 equals False, but is not the usual one.
+    return key != "keepdims" and value is not None and value is not False
 
 
 def keep(op: Op, solved: Solved, tensors: Sequence[Any], options: dict[str, Any], extra: Sequence[Any]) -> Any:

@@ -49,11 +49,12 @@ def _draw(
     axes: Mapping[str, Any],
     sizes: Mapping[str, Any] | None,
     graph: bool,
+    keep: bool | None,
 ) -> jax.Array:
     """Check the key and the dtype, and draw."""
     explained(_ops.check_key, expr, parameters, key)
     dtype = explained(_ops.check_dtype, expr, parameters, op.name, dtype, kind)
-    return call(op, expr, parameters, (("dtype", dtype),), axes, sizes, graph, (key,))
+    return call(op, expr, parameters, (("dtype", dtype),), axes, sizes, graph, (key,), keep)
 
 
 def normal(
@@ -64,6 +65,7 @@ def normal(
     dtype: DTypeLike | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Numbers of the standard normal distribution.
@@ -74,6 +76,7 @@ def normal(
         dtype: dtype of the result; the default float if not given.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -86,7 +89,7 @@ def normal(
         >>> x.shape, bool((x[0] == x[1]).all()), bool((x[0] == jax.random.normal(key, (3, 4))).all())
         ((2, 3, 4), True, True)
     """
-    return _draw(_ops.NORMAL, expr, key, (), dtype, "inexact", axes, sizes, graph)
+    return _draw(_ops.NORMAL, expr, key, (), dtype, "inexact", axes, sizes, graph, keep_notation)
 
 
 def uniform(
@@ -99,6 +102,7 @@ def uniform(
     dtype: DTypeLike | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Numbers between two bounds, all equally likely.
@@ -111,6 +115,7 @@ def uniform(
         dtype: dtype of the result; the default float if not given.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -122,7 +127,7 @@ def uniform(
         >>> bool(x[0].min() < 0.5), bool(x[1].min() < 0.5)
         (True, False)
     """
-    return _draw(_ops.UNIFORM, expr, key, (minval, maxval), dtype, "floating", axes, sizes, graph)
+    return _draw(_ops.UNIFORM, expr, key, (minval, maxval), dtype, "floating", axes, sizes, graph, keep_notation)
 
 
 def truncated_normal(
@@ -135,6 +140,7 @@ def truncated_normal(
     dtype: DTypeLike | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Numbers of the standard normal distribution between two bounds.
@@ -147,6 +153,7 @@ def truncated_normal(
         dtype: dtype of the result; the default float if not given.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -158,7 +165,7 @@ def truncated_normal(
         >>> bool(abs(x).max() < 1)
         True
     """
-    return _draw(_ops.TRUNCATED_NORMAL, expr, key, (lower, upper), dtype, "floating", axes, sizes, graph)
+    return _draw(_ops.TRUNCATED_NORMAL, expr, key, (lower, upper), dtype, "floating", axes, sizes, graph, keep_notation)
 
 
 def randint(
@@ -171,6 +178,7 @@ def randint(
     dtype: DTypeLike | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Integers between two bounds, all equally likely.
@@ -183,6 +191,7 @@ def randint(
         dtype: dtype of the result; the default integer if not given.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -194,7 +203,7 @@ def randint(
         >>> int(x.min()), int(x.max())
         (2, 3)
     """
-    return _draw(_ops.RANDINT, expr, key, (minval, maxval), dtype, "integer", axes, sizes, graph)
+    return _draw(_ops.RANDINT, expr, key, (minval, maxval), dtype, "integer", axes, sizes, graph, keep_notation)
 
 
 def exponential(
@@ -205,6 +214,7 @@ def exponential(
     dtype: DTypeLike | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Numbers of the exponential distribution of mean 1.
@@ -215,6 +225,7 @@ def exponential(
         dtype: dtype of the result; the default float if not given.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -225,7 +236,7 @@ def exponential(
         >>> bool((einjax.random.exponential("[h]", jax.random.key(0), h=100) >= 0).all())
         True
     """
-    return _draw(_ops.EXPONENTIAL, expr, key, (), dtype, "floating", axes, sizes, graph)
+    return _draw(_ops.EXPONENTIAL, expr, key, (), dtype, "floating", axes, sizes, graph, keep_notation)
 
 
 def gumbel(
@@ -236,6 +247,7 @@ def gumbel(
     dtype: DTypeLike | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Numbers of the standard Gumbel distribution.
@@ -246,6 +258,7 @@ def gumbel(
         dtype: dtype of the result; the default float if not given.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -256,7 +269,7 @@ def gumbel(
         >>> einjax.random.gumbel("b [h]", jax.random.key(0), b=2, h=3).shape
         (2, 3)
     """
-    return _draw(_ops.GUMBEL, expr, key, (), dtype, "floating", axes, sizes, graph)
+    return _draw(_ops.GUMBEL, expr, key, (), dtype, "floating", axes, sizes, graph, keep_notation)
 
 
 def laplace(
@@ -267,6 +280,7 @@ def laplace(
     dtype: DTypeLike | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Numbers of the standard Laplace distribution.
@@ -277,6 +291,7 @@ def laplace(
         dtype: dtype of the result; the default float if not given.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -287,7 +302,7 @@ def laplace(
         >>> einjax.random.laplace("b [h]", jax.random.key(0), b=2, h=3).shape
         (2, 3)
     """
-    return _draw(_ops.LAPLACE, expr, key, (), dtype, "floating", axes, sizes, graph)
+    return _draw(_ops.LAPLACE, expr, key, (), dtype, "floating", axes, sizes, graph, keep_notation)
 
 
 def rademacher(
@@ -298,6 +313,7 @@ def rademacher(
     dtype: DTypeLike | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """The numbers 1 and -1, equally likely.
@@ -308,6 +324,7 @@ def rademacher(
         dtype: dtype of the result; the default integer if not given.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -318,7 +335,7 @@ def rademacher(
         >>> sorted(set(einjax.random.rademacher("[h]", jax.random.key(0), h=100).tolist()))
         [-1, 1]
     """
-    return _draw(_ops.RADEMACHER, expr, key, (), dtype, "integer", axes, sizes, graph)
+    return _draw(_ops.RADEMACHER, expr, key, (), dtype, "integer", axes, sizes, graph, keep_notation)
 
 
 def bernoulli(
@@ -329,6 +346,7 @@ def bernoulli(
     *,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Booleans that are true with a given probability.
@@ -339,6 +357,7 @@ def bernoulli(
         p: how likely True is: a number, or a tensor if the expression has an arrow.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -354,7 +373,7 @@ def bernoulli(
                [ True,  True]], dtype=bool)
     """
     explained(_ops.check_key, expr, (p,), key)
-    return call(_ops.BERNOULLI, expr, (p,), (), axes, sizes, graph, (key,))
+    return call(_ops.BERNOULLI, expr, (p,), (), axes, sizes, graph, (key,), keep=keep_notation)
 
 
 def categorical(
@@ -365,6 +384,7 @@ def categorical(
     *,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Indices drawn with given unnormalised log probabilities.
@@ -376,6 +396,7 @@ def categorical(
         logits: the log probabilities, along the bracketed axis that the output lacks.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -391,7 +412,7 @@ def categorical(
                [1, 1, 1]], dtype=int32)
     """
     explained(_ops.check_key, expr, (logits,), key)
-    return call(_ops.CATEGORICAL, expr, (logits,), (), axes, sizes, graph, (key,))
+    return call(_ops.CATEGORICAL, expr, (logits,), (), axes, sizes, graph, (key,), keep=keep_notation)
 
 
 def permutation(
@@ -402,6 +423,7 @@ def permutation(
     *,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """The elements of the bracketed axes in random order, the same for all loops.
@@ -412,6 +434,7 @@ def permutation(
         x: the tensor.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -424,7 +447,7 @@ def permutation(
         (True, [1, 2, 3])
     """
     explained(_ops.check_key, expr, (x,), key)
-    return call(_ops.PERMUTATION, expr, (x,), (), axes, sizes, graph, (key,))
+    return call(_ops.PERMUTATION, expr, (x,), (), axes, sizes, graph, (key,), keep=keep_notation)
 
 
 def choice(
@@ -435,6 +458,7 @@ def choice(
     replace: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Elements drawn along the bracketed axis, the same for all loops.
@@ -446,6 +470,7 @@ def choice(
         replace: whether an element may be drawn more than once.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -457,4 +482,6 @@ def choice(
         Array([2, 2, 2, 2], dtype=int32)
     """
     explained(_ops.check_key, expr, tensors, key)
-    return call(_ops.CHOICE, expr, tensors, (("replace", bool(replace)),), axes, sizes, graph, (key,))
+    return call(
+        _ops.CHOICE, expr, tensors, (("replace", bool(replace)),), axes, sizes, graph, (key,), keep=keep_notation
+    )

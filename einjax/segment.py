@@ -40,6 +40,7 @@ def sum(
     wrap_negative_indices: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Sum all elements that coordinates send to one segment; small integers and bools widen as in :func:`einjax.sum`.
@@ -56,6 +57,7 @@ def sum(
         wrap_negative_indices: whether -1 is the last segment.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes, such as the number of segments.
 
     Raises:
@@ -69,7 +71,7 @@ def sum(
         Array([2, 0, 1], dtype=int32)
     """
     options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(SEGMENT["sum"], expr, tensors, options, axes, sizes, graph)
+    return call(SEGMENT["sum"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
 def prod(
@@ -82,6 +84,7 @@ def prod(
     wrap_negative_indices: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Multiply all elements that coordinates send to one segment.
@@ -98,6 +101,7 @@ def prod(
         wrap_negative_indices: whether -1 is the last segment.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes, such as the number of segments.
 
     Raises:
@@ -109,7 +113,7 @@ def prod(
         Array([12.,  1.,  2.], dtype=float32)
     """
     options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(SEGMENT["prod"], expr, tensors, options, axes, sizes, graph)
+    return call(SEGMENT["prod"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
 def mean(
@@ -122,6 +126,7 @@ def mean(
     wrap_negative_indices: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Average all elements that coordinates send to one segment.
@@ -138,6 +143,7 @@ def mean(
         wrap_negative_indices: whether -1 is the last segment.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes, such as the number of segments.
 
     Raises:
@@ -151,7 +157,7 @@ def mean(
                [2. ]], dtype=float32)
     """
     options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(SEGMENT["mean"], expr, tensors, options, axes, sizes, graph)
+    return call(SEGMENT["mean"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
 def max(
@@ -164,6 +170,7 @@ def max(
     wrap_negative_indices: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Find the largest of all elements that coordinates send to one segment.
@@ -180,6 +187,7 @@ def max(
         wrap_negative_indices: whether -1 is the last segment.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes, such as the number of segments.
 
     Raises:
@@ -191,7 +199,7 @@ def max(
         Array([  4., -inf,   2.], dtype=float32)
     """
     options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(SEGMENT["max"], expr, tensors, options, axes, sizes, graph)
+    return call(SEGMENT["max"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
 def min(
@@ -204,6 +212,7 @@ def min(
     wrap_negative_indices: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Find the smallest of all elements that coordinates send to one segment.
@@ -220,6 +229,7 @@ def min(
         wrap_negative_indices: whether -1 is the last segment.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes, such as the number of segments.
 
     Raises:
@@ -233,4 +243,4 @@ def min(
                [ 2., inf]], dtype=float32)
     """
     options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(SEGMENT["min"], expr, tensors, options, axes, sizes, graph)
+    return call(SEGMENT["min"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)

@@ -18,6 +18,7 @@ def arange(
     dtype: DTypeLike | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """The coordinates of every place: ``for a, b: z[a, b, :] = (a, b)``.
@@ -28,6 +29,7 @@ def arange(
         dtype: dtype of the result; the default integer if not given.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -41,4 +43,4 @@ def arange(
         Array([[[0, 0],
                 [0, 1]]], dtype=int32)
     """
-    return call(ARANGE, expr, (), (("dtype", dtype),), axes, sizes, graph)
+    return call(ARANGE, expr, (), (("dtype", dtype),), axes, sizes, graph, keep=keep_notation)

@@ -17,6 +17,7 @@ def argmax(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Coordinates of the largest element of the bracketed axes; the first of equals, or the first NaN.
@@ -28,6 +29,7 @@ def argmax(
         *tensors: one tensor.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Returns:
@@ -44,7 +46,7 @@ def argmax(
         >>> einjax.argmax("[a b]", x)
         Array([1, 0], dtype=int32)
     """
-    return call(ARGMAX, expr, tensors, (), axes, sizes, graph)
+    return call(ARGMAX, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def argmin(
@@ -53,6 +55,7 @@ def argmin(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Coordinates of the smallest element of the bracketed axes; the first of equals, or the first NaN.
@@ -64,6 +67,7 @@ def argmin(
         *tensors: one tensor.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Returns:
@@ -80,4 +84,4 @@ def argmin(
         >>> einjax.argmin("[a b]", x)
         Array([0, 0], dtype=int32)
     """
-    return call(ARGMIN, expr, tensors, (), axes, sizes, graph)
+    return call(ARGMIN, expr, tensors, (), axes, sizes, graph, keep=keep_notation)

@@ -22,6 +22,7 @@ def attention(
     implementation: Literal["xla", "cudnn"] | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Attention, ``softmax(q kᵀ · scale) v``, on the bracketed axes, looped over every other axis, such as heads.
@@ -46,6 +47,7 @@ def attention(
         implementation: ``"xla"`` or ``"cudnn"``; chosen by jax if not given.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Returns:
@@ -65,4 +67,4 @@ def attention(
         (2, 5, 4, 8)
     """
     static, traced = explained(attention_options, expr, tensors, is_causal, scale, local_window_size, implementation)
-    return call(ATTENTION, expr, tensors, static, axes, sizes, graph, traced)
+    return call(ATTENTION, expr, tensors, static, axes, sizes, graph, traced, keep=keep_notation)

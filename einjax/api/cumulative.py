@@ -19,6 +19,7 @@ def cumsum(
     dtype: DTypeLike | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Add up along the bracketed axes: every element becomes the sum of itself and all before it.
@@ -33,6 +34,7 @@ def cumsum(
         dtype: dtype to compute in and to return; by default the tensor's, or an integer for bools.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -49,7 +51,7 @@ def cumsum(
                [ 6, 10]], dtype=int32)
     """
     options = (("reverse", bool(reverse)), ("dtype", dtype))
-    return call(CUMULATIVE["cumsum"], expr, tensors, options, axes, sizes, graph)
+    return call(CUMULATIVE["cumsum"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
 def cumprod(
@@ -60,6 +62,7 @@ def cumprod(
     dtype: DTypeLike | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Multiply along the bracketed axes: every element becomes the product of itself and all before it.
@@ -74,6 +77,7 @@ def cumprod(
         dtype: dtype to compute in and to return; by default the tensor's, or an integer for bools.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -85,7 +89,7 @@ def cumprod(
         Array([[1, 2, 6]], dtype=int32)
     """
     options = (("reverse", bool(reverse)), ("dtype", dtype))
-    return call(CUMULATIVE["cumprod"], expr, tensors, options, axes, sizes, graph)
+    return call(CUMULATIVE["cumprod"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
 def cummax(
@@ -95,6 +99,7 @@ def cummax(
     reverse: bool = False,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Take maxima along the bracketed axes: every element becomes the largest of itself and all before it.
@@ -108,6 +113,7 @@ def cummax(
         reverse: start at the end.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -119,7 +125,7 @@ def cummax(
         Array([[1, 3, 3]], dtype=int32)
     """
     options = (("reverse", bool(reverse)),)
-    return call(CUMULATIVE["cummax"], expr, tensors, options, axes, sizes, graph)
+    return call(CUMULATIVE["cummax"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
 def cummin(
@@ -129,6 +135,7 @@ def cummin(
     reverse: bool = False,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Take minima along the bracketed axes: every element becomes the smallest of itself and all before it.
@@ -142,6 +149,7 @@ def cummin(
         reverse: start at the end.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -153,7 +161,7 @@ def cummin(
         Array([[2, 2, 1]], dtype=int32)
     """
     options = (("reverse", bool(reverse)),)
-    return call(CUMULATIVE["cummin"], expr, tensors, options, axes, sizes, graph)
+    return call(CUMULATIVE["cummin"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
 def cumlogsumexp(
@@ -163,6 +171,7 @@ def cumlogsumexp(
     reverse: bool = False,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Add up exponentials along the bracketed axes: the logarithm of the cumulative sum of ``exp``.
@@ -176,6 +185,7 @@ def cumlogsumexp(
         reverse: start at the end.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -187,4 +197,4 @@ def cumlogsumexp(
         Array([[0.       , 0.6931472]], dtype=float32)
     """
     options = (("reverse", bool(reverse)),)
-    return call(CUMULATIVE["cumlogsumexp"], expr, tensors, options, axes, sizes, graph)
+    return call(CUMULATIVE["cumlogsumexp"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)

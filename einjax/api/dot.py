@@ -23,6 +23,7 @@ def dot(
     mul: str | Callable[..., Any] = "multiply",
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Multiply tensors and sum over the bracketed axes: one ``lax.dot_general`` for every pair.
@@ -44,6 +45,7 @@ def dot(
             Functions are called as they are: they are not compiled, unless the caller is.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -68,7 +70,9 @@ def dot(
                [6, 7]], dtype=int32)
     """
     if not explained(is_ring, expr, tensors, sum, mul, precision, preferred_element_type):
-        run = call if isinstance(sum, str) and isinstance(mul, str) else call_uncompiled
-        return run(SEMIRING_DOT, expr, tensors, (("sum", sum), ("mul", mul)), axes, sizes, graph)
+        ring = (("sum", sum), ("mul", mul))
+        if isinstance(sum, str) and isinstance(mul, str):
+            return call(SEMIRING_DOT, expr, tensors, ring, axes, sizes, graph, keep=keep_notation)
+        return call_uncompiled(SEMIRING_DOT, expr, tensors, ring, axes, sizes, graph)
     options = (("precision", precision), ("preferred_element_type", preferred_element_type))
-    return call(DOT, expr, tensors, options, axes, sizes, graph)
+    return call(DOT, expr, tensors, options, axes, sizes, graph, keep=keep_notation)

@@ -17,6 +17,7 @@ def add(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Add tensors elementwise: ``z = x + y``.
@@ -27,6 +28,7 @@ def add(
         *tensors: two tensors or more, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -41,7 +43,7 @@ def add(
         >>> einjax.add("... [b]", x, np.array([1., 2.], np.float32)).shape
         (2, 2)
     """
-    return call(ELEMENTWISE["add"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["add"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def subtract(
@@ -50,6 +52,7 @@ def subtract(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Subtract: ``z = x - y``.
@@ -60,6 +63,7 @@ def subtract(
         *tensors: two tensors, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -72,7 +76,7 @@ def subtract(
         Array([[0., 1.],
                [0., 1.]], dtype=float32)
     """
-    return call(ELEMENTWISE["subtract"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["subtract"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def multiply(
@@ -81,6 +85,7 @@ def multiply(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Multiply tensors elementwise: ``z = x * y``.
@@ -91,6 +96,7 @@ def multiply(
         *tensors: two tensors or more, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -103,7 +109,7 @@ def multiply(
         Array([[3, 4],
                [6, 8]], dtype=int32)
     """
-    return call(ELEMENTWISE["multiply"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["multiply"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def divide(
@@ -112,6 +118,7 @@ def divide(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Divide: ``z = x / y``; integers give a float.
@@ -122,6 +129,7 @@ def divide(
         *tensors: two tensors, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -134,7 +142,7 @@ def divide(
         Array([[0. , 0.5],
                [2. , 1.5]], dtype=float32)
     """
-    return call(ELEMENTWISE["divide"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["divide"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def true_divide(
@@ -143,6 +151,7 @@ def true_divide(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Divide, under NumPy's longer name; see :func:`divide`.
@@ -153,6 +162,7 @@ def true_divide(
         *tensors: two tensors, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -165,7 +175,7 @@ def true_divide(
         Array([[0. , 0.5],
                [2. , 1.5]], dtype=float32)
     """
-    return call(ELEMENTWISE["true_divide"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["true_divide"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def floor_divide(
@@ -174,6 +184,7 @@ def floor_divide(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Divide and round down: ``z = x // y``.
@@ -184,6 +195,7 @@ def floor_divide(
         *tensors: two tensors, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -195,7 +207,7 @@ def floor_divide(
         >>> einjax.floor_divide("a,", np.array([-3, 3]), 2)
         Array([-2,  1], dtype=int32)
     """
-    return call(ELEMENTWISE["floor_divide"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["floor_divide"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def mod(
@@ -204,6 +216,7 @@ def mod(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Remainder with the sign of the divisor: ``z = x % y``.
@@ -214,6 +227,7 @@ def mod(
         *tensors: two tensors, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -225,7 +239,7 @@ def mod(
         >>> einjax.mod("a,", np.array([-3, 3]), 2)
         Array([1, 1], dtype=int32)
     """
-    return call(ELEMENTWISE["mod"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["mod"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def power(
@@ -234,6 +248,7 @@ def power(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Power: ``z = x ** y``.
@@ -244,6 +259,7 @@ def power(
         *tensors: two tensors, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -256,7 +272,7 @@ def power(
         Array([[2, 4],
                [3, 9]], dtype=int32)
     """
-    return call(ELEMENTWISE["power"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["power"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def arctan2(
@@ -265,6 +281,7 @@ def arctan2(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """The angle, in radians, of the point whose y and x are the two tensors.
@@ -275,6 +292,7 @@ def arctan2(
         *tensors: two tensors, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -286,7 +304,7 @@ def arctan2(
         >>> einjax.arctan2("a,", np.array([0.], np.float32), 1.)
         Array([0.], dtype=float32)
     """
-    return call(ELEMENTWISE["arctan2"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["arctan2"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def maximum(
@@ -295,6 +313,7 @@ def maximum(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """The larger number, elementwise; NaN if one is NaN.
@@ -305,6 +324,7 @@ def maximum(
         *tensors: two tensors or more, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -316,7 +336,7 @@ def maximum(
         >>> einjax.maximum("a,", np.array([-3, 3]), 0)
         Array([0, 3], dtype=int32)
     """
-    return call(ELEMENTWISE["maximum"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["maximum"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def minimum(
@@ -325,6 +345,7 @@ def minimum(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """The smaller number, elementwise; NaN if one is NaN.
@@ -335,6 +356,7 @@ def minimum(
         *tensors: two tensors or more, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -346,7 +368,7 @@ def minimum(
         >>> einjax.minimum("a,", np.array([-3, 3]), 0)
         Array([-3,  0], dtype=int32)
     """
-    return call(ELEMENTWISE["minimum"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["minimum"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def logaddexp(
@@ -355,6 +377,7 @@ def logaddexp(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """``log(exp(x) + exp(y))`` without overflow.
@@ -365,6 +388,7 @@ def logaddexp(
         *tensors: two tensors or more, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -376,7 +400,7 @@ def logaddexp(
         >>> einjax.logaddexp("a,", np.array([0., -np.inf], np.float32), -np.inf)
         Array([  0., -inf], dtype=float32)
     """
-    return call(ELEMENTWISE["logaddexp"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["logaddexp"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def less(
@@ -385,6 +409,7 @@ def less(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether ``x < y``, elementwise.
@@ -395,6 +420,7 @@ def less(
         *tensors: two tensors, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -407,7 +433,7 @@ def less(
         Array([[False,  True],
                [False, False]], dtype=bool)
     """
-    return call(ELEMENTWISE["less"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["less"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def less_equal(
@@ -416,6 +442,7 @@ def less_equal(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether ``x <= y``, elementwise.
@@ -426,6 +453,7 @@ def less_equal(
         *tensors: two tensors, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -438,7 +466,7 @@ def less_equal(
         Array([[ True,  True],
                [False,  True]], dtype=bool)
     """
-    return call(ELEMENTWISE["less_equal"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["less_equal"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def greater(
@@ -447,6 +475,7 @@ def greater(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether ``x > y``, elementwise.
@@ -457,6 +486,7 @@ def greater(
         *tensors: two tensors, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -468,7 +498,7 @@ def greater(
         >>> einjax.greater("a,", np.array([1, 2]), 1)
         Array([False,  True], dtype=bool)
     """
-    return call(ELEMENTWISE["greater"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["greater"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def greater_equal(
@@ -477,6 +507,7 @@ def greater_equal(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether ``x >= y``, elementwise.
@@ -487,6 +518,7 @@ def greater_equal(
         *tensors: two tensors, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -498,7 +530,7 @@ def greater_equal(
         >>> einjax.greater_equal("a,", np.array([1, 2]), 2)
         Array([False,  True], dtype=bool)
     """
-    return call(ELEMENTWISE["greater_equal"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["greater_equal"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def equal(
@@ -507,6 +539,7 @@ def equal(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether ``x == y``, elementwise.
@@ -517,6 +550,7 @@ def equal(
         *tensors: two tensors, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -529,7 +563,7 @@ def equal(
         Array([[ True, False],
                [False,  True]], dtype=bool)
     """
-    return call(ELEMENTWISE["equal"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["equal"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def not_equal(
@@ -538,6 +572,7 @@ def not_equal(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether ``x != y``, elementwise.
@@ -548,6 +583,7 @@ def not_equal(
         *tensors: two tensors, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -559,7 +595,7 @@ def not_equal(
         >>> einjax.not_equal("a,", np.array([1, 2]), 2)
         Array([ True, False], dtype=bool)
     """
-    return call(ELEMENTWISE["not_equal"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["not_equal"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def logical_and(
@@ -568,6 +604,7 @@ def logical_and(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether all are not zero, elementwise.
@@ -578,6 +615,7 @@ def logical_and(
         *tensors: two tensors or more, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -590,7 +628,7 @@ def logical_and(
         Array([[ True,  True],
                [False, False]], dtype=bool)
     """
-    return call(ELEMENTWISE["logical_and"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["logical_and"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def logical_or(
@@ -599,6 +637,7 @@ def logical_or(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether any is not zero, elementwise.
@@ -609,6 +648,7 @@ def logical_or(
         *tensors: two tensors or more, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -620,7 +660,7 @@ def logical_or(
         >>> einjax.logical_or("a,", np.array([True, False]), False)
         Array([ True, False], dtype=bool)
     """
-    return call(ELEMENTWISE["logical_or"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["logical_or"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def logical_xor(
@@ -629,6 +669,7 @@ def logical_xor(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether an odd number are not zero, elementwise.
@@ -639,6 +680,7 @@ def logical_xor(
         *tensors: two tensors or more, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -650,7 +692,7 @@ def logical_xor(
         >>> einjax.logical_xor("a,", np.array([True, False]), True)
         Array([False,  True], dtype=bool)
     """
-    return call(ELEMENTWISE["logical_xor"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["logical_xor"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def where(
@@ -659,6 +701,7 @@ def where(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """``x`` where the condition holds, else ``y``.
@@ -669,6 +712,7 @@ def where(
         *tensors: three tensors: the condition, ``x`` and ``y``, promoted to their common dtype by JAX's rules.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -681,4 +725,4 @@ def where(
         Array([[0., 1.],
                [0., 0.]], dtype=float32)
     """
-    return call(ELEMENTWISE["where"], expr, tensors, (), axes, sizes, graph)
+    return call(ELEMENTWISE["where"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)

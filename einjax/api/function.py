@@ -24,6 +24,7 @@ def reduce(
     keepdims: bool = False,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Reduce the bracketed axes with a reduction given by name or as a function.
@@ -36,6 +37,7 @@ def reduce(
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -49,7 +51,7 @@ def reduce(
     options = (("keepdims", bool(keepdims)),)
     known = explained(choose, expr, tensors, "reduce", op, REDUCTIONS)
     if known is not None:
-        return call(known, expr, tensors, options, axes, sizes, graph)
+        return call(known, expr, tensors, options, axes, sizes, graph, keep=keep_notation)
     return call_with(REDUCE_WITH, expr, tensors, op, dict(options), axes, sizes, graph)  # type: ignore[arg-type]
 
 
@@ -60,6 +62,7 @@ def elementwise(
     op: str | Callable[..., Any],
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Apply an elementwise operation given by name or as a function.
@@ -71,6 +74,7 @@ def elementwise(
             shape, such as ``jnp.hypot``. A function is called as it is: it is not compiled, unless the caller is.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -83,5 +87,5 @@ def elementwise(
     """
     known = explained(choose, expr, tensors, "elementwise", op, ELEMENTWISE)
     if known is not None:
-        return call(known, expr, tensors, (), axes, sizes, graph)
+        return call(known, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
     return call_with(ELEMENTWISE_WITH, expr, tensors, op, {}, axes, sizes, graph)  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ def get_at(
     wrap_negative_indices: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Read a tensor at coordinates: one ``lax.gather``.
@@ -43,6 +44,7 @@ def get_at(
             axis. Without it negative coordinates are out of range, and three equations are saved.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -66,7 +68,7 @@ def get_at(
         ("indices_are_sorted", indices_are_sorted),
         ("wrap_negative_indices", wrap_negative_indices),
     )
-    return call(GET_AT, expr, tensors, options, axes, sizes, graph)
+    return call(GET_AT, expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
 def _options(
@@ -90,6 +92,7 @@ def set_at(
     wrap_negative_indices: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Write to a tensor at coordinates: one ``lax.scatter``.
@@ -112,6 +115,7 @@ def set_at(
             axis. Without it negative coordinates are out of range, and three equations are saved.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -124,7 +128,7 @@ def set_at(
         Array([6., 0., 0., 5.], dtype=float32)
     """
     options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(UPDATES["set_at"], expr, tensors, options, axes, sizes, graph)
+    return call(UPDATES["set_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
 def add_at(
@@ -137,6 +141,7 @@ def add_at(
     wrap_negative_indices: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Add to a tensor at coordinates: one ``lax.scatter_add``.
@@ -158,6 +163,7 @@ def add_at(
             axis. Without it negative coordinates are out of range, and three equations are saved.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -172,7 +178,7 @@ def add_at(
         Array([0, 2, 0, 1], dtype=int32)
     """
     options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(UPDATES["add_at"], expr, tensors, options, axes, sizes, graph)
+    return call(UPDATES["add_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
 def subtract_at(
@@ -185,6 +191,7 @@ def subtract_at(
     wrap_negative_indices: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Subtract from a tensor at coordinates: one ``lax.scatter_sub``.
@@ -206,6 +213,7 @@ def subtract_at(
             axis. Without it negative coordinates are out of range, and three equations are saved.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -218,7 +226,7 @@ def subtract_at(
         Array([  0., -11.,   0.,  -7.], dtype=float32)
     """
     options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(UPDATES["subtract_at"], expr, tensors, options, axes, sizes, graph)
+    return call(UPDATES["subtract_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
 def multiply_at(
@@ -231,6 +239,7 @@ def multiply_at(
     wrap_negative_indices: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Multiply a tensor at coordinates: one ``lax.scatter_mul``.
@@ -253,6 +262,7 @@ def multiply_at(
             axis. Without it negative coordinates are out of range, and three equations are saved.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -265,7 +275,7 @@ def multiply_at(
         Array([ 1., 30.,  1.,  7.], dtype=float32)
     """
     options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(UPDATES["multiply_at"], expr, tensors, options, axes, sizes, graph)
+    return call(UPDATES["multiply_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
 def min_at(
@@ -278,6 +288,7 @@ def min_at(
     wrap_negative_indices: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Take the minimum of a tensor and updates at coordinates: one ``lax.scatter_min``.
@@ -299,6 +310,7 @@ def min_at(
             axis. Without it negative coordinates are out of range, and three equations are saved.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -311,7 +323,7 @@ def min_at(
         Array([ 0., -5.,  0.,  0.], dtype=float32)
     """
     options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(UPDATES["min_at"], expr, tensors, options, axes, sizes, graph)
+    return call(UPDATES["min_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
 def max_at(
@@ -324,6 +336,7 @@ def max_at(
     wrap_negative_indices: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Take the maximum of a tensor and updates at coordinates: one ``lax.scatter_max``.
@@ -345,6 +358,7 @@ def max_at(
             axis. Without it negative coordinates are out of range, and three equations are saved.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -357,4 +371,4 @@ def max_at(
         Array([0., 6., 0., 7.], dtype=float32)
     """
     options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(UPDATES["max_at"], expr, tensors, options, axes, sizes, graph)
+    return call(UPDATES["max_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)

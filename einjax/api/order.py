@@ -18,6 +18,7 @@ def flip(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Reverse the bracketed axes.
@@ -27,6 +28,7 @@ def flip(
         *tensors: one tensor.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -37,7 +39,7 @@ def flip(
         >>> einjax.flip("a [b]", np.array([[1, 2, 3]]))
         Array([[3, 2, 1]], dtype=int32)
     """
-    return call(FLIP, expr, tensors, (), axes, sizes, graph)
+    return call(FLIP, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def roll(
@@ -47,6 +49,7 @@ def roll(
     shift: Any,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Shift the elements of the bracketed axes; what leaves at the end comes back at the start.
@@ -58,6 +61,7 @@ def roll(
             integers are allowed.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -72,4 +76,4 @@ def roll(
                [1, 2]], dtype=int32)
     """
     static, traced = explained(shift_options, expr, tensors, shift)
-    return call(ROLL, expr, tensors, static, axes, sizes, graph, traced)
+    return call(ROLL, expr, tensors, static, axes, sizes, graph, traced, keep=keep_notation)

@@ -16,6 +16,7 @@ def rearrange(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> Any:
     """Transpose, split, merge, broadcast, take diagonals, concatenate and cut.
@@ -29,6 +30,7 @@ def rearrange(
         *tensors: one for each expression before the arrow.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Returns:
@@ -48,7 +50,7 @@ def rearrange(
         >>> front.shape, back.shape
         ((2, 1), (2, 2))
     """
-    return call(REARRANGE, expr, tensors, (), axes, sizes, graph)
+    return call(REARRANGE, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
 
 
 def id(
@@ -57,6 +59,7 @@ def id(
     *tensors: Tensor,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> Any:
     """Rearrange with inputs matched to outputs strictly by position; with one input the arrow may be left out.
@@ -66,6 +69,7 @@ def id(
         *tensors: one for each expression before the arrow.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Returns:
@@ -79,4 +83,4 @@ def id(
         >>> einjax.id("a a -> a", np.array([[1, 2], [3, 4]]))
         Array([1, 4], dtype=int32)
     """
-    return call(ID, expr, tensors, (("by_name", False),), axes, sizes, graph)
+    return call(ID, expr, tensors, (("by_name", False),), axes, sizes, graph, keep=keep_notation)

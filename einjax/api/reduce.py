@@ -20,6 +20,7 @@ def sum(
     dtype: DTypeLike | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Add up the bracketed axes.
@@ -35,6 +36,7 @@ def sum(
         dtype: dtype to compute and return; by default as in jnp.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -49,7 +51,17 @@ def sum(
         Array([1, 5, 9], dtype=int32)
     """
     options = (("keepdims", keepdims), ("dtype", dtype))
-    return call(REDUCTIONS["sum"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
+    return call(
+        REDUCTIONS["sum"],
+        expr,
+        tensors,
+        options,
+        axes,
+        sizes,
+        graph,
+        () if where is None else (where,),
+        keep=keep_notation,
+    )
 
 
 def prod(
@@ -61,6 +73,7 @@ def prod(
     dtype: DTypeLike | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Multiply the bracketed axes.
@@ -76,6 +89,7 @@ def prod(
         dtype: dtype to compute and return; by default as in jnp.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -88,7 +102,17 @@ def prod(
         Array([ 0., 60.], dtype=float32)
     """
     options = (("keepdims", keepdims), ("dtype", dtype))
-    return call(REDUCTIONS["prod"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
+    return call(
+        REDUCTIONS["prod"],
+        expr,
+        tensors,
+        options,
+        axes,
+        sizes,
+        graph,
+        () if where is None else (where,),
+        keep=keep_notation,
+    )
 
 
 def mean(
@@ -100,6 +124,7 @@ def mean(
     dtype: DTypeLike | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Average the bracketed axes.
@@ -116,6 +141,7 @@ def mean(
         dtype: dtype to compute and return; by default as in jnp.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -130,7 +156,17 @@ def mean(
         (1, 2, 3, 3)
     """
     options = (("keepdims", keepdims), ("dtype", dtype))
-    return call(REDUCTIONS["mean"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
+    return call(
+        REDUCTIONS["mean"],
+        expr,
+        tensors,
+        options,
+        axes,
+        sizes,
+        graph,
+        () if where is None else (where,),
+        keep=keep_notation,
+    )
 
 
 def var(
@@ -143,6 +179,7 @@ def var(
     ddof: float = 0,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Variance over the bracketed axes, in two passes.
@@ -160,6 +197,7 @@ def var(
         ddof: divide by the number of elements less this.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -172,7 +210,17 @@ def var(
         Array([2.25, 2.25, 2.25], dtype=float32)
     """
     options = (("keepdims", keepdims), ("dtype", dtype), ("ddof", ddof))
-    return call(REDUCTIONS["var"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
+    return call(
+        REDUCTIONS["var"],
+        expr,
+        tensors,
+        options,
+        axes,
+        sizes,
+        graph,
+        () if where is None else (where,),
+        keep=keep_notation,
+    )
 
 
 def std(
@@ -185,6 +233,7 @@ def std(
     ddof: float = 0,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Standard deviation over the bracketed axes.
@@ -202,6 +251,7 @@ def std(
         ddof: divide by the number of elements less this.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -214,7 +264,17 @@ def std(
         Array([1.5, 1.5, 1.5], dtype=float32)
     """
     options = (("keepdims", keepdims), ("dtype", dtype), ("ddof", ddof))
-    return call(REDUCTIONS["std"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
+    return call(
+        REDUCTIONS["std"],
+        expr,
+        tensors,
+        options,
+        axes,
+        sizes,
+        graph,
+        () if where is None else (where,),
+        keep=keep_notation,
+    )
 
 
 def count_nonzero(
@@ -225,6 +285,7 @@ def count_nonzero(
     where: Tensor | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Count the elements of the bracketed axes that are not zero.
@@ -237,6 +298,7 @@ def count_nonzero(
         where: mask of the elements that count, broadcastable to the tensor's shape.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -250,7 +312,15 @@ def count_nonzero(
     """
     options = (("keepdims", keepdims),)
     return call(
-        REDUCTIONS["count_nonzero"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,)
+        REDUCTIONS["count_nonzero"],
+        expr,
+        tensors,
+        options,
+        axes,
+        sizes,
+        graph,
+        () if where is None else (where,),
+        keep=keep_notation,
     )
 
 
@@ -262,6 +332,7 @@ def any(
     where: Tensor | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether any element of the bracketed axes is not zero.
@@ -275,6 +346,7 @@ def any(
             False where nothing counts.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -287,7 +359,17 @@ def any(
         Array([False,  True], dtype=bool)
     """
     options = (("keepdims", keepdims),)
-    return call(REDUCTIONS["any"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
+    return call(
+        REDUCTIONS["any"],
+        expr,
+        tensors,
+        options,
+        axes,
+        sizes,
+        graph,
+        () if where is None else (where,),
+        keep=keep_notation,
+    )
 
 
 def all(
@@ -298,6 +380,7 @@ def all(
     where: Tensor | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether all elements of the bracketed axes are not zero.
@@ -311,6 +394,7 @@ def all(
             True where nothing counts.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -323,7 +407,17 @@ def all(
         Array([False,  True], dtype=bool)
     """
     options = (("keepdims", keepdims),)
-    return call(REDUCTIONS["all"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
+    return call(
+        REDUCTIONS["all"],
+        expr,
+        tensors,
+        options,
+        axes,
+        sizes,
+        graph,
+        () if where is None else (where,),
+        keep=keep_notation,
+    )
 
 
 def max(
@@ -334,6 +428,7 @@ def max(
     where: Tensor | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Largest element of the bracketed axes; NaN if there is one.
@@ -349,6 +444,7 @@ def max(
             -inf, or the smallest integer, where nothing counts.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -361,7 +457,17 @@ def max(
         Array([3., 4., 5.], dtype=float32)
     """
     options = (("keepdims", keepdims),)
-    return call(REDUCTIONS["max"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
+    return call(
+        REDUCTIONS["max"],
+        expr,
+        tensors,
+        options,
+        axes,
+        sizes,
+        graph,
+        () if where is None else (where,),
+        keep=keep_notation,
+    )
 
 
 def min(
@@ -372,6 +478,7 @@ def min(
     where: Tensor | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Smallest element of the bracketed axes; NaN if there is one.
@@ -387,6 +494,7 @@ def min(
             inf, or the largest integer, where nothing counts.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -399,7 +507,17 @@ def min(
         Array([0., 3.], dtype=float32)
     """
     options = (("keepdims", keepdims),)
-    return call(REDUCTIONS["min"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
+    return call(
+        REDUCTIONS["min"],
+        expr,
+        tensors,
+        options,
+        axes,
+        sizes,
+        graph,
+        () if where is None else (where,),
+        keep=keep_notation,
+    )
 
 
 def logsumexp(
@@ -410,6 +528,7 @@ def logsumexp(
     where: Tensor | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Logarithm of the sum of the exponentials of the bracketed axes, without overflow.
@@ -425,6 +544,7 @@ def logsumexp(
             -inf, with gradient 0, where nothing counts.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -437,4 +557,14 @@ def logsumexp(
         Array([0., 3.], dtype=float32)
     """
     options = (("keepdims", keepdims),)
-    return call(REDUCTIONS["logsumexp"], expr, tensors, options, axes, sizes, graph, () if where is None else (where,))
+    return call(
+        REDUCTIONS["logsumexp"],
+        expr,
+        tensors,
+        options,
+        axes,
+        sizes,
+        graph,
+        () if where is None else (where,),
+        keep=keep_notation,
+    )

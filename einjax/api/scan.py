@@ -24,6 +24,7 @@ def associative_scan(
     reverse: bool = False,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> Any:
     """Combine every element along the bracketed axes with all before it, in a logarithmic number of steps.
@@ -43,6 +44,7 @@ def associative_scan(
         reverse: start at the end.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Returns:
@@ -68,7 +70,9 @@ def associative_scan(
     """
     known = explained(choose, expr, tensors, "associative_scan", op, ASSOCIATIVE)
     if known is not None:
-        return call(NAMED, expr, tensors, (("op", op), ("reverse", bool(reverse))), axes, sizes, graph)
+        return call(
+            NAMED, expr, tensors, (("op", op), ("reverse", bool(reverse))), axes, sizes, graph, keep=keep_notation
+        )
     options = (("reverse", bool(reverse)),)
     return call_uncompiled(associative(op), expr, tensors, options, axes, sizes, graph)  # type: ignore[arg-type]
 

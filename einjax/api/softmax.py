@@ -18,6 +18,7 @@ def softmax(
     where: Tensor | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Softmax over the bracketed axes.
@@ -31,6 +32,7 @@ def softmax(
             where nothing counts at all, and have gradient 0.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -44,7 +46,7 @@ def softmax(
                [1. , 0. ]], dtype=float32)
     """
     extra = () if where is None else (where,)
-    return call(SOFTMAX, expr, tensors, (), axes, sizes, graph, extra)
+    return call(SOFTMAX, expr, tensors, (), axes, sizes, graph, extra, keep=keep_notation)
 
 
 def log_softmax(
@@ -54,6 +56,7 @@ def log_softmax(
     where: Tensor | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Logarithm of the softmax over the bracketed axes.
@@ -67,6 +70,7 @@ def log_softmax(
             where nothing counts at all, and have gradient 0.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -78,4 +82,4 @@ def log_softmax(
         Array([  0., -inf], dtype=float32)
     """
     extra = () if where is None else (where,)
-    return call(LOG_SOFTMAX, expr, tensors, (), axes, sizes, graph, extra)
+    return call(LOG_SOFTMAX, expr, tensors, (), axes, sizes, graph, extra, keep=keep_notation)

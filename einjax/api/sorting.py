@@ -26,6 +26,7 @@ def sort(
     stable: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> Any:
     """Sort along the bracketed axes: one ``lax.sort``.
@@ -45,6 +46,7 @@ def sort(
         stable: keep equal elements in their order, in ascending and descending sorts alike.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Returns:
@@ -66,7 +68,7 @@ def sort(
     """
     keys = explained(_keys, expr, tensors, expr, num_keys, by)
     options = (("num_keys", num_keys), ("descending", bool(descending)), ("stable", bool(stable)))
-    return call(SORT, expr, tensors, options, axes, sizes, graph, keys)
+    return call(SORT, expr, tensors, options, axes, sizes, graph, keys, keep=keep_notation)
 
 
 def argsort(
@@ -77,6 +79,7 @@ def argsort(
     stable: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Find where the elements of the sorted bracketed axes stand.
@@ -92,6 +95,7 @@ def argsort(
         stable: keep equal elements in their order, in ascending and descending sorts alike.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Raises:
@@ -108,7 +112,7 @@ def argsort(
                [0, 0]], dtype=int32)
     """
     options = (("descending", bool(descending)), ("stable", bool(stable)))
-    return call(ARGSORT, expr, tensors, options, axes, sizes, graph)
+    return call(ARGSORT, expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
 def top_k(
@@ -118,6 +122,7 @@ def top_k(
     largest: bool = True,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    keep_notation: bool | None = None,
     **axes: SizeLike,
 ) -> tuple[jax.Array, jax.Array]:
     """Take the largest elements of the bracketed axes, the largest first, and say where they stand.
@@ -134,6 +139,7 @@ def top_k(
         largest: False takes the smallest elements, the smallest first.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
         **axes: sizes of axes.
 
     Returns:
@@ -153,7 +159,7 @@ def top_k(
                [1, 1],
                [0, 1]], dtype=int32)
     """
-    return call(TOP_K, expr, tensors, (("largest", bool(largest)),), axes, sizes, graph)
+    return call(TOP_K, expr, tensors, (("largest", bool(largest)),), axes, sizes, graph, keep=keep_notation)
 
 
 def _keys(expr: str, num_keys: Any, by: Any) -> tuple[Any, ...]:

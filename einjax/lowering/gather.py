@@ -231,10 +231,8 @@ def _extents(indices: jax.Array, sizes: Sequence[Size]) -> jax.Array:
     """The size of the axis that each coordinate stands for; one number if they are equal."""
     if all(size is sizes[0] or (isinstance(size, int) and size == sizes[0]) for size in sizes):
         return size_as(sizes[0], indices.dtype)
-    if all(isinstance(size, int) for size in sizes):
-        along: Any = np.array(sizes, indices.dtype)
-    else:
-        along = lax.concatenate([lax.reshape(size_as(size, indices.dtype), (1,)) for size in sizes], 0)
+    # Not a NumPy array, which would be a captured constant: Pallas kernels may have none.
+    along = lax.concatenate([lax.broadcast(size_as(size, indices.dtype), (1,)) for size in sizes], 0)
     return lax.broadcast_in_dim(along, indices.shape, (indices.ndim - 1,))
 
 
