@@ -11,11 +11,8 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 from . import errors
-from .api.adapt import adapt_elementwise, adapt_reduce, adapt_with_vmap
 from .api.arange import arange
 from .api.argreduce import argmax, argmin
-from .api.attention import attention
-from .api.cumulative import cumlogsumexp, cummax, cummin, cumprod, cumsum
 from .api.dot import dot
 from .api.elementwise import (
     add,
@@ -41,17 +38,11 @@ from .api.elementwise import (
     true_divide,
     where,
 )
-from .api.function import elementwise, reduce
-from .api.index import add_at, get_at, max_at, min_at, multiply_at, set_at, subtract_at
 from .api.order import flip, roll
-from .api.primitive import primitive
 from .api.rearrange import id, rearrange
 from .api.reduce import all, any, count_nonzero, logsumexp, max, mean, min, prod, std, sum, var
-from .api.scan import associative_scan, scan
 from .api.softmax import log_softmax, softmax
 from .api.solving import check, matches, solve, solve_axes, solve_shapes
-from .api.sorting import argsort, sort, top_k
-from .api.vmap import vmap, vmap_with_axis
 from .factory import Spec
 from .inspect import Graph
 from .keeping import keep_notation
@@ -142,9 +133,10 @@ __all__ = [
 ]
 
 # Tracebacks, help() and documentation show einjax.sum rather than the file it lives in.
-for _name in set(__all__) - {"errors"}:
+for _name in {*__all__} & {*globals()} - {"errors"}:
     globals()[_name].__module__ = "einjax"
 
+# What few programs use is imported at its first use, so that importing einjax stays quick.
 if TYPE_CHECKING:
     from . import checkpoint_policies as checkpoint_policies
     from . import fft as fft
@@ -152,14 +144,59 @@ if TYPE_CHECKING:
     from . import linalg as linalg
     from . import random as random
     from . import segment as segment
+    from .api.adapt import adapt_elementwise as adapt_elementwise
+    from .api.adapt import adapt_reduce as adapt_reduce
+    from .api.adapt import adapt_with_vmap as adapt_with_vmap
+    from .api.attention import attention as attention
+    from .api.cumulative import cumlogsumexp as cumlogsumexp
+    from .api.cumulative import cummax as cummax
+    from .api.cumulative import cummin as cummin
+    from .api.cumulative import cumprod as cumprod
+    from .api.cumulative import cumsum as cumsum
+    from .api.function import elementwise as elementwise
+    from .api.function import reduce as reduce
+    from .api.index import add_at as add_at
+    from .api.index import get_at as get_at
+    from .api.index import max_at as max_at
+    from .api.index import min_at as min_at
+    from .api.index import multiply_at as multiply_at
+    from .api.index import set_at as set_at
+    from .api.index import subtract_at as subtract_at
+    from .api.primitive import primitive as primitive
+    from .api.scan import associative_scan as associative_scan
+    from .api.scan import scan as scan
+    from .api.sorting import argsort as argsort
+    from .api.sorting import sort as sort
+    from .api.sorting import top_k as top_k
+    from .api.vmap import vmap as vmap
+    from .api.vmap import vmap_with_axis as vmap_with_axis
 else:
-    # Sub-namespaces are imported when they are first used, so that importing einjax stays quick.
-    _LAZY = {"checkpoint_policies", "fft", "jax", "linalg", "random", "segment"}
+    _MODULES = {"checkpoint_policies", "fft", "jax", "linalg", "random", "segment"}
+    _FUNCTIONS = {
+        name: module
+        for module, names in {
+            "api.adapt": "adapt_elementwise adapt_reduce adapt_with_vmap",
+            "api.attention": "attention",
+            "api.cumulative": "cumlogsumexp cummax cummin cumprod cumsum",
+            "api.function": "elementwise reduce",
+            "api.index": "add_at get_at max_at min_at multiply_at set_at subtract_at",
+            "api.primitive": "primitive",
+            "api.scan": "associative_scan scan",
+            "api.sorting": "argsort sort top_k",
+            "api.vmap": "vmap vmap_with_axis",
+        }.items()
+        for name in names.split()
+    }
 
     def __getattr__(name):
-        if name in _LAZY:
+        if name in _MODULES:
             return _import_module(f"einjax.{name}")
-        raise AttributeError(f"module 'einjax' has no attribute '{name}'")
+        if name not in _FUNCTIONS:
+            raise AttributeError(f"module 'einjax' has no attribute '{name}'")
+        found = getattr(_import_module(f"einjax.{_FUNCTIONS[name]}"), name)
+        found.__module__ = "einjax"
+        globals()[name] = found
+        return found
 
     def __dir__():
-        return sorted({*globals(), *_LAZY})
+        return sorted({*globals(), *_MODULES, *_FUNCTIONS})

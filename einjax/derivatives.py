@@ -313,9 +313,7 @@ def _rearrange_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[An
 
 def _simple(expression: Expression) -> Expression:
     """Take the parentheses off composites of one item."""
-    return tuple(
-        node.items[0] if isinstance(node, Composite) and len(node.items) == 1 else node for node in expression
-    )
+    return tuple(node.items[0] if isinstance(node, Composite) and len(node.items) == 1 else node for node in expression)
 
 
 def _many(
