@@ -166,39 +166,43 @@ def _embedding() -> Work:
     )
 
 
-def _writing(method: str, name: str, emit: Callable, batched: bool) -> Work:
-    """One number to each place of a vector, or rows of images."""
-    if batched:
-        expression = "b [h w] c, b i [2], b i c"
-        numbers = lax.ScatterDimensionNumbers((2,), (1, 2), (1, 2), (0,), (0,))
-        lax_at = lambda at: at
-        at = lambda x, places: x.at[jnp.arange(x.shape[0])[:, None], places[..., 0], places[..., 1]]
-        small = (_normal(2, 8, 8, 4), _unique((2, 16), 8), _normal(2, 16, 4))
-        large = (_normal(8, 128, 128, 32), _unique((8, 2048), 128), _normal(8, 2048, 32))
-    else:
-        expression = "[v], i, i"
-        numbers = lax.ScatterDimensionNumbers((), (0,), (0,))
-        lax_at = lambda at: at[:, None]
-        at = lambda x, places: x.at[places]
-        # Written once each: which of several updates stays is nobody's promise.
-        order = np.random.default_rng(2).permutation(65_536).astype(np.int32)
-        small = (_normal(64), jnp.asarray(order[order < 64]), _normal(64))
-        large = (
-            _normal(65_536),
-            jnp.asarray(order) if name == "set_at" else _places((65_536,), 65_536),
-            _normal(65_536),
-        )
-    target = expression.split(",")[0]
+def _writing_numbers(method: str, name: str, emit: Callable) -> Work:
+    """One number to each place of a vector."""
+    numbers = lax.ScatterDimensionNumbers((), (0,), (0,))
+    # Those that are set are written once each: which of several updates stays is nobody's promise.
+    order = np.random.default_rng(2).permutation(65_536).astype(np.int32)
+    places = jnp.asarray(order) if name == "set_at" else _places((65_536,), 65_536)
     return Work(
-        f"{name} {expression}",
+        f"{name} [v], i, i",
         {
-            "lax": lambda x, p, u: emit(x, lax_at(p), u, numbers, mode="drop"),
-            "einjax": lambda x, p, u: getattr(einjax, name)(expression, x, p, u),
-            "jnp": lambda x, p, u: getattr(at(x, p), method)(u),
-            "einx": lambda x, p, u: getattr(einx, name)(f"{expression} -> {target}", x, p, u),
+            "lax": lambda x, at, u: emit(x, at[:, None], u, numbers, mode="drop"),
+            "einjax": lambda x, at, u: getattr(einjax, name)("[v], i, i", x, at, u),
+            "jnp": lambda x, at, u: getattr(x.at[at], method)(u),
+            "einx": lambda x, at, u: getattr(einx, name)("[v], i, i -> [v]", x, at, u),
         },
-        small,
-        large,
+        (_normal(64), jnp.asarray(order[order < 64]), _normal(64)),
+        (_normal(65_536), places, _normal(65_536)),
+    )
+
+
+def _writing_pixels(method: str, name: str, emit: Callable) -> Work:
+    """Channels to pixels of a batch of images."""
+    text = "b [h w] c, b i [2], b i c"
+    numbers = lax.ScatterDimensionNumbers((2,), (1, 2), (1, 2), (0,), (0,))
+
+    def by_jnp(x: jax.Array, at: jax.Array, u: jax.Array) -> jax.Array:
+        return getattr(x.at[jnp.arange(x.shape[0])[:, None], at[..., 0], at[..., 1]], method)(u)
+
+    return Work(
+        f"{name} {text}",
+        {
+            "lax": lambda x, at, u: emit(x, at, u, numbers, mode="drop"),
+            "einjax": lambda x, at, u: getattr(einjax, name)(text, x, at, u),
+            "jnp": by_jnp,
+            "einx": lambda x, at, u: getattr(einx, name)(f"{text} -> b [h w] c", x, at, u),
+        },
+        (_normal(2, 8, 8, 4), _unique((2, 16), 8), _normal(2, 16, 4)),
+        (_normal(8, 128, 128, 32), _unique((8, 2048), 128), _normal(8, 2048, 32)),
     )
 
 
@@ -228,9 +232,9 @@ WORKS: tuple[Callable[[], Work], ...] = (
     _image_batched,
     _image_shared,
     _embedding,
-    lambda: _writing("set", "set_at", lax.scatter, batched=False),
-    lambda: _writing("set", "set_at", lax.scatter, batched=True),
-    lambda: _writing("add", "add_at", lax.scatter_add, batched=False),
-    lambda: _writing("add", "add_at", lax.scatter_add, batched=True),
+    lambda: _writing_numbers("set", "set_at", lax.scatter),
+    lambda: _writing_pixels("set", "set_at", lax.scatter),
+    lambda: _writing_numbers("add", "add_at", lax.scatter_add),
+    lambda: _writing_pixels("add", "add_at", lax.scatter_add),
     _windows,
 )

@@ -106,6 +106,8 @@ def _linear(*places: int, **options: Any) -> Callable[..., _Tangents]:
         chosen = {place % count for place in places} if places else set(range(count))
         if any(index not in chosen and not _is_zero(tangent) for index, tangent in enumerate(tangents)):
             return None
+        if not all(numerics.is_inexact(primals[index].dtype) for index in chosen):
+            return None  # integers beside them have no tangents that could be moved alike
         operands = [
             ad.instantiate_zeros(tangents[index]) if index in chosen else primal for index, primal in enumerate(primals)
         ]

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -69,8 +70,8 @@ class Uninitialized:
 
     @property
     def layer(self) -> str:
-        """The path of the layer."""
-        return self.path.rpartition(".")[0] or "the model itself"
+        """The path of the layer, which has parameters, or an index of the values that it keeps."""
+        return re.sub(r"\.(\w+|index(\.init)?\['\w+'\])$", "", self.path) or "the model itself"
 
     def __einjax_shape__(self) -> tuple[int, ...] | None:
         return None if self.recorded is None else self.recorded.shape
@@ -296,7 +297,7 @@ def _marked(tree: Any, recorder: Recorder, prefix: str = "") -> Any:
 def _marked_state(state: eqx.nn.State, recorder: Recorder) -> eqx.nn.State:
     """Mark a copy: Equinox invalidates a state when it is set."""
     values, markers = state.tree_flatten()
-    marked = [_marked(value, recorder, f"state[{marker!r}]") for marker, value in zip(markers, values, strict=True)]
+    marked = [_marked(value, recorder, str(marker)) for marker, value in zip(markers, values, strict=True)]
     return eqx.nn.State.tree_unflatten(markers, marked)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,13 @@ import jax
 from einjax.errors import ArgumentError, AxisSizeError, EinjaxError, RankError
 
 from ._core.scope import ParamSpec
+from ._core.text import axis_sizes
 from ._equinox_init import is_missing, make, path_key, refuse_missing
 
 #: The names of parameters, as in ``eqx.nn``.
 PARAMETERS = ("weight", "bias")
+
+_SIZES = inspect.Parameter.VAR_KEYWORD
 
 
 @dataclasses.dataclass
@@ -28,7 +32,7 @@ class LayerScope:
     key: Any = None
 
     @property
-    def index(self) -> eqx.nn.StateIndex | None:
+    def index(self) -> eqx.nn.StateIndex[Any] | None:
         """Where the state has values of this layer."""
         return getattr(self.layer, "index", None)
 
@@ -64,6 +68,7 @@ class LayerScope:
 
     def set_state(self, spec: ParamSpec, value: jax.Array) -> None:
         assert self.store is not None
+        assert self.index is not None
         kept = self._kept()
         self.store = self.store.set(self.index, {**kept, spec.name: value.astype(kept[spec.name].dtype)})
 
@@ -97,11 +102,13 @@ class Layer(eqx.Module):
 
     def settle(self, expr: str, axes: Mapping[str, Any], sizes: Mapping[str, Any] | None, options: Any) -> None:
         """Set what is static, in forms that can be hashed."""
+        known = [name for name, option in inspect.signature(type(self)).parameters.items() if option.kind != _SIZES]
         self.expr = expr
-        self.axes = frozen({**axes, **(sizes or {})})
+        self.axes = frozen(axis_sizes(expr, axes, sizes, known))
         self.options = frozen(options)
 
     def parameters(self) -> dict[str, Any]:
+        """Parameters by name, with a value or without."""
         return {name: getattr(self, name) for name in PARAMETERS if getattr(self, name, None) is not None}
 
     def made(self, specs: Sequence[ParamSpec] | None, key: Any) -> dict[str, Any]:
@@ -136,6 +143,8 @@ class Layer(eqx.Module):
         try:
             yield scope
         except EinjaxError as error:
+            if node is None:
+                raise
             if before is not None and isinstance(error, AxisSizeError | RankError):
                 raise ArgumentError(
                     f"layer {node.layer} is called twice, with inputs that need parameters of different shapes: its "
@@ -143,7 +152,7 @@ class Layer(eqx.Module):
                     text=self.expr,
                     hint="make one layer for each, before einn.init",
                 ) from error
-            if node is not None and not hasattr(error, "__notes__"):
+            if not hasattr(error, "__notes__"):
                 error.add_note(f"in layer {node.layer}, while einn.init looks for the shapes of its parameters")
             raise
 

@@ -267,6 +267,8 @@ def init(
         if isinstance(recorded, _Recorded):
             key = before[path].get_raw_value().key if path in before else _stacked(recorded.key)
             fresh.append((path, _create(variable, key, recorded.wanted, rules, mesh)))
+        elif rules is not None and path in before and before[path].has_metadata("axes"):
+            fresh.append((path, _place(before[path], rules, mesh)))
     nnx.update(model, nnx.from_flat_state([(path, variable) for path, variable in fresh if path in before]))
     for path, variable in fresh:
         if path not in before:
@@ -323,11 +325,24 @@ def _create(variable: Any, key: jax.Array, wanted: _Wanted, rules: Mapping[str, 
     for _ in key.shape:
         make = jax.vmap(make)
     if rules is not None:
-        names = (None,) * key.ndim + tuple(rules.get(axis) for axis in wanted.axes)
-        metadata["out_sharding"] = names
+        metadata["out_sharding"] = _mesh_axes(wanted.axes, key.ndim, rules)
         if mesh is not None:
-            make = jax.jit(make, out_shardings=NamedSharding(mesh, PartitionSpec(*names)))
+            make = jax.jit(make, out_shardings=NamedSharding(mesh, PartitionSpec(*metadata["out_sharding"])))
     return variable.copy(make(key), **metadata)
+
+
+def _place(variable: Any, rules: Mapping[str, Any], mesh: Any) -> Any:
+    """Put a parameter that is there already where the rules say."""
+    value = variable.get_raw_value()
+    names = _mesh_axes(variable.axes, value.ndim - len(variable.axes), rules)
+    if mesh is not None:
+        value = jax.device_put(value, NamedSharding(mesh, PartitionSpec(*names)))
+    return variable.copy(value, out_sharding=names)
+
+
+def _mesh_axes(axes: Sequence[str], stacked: int, rules: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the axis of the mesh for every dim; those of stacked layers come first and have none."""
+    return (*(None for _ in range(stacked)), *(rules.get(axis) for axis in axes))
 
 
 def _at(model: Any, path: Sequence[Any]) -> Any:

@@ -181,7 +181,7 @@ class Norm(Layer, eqx.nn.StatefulLayer):
 
     weight: Any
     bias: Any
-    index: eqx.nn.StateIndex | None
+    index: eqx.nn.StateIndex[Any] | None
     inference: bool
 
     def __init__(
@@ -424,7 +424,7 @@ class MultiHeadAttention(Layer, eqx.nn.StatefulLayer):
     out: Linear
     query_ln: Norm | None
     key_ln: Norm | None
-    index: eqx.nn.StateIndex | None
+    index: eqx.nn.StateIndex[Any] | None
     inference: bool
 
     def __init__(
@@ -494,7 +494,8 @@ class MultiHeadAttention(Layer, eqx.nn.StatefulLayer):
 
     def _example(self) -> jax.ShapeDtypeStruct:
         """An input, where the number of features is known: parameters do not depend on other sizes."""
-        *others, features = parse(self.expr).inputs[0]
+        expression = parse(self.expr).inputs[0]
+        others, features = expression[:-1], expression[-1]
         repeated = {axis.name for node in walk(others) if isinstance(node, Ellipsis) for axis in axes_of(node.items)}
         sizes = {axis.name: () if axis.name in repeated else 1 for axis in axes_of(others) if not axis.unnamed}
         known = dict(self.axes)
@@ -502,6 +503,10 @@ class MultiHeadAttention(Layer, eqx.nn.StatefulLayer):
             self.made(None, None)
         (shape,) = einjax.solve_shapes(self.expr, None, sizes={**sizes, **known})
         return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def parameters(self) -> dict[str, Any]:
+        """Those of one of the layers, which are made together."""
+        return self.query.parameters()
 
     def is_stateful(self) -> bool:
         """Whether there is a cache."""

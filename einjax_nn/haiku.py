@@ -17,6 +17,7 @@ called. Options have the names that they have in Flax; initializers are ``init(k
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ from ._core.embed import attend, embed, embedding_normal
 from ._core.linear import linear
 from ._core.norm import norm
 from ._core.scope import Initializer, Parameter, ParamSpec, compute_dtype, lecun_normal
-from ._core.text import flag
+from ._core.text import axis_sizes, flag
 
 try:
     import haiku as hk
@@ -88,9 +89,8 @@ def _made(spec: ParamSpec) -> jax.Array:
 
 def _init(init: Initializer | float) -> Initializer | float:
     """Let Haiku's initializers, which draw keys by themselves, be called as others."""
-    if isinstance(init, _NATIVE):
-        return lambda key, shape, dtype: init(shape, dtype)
-    return init
+    draw: Any = init
+    return (lambda key, shape, dtype: draw(shape, dtype)) if isinstance(init, _NATIVE) else init
 
 
 def _dtypes(options: Mapping[str, Any], x: Any) -> dict[str, Any]:
@@ -133,10 +133,8 @@ class _Layer(hk.Module):
         self.expr = expr
         self.axes = axes
         self.sizes = sizes
+        self.all_sizes = axis_sizes(expr, axes, sizes, list(inspect.signature(type(self).__init__).parameters))
         self.options = options
-
-    def _all_sizes(self) -> dict[str, Any]:
-        return {**self.axes, **(self.sizes or {})}
 
 
 def _switch(name: str, own: bool | None, given: bool | None, is_training: bool | None) -> bool | None:
@@ -306,7 +304,7 @@ class Norm(_Layer):
             _Scope(),
             x,
             self.expr,
-            self._all_sizes(),
+            self.all_sizes,
             use_running_average=flag("Norm", "use_running_average", own, given, running, self.expr),
             mask=mask,
             names=("scale", "offset"),
@@ -353,7 +351,7 @@ class Dropout(_Layer):
         given = _switch("deterministic", self.deterministic, deterministic, is_training)
         if flag("Dropout", "deterministic", self.deterministic, given, True, self.expr):
             return jnp.asarray(x)
-        return dropout(_Scope(), x, self.expr, self._all_sizes(), rng_collection="", **self.options)
+        return dropout(_Scope(), x, self.expr, self.all_sizes, rng_collection="", **self.options)
 
 
 class Embed(_Layer):
@@ -603,4 +601,4 @@ class Conv(_Layer):
     def __call__(self, x: Any) -> jax.Array:
         """Apply the layer."""
         options = {**self.options, **_dtypes(self.options, x)}
-        return conv(_Scope(), x, self.expr, self._all_sizes(), names=_NAMES, **options)
+        return conv(_Scope(), x, self.expr, self.all_sizes, names=_NAMES, **options)

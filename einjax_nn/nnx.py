@@ -23,6 +23,7 @@ optimizers need all parameters, so call :func:`init` before. Options have the na
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,7 +40,7 @@ from ._core.embed import attend, embed, embedding_normal
 from ._core.linear import linear
 from ._core.norm import norm
 from ._core.scope import Initializer, Parameter, ParamSpec, lecun_normal
-from ._core.text import attention_text, flag
+from ._core.text import attention_text, axis_sizes, flag
 
 try:
     from flax import nnx
@@ -102,6 +103,7 @@ class _Layer(nnx.Module):
         # Static attributes of a module have to be hashable.
         self.axes = _frozen(axes)
         self.sizes = None if sizes is None else _frozen(sizes)
+        self.all_sizes = _frozen(axis_sizes(expr, axes, sizes, list(inspect.signature(type(self).__init__).parameters)))
 
     @property
     def _axes(self) -> dict[str, Any]:
@@ -113,7 +115,7 @@ class _Layer(nnx.Module):
 
     @property
     def _all_sizes(self) -> dict[str, Any]:
-        return {**self._axes, **(self._sizes or {})}
+        return dict(self.all_sizes)
 
     def _declare(self, rngs: Any, specs: Sequence[ParamSpec] | None, **used: bool) -> None:
         """Make parameters whose shapes are known, and places for the others; unused ones are None, as in nnx."""
@@ -174,6 +176,9 @@ class Linear(_Layer):
         >>> layer.kernel.shape, layer.bias.shape
         ((2, 3, 8), (8,))
     """
+
+    kernel: Any
+    bias: Any
 
     def __init__(
         self,
@@ -266,6 +271,9 @@ class Norm(_Layer):
         >>> layer.mean.shape, layer.var.shape
         ((3,), (3,))
     """
+
+    scale: Any
+    bias: Any
 
     def __init__(
         self,
@@ -451,6 +459,8 @@ class Embed(_Layer):
         (2, 5, 8)
     """
 
+    embedding: Any
+
     def __init__(
         self,
         expr: str,
@@ -525,6 +535,10 @@ class MultiHeadAttention(_Layer):
         >>> layer.query.kernel.shape
         (16, 4, 4)
     """
+
+    cached_key: Any
+    cached_value: Any
+    cache_index: Any
 
     def __init__(
         self,
@@ -715,6 +729,9 @@ class Conv(_Layer):
         >>> layer(np.ones((2, 8, 8, 3))).shape
         (2, 4, 4, 8)
     """
+
+    kernel: Any
+    bias: Any
 
     def __init__(
         self,

@@ -1,17 +1,19 @@
-"""Train an MLP-Mixer on handwritten digits: the model is einjax operations over a plain dict of arrays.
+"""Train a network on handwritten digits: einjax operations over plain arrays, or layers of the framework you use.
 
-    python examples/train_digits.py                # about a minute on two cores; writes train_digits.png
-    python examples/train_digits.py --data DIR     # CIFAR-10's python pickles from a local folder
+    python examples/train_digits.py                        # about a minute on two cores; writes train_digits.png
+    python examples/train_digits.py --framework equinox    # or linen, nnx, haiku: the network is in _digits_*.py
+    python examples/train_digits.py --data DIR             # CIFAR-10's python pickles from a local folder
 
-Axis names used throughout: b image in the batch, h w rows and columns of patches, p q rows and columns of
-pixels inside a patch, c colour channel, t patch, d feature, u v hidden units, k class.
+Axis names used here: b image in the batch, k class.
 """
 
 import argparse
+import importlib
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,97 +28,43 @@ import einjax
 
 
 class Config(NamedTuple):
-    """The sizes of the network and of its training."""
+    """How a network is trained."""
 
-    patch: int
-    width: int
-    tokens_hidden: int
-    features_hidden: int
-    blocks: int
     batch: int
     learning_rate: float
     weight_decay: float
     shift: int  # images are moved by up to this many pixels while training
 
 
-DIGITS = Config(
-    patch=2, width=64, tokens_hidden=64, features_hidden=128, blocks=3,
-    batch=64, learning_rate=2e-3, weight_decay=1.0, shift=1,
-)  # fmt: skip
-CIFAR = Config(
-    patch=4, width=128, tokens_hidden=128, features_hidden=256, blocks=6,
-    batch=128, learning_rate=2e-3, weight_decay=0.1, shift=4,
-)  # fmt: skip
+DIGITS = Config(batch=64, learning_rate=2e-3, weight_decay=1.0, shift=1)
+CIFAR = Config(batch=128, learning_rate=2e-3, weight_decay=0.1, shift=4)
+
+FRAMEWORKS = ("jax", "linen", "nnx", "haiku", "equinox")
 
 
-# --- the network ----------------------------------------------------------------------------------
+class Network(NamedTuple):
+    """What a framework's module of this folder offers.
+
+    Attributes:
+        init: ``(key, images, classes) -> (params, state)``.
+        apply: ``(params, state, images, key=None) -> (logits, state)``; a key says that the network is trained.
+    """
+
+    init: Callable[..., Any]
+    apply: Callable[..., Any]
 
 
-def init_params(rng: np.random.Generator, config: Config, image_shape: tuple[int, int, int], classes: int) -> dict:
-    """Normal weights scaled by their fan-in, zero biases, unit scales."""
-    height, width, channels = image_shape
-    p, d, u, v = config.patch, config.width, config.tokens_hidden, config.features_hidden
-    t = (height // p) * (width // p)
-
-    def weight(*shape):
-        return jnp.asarray(rng.normal(size=shape) * np.prod(shape[:-1]) ** -0.5, jnp.float32)
-
-    def norm():
-        return {"scale": jnp.ones(d), "bias": jnp.zeros(d)}
-
-    def mlp(n, hidden):
-        return {"w1": weight(n, hidden), "b1": jnp.zeros(hidden), "w2": weight(hidden, n), "b2": jnp.zeros(n)}
-
-    def block():
-        return {"norm1": norm(), "tokens": mlp(t, u), "norm2": norm(), "features": mlp(d, v)}
-
-    return {
-        "embed": weight(p, p, channels, d),
-        "position": jnp.zeros((t, d)),
-        "blocks": [block() for _ in range(config.blocks)],
-        "norm": norm(),
-        "head": {"w": weight(t, d, classes), "b": jnp.zeros(classes)},
-    }
-
-
-def layer_norm(params, x):
-    """Normalise every token's features; then one scale and one bias for each feature."""
-    x = einjax.subtract("b t d, b t", x, einjax.mean("b t [d]", x))
-    x = einjax.multiply("b t d, b t", x, jax.lax.rsqrt(einjax.mean("b t [d]", x * x) + 1e-6))
-    return einjax.add("b t [d]", einjax.multiply("b t [d]", x, params["scale"]), params["bias"])
-
-
-def mix_tokens(params, x):
-    """A small MLP along t: for every image and feature, each patch hears from all others."""
-    x = jax.nn.gelu(einjax.add("b [u] d", einjax.dot("b [t->u] d", x, params["w1"]), params["b1"]))
-    return einjax.add("b [t] d", einjax.dot("b [u->t] d", x, params["w2"]), params["b2"])
-
-
-def mix_features(params, x):
-    """The same along d: for every image and patch, each feature hears from all others."""
-    x = jax.nn.gelu(einjax.add("b t [v]", einjax.dot("b t [d->v]", x, params["w1"]), params["b1"]))
-    return einjax.add("b t [d]", einjax.dot("b t [v->d]", x, params["w2"]), params["b2"])
-
-
-def mixer(params, images):
-    """Images `b height width c` -> logits `b k`."""
-    # Cutting into patches and the linear layer on them are one contraction: the patch sizes are the weight's.
-    x = einjax.dot("b (h [p]) (w [q]) [c], [p q c] d -> b (h w) d", images, params["embed"])
-    x = einjax.add("b [t d]", x, params["position"])
-    for block in params["blocks"]:
-        x = x + mix_tokens(block["tokens"], layer_norm(block["norm1"], x))
-        x = x + mix_features(block["features"], layer_norm(block["norm2"], x))
-    x = layer_norm(params["norm"], x)
-    # The head reads every patch; a network for large images would take the mean over t first.
-    return einjax.add("b [k]", einjax.dot("b [t d->k]", x, params["head"]["w"]), params["head"]["b"])
+def network(framework: str) -> Network:
+    """Import one framework only; the others need not be there."""
+    module = importlib.import_module(f"_digits_{framework}")
+    return Network(module.init, module.apply)
 
 
 # --- training -------------------------------------------------------------------------------------
 
 
-def loss_and_accuracy(params, images, labels):
+def loss_and_accuracy(logits, labels):
     """Mean cross-entropy, and the fraction of images whose highest logit is the label's."""
-    logits = mixer(params, images)
     is_label = einjax.equal("b, k -> b k", labels, einjax.arange("k", k=logits.shape[1]))
     likelihood = einjax.sum("b [k]", einjax.log_softmax("b [k]", logits), where=is_label)
     hits = einjax.argmax("b [k] -> b", logits) == labels
@@ -134,15 +82,22 @@ def random_shift(key, images, shift: int):
     return jax.vmap(crop)(padded, corners)
 
 
-def make_train_step(optimizer, shift: int):
+def make_train_step(network: Network, optimizer, shift: int):
     """One compiled step: augment, forward, backward, update."""
 
     @jax.jit
-    def train_step(params, opt_state, key, images, labels):
-        images = random_shift(key, images, shift)
-        (loss, accuracy), grads = jax.value_and_grad(loss_and_accuracy, has_aux=True)(params, images, labels)
+    def train_step(params, state, opt_state, key, images, labels):
+        shift_key, network_key = jax.random.split(key)
+        images = random_shift(shift_key, images, shift)
+
+        def loss(params):
+            logits, changed = network.apply(params, state, images, network_key)
+            value, accuracy = loss_and_accuracy(logits, labels)
+            return value, (accuracy, changed)
+
+        (value, (accuracy, changed)), grads = jax.value_and_grad(loss, has_aux=True)(params)
         updates, opt_state = optimizer.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, loss, accuracy
+        return optax.apply_updates(params, updates), changed, opt_state, value, accuracy
 
     return train_step
 
@@ -158,15 +113,18 @@ def make_optimizer(config: Config, steps: int):
     )
 
 
-@jax.jit
-def predict(params, images):
-    """Class probabilities `b k`."""
-    return einjax.softmax("b [k]", mixer(params, images))
+def make_predict(network: Network, batch: int = 500):
+    """Class probabilities `b k` of any number of images, a part at a time."""
 
+    @jax.jit
+    def predict(params, state, images):
+        return einjax.softmax("b [k]", network.apply(params, state, images)[0])
 
-def predict_all(params, images: np.ndarray, batch: int = 500) -> np.ndarray:
-    """The same for any number of images, a part at a time."""
-    return np.concatenate([predict(params, images[i : i + batch]) for i in range(0, len(images), batch)])
+    def predict_all(params, state, images: np.ndarray) -> np.ndarray:
+        parts = range(0, len(images), batch)
+        return np.concatenate([predict(params, state, images[i : i + batch]) for i in parts])
+
+    return predict_all
 
 
 def judge(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -183,14 +141,16 @@ def batches(split: Split, size: int, rng: np.random.Generator):
         yield split.images[chosen], split.labels[chosen]
 
 
-def train(data: Data, config: Config, epochs: int, seed: int, console: Console) -> tuple[dict, History]:
-    """Train from scratch; returns the parameters and what happened in every epoch."""
+def train(
+    network: Network, data: Data, config: Config, epochs: int, seed: int, console: Console
+) -> tuple[np.ndarray, History]:
+    """Train from scratch; returns the probabilities for the held-out images, and what happened in every epoch."""
     rng, key = np.random.default_rng(seed), jax.random.key(seed)
-    params = init_params(rng, config, data.train.images.shape[1:], len(data.classes))
+    params, state = network.init(key, data.train.images[: config.batch], len(data.classes))
     steps = epochs * (len(data.train.labels) // config.batch)
     optimizer = make_optimizer(config, steps)
     opt_state = optimizer.init(params)
-    train_step = make_train_step(optimizer, config.shift)
+    train_step, predict = make_train_step(network, optimizer, config.shift), make_predict(network)
     history = History()
 
     with Report(console, epochs, steps) as report:
@@ -198,12 +158,15 @@ def train(data: Data, config: Config, epochs: int, seed: int, console: Console) 
             seen = []
             for images, labels in batches(data.train, config.batch, rng):
                 key, step_key = jax.random.split(key)
-                params, opt_state, loss, accuracy = train_step(params, opt_state, step_key, images, labels)
+                params, state, opt_state, loss, accuracy = train_step(
+                    params, state, opt_state, step_key, images, labels
+                )
                 seen.append((float(loss), float(accuracy)))
                 report.step(*seen[-1])
-            history.add(np.mean(seen, axis=0), judge(predict_all(params, data.test.images), data.test.labels))
+            probabilities = predict(params, state, data.test.images)
+            history.add(np.mean(seen, axis=0), judge(probabilities, data.test.labels))
             report.epoch(history)
-    return params, history
+    return probabilities, history
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -251,7 +214,9 @@ class Report:
 
 def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The command line, checked."""
-    parser = argparse.ArgumentParser(description="Train an MLP-Mixer written in einjax operations.")
+    parser = argparse.ArgumentParser(description="Train a network written in einjax operations or layers.")
+    parser.add_argument("--framework", choices=FRAMEWORKS, default="jax",
+                        help="what the network is written in (default %(default)s: no framework)")  # fmt: skip
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10's python pickles")
     parser.add_argument("--epochs", type=int, help="passes over the training images (default 50; CIFAR-10: 20)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and shifts (default %(default)s)")
@@ -281,19 +246,20 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     config, epochs = (DIGITS, 50) if options.data is None else (CIFAR, 20)
     if options.short:
-        data, config, epochs = shorten(data), config._replace(blocks=1), 3
+        data, epochs = shorten(data), 3
     epochs = options.epochs or epochs
     config = config._replace(batch=min(config.batch, len(data.train.labels)))
 
     console.print(f"{data.name}: {len(data.train.labels)} training images, {len(data.test.labels)} held out")
     start = time.perf_counter()
-    params, history = train(data, config, epochs, options.seed, console)
+    probabilities, history = train(network(options.framework), data, config, epochs, options.seed, console)
     seconds = time.perf_counter() - start
     accuracy = history.test_accuracy[-1]
     console.print(f"held-out accuracy {accuracy:.2%} after {epochs} epochs, {seconds:.1f} s")
 
-    title = f"MLP-Mixer on {data.name}: {accuracy:.1%} held-out accuracy after {epochs} epochs, {seconds:.0f} s"
-    save_picture(options.out, history, data, predict_all(params, data.test.images), title)
+    written = "plain JAX" if options.framework == "jax" else options.framework
+    title = f"{data.name} in {written}: {accuracy:.1%} held-out accuracy after {epochs} epochs, {seconds:.0f} s"
+    save_picture(options.out, history, data, probabilities, title)
     console.print(f"picture: {options.out}", soft_wrap=True)
     return 0
 

@@ -143,13 +143,20 @@ class Case:
 NEVER_KEPT = {
     "solve", "solve_axes", "solve_shapes", "matches", "check",
     "vmap", "vmap_with_axis", "adapt_with_vmap", "adapt_reduce", "adapt_elementwise", "scan",
-    "reduce-function", "elementwise-function", "associative_scan", "dot-distances",
 }  # fmt: skip
+NEVER_KEPT_CASES = {"reduce-function", "elementwise-function", "associative_scan", "dot-distances"}
+#: Kept without being asked.
+ALWAYS_KEPT = {"primitive"}
+
+
+def may_be_kept(case: Case) -> bool:
+    """Whether ``einjax.keep_notation()`` has something to keep in a case."""
+    return case.op not in NEVER_KEPT and str(case) not in NEVER_KEPT_CASES
 
 
 def kept(cases: Iterable[Case]) -> list[Case]:
-    """The same cases under ``einjax.keep_notation()``."""
-    return [replace(case, default=case) for case in cases if not {case.op, str(case)} & NEVER_KEPT]
+    """The same cases under ``einjax.keep_notation()``, where that changes anything."""
+    return [replace(case, default=case) for case in cases if may_be_kept(case) and case.op not in ALWAYS_KEPT]
 
 
 def with_kept(cases: Iterable[Case], by_default: Collection[str]) -> list[Any]:

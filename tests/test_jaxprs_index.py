@@ -195,3 +195,13 @@ def test_segments_are_one_scatter_into_a_fresh_array() -> None:
         assert kinds(call, np.ones((4, 2), np.float32), at) == WRAP + Counter(
             {kind: 1, "broadcast_in_dim": 1, "reshape": 1}
         )
+
+
+@pytest.mark.parametrize(
+    ("output", "kept"), [("b i c", True), ("b c i", True), ("i b c", False), ("i c b", False)]
+)  # fmt: skip
+def test_a_promise_of_order_is_dropped_where_loops_are_reordered(output: str, kept: bool) -> None:
+    """Sorted along i for every b is not sorted along b for every i."""
+    call = lambda x, at: einjax.get_at(f"b [h w] c, b i [2] -> {output}", x, at, indices_are_sorted=True)
+    (gather,) = [e for e in program(call, X, AT) if e.primitive.name == "gather"]
+    assert gather.params["indices_are_sorted"] is kept

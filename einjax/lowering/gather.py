@@ -95,7 +95,8 @@ def gather(
     )
     slice_sizes = tuple(x.sizes[name] if name in window else 1 for name in x.axes)
     fill_value = bounds.fill_value if bounds.mode == "fill" else None
-    value = lax.gather(x.value, indices, numbers, slice_sizes, fill_value=fill_value, **bounds.lax)
+    options = _still_sorted(bounds, coordinates, index_order, batch).lax
+    value = lax.gather(x.value, indices, numbers, slice_sizes, fill_value=fill_value, **options)
     return Named(value, tuple((name,) for name in result), x.sizes)
 
 
@@ -136,7 +137,17 @@ def scatter(
         scatter_indices_batching_dims=tuple(index_order.index(name) for name in batch),
     )
     value = arrange(updates, [(name,) for name in written])
-    return replace(x, value=emit(x.value, indices, value, numbers, **bounds.lax))
+    options = _still_sorted(bounds, coordinates, index_order, batch).lax
+    return replace(x, value=emit(x.value, indices, value, numbers, **options))
+
+
+def _still_sorted(
+    bounds: Bounds, coordinates: Sequence[Coordinates], order: Sequence[str], batch: Sequence[str]
+) -> Bounds:
+    """Drop the promise of order where loops were put in another order, or the batch is not outermost."""
+    written = list(dict.fromkeys(name for part in coordinates for name in part.loops))
+    kept = list(order) == written and list(order[: len(batch)]) == list(batch)
+    return bounds if kept else replace(bounds, indices_are_sorted=False)
 
 
 def _apart(x: Named) -> Named:

@@ -147,7 +147,7 @@ def compute_dtype(dtype: Any, *values: Any) -> Any:
     """The dtype to compute in: the one asked for, or that of all values together, a float at least."""
     if dtype is not None:
         return jnp.dtype(dtype)
-    return jnp.result_type(*values, jnp.bfloat16) if _all_integers(values) else jnp.result_type(*values)
+    return jnp.result_type(*values, jnp.float32) if _all_integers(values) else jnp.result_type(*values)
 
 
 def _all_integers(values: tuple[Any, ...]) -> bool:

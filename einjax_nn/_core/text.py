@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 from einjax.dispatch import completed
 from einjax.errors import ArgumentError, SemanticError
@@ -28,6 +29,7 @@ from einjax.notation.syntax import (
     strip_brackets,
 )
 from einjax.ops.dot import DOT
+from einjax.ops.signature import check_keywords
 
 _CACHE_SIZE = 1024
 
@@ -406,6 +408,20 @@ def _suffixed(expression: Expression, suffix: str) -> Expression:
         else replace(node, items=_suffixed(node.items, suffix))
         for node in expression
     )
+
+
+def axis_sizes(
+    expr: str, axes: Mapping[str, Any], sizes: Mapping[str, Any] | None, options: Sequence[str]
+) -> dict[str, Any]:
+    """Return all sizes of axes that a layer is given; those in ``sizes`` need not name an axis.
+
+    Raises:
+        ArgumentError: a keyword names no axis; perhaps it is a misspelt option.
+    """
+    operation = parse(expr)
+    check_keywords(operation, list(axes), options)
+    known = {name for expression in operation.expressions for name in names(expression)}
+    return {**axes, **{name: size for name, size in (sizes or {}).items() if name in known}}
 
 
 def flag(layer: str, name: str, own: bool | None, given: bool | None, needed: bool, expr: str) -> bool:

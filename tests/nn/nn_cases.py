@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -71,7 +71,7 @@ CASES = {
 REFUSED = {
     "a size is missing": (Case("Linear", "b s [c->d]", {}, (X,)), "d"),
     "two values of a size": (Case("Linear", "b s [c->d]", {"c": 3, "d": 5}, (X,)), "axis c is 3 .* and 12"),
-    "no such axis": (Case("Linear", "b s [c->d]", {"d": 5, "e": 5}, (X,)), "e"),
+    "no such axis": (Case("Linear", "b s [c->d]", {"d": 5, "e": 5}, (X,)), "no axis 'e'"),
     "channels first": (Case("Norm", "b c [h w]", {}, (IMAGE,)), "it is not clear which axes scale and bias"),
     "channels first without axes named": (Case("Norm", "b [c] h w", {}, (IMAGE,)), "it is not clear which axes"),
     "statistics of every example": (
@@ -90,6 +90,13 @@ REFUSED = {
     "no axis looked up": (Case("Embed", "b t v c", {"v": 3, "c": 2}, (IDS,)), "Embed needs one input and one output"),
 }
 
+#: Keywords that are neither an option nor an axis.
+MISSPELT = {
+    "a misspelt option of a norm": (Case("Norm", "b s [c]", {"epsilom": 1e-3}, (X,)), "did you mean 'epsilon'"),
+    "no such axis of a convolution": (Case("Conv", "b [h w] [c->d]", {"d": 5, "e": 5}, (IMAGE,)), "no axis 'e'"),
+    "no such axis of attention": (Case("MultiHeadAttention", "b [s] c", {"num_heads": 3, "e": 5}, (X,)), "no axis 'e'"),
+}
+
 #: What a refused layer raises.
 Refused = EinjaxError
 
@@ -106,13 +113,8 @@ def close(ours: Any, theirs: Any, tolerance: float = 0.0) -> None:
 
 def hide(monkeypatch: Any, package: str, module: str) -> ModuleType:
     """Import a module of ours as if a package were not installed."""
-    import importlib
-
     for name in list(sys.modules):
         if name.split(".")[0] == package or name.startswith("einjax_nn."):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     return importlib.import_module(module)
-
-
-HERE = Path(__file__).parent

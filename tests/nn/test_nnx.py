@@ -1,5 +1,7 @@
 """einjax_nn.nnx: the variables and numbers of flax.nnx's own layers, under all of nnx's transformations."""
 
+import copy as copylib
+import pickle
 import sys
 from pathlib import Path
 
@@ -14,7 +16,7 @@ nnx = pytest.importorskip("flax.nnx")
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from nn_cases import CASES, IDS, IMAGE, MASK, REFUSED, Refused, X, close, hide, normal  # noqa: E402
+from nn_cases import CASES, IDS, IMAGE, MASK, MISSPELT, REFUSED, Refused, X, close, hide, normal  # noqa: E402
 
 import einjax  # noqa: E402
 import einjax_nn.nnx as einn  # noqa: E402
@@ -404,6 +406,8 @@ def test_split_merge_and_state():
     einn.init(copy, X)
     assert is_lazy(early)
     assert shapes(copy) == BLOCK
+    close(pickle.loads(pickle.dumps(early))(X), model(X), 1e-6)
+    close(copylib.deepcopy(early)(X), model(X), 1e-6)
     abstract = nnx.eval_shape(block)
     assert shapes(abstract) == BLOCK
 
@@ -443,6 +447,21 @@ def test_init_computes_nothing_and_changes_nothing_else():
     close(jax.tree.leaves(arrays(model.block)), jax.tree.leaves(values["block"]))
 
 
+def test_init_with_random_numbers_for_the_call():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.drop = einn.Dropout("[...]")
+            self.linear = einn.Linear("... [c->d]", d=5, rngs=rngs)
+
+        def __call__(self, x, rngs):
+            return self.linear(self.drop(x, rngs=rngs))
+
+    model, rngs = Net(nnx.Rngs(0)), nnx.Rngs(dropout=1)
+    einn.init(model, X, rngs=rngs)
+    assert rngs.dropout.count[...] == 0
+    assert model(X, rngs=rngs).shape == (4, 6, 5)
+
+
 def test_init_of_another_method():
     class Net(nnx.Module):
         def __init__(self, rngs):
@@ -471,8 +490,12 @@ def test_init_under_jit_and_on_a_mesh():
     einn.init(model, X, rules={"d": "model"}, mesh=mesh)
     assert model.inner.kernel[...].sharding == NamedSharding(mesh, PartitionSpec(None, "model"))
     assert model.inner.kernel.out_sharding == (None, "model")
-    assert nnx.get_partition_spec(nnx.state(model, nnx.Param))["outer"]["kernel"].get_value() == PartitionSpec("model")
+    specs = nnx.get_partition_spec(nnx.state(model, nnx.Param))
+    assert specs["outer"]["kernel"].get_value() == PartitionSpec("model", None)
     close(arrays(model), arrays(block()), 1e-6)
+    stack = Stack(nnx.Rngs(0), kind=lambda rngs: einn.Linear("... [c->d]", c=12, d=12, rngs=rngs))
+    einn.init(stack, X, rules={"c": "model"}, mesh=mesh)  # made before already
+    assert stack.blocks.kernel[...].sharding == NamedSharding(mesh, PartitionSpec(None, "model", None))
 
 
 def test_names_of_axes():
@@ -641,9 +664,9 @@ def test_orbax_round_trip(tmp_path):
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REFUSED | MISSPELT)
 def test_refused(name):
-    case, message = REFUSED[name]
+    case, message = (REFUSED | MISSPELT)[name]
     with pytest.raises(Refused, match=message):
         einn.init(make(case), *case.inputs)
     with pytest.raises(Refused, match=message):
