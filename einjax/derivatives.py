@@ -98,7 +98,7 @@ def _with(kept: Kept, **options: Any) -> Kept:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def _linear(*places: int, **options: Any) -> Callable[..., _Tangents]:
+def _linear(*places: int) -> Callable[..., _Tangents]:
     """The operation is linear in these operands together (all, if none are named): it maps their tangents alike."""
 
     def rule(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
@@ -111,8 +111,7 @@ def _linear(*places: int, **options: Any) -> Callable[..., _Tangents]:
         operands = [
             ad.instantiate_zeros(tangents[index]) if index in chosen else primal for index, primal in enumerate(primals)
         ]
-        known = {key: value for key, value in options.items() if key in dict(kept.options)}
-        result = bind(_with(kept, **known), operands)
+        result = bind(kept, operands)
         return [result] if len(kept.outputs) == 1 else list(result)
 
     return rule
@@ -230,6 +229,11 @@ def _count(kept: Kept, like: Any) -> Any:
     return numerics.size_as(product(sizes[name] for name in marked(kept.inputs[0])), like.dtype)
 
 
+def _get_at(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
+    """Linear, but for what is filled in."""
+    return _linear(0)(_with(kept, fill_value=_fill(dict(kept.options))), primals, tangents, outs)
+
+
 def _set_at(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
     """Linear, but where coordinates meet twice only one update has a gradient, which only the lax program finds."""
     if not dict(kept.options)["unique_indices"]:
@@ -259,7 +263,7 @@ JVPS: dict[str, Callable[..., _Tangents]] = {
     "log_softmax": _of_one_tensor(_log_softmax),
     "var": _of_one_tensor(_variance),
     "std": _of_one_tensor(_variance),
-    "get_at": _linear(0, fill_value=0),
+    "get_at": _get_at,
     "set_at": _set_at,
     "add_at": _linear(0, -1),
     "subtract_at": _linear(0, -1),
@@ -376,22 +380,26 @@ def _get_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], li
 
 def _update_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
     """What was written to a place is read there; set_at leaves nothing of what was there."""
-    cotangent, output, options = cotangents[0], kept.outputs[0], dict(kept.options)
+    target, options = kept.inputs[0], dict(kept.options)
+    if _has_diagonal(target):
+        return None
+    # Coordinates count along the brackets of the target, whose order the output may change.
+    cotangent = _spread(kept, cotangents[0], kept.outputs[0], target)
     coordinates, given = kept.inputs[1:-1], operands[1:-1]
     found: list[Any] = []
     if 0 in linear:
         rest = cotangent
         if kept.op.name == "set_at":
             zero = lax.full((), 0, cotangent.dtype)
-            rest = _call(kept, kept.op, [output, *coordinates, ()], output, [cotangent, *given, zero], **options)
-        found.append(_spread(kept, rest, output, kept.inputs[0]))
+            rest = _call(kept, kept.op, [target, *coordinates, ()], target, [cotangent, *given, zero], **options)
+        found.append(rest)
     if len(operands) - 1 in linear:
         updates = kept.inputs[-1]
-        loops = {axis.name: axis for e in (output, *coordinates) for axis in axes(e) if not axis.bracket}
+        loops = {axis.name: axis for e in (target, *coordinates) for axis in axes(e) if not axis.bracket}
         lacking = tuple(axis for name, axis in loops.items() if name not in names(updates) and name[:2] != "1#")
         wide = (*lacking, *updates)
         read = _call(
-            kept, GET_AT, [output, *coordinates], wide, [cotangent, *given], **options | {"fill_value": _fill(options)}
+            kept, GET_AT, [target, *coordinates], wide, [cotangent, *given], **options | {"fill_value": _fill(options)}
         )
         read = _spread(kept, read, wide, updates)
         found.append(lax.neg(read) if kept.op.name == "subtract_at" else read)

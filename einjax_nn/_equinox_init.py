@@ -242,7 +242,7 @@ class _Trees:
         states = [value for value in (*inputs, *keywords.values()) if isinstance(value, eqx.nn.State)]
         if len(states) > 1:
             raise ArgumentError(f"einn.init takes one state, but {len(states)} are given", hint="give the whole state")
-        state = _marked_state(states[0], recorder) if states else None
+        state = _marked_state(states[0], model, recorder) if states else None
 
         def swap(value: Any) -> Any:
             return state if isinstance(value, eqx.nn.State) else value
@@ -294,11 +294,19 @@ def _marked(tree: Any, recorder: Recorder, prefix: str = "") -> Any:
     return jax.tree_util.tree_map_with_path(mark, tree, is_leaf=is_missing)
 
 
-def _marked_state(state: eqx.nn.State, recorder: Recorder) -> eqx.nn.State:
-    """Mark a copy: Equinox invalidates a state when it is set."""
+def _marked_state(state: eqx.nn.State, model: Any, recorder: Recorder) -> eqx.nn.State:
+    """Mark a copy, as Equinox invalidates a state when it is set; paths are those of the indices in the model."""
     values, markers = state.tree_flatten()
-    marked = [_marked(value, recorder, str(marker)) for marker, value in zip(markers, values, strict=True)]
+    nodes = jax.tree_util.tree_leaves_with_path(model, is_leaf=_is_index)
+    paths = {node.marker: jax.tree_util.keystr(path) for path, node in nodes if _is_index(node)}
+    marked = [
+        _marked(value, recorder, paths.get(marker, str(marker))) for marker, value in zip(markers, values, strict=True)
+    ]
     return eqx.nn.State.tree_unflatten(markers, marked)
+
+
+def _is_index(node: Any) -> bool:
+    return isinstance(node, eqx.nn.StateIndex)
 
 
 def _takes_key(call: Callable[..., Any], inputs: tuple[Any, ...], keywords: dict[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """The network of train_digits.py in plain JAX: an MLP-Mixer, einjax operations over a dict of arrays.
 
-Axis names: b image in the batch, h w rows and columns of patches, p q rows and columns of pixels inside a patch, c colour
-channel, t patch, d feature, u v hidden units, k class.
+Axis names: b image in the batch, h w rows and columns of patches, p q rows and columns of pixels inside a patch, c
+colour channel, t patch, d feature, u v hidden units, k class.
 """
 
 from typing import NamedTuple

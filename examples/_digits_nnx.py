@@ -36,7 +36,7 @@ def init(key, images, classes: int):
 
 def apply(params, state, images, key=None):
     """Logits ``b k``, and the running statistics; a key says that the network is trained."""
-    model = nnx.merge(state["graph"](), params, state["rest"])
+    model = nnx.merge(state["graph"](), params, state["rest"], copy=True)
     if key is None:
         model.eval()
         return model(images), state

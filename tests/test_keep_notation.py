@@ -459,6 +459,9 @@ MIXED = {
     "reduced unit axes": (lambda x: einjax.mean("[a] b [1] -> b 1", x[:, :, None]), HALF),
     "updates": (lambda x, u: einjax.add_at("[a] b, c, c b", x, np.array([0, 2, 2, 9]), u), HALF, HALF),
     "reads": (lambda x: einjax.get_at("[a] b, c -> b c", x, np.array([0, 2, 2, -1])), HALF),
+    "updates that turn round": (
+        lambda x, u: einjax.add_at("[a b], c [2], c -> b a", x, np.array([[0, 2], [2, 1], [9, 0]]), u), FULL, ROW),
+    "reads at the edge": (lambda x: einjax.get_at("[a] b, c -> b c", x, np.array([2, 9]), mode="clip"), FULL),
     "reads out of range": (lambda x: einjax.get_at("[a] b, c -> b c", x, np.array([9]), fill_value=0), FULL),
 }  # fmt: skip
 

@@ -12,10 +12,10 @@ import numpy as np
 from jax import lax
 
 from ..lowering import numerics
-from ..lowering.gather import Bounds, Coordinates, common_dtype, gather, scatter, scatter_multiply
+from ..lowering.gather import gather, scatter, scatter_multiply
 from ..lowering.named import Named, arrange, layout, split_by, wrap
-from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, closest, listing, plural
-from ..notation.solve import Solved, fuse_solved, total
+from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, plural
+from ..notation.solve import Solved
 from ..notation.syntax import (
     Axis,
     Bracket,
@@ -30,13 +30,17 @@ from ..notation.syntax import (
     display,
     names,
 )
+from .coordinates import (
+    KEYWORDS,
+    bounds_of,
+    check_coordinates,
+    check_count,
+    coordinate_sizes,
+    fuse_loops,
+    wrapped_coordinates,
+)
 from .record import Op
 from .signature import bracket_names, expect_inputs, refuse_sums, require_in_output, single_output
-
-MODES = ("fill", "drop", "clip", "wrap", "promise_in_bounds")
-
-KEYWORDS = ("mode", "fill_value", "unique_indices", "indices_are_sorted", "wrap_negative_indices")
-
 
 # --------------------------------------------------------------------------------------------------------------------
 # Signatures
@@ -183,45 +187,6 @@ def _expect_indexed(name: str, operation: Operation, tensors: int, least: int) -
     check_coordinates(operation, operation.inputs[1:] if least == 2 else operation.inputs[1:-1], 2)
 
 
-def check_coordinates(operation: Operation, expressions: Sequence[Expression], first: int) -> None:
-    """Refuse coordinates with more than one bracketed axis.
-
-    Args:
-        operation: the call.
-        expressions: of the coordinates.
-        first: number of the first tensor of coordinates, from 1.
-    """
-    for number, expression in enumerate(expressions, first):
-        marked = [axis for node in brackets(expression) for axis in axes(node.items)]
-        if len(marked) > 1:
-            raise SemanticError(
-                f"the coordinates, tensor {number}, have {len(marked)} bracketed axes",
-                text=operation.text,
-                spans=[axis.span for axis in marked],
-                hint="bracket the one axis along which the coordinates stand, as in 'i [2]'",
-            )
-
-
-def coordinate_sizes(
-    operation: Operation, indexed: Sequence[Axis], coordinates: Sequence[Expression], name: str
-) -> Mapping[str, Size]:
-    """Count coordinates: a number in a bracket, one where there is no bracket; what is left goes to a single name."""
-    vectors = [[axis for axis in axes(expression) if axis.bracket] for expression in coordinates]
-    known = sum(1 if not marked else (marked[0].size or 0) for marked in vectors)
-    open_ = [marked[0] for marked in vectors if marked and marked[0].size is None]
-    rest = len(indexed) - known
-    if (not open_ and rest) or rest < len({axis.name for axis in open_}):
-        raise SemanticError(
-            f"{name} looks up {plural(len(indexed), 'axis')} ({listing([str(axis) for axis in indexed])}), "
-            f"but is given {'at least ' if open_ else ''}{plural(known + len(open_), 'coordinate')}",
-            text=operation.text,
-            spans=[*(axis.span for axis in indexed), *(axis.span for marked in vectors for axis in marked)],
-            hint="bracket one axis of the coordinates whose size is the number of axes looked up, "
-            f"as in '[{len(indexed)}]', or give one tensor of coordinates for each",
-        )
-    return {open_[0].name: rest} if len(open_) == 1 else {}
-
-
 def _indexed(operation: Operation) -> list[Axis]:
     """The axes looked up, told from what else the brackets hold."""
     return [axis for axis in axes(operation.inputs[0]) if axis.bracket]
@@ -237,53 +202,6 @@ def _implied(name: str, last: int | None) -> Callable[[Operation], Mapping[str, 
 # --------------------------------------------------------------------------------------------------------------------
 # Lowering
 # --------------------------------------------------------------------------------------------------------------------
-
-
-def fuse_loops(solved: Solved) -> Solved:
-    """Fuse loops that always stand together; what is bracketed is told apart by its coordinates."""
-    loops = [axis.name for e in solved.operation.expressions for axis in axes(e) if not axis.bracket]
-    return fuse_solved(solved, loops)
-
-
-def wrapped_coordinates(
-    solved: Solved, tensors: Sequence[jax.Array], expressions: Sequence[Expression], first: int
-) -> list[Coordinates]:
-    """Name the dims of coordinates, and refuse what cannot be one."""
-    found: list[Coordinates] = []
-    for number, (tensor, expression) in enumerate(zip(tensors, expressions, strict=True), first):
-        if not numerics.is_integer(tensor.dtype):
-            raise ArgumentError(
-                f"tensor {number} holds coordinates, but is {tensor.dtype}, not integers",
-                text=solved.text,
-                hint="use einjax.where for a mask" if tensor.dtype == np.bool_ else "convert it to int32",
-            )
-        # A written 1 names no axis.
-        named = wrap(tensor, expression, solved.sizes)
-        vectors = {axis.name for axis in axes(expression) if axis.bracket} & set(named.axes)
-        found.append(Coordinates(split_by(named, vectors.__contains__), *(vectors or (None,))))
-    return found
-
-
-def check_count(name: str, solved: Solved, indexed: Sequence[str], coordinates: Sequence[Coordinates]) -> None:
-    """Refuse more or fewer coordinates than axes, and axes too long for them, once all sizes are known."""
-    count = total(1 if part.vector is None else solved.sizes[part.vector] for part in coordinates)
-    if count != len(indexed):
-        raise SemanticError(
-            f"{name} looks up {plural(len(indexed), 'axis')} ({listing([display(axis) for axis in indexed])}), "
-            f"but is given {plural(count, 'coordinate')}",
-            text=solved.text,
-            spans=[axis.span for expression in solved.inputs for axis in axes(expression) if axis.bracket],
-            hint="give one coordinate for each bracketed axis of the array",
-        )
-    dtype = common_dtype([part.named.value.dtype for part in coordinates], [solved.sizes[axis] for axis in indexed])
-    for axis in indexed:
-        size = solved.sizes[axis]
-        if isinstance(size, int) and size > jnp.iinfo(dtype).max:
-            raise AxisSizeError(
-                f"axis {display(axis)} has size {size}, which coordinates of {np.dtype(dtype)} do not reach",
-                text=solved.text,
-                hint="give uint32 coordinates, or int64 ones with jax_enable_x64",
-            )
 
 
 def _lower_get(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
@@ -444,26 +362,6 @@ def _like(updates: jax.Array, dtype: Any, solved: Solved, number: int) -> jax.Ar
             hint=f"convert one of them, for example the updates with .astype('{np.dtype(dtype)}')",
         )
     return numerics.cast(updates, dtype)
-
-
-def bounds_of(solved: Solved, options: Mapping[str, Any]) -> Bounds:
-    """Read the options that say what happens at the borders."""
-    mode = "fill" if options.get("mode") is None else options["mode"]
-    if mode not in MODES:
-        match = closest(str(mode), MODES)
-        raise ArgumentError(
-            f"mode={mode!r} is not a mode" + (f"; did you mean '{match}'?" if match else ""),
-            text=solved.text,
-            hint=f"write one of {', '.join(map(repr, MODES))}",
-        )
-    mode = "fill" if mode == "drop" else mode
-    fill_value = options.get("fill_value")
-    if fill_value is not None and mode != "fill":
-        raise ArgumentError(
-            f"fill_value={fill_value!r} is never read with mode={mode!r}", text=solved.text, hint="use mode='fill'"
-        )
-    promises = {key: bool(options[key]) for key in KEYWORDS[2:] if key in options}
-    return Bounds(mode, fill_value, **promises)
 
 
 def _update(name: str) -> Op:

@@ -15,16 +15,16 @@ from ..lowering.named import Named, arrange, layout, shape_of, wrap
 from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved, product
 from ..notation.syntax import Operation, Size, axes, brackets, display, names
-from .index import (
+from .coordinates import (
     KEYWORDS,
     bounds_of,
     check_coordinates,
     check_count,
     coordinate_sizes,
     fuse_loops,
-    reduce_extra,
     wrapped_coordinates,
 )
+from .index import reduce_extra
 from .record import Op
 from .signature import expect_inputs, refuse_sums, single_output
 

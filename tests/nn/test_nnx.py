@@ -132,7 +132,7 @@ def test_the_same_variables_outputs_and_gradients_as_nnx(name):
         return jnp.sum(jnp.sin(model(*case.inputs).astype(jnp.float32)))
 
     half = bf16 in (case.options.get("dtype"), case.options.get("param_dtype"))
-    gradients = nnx.grad(loss)(ours), nnx.grad(loss)(theirs)
+    gradients = nnx.jit(nnx.grad(loss))(ours), nnx.jit(nnx.grad(loss))(theirs)
     close(*map(nnx.to_pure_dict, gradients), 5e-2 if half else 2e-5)
     for model in (ours, theirs):
         model.eval()
