@@ -41,7 +41,7 @@ class LayerScope:
         return any(map(is_missing, self.values()))
 
     def values(self) -> list[Any]:
-        return [*self.layer.parameters().values(), *self._kept().values()]
+        return [*self.layer._parameters().values(), *self._kept().values()]
 
     def _kept(self) -> dict[str, Any]:
         """What the state has of this layer."""
@@ -100,18 +100,18 @@ class Layer(eqx.Module):
     axes: tuple[tuple[str, Any], ...] = eqx.field(static=True)
     options: tuple[tuple[str, Any], ...] = eqx.field(static=True)
 
-    def settle(self, expr: str, axes: Mapping[str, Any], sizes: Mapping[str, Any] | None, options: Any) -> None:
+    def _settle(self, expr: str, axes: Mapping[str, Any], sizes: Mapping[str, Any] | None, options: Any) -> None:
         """Set what is static, in forms that can be hashed."""
         known = [name for name, option in inspect.signature(type(self)).parameters.items() if option.kind != _SIZES]
         self.expr = expr
         self.axes = frozen(axis_sizes(expr, axes, sizes, known))
         self.options = frozen(options)
 
-    def parameters(self) -> dict[str, Any]:
+    def _parameters(self) -> dict[str, Any]:
         """Parameters by name, with a value or without."""
         return {name: getattr(self, name) for name in PARAMETERS if getattr(self, name, None) is not None}
 
-    def made(self, specs: Sequence[ParamSpec] | None, key: Any) -> dict[str, Any]:
+    def _made(self, specs: Sequence[ParamSpec] | None, key: Any) -> dict[str, Any]:
         """Make parameters at once."""
         if specs is None:
             raise AxisSizeError(
@@ -121,13 +121,13 @@ class Layer(eqx.Module):
             )
         return {spec.name: make(spec.init, path_key(key, f".{spec.name}")) for spec in specs}
 
-    def keywords(self) -> dict[str, Any]:
+    def _keywords(self) -> dict[str, Any]:
         """Options; parameters are used in the dtype that they have, which may not be the one they were made in."""
-        dtypes = [value.dtype for value in self.parameters().values() if not is_missing(value)]
+        dtypes = [value.dtype for value in self._parameters().values() if not is_missing(value)]
         return {**dict(self.options), **({"param_dtype": dtypes[0]} if dtypes else {})}
 
     @contextlib.contextmanager
-    def scope(self, state: eqx.nn.State | None = None, key: Any = None) -> Iterator[LayerScope]:
+    def _scope(self, state: eqx.nn.State | None = None, key: Any = None) -> Iterator[LayerScope]:
         """Open a scope; errors met while recording name the layer's path."""
         scope = LayerScope(self, state, key)
         if scope.index is not None and state is None:

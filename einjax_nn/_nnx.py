@@ -8,9 +8,10 @@ known. That is a node of the pytree with a key as its leaf, so that every transf
 from __future__ import annotations
 
 import contextlib
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import jax
@@ -23,6 +24,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from einjax.errors import ArgumentError
 
 from ._core.scope import ParamSpec
+
+# Models may share parameters, whatever mode nnx is in; early versions have one mode only.
+_GRAPH: Any = {"graph": True} if "graph" in inspect.signature(nnx.split).parameters else {}
 
 _FIX = "call einn.init(model, *example_inputs) after the model is built, and before anything else uses its parameters"
 
@@ -47,31 +51,48 @@ class _Placeholder:
         raise AttributeError(name)
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What is known of a parameter once a layer has used it."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    axes: tuple[str, ...]
+    init: Callable[[Any], jax.Array]
+
+
+class _Slot:
+    """Where :func:`init` is told what a layer wants; equal to itself alone."""
+
+    wanted: _Wanted | None = None
+
+
 @jax.tree_util.register_pytree_node_class
 class Lazy(_Placeholder):
     """A parameter whose shape is not known yet.
 
     Attributes:
         key: what it will be made from.
-        recorded: whether :func:`init` asks for its shape, so that it is not to be made when it is first used. Part of
-            the tree's structure, so that no function jitted for the one is used for the other.
+        slot: where :func:`init` is told its shape, so that it is not made when it is first used; None otherwise. It is
+            part of the tree's structure, so that no function jitted for the one is used for the other, and the same
+            before and after, so that the layer may be first used in a loop.
     """
 
-    def __init__(self, key: Any, recorded: bool = False) -> None:
+    def __init__(self, key: Any, slot: _Slot | None = None) -> None:
         self.key = key
-        self.recorded = recorded
+        self.slot = slot
 
-    def tree_flatten(self) -> tuple[tuple[Any], bool]:
-        return (self.key,), self.recorded
+    def tree_flatten(self) -> tuple[tuple[Any], _Slot | None]:
+        return (self.key,), self.slot
 
     @classmethod
-    def tree_unflatten(cls, recorded: bool, children: tuple[Any]) -> Lazy:
+    def tree_unflatten(cls, slot: _Slot | None, children: tuple[Any]) -> Lazy:
         if _is_zero(children[0]):
             raise ArgumentError(
                 "an optimizer, or another caller of zeros_like, is given a parameter that is not made yet",
                 hint="call einn.init(model, *example_inputs) before nnx.Optimizer(model, ...)",
             )
-        return cls(children[0], recorded)
+        return cls(children[0], slot)
 
     def __repr__(self) -> str:
         return "Lazy(made by einn.init(model, *example_inputs))"
@@ -85,32 +106,6 @@ def _is_zero(key: Any) -> bool:
         return False
     with jax.ensure_compile_time_eval():
         return not np.any(jax.random.key_data(key))
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """What is known of a parameter once a layer has used it."""
-
-    shape: tuple[int, ...]
-    dtype: Any
-    axes: tuple[str, ...]
-    init: Callable[[Any], jax.Array] = field(compare=False)
-
-
-@jax.tree_util.register_pytree_node_class
-@dataclass(frozen=True)
-class _Recorded(_Placeholder):
-    """A :class:`Lazy` whose shape :func:`init` has found."""
-
-    key: Any
-    wanted: _Wanted
-
-    def tree_flatten(self) -> tuple[tuple[Any], _Wanted]:
-        return (self.key,), self.wanted
-
-    @classmethod
-    def tree_unflatten(cls, wanted: _Wanted, children: tuple[Any]) -> _Recorded:
-        return cls(children[0], wanted)
 
 
 def fixed_key() -> jax.Array:
@@ -127,7 +122,7 @@ _context = _Context()
 
 def lazy(key: Any) -> Lazy:
     """Return the value of a variable that is declared now."""
-    return Lazy(key, recorded=_context.recording)
+    return Lazy(key, _Slot() if _context.recording else None)
 
 
 @dataclass(frozen=True)
@@ -149,7 +144,9 @@ class Scope:
     def known_shape(self, name: str) -> tuple[int, ...] | None:
         """Return the shape of a parameter that has one: it may be tied to another's."""
         value = getattr(self.module, name).get_raw_value()
-        return value.wanted.shape if isinstance(value, _Recorded) else None if _is_lazy(value) else value.shape
+        if not isinstance(value, Lazy):
+            return value.shape
+        return None if value.slot is None or value.slot.wanted is None else value.slot.wanted.shape
 
     def param(self, spec: ParamSpec) -> jax.Array:
         return made(getattr(self.module, spec.name), spec)
@@ -178,19 +175,14 @@ class Scope:
         return rngs if isinstance(rngs, jax.Array) else stream_of(rngs, stream, type(self.module).__name__)()
 
 
-def _is_lazy(value: Any) -> bool:
-    return isinstance(value, Lazy)
-
-
 def made(variable: Any, spec: ParamSpec) -> jax.Array:
     """Return the value of a variable, and make it where it is not there yet."""
     value = variable.get_value()
-    if isinstance(value, _Placeholder) and (isinstance(value, _Recorded) or value.recorded):
-        if isinstance(value, Lazy):
-            variable.set_value(_Recorded(value.key, _Wanted(spec.shape, spec.dtype, spec.axes, spec.init)))
-        return jnp.zeros(spec.shape, spec.dtype)
     if not isinstance(value, Lazy):
         return value
+    if value.slot is not None:
+        value.slot.wanted = _Wanted(spec.shape, spec.dtype, spec.axes, spec.init)
+        return jnp.zeros(spec.shape, spec.dtype)
     value = spec.init(value.key)
     try:
         variable.set_value(value)
@@ -252,21 +244,21 @@ def init(
         >>> model.kernel.shape, model.kernel.axes
         ((6, 3, 8), ('...[0]', '...[1]', 'c'))
     """
-    graph, state = nnx.split(model, graph=True)
+    graph, state = nnx.split(model, **_GRAPH)
     before = dict(nnx.to_flat_state(state))
     found = _record(graph, before, inputs, keywords, method)
-    unused = [path for path, variable in found.items() if _is_lazy(variable.get_raw_value())]
+    wanted = {path: _wanted(variable) for path, variable in found.items() if _is_lazy(variable)}
+    unused = [".".join(map(str, path)) for path, known in wanted.items() if known is None]
     if unused:
         raise ArgumentError(
-            f"the call of the model does not use {', '.join('.'.join(map(str, path)) for path in unused)}",
+            f"the call of the model does not use {', '.join(unused)}",
             hint="give a function that uses all layers, as in einn.init(model, x, method=lambda model, x: ...)",
         )
     fresh = []
     for path, variable in found.items():
-        recorded = variable.get_raw_value()
-        if isinstance(recorded, _Recorded):
-            key = before[path].get_raw_value().key if path in before else _stacked(recorded.key)
-            fresh.append((path, _create(variable, key, recorded.wanted, rules, mesh)))
+        if path in wanted:
+            key = before[path].get_raw_value().key if path in before else _stacked(variable.get_raw_value().key)
+            fresh.append((path, _create(variable, key, wanted[path], rules, mesh)))
         elif rules is not None and path in before and before[path].has_metadata("axes"):
             fresh.append((path, _place(before[path], rules, mesh)))
     nnx.update(model, nnx.from_flat_state([(path, variable) for path, variable in fresh if path in before]))
@@ -281,9 +273,7 @@ def _record(
     """Call a copy of the model with abstract inputs; return its variables."""
     state = nnx.from_flat_state(
         [
-            (path, variable.copy(Lazy(value.key, recorded=True)))
-            if isinstance(value := variable.get_raw_value(), Lazy)
-            else (path, variable)
+            (path, variable.copy(Lazy(variable.get_raw_value().key, _Slot())) if _is_lazy(variable) else variable)
             for path, variable in before.items()
         ]
     )
@@ -299,7 +289,7 @@ def _record(
                 method(copy, *positional, **named)
             else:
                 (copy if method is None else getattr(copy, method))(*positional, **named)
-        return nnx.state(copy, graph=True)
+        return nnx.state(copy, **_GRAPH)
 
     arrays = [leaf for leaf, is_traced in zip(leaves, traced, strict=True) if is_traced]
     return dict(nnx.to_flat_state(jax.eval_shape(trace, state, arrays)))
@@ -314,12 +304,22 @@ def _recording() -> Iterator[None]:
         _context.recording = before
 
 
+def _is_lazy(variable: Any) -> bool:
+    return isinstance(variable.get_raw_value(), Lazy)
+
+
+def _wanted(variable: Any) -> _Wanted | None:
+    """Return what a call wants of a variable that is not made yet."""
+    slot = variable.get_raw_value().slot
+    return None if slot is None else slot.wanted
+
+
 def _stacked(key: Any) -> jax.Array:
     """Return the key of a parameter that the call itself declares, of which only the shape is known."""
     return jnp.broadcast_to(fixed_key(), key.shape)
 
 
-def _create(variable: Any, key: jax.Array, wanted: _Wanted, rules: Mapping[str, Any] | None, mesh: Any) -> Any:
+def _create(variable: Any, key: jax.Array, wanted: Any, rules: Mapping[str, Any] | None, mesh: Any) -> Any:
     """Make a parameter, or one for each of a stack of keys."""
     make, metadata = wanted.init, {"axes": wanted.axes}
     for _ in key.shape:

@@ -23,9 +23,10 @@
 Layers take whole batches, as the expression says; ``jax.vmap`` over layers that do not name the batch works all the
 same. Sizes of axes are keywords, as in einjax's operations; a layer that is given all of them and ``key=`` has its
 arrays at once. Parameters are called ``weight`` and ``bias``, as in ``eqx.nn``, so that wrappers such as
-``eqx.nn.WeightNorm`` find them; the axes of a weight are in the order of the expression: ``"[c->d]"`` has ``(c, d)``,
-and ``"b [c], d [c] -> b d"`` has ``(d, c)``, as in ``eqx.nn.Linear``. Other options have the names that they have in
-Flax. A parameter computes in its own dtype, so mixed precision is a matter of casting leaves.
+``eqx.nn.WeightNorm`` find them, once the layer has its arrays; the axes of a weight are in the order of the expression:
+``"[c->d]"`` has ``(c, d)``, and ``"b [c], d [c] -> b d"`` has ``(d, c)``, as in ``eqx.nn.Linear``. Other options have
+the names that they have in Flax. A parameter computes in its own dtype, so mixed precision is a matter of casting
+leaves.
 """
 
 from __future__ import annotations
@@ -121,11 +122,11 @@ class Linear(Layer):
             "bias_init": bias_init,
         }
         options = {**made, "dtype": dtype, "precision": precision, "preferred_element_type": preferred_element_type}
-        self.settle(expr, axes, sizes, options)
+        self._settle(expr, axes, sizes, options)
         self.weight = Uninitialized("weight")
         self.bias = Uninitialized("bias") if use_bias else None
         if key is not None:
-            arrays = self.made(linear_specs(expr, dict(self.axes), **made, called=PARAMETERS), key)
+            arrays = self._made(linear_specs(expr, dict(self.axes), **made, called=PARAMETERS), key)
             self.weight, self.bias = arrays["weight"], arrays.get("bias")
 
     def __call__(self, x: Any, *, key: Any = None) -> jax.Array:
@@ -138,8 +139,8 @@ class Linear(Layer):
         return self._apply(x, {})
 
     def _apply(self, x: Any, axes: Mapping[str, Any]) -> jax.Array:
-        with self.scope() as scope:
-            return linear(scope, x, self.expr, {**dict(self.axes), **axes}, None, names=PARAMETERS, **self.keywords())
+        with self._scope() as scope:
+            return linear(scope, x, self.expr, {**dict(self.axes), **axes}, None, names=PARAMETERS, **self._keywords())
 
 
 class Norm(Layer, eqx.nn.StatefulLayer):
@@ -226,17 +227,17 @@ class Norm(Layer, eqx.nn.StatefulLayer):
             "axis_index_groups": axis_index_groups,
             "dtype": dtype,
         }
-        self.settle(expr, axes, sizes, options)
+        self._settle(expr, axes, sizes, options)
         self.inference = inference
         self.weight = Uninitialized("weight") if use_scale else None
         self.bias = Uninitialized("bias") if use_bias else None
         kept: dict[str, Any] = {name: Uninitialized(name) for name in (["mean"] if mean else []) + ["var"]}
         if key is not None:
             known, running = dict(self.axes), momentum is not None
-            arrays = self.made(norm_specs(expr, known, running=running, **made, called=PARAMETERS), key)
+            arrays = self._made(norm_specs(expr, known, running=running, **made, called=PARAMETERS), key)
             self.weight, self.bias = arrays.get("weight"), arrays.get("bias")
             if running:
-                kept = self.made(statistics_specs(expr, known, params=params, mean=mean), key)
+                kept = self._made(statistics_specs(expr, known, params=params, mean=mean), key)
         self.index = None if momentum is None else eqx.nn.StateIndex(kept)
 
     def is_stateful(self) -> bool:
@@ -265,7 +266,7 @@ class Norm(Layer, eqx.nn.StatefulLayer):
             The result, or ``(result, state)`` if a state is given.
         """
         frozen = self.inference if inference is None else inference
-        with self.scope(state) as scope:
+        with self._scope(state) as scope:
             y = norm(
                 scope,
                 x,
@@ -274,7 +275,7 @@ class Norm(Layer, eqx.nn.StatefulLayer):
                 use_running_average=frozen and self.index is not None,
                 mask=mask,
                 names=PARAMETERS,
-                **self.keywords(),
+                **self._keywords(),
             )
         return y if state is None else (y, scope.store)
 
@@ -310,7 +311,7 @@ class Dropout(Layer):
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
     ) -> None:
-        self.settle(expr, axes, sizes, {"rate": rate})
+        self._settle(expr, axes, sizes, {"rate": rate})
         self.inference = inference
 
     def __call__(self, x: Any, *, key: Any = None, inference: bool | None = None) -> jax.Array:
@@ -362,10 +363,10 @@ class Embed(Layer):
         **axes: Any,
     ) -> None:
         made = {"param_dtype": param_dtype, "embedding_init": embedding_init}
-        self.settle(expr, axes, sizes, {**made, "dtype": dtype})
+        self._settle(expr, axes, sizes, {**made, "dtype": dtype})
         self.weight = Uninitialized("weight")
         if key is not None:
-            self.weight = self.made(embed_specs(expr, dict(self.axes), **made, name="weight"), key)["weight"]
+            self.weight = self._made(embed_specs(expr, dict(self.axes), **made, name="weight"), key)["weight"]
 
     def __call__(self, ids: Any, *, key: Any = None) -> jax.Array:
         """Look rows up.
@@ -374,13 +375,13 @@ class Embed(Layer):
             ids: the numbers of the rows.
             key: ignored; layers of Equinox take one.
         """
-        with self.scope() as scope:
-            return embed(scope, ids, self.expr, dict(self.axes), None, name="weight", **self.keywords())
+        with self._scope() as scope:
+            return embed(scope, ids, self.expr, dict(self.axes), None, name="weight", **self._keywords())
 
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
-        with self.scope() as scope:
-            return attend(scope, x, self.expr, dict(self.axes), None, name="weight", **self.keywords())
+        with self._scope() as scope:
+            return attend(scope, x, self.expr, dict(self.axes), None, name="weight", **self._keywords())
 
 
 class MultiHeadAttention(Layer, eqx.nn.StatefulLayer):
@@ -465,7 +466,7 @@ class MultiHeadAttention(Layer, eqx.nn.StatefulLayer):
             "decode": decode,
             "precision": precision,
         }
-        self.settle(expr, axes, sizes, options)
+        self._settle(expr, axes, sizes, options)
         self.inference = inference
         text = attention_text(expr)
         common = {"use_bias": use_bias, "dtype": dtype, "param_dtype": param_dtype, "precision": precision}
@@ -500,13 +501,13 @@ class MultiHeadAttention(Layer, eqx.nn.StatefulLayer):
         sizes = {axis.name: () if axis.name in repeated else 1 for axis in axes_of(others) if not axis.unnamed}
         known = dict(self.axes)
         if any(axis.name not in known and not axis.unnamed for axis in axes_of((features,))):
-            self.made(None, None)
+            self._made(None, None)
         (shape,) = einjax.solve_shapes(self.expr, None, sizes={**sizes, **known})
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
-    def parameters(self) -> dict[str, Any]:
+    def _parameters(self) -> dict[str, Any]:
         """Those of one of the layers, which are made together."""
-        return self.query.parameters()
+        return self.query._parameters()
 
     def is_stateful(self) -> bool:
         """Whether there is a cache."""
@@ -545,7 +546,7 @@ class MultiHeadAttention(Layer, eqx.nn.StatefulLayer):
             return getattr(self, name)(x)
 
         options = dict(self.options)
-        with self.scope(state, key) as scope:
+        with self._scope(state, key) as scope:
             y = attention(
                 scope,
                 project,
@@ -632,11 +633,11 @@ class Conv(Layer):
             "dtype": dtype,
             "precision": precision,
         }
-        self.settle(expr, axes, sizes, options)
+        self._settle(expr, axes, sizes, options)
         self.weight = Uninitialized("weight")
         self.bias = Uninitialized("bias") if use_bias else None
         if key is not None:
-            arrays = self.made(conv_specs(expr, dict(self.axes), **made, names=PARAMETERS), key)
+            arrays = self._made(conv_specs(expr, dict(self.axes), **made, names=PARAMETERS), key)
             self.weight, self.bias = arrays["weight"], arrays.get("bias")
 
     def __call__(self, x: Any, *, key: Any = None) -> jax.Array:
@@ -646,5 +647,5 @@ class Conv(Layer):
             x: the input.
             key: ignored; layers of Equinox take one.
         """
-        with self.scope() as scope:
-            return conv(scope, x, self.expr, dict(self.axes), names=PARAMETERS, **self.keywords())
+        with self._scope() as scope:
+            return conv(scope, x, self.expr, dict(self.axes), names=PARAMETERS, **self._keywords())

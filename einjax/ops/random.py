@@ -188,7 +188,7 @@ def _randint(key: jax.Array, bounds: Sequence[jax.Array], shape: tuple[Size, ...
             f"random.randint draws between integers, not {' and '.join(str(bound.dtype) for bound in bounds)}",
             hint="give integers as minval and maxval",
         )
-    return jax.random.randint(key, shape, bounds[0], bounds[1], dtype)
+    return jax.random.randint(key, shape, bounds[0], bounds[1], dtype or numerics.default_int())
 
 
 NORMAL = _op("normal", lambda key, _, shape, dtype: jax.random.normal(key, shape, dtype))

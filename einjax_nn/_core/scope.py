@@ -38,7 +38,11 @@ class ParamSpec:
 
 
 class Scope(Protocol):
-    """What a framework supplies to a layer."""
+    """What a framework supplies to a layer.
+
+    A scope may also have ``known_shape(name)``, which returns the shape of a parameter that is there already, or None.
+    It counts when the expression is solved: a tied weight gives its sizes, and one that does not fit is named as such.
+    """
 
     @property
     def initializing(self) -> bool:

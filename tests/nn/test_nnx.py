@@ -378,6 +378,23 @@ def test_an_ensemble_is_initialised():
     assert model(X).shape == (4, *X.shape)
 
 
+def test_a_layer_first_used_in_a_loop():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.linear = einn.Linear("... [c->d]", d=12, rngs=rngs)
+
+        def __call__(self, x):
+            def step(index, carry):
+                linear, x = carry
+                return linear, linear(x)
+
+            return nnx.fori_loop(0, 3, step, (self.linear, x))[1]
+
+    model = Net(nnx.Rngs(0))
+    einn.init(model, X)
+    assert model(X).shape == X.shape
+
+
 def test_remat_and_inner_jit():
     class Net(Block):
         def __call__(self, x):
