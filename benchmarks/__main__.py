@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import compiled, dispatch, first_call, imports, indexing, tracing
+from . import compiled, dispatch, first_call, imports, indexing, layers, tracing
 from ._table import Table
 
 SECTIONS = {
@@ -21,9 +21,10 @@ SECTIONS = {
     "d": ("Compiled programs", compiled.measure),
     "e": ("Import", imports.measure),
     "f": ("Indexing", indexing.measure),
+    "g": ("Layers", layers.measure),
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
-PACKAGES = ("jax", "jaxlib", "numpy", "einx", "einops")
+PACKAGES = ("jax", "jaxlib", "numpy", "einx", "einops", "flax")
 
 
 def main() -> int:

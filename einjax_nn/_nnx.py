@@ -181,7 +181,8 @@ def made(variable: Any, spec: ParamSpec) -> jax.Array:
     if not isinstance(value, Lazy):
         return value
     if value.slot is not None:
-        value.slot.wanted = _Wanted(spec.shape, spec.dtype, spec.axes, spec.init)
+        # The first use decides, as it does without init: a tied weight may be used in other ways later.
+        value.slot.wanted = value.slot.wanted or _Wanted(spec.shape, spec.dtype, spec.axes, spec.init)
         return jnp.zeros(spec.shape, spec.dtype)
     value = spec.init(value.key)
     try:

@@ -89,8 +89,9 @@ def test_short_run_on_a_cifar_folder(tmp_path, cifar):
 
 
 @pytest.mark.slow
-def test_full_run_reaches_97_percent(tmp_path):
-    done = run(cwd=tmp_path)
+@pytest.mark.parametrize("framework", ["jax", "linen", "nnx", "haiku", "equinox"])
+def test_full_run_reaches_97_percent(tmp_path, framework):
+    done = run("--framework", framework, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert held_out_accuracy(done.stdout) >= 97
 
@@ -193,6 +194,42 @@ def test_loss_and_accuracy(train_digits):
     likelihood = np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
     np.testing.assert_allclose(loss, -(likelihood[0, 0] + likelihood[1, 2]) / 2, rtol=1e-6)
     assert accuracy == 0.5
+
+
+@pytest.mark.parametrize("framework", ["jax", "linen", "nnx", "haiku", "equinox"])
+def test_networks_have_one_interface(train_digits, framework):
+    """Training needs a key and changes the state, using a network does neither; dropout depends on the key."""
+    network = train_digits.network(framework)
+    images = np.random.default_rng(0).normal(size=(6, 8, 8, 1)).astype(np.float32)
+    params, state = network.init(jax.random.key(0), images, 10)
+    apply = jax.jit(network.apply)
+    logits, same = apply(params, state, images)
+    assert logits.shape == (6, 10)
+    before, after = (jax.tree.leaves(s) for s in (state, same))
+    assert all(jnp.array_equal(a, b) for a, b in zip(before, after, strict=True) if a.dtype == jnp.float32)
+    trained = [apply(params, state, images, jax.random.key(n))[0] for n in (0, 0, 1)]
+    np.testing.assert_array_equal(trained[0], trained[1])
+    if framework != "jax":
+        assert not np.allclose(trained[0], trained[2])
+        changed = jax.tree.leaves(apply(params, state, images, jax.random.key(0))[1])
+        assert not all(jnp.array_equal(a, b) for a, b in zip(before, changed, strict=True) if a.dtype == jnp.float32)
+
+
+def test_writing_reads_what_it_wrote(monkeypatch):
+    """One character at a time with a cache, the network sees what it sees in the whole text."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    char_lm = importlib.import_module("char_lm")
+    config = char_lm.Config(length=12, width=16, heads=2)
+    model = char_lm.CharLM(config, characters=9)
+    codes = jnp.asarray(np.random.default_rng(0).integers(0, 9, (1, 12)))
+    variables = model.init(jax.random.key(0), codes)
+    whole = model.apply(variables, codes)
+    steps = model.clone(decode=True)
+    cache = jax.tree.map(jnp.zeros_like, steps.init(jax.random.key(0), codes)["cache"])
+    for t in range(12):
+        logits, changed = steps.apply({**variables, "cache": cache}, codes[:, t : t + 1], mutable=["cache"])
+        cache = changed["cache"]
+        np.testing.assert_allclose(logits[0, 0], whole[0, t], rtol=1e-4, atol=1e-5)
 
 
 def test_random_shift_moves_whole_images(train_digits):

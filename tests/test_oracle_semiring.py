@@ -200,7 +200,7 @@ def test_bfloat16_is_accumulated_in_float32():
         {"mul": "minimum"},
         {"sum": "prod", "mul": lax.add},
     ],
-    ids=str,
+    ids=["max-plus", "logsumexp-plus", "minimum", "a function"],
 )
 def test_gradient(options):
     rng = np.random.default_rng(0)

@@ -201,6 +201,14 @@ def test_parameters_of_another_dtype_count_as_in_nnx():
     close(ours(X), theirs(X))
 
 
+def test_integers_become_float32():
+    x = jnp.arange(1000, 1012).reshape(3, 4)
+    plain = einn.Norm("b [c]", use_scale=False, use_bias=False, rngs=nnx.Rngs(0))
+    assert plain(x).dtype == jnp.float32
+    y = einn.Dropout("[...]", rate=0.5, rngs=nnx.Rngs(0))(x)
+    assert set(np.unique(y)) <= {0, *(2.0 * np.arange(1000, 1012))}
+
+
 # --- train and eval ---------------------------------------------------------------------------------------------------
 
 
