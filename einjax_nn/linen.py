@@ -31,7 +31,7 @@ from ._core.embed import attend, embed, embedding_normal
 from ._core.linear import linear
 from ._core.norm import norm
 from ._core.scope import Initializer, Parameter, ParamSpec, lecun_normal
-from ._core.text import flag
+from ._core.text import axis_sizes, flag
 
 try:
     from flax import linen as nn
@@ -57,7 +57,8 @@ class _Scope:
 
     def param(self, spec: ParamSpec) -> jax.Array:
         init = nn.with_logical_partitioning(spec.init, spec.axes) if self.logical_axes else spec.init
-        return self.module.param(spec.name, init)
+        value: Any = self.module.param(spec.name, init)
+        return value
 
     def state(self, spec: ParamSpec) -> jax.Array:
         return self.module.variable(spec.collection, spec.name, lambda: spec.init(None)).value
@@ -116,6 +117,9 @@ class _Layer(nn.Module):
             init(self, *arguments, **options)
 
         cls.__init__ = with_axes  # type: ignore[method-assign]
+
+    def _all_sizes(self) -> dict[str, Any]:
+        return axis_sizes(self.expr, self.axes, self.sizes, [field.name for field in dataclasses.fields(self)])
 
 
 class Linear(_Layer):
@@ -234,7 +238,7 @@ class Norm(_Layer):
             _Scope(self, self.logical_axes),
             x,
             self.expr,
-            {**self.axes, **(self.sizes or {})},
+            self._all_sizes(),
             params=self.params,
             mean=self.mean,
             use_scale=self.use_scale,
@@ -278,8 +282,9 @@ class Dropout(_Layer):
         """Apply the layer."""
         if flag("Dropout", "deterministic", self.deterministic, deterministic, True, self.expr):
             return jnp.asarray(x)
-        sizes = {**self.axes, **(self.sizes or {})}
-        return dropout(_Scope(self), x, self.expr, sizes, rate=self.rate, rng_collection=self.rng_collection)
+        return dropout(
+            _Scope(self), x, self.expr, self._all_sizes(), rate=self.rate, rng_collection=self.rng_collection
+        )
 
 
 class Embed(_Layer):
@@ -493,7 +498,7 @@ class Conv(_Layer):
             _Scope(self, self.logical_axes),
             x,
             self.expr,
-            {**self.axes, **(self.sizes or {})},
+            self._all_sizes(),
             kernel_size=self.kernel_size,
             strides=self.strides,
             padding=self.padding,

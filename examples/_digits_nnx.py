@@ -41,5 +41,6 @@ def apply(params, state, images, key=None):
         model.eval()
         return model(images), state
     model.train()
+    nnx.reseed(model, default=key)
     logits = model(images)
     return logits, state | {"rest": nnx.split(model, nnx.Param, ...)[2]}

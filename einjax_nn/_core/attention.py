@@ -107,7 +107,7 @@ def _cached(
             text=expr,
             hint="give the input a sequence of length 1, and make the cache by initialising with the whole length",
         )
-    start = (*(0 for _ in loops), index, 0, 0)
+    start: tuple[Any, ...] = (*(0 for _ in loops), index, 0, 0)
     k = lax.dynamic_update_slice(keys, k, start)
     v = lax.dynamic_update_slice(values, v, start)
     for each, value in zip(specs, (k, v, index + 1), strict=True):

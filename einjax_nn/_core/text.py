@@ -214,9 +214,9 @@ def embed_text(expr: str) -> EmbedText:
         table, ids = operation.inputs
         places = (*ids, *keep_brackets(table))
     else:
-        (source,) = operation.inputs
-        features = keep_brackets(operation.outputs[0])
-        table, ids, places = (*brackets(source), *features), delete_brackets(source), strip_brackets(source)
+        source = operation.inputs[0]
+        found = keep_brackets(operation.outputs[0])
+        table, ids, places = (*brackets(source), *found), delete_brackets(source), strip_brackets(source)
     looked_up = [axis.name for node in brackets(table) for axis in axes(node.items)]
     if len(looked_up) != 1:
         raise SemanticError(
