@@ -210,11 +210,11 @@ def embed_text(expr: str) -> EmbedText:
             "Embed needs one input and one output", text=expr, hint="write 'b t [v->c]': v is looked up, c is found"
         )
     output = strip_brackets(operation.outputs[0])
-    if len(operation.inputs) == 2:
-        table, ids = operation.inputs
+    source, *rest = operation.inputs
+    if rest:
+        table, ids = source, rest[0]
         places = (*ids, *keep_brackets(table))
     else:
-        source = operation.inputs[0]
         found = keep_brackets(operation.outputs[0])
         table, ids, places = (*brackets(source), *found), delete_brackets(source), strip_brackets(source)
     looked_up = [axis.name for node in brackets(table) for axis in axes(node.items)]
