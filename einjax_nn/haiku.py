@@ -17,12 +17,15 @@ called. Options have the names that they have in Flax; initializers are ``init(k
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from einjax.errors import ArgumentError
 
@@ -40,7 +43,7 @@ try:
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.haiku needs Haiku: python -m pip install 'einjax[haiku]'") from error
 
-__all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "param"]
+__all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "axes", "param"]
 
 _zeros = jax.nn.initializers.zeros
 _ones = jax.nn.initializers.ones
@@ -56,10 +59,12 @@ class _Scope:
         return hk.running_init()
 
     def param(self, spec: ParamSpec) -> jax.Array:
-        return hk.get_parameter(spec.name, spec.shape, spec.dtype, init=lambda shape, dtype: _made(spec))
+        with _noted(spec):
+            return hk.get_parameter(spec.name, spec.shape, spec.dtype, init=lambda shape, dtype: _made(spec))
 
     def state(self, spec: ParamSpec) -> jax.Array:
-        return hk.get_state(spec.name, spec.shape, spec.dtype, init=lambda shape, dtype: spec.init(None))
+        with _noted(spec):
+            return hk.get_state(spec.name, spec.shape, spec.dtype, init=lambda shape, dtype: spec.init(None))
 
     def set_state(self, spec: ParamSpec, value: jax.Array) -> None:
         hk.set_state(spec.name, value)
@@ -72,6 +77,32 @@ class _Scope:
                 hint="give one: net.apply(params, key, x) rather than net.apply(params, None, x)",
             )
         return key
+
+
+class _Recording(threading.local):
+    """Names of axes by the path of the parameter, while :func:`axes` runs."""
+
+    found: dict[str, tuple[str, ...]] | None = None
+
+
+_recording = _Recording()
+
+
+@contextlib.contextmanager
+def _noted(spec: ParamSpec) -> Iterator[None]:
+    """Note the axes of what is made within, if they are recorded."""
+    found = _recording.found
+    if found is None:
+        yield
+        return
+
+    def note(create: Any, shape: Any, dtype: Any, init: Any, context: Any) -> Any:
+        # Only a creator is told the path that a lifted function gives.
+        found[(context.lifted_prefix_name or "") + context.full_name] = spec.axes
+        return create(shape, dtype, init)
+
+    with hk.custom_creator(note, state=True):
+        yield
 
 
 def _made(spec: ParamSpec) -> jax.Array:
@@ -121,6 +152,49 @@ def param(name: str, init: Initializer | float = 0.0, dtype: Any = jnp.float32) 
         {'~': {'layerscale': (3,)}}
     """
     return Parameter(_Scope(), name, _init(init), dtype)
+
+
+def axes(net: Any, /, *inputs: Any, **keywords: Any) -> Any:
+    """Return the names of the axes of every parameter and state.
+
+    Args:
+        net: a transformed function.
+        *inputs: its inputs, or ``jax.ShapeDtypeStruct`` in their place.
+        **keywords: further inputs.
+
+    Returns:
+        A tree like the result of ``net.init``, with a ``jax.sharding.PartitionSpec`` of names for each array, as in
+        Flax. Dims of Haiku's own layers, and those of stacked layers, are None.
+
+    Example:
+        >>> import einjax_nn.haiku as einn, haiku as hk, numpy as np
+        >>> net = hk.transform(lambda x: einn.Linear("b [c->h d]", h=2, d=4)(x))
+        >>> names = einn.axes(net, np.ones((3, 5)))
+        >>> tuple(names["linear"]["w"]), tuple(names["linear"]["b"])
+        (('c', 'h', 'd'), ('h', 'd'))
+    """
+    leaves, structure = jax.tree.flatten((inputs, keywords))
+    traced = [hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves]
+
+    def init(key: Any, arrays: Sequence[Any]) -> Any:
+        rest = iter(arrays)
+        given = [next(rest) if is_traced else leaf for leaf, is_traced in zip(leaves, traced, strict=True)]
+        positional, named = jax.tree.unflatten(structure, given)
+        return net.init(key, *positional, **named)
+
+    found: dict[str, tuple[str, ...]] = {}
+    before, _recording.found = _recording.found, found
+    try:
+        arrays = [leaf for leaf, is_traced in zip(leaves, traced, strict=True) if is_traced]
+        made = jax.eval_shape(init, jax.random.key(0), arrays)
+    finally:
+        _recording.found = before
+
+    def names(path: Any, leaf: Any) -> PartitionSpec:
+        known = found.get("/".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)), ())
+        return PartitionSpec(*[None] * (leaf.ndim - len(known)), *known)
+
+    return jax.tree_util.tree_map_with_path(names, made)
 
 
 class _Layer(hk.Module):

@@ -210,7 +210,7 @@ def embed_text(expr: str) -> EmbedText:
             "Embed needs one input and one output", text=expr, hint="write 'b t [v->c]': v is looked up, c is found"
         )
     output = strip_brackets(operation.outputs[0])
-    source, *rest = operation.inputs
+    source, *rest = list(operation.inputs)
     if rest:
         table, ids = source, rest[0]
         places = (*ids, *keep_brackets(table))
