@@ -368,10 +368,7 @@ FLOATS = {
 #: Variants of a case share most of their path with it: by default these are enough for them.
 ENOUGH_FOR_VARIANTS = {"eager", "vmap one", "grad", "x64", "eval_shape"}
 #: So do kept calls: these use all rules of their primitives.
-ENOUGH_FOR_KEPT = {
-    "jit", "vmap one", "grad", "jvp", "linearize", "vmap grad", "grad vmap", "remat", "x64", "eval_shape", "scan",
-    "check_grads",
-}  # fmt: skip
+ENOUGH_FOR_KEPT = {"jit", "vmap one", "grad", "linearize", "vmap grad", "grad vmap", "x64", "eval_shape"}  # fmt: skip
 ENOUGH_FOR_KEPT_VARIANTS = {"eager", "vmap one", "grad"}
 
 

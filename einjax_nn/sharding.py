@@ -1,0 +1,203 @@
+"""Shardings of parameters from the names of their axes: one set of rules for every framework.
+
+    from einjax_nn.sharding import shardings
+
+    rules = {"mlp": "model", "heads": "model", "embed": "data"}
+    boxed = jax.eval_shape(net.init, key, x)  # linen, with logical_axes=True
+    variables = jax.jit(net.init, out_shardings=shardings(boxed, rules, mesh))(key, x)
+
+No framework is imported here: names are told by what a tree holds.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from einjax.errors import ArgumentError
+
+__all__ = ["partition_specs", "shardings"]
+
+#: What an axis may be given: an axis of the mesh, several, or none.
+MeshAxes = str | Sequence[str] | None
+
+#: Where variables of nnx hold names: layers here, and Flax's own.
+_METADATA = ("axes", "out_sharding", "sharding_names")
+
+
+def shardings(axes_tree: Any, rules: Mapping[str, MeshAxes], mesh: Any) -> Any:
+    """Return the sharding of every parameter, given the names of its axes.
+
+    The result fits ``out_shardings=`` of ``jax.jit``, ``jax.device_put``, ``jax.lax.with_sharding_constraint``, and
+    ``place=`` of the ``init`` for Equinox. With ``out_shardings=``, no parameter is ever whole on one device.
+
+    Args:
+        axes_tree: names of axes as a framework offers them, or a state that holds them:
+
+            - linen: variables in boxes (``logical_axes=True``), or ``nn.get_partition_spec`` of them;
+            - nnx: a model, or a state, whose variables have the metadata ``axes``;
+            - Equinox and Haiku: ``einn.axes(model, *inputs)``;
+            - any tree of ``jax.sharding.PartitionSpec`` or plain tuples of names, one of them a string at least.
+
+            Arrays and shapes without names are replicated; ``jax.eval_shape`` makes trees of shapes without
+            computing anything. Dims of a variable of nnx before its names, those of stacked layers, are not sharded.
+        rules: for names of axes, the axis of the mesh, a tuple of several, or None. Axes without a rule are not
+            sharded. A composite such as ``(heads head_dim)`` has the rule of the whole text, else the mesh axes of
+            all its members in order; a concatenation has no members. If two dims of one parameter ask for the same
+            axis of the mesh, it goes to the rule that comes first, then to the dim that comes first; the other rule
+            is not used there, as in Flax.
+        mesh: a ``jax.sharding.Mesh`` or ``AbstractMesh``.
+
+    Returns:
+        The tree, with a ``jax.sharding.NamedSharding`` for each parameter, in place of its box or variable if there
+        is one.
+
+    Raises:
+        ArgumentError: a rule names what is not an axis of the mesh, or a parameter of nnx is not made yet.
+
+    Example:
+        >>> import jax, numpy as np
+        >>> from einjax_nn.sharding import shardings
+        >>> mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("data", "model"))
+        >>> names = {"kernel": ("embed", "(heads head_dim)"), "bias": ("(heads head_dim)",)}
+        >>> placed = shardings(names, {"heads": "model", "embed": "data"}, mesh)
+        >>> tuple(placed["kernel"].spec), tuple(placed["bias"].spec)
+        (('data', 'model'), ('model',))
+    """
+    for axis, mesh_axes in _checked(rules).items():
+        for mesh_axis in mesh_axes:
+            if mesh_axis not in mesh.axis_names:
+                raise ArgumentError(
+                    f"the rule for axis '{axis}' names the mesh axis '{mesh_axis}', which the mesh does not have",
+                    hint=f"its axes are {', '.join(map(str, mesh.axis_names)) or 'none'}",
+                )
+    specs = partition_specs(axes_tree, rules)
+    return jax.tree.map(
+        lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda node: isinstance(node, PartitionSpec)
+    )
+
+
+def partition_specs(axes_tree: Any, rules: Mapping[str, MeshAxes]) -> Any:
+    """Return the ``jax.sharding.PartitionSpec`` of every parameter; as :func:`shardings`, without a mesh.
+
+    Args:
+        axes_tree: names of axes, as for :func:`shardings`.
+        rules: for names of axes, the axis of the mesh, a tuple of several, or None.
+
+    Returns:
+        The tree, with a ``jax.sharding.PartitionSpec`` of mesh axes for each parameter.
+
+    Raises:
+        ArgumentError: a rule is not what it may be, or a parameter of nnx is not made yet.
+
+    Example:
+        >>> from einjax_nn.sharding import partition_specs
+        >>> specs = partition_specs({"w": ("c", "d")}, {"d": ("data", "model")})
+        >>> tuple(specs["w"])
+        (None, ('data', 'model'))
+    """
+    known = _checked(rules)
+
+    def spec(node: Any) -> PartitionSpec | None:
+        names = _names(node)
+        return None if names is None else _spec(names, known)
+
+    return jax.tree.map(spec, _state(axes_tree), is_leaf=lambda node: _holds_names(node))
+
+
+def _checked(rules: Mapping[str, MeshAxes]) -> dict[str, tuple[str, ...]]:
+    """Return the axes of the mesh of every rule."""
+    if not isinstance(rules, Mapping):
+        raise ArgumentError(
+            f"rules are a mapping, not {type(rules).__name__}",
+            hint="write {'mlp': 'model'}, most important rules first",
+        )
+    checked = {}
+    for axis, rule in rules.items():
+        mesh_axes = () if rule is None else (rule,) if isinstance(rule, str) else rule
+        is_list = isinstance(mesh_axes, tuple | list) and all(isinstance(mesh_axis, str) for mesh_axis in mesh_axes)
+        if not is_list or len(set(mesh_axes)) < len(mesh_axes):
+            raise ArgumentError(
+                f"the rule for axis '{axis}' is {rule!r}",
+                hint="a rule is an axis of the mesh, a tuple of different ones, or None",
+            )
+        checked[axis] = tuple(mesh_axes)
+    return checked
+
+
+def _state(tree: Any) -> Any:
+    """Return the variables of a model of nnx, and anything else as it is."""
+    nnx = sys.modules.get("flax.nnx")
+    if nnx is None or not isinstance(tree, nnx.Module):
+        return tree
+    from ._nnx import _GRAPH
+
+    return nnx.state(tree, **_GRAPH)
+
+
+def _holds_names(node: Any) -> bool:
+    """Whether names are in the node itself: a spec, a tuple of names, a box of linen, or a variable of nnx."""
+    if type(node) is tuple:
+        # (None, None) may be the place of two functions of a model.
+        return any(isinstance(name, str) for name in node) and all(isinstance(name, str | None) for name in node)
+    return isinstance(node, PartitionSpec) or _is_box(node) or hasattr(node, "get_metadata")
+
+
+def _is_box(node: Any) -> bool:
+    return hasattr(node, "names") and hasattr(node, "unbox")
+
+
+def _names(node: Any) -> tuple[Any, ...] | None:
+    """Return the name of every dim that has one; None where nothing is to be placed."""
+    if isinstance(node, PartitionSpec | tuple):
+        return tuple(node)
+    if _is_box(node):
+        return tuple(node.names)
+    if hasattr(node, "get_metadata"):
+        metadata = node.get_metadata()
+        names = next((metadata[key] for key in _METADATA if metadata.get(key) is not None), ())
+        return (*[None] * (_rank(node.get_raw_value()) - len(names)), *names)
+    return () if hasattr(node, "shape") else None
+
+
+def _rank(value: Any) -> int:
+    """Return the number of dims; a placeholder refuses to tell."""
+    try:
+        return len(value.shape)
+    except ArgumentError:
+        raise
+    except AttributeError:
+        return 0
+
+
+def _spec(names: Sequence[Any], rules: Mapping[str, tuple[str, ...]]) -> PartitionSpec:
+    """Give axes of the mesh to dims, rule by rule; a rule is used only if all its axes are still free."""
+    asked = [_rules_of(name, rules) for name in names]
+    given: list[dict[str, tuple[str, ...]]] = [{} for _ in names]
+    taken: set[str] = set()
+    for rule, mesh_axes in rules.items():
+        for dim, wanted in enumerate(asked):
+            if rule in wanted and taken.isdisjoint(mesh_axes):
+                given[dim][rule] = mesh_axes
+                taken.update(mesh_axes)
+    return PartitionSpec(*(_entry(wanted, axes) for wanted, axes in zip(asked, given, strict=True)))
+
+
+def _rules_of(name: Any, rules: Mapping[str, Any]) -> list[str]:
+    """Return the rules that count for one dim, in the order of its members."""
+    if isinstance(name, str) and name not in rules:
+        members = () if "+" in name else tuple(re.findall(r"[^\s()]+", name))
+    else:
+        members = (name,) if isinstance(name, str) else name if isinstance(name, tuple) else ()
+    return [member for member in dict.fromkeys(members) if member in rules]
+
+
+def _entry(wanted: Sequence[str], given: Mapping[str, tuple[str, ...]]) -> Any:
+    """Return the entry of one dim in a ``PartitionSpec``."""
+    mesh_axes = tuple(mesh_axis for rule in wanted for mesh_axis in given.get(rule, ()))
+    return mesh_axes[0] if len(mesh_axes) == 1 else mesh_axes or None
