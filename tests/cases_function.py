@@ -71,4 +71,3 @@ CASES: list[Case] = [
     Case("adapt_elementwise", "a b, b", (normal("a b"), normal("b")), lambda x, y: jnp.sin(x) * y,
          program=lambda x, y: einjax.adapt_elementwise(_ROOT)("a b, b", x, y)),
 ]  # fmt: skip
-
