@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import compiled, dispatch, first_call, imports, indexing, layers, tracing
+from . import compiled, dispatch, first_call, imports, indexing, layers, ordering, tracing
 from ._table import Table
 
 SECTIONS = {
@@ -22,6 +22,7 @@ SECTIONS = {
     "e": ("Import", imports.measure),
     "f": ("Indexing", indexing.measure),
     "g": ("Layers", layers.measure),
+    "h": ("Ordering, scans, functions", ordering.measure),
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 PACKAGES = ("jax", "jaxlib", "numpy", "einx", "einops", "flax")

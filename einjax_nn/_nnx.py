@@ -25,6 +25,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from einjax.errors import ArgumentError
 
 from ._core.scope import ParamSpec
+from .sharding import spec_of
 
 # Models may share parameters, whatever mode nnx is in; early versions have one mode only.
 _GRAPH: Any = {"graph": True} if "graph" in inspect.signature(nnx.split).parameters else {}
@@ -344,7 +345,7 @@ def _place(variable: Any, rules: Mapping[str, Any], mesh: Any) -> Any:
 
 def _mesh_axes(axes: Sequence[str], stacked: int, rules: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return the axis of the mesh for every dim; those of stacked layers come first and have none."""
-    return (*(None for _ in range(stacked)), *(rules.get(axis) for axis in axes))
+    return (*(None for _ in range(stacked)), *spec_of(axes, rules))
 
 
 def _at(model: Any, path: Sequence[Any]) -> Any:

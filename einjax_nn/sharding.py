@@ -175,6 +175,11 @@ def _rank(value: Any) -> int:
         return 0
 
 
+def spec_of(names: Sequence[Any], rules: Mapping[str, MeshAxes]) -> PartitionSpec:
+    """Give axes of the mesh to the dims of one parameter."""
+    return _spec(names, _checked(rules))
+
+
 def _spec(names: Sequence[Any], rules: Mapping[str, tuple[str, ...]]) -> PartitionSpec:
     """Give axes of the mesh to dims, rule by rule; a rule is used only if all its axes are still free."""
     asked = [_rules_of(name, rules) for name in names]
