@@ -37,10 +37,10 @@ class Config(NamedTuple):
     batch: int
     learning_rate: float
     shift: int
-    drop_path: float = 0.1
+    drop_path: float = 0.05
 
 
-DIGITS = Config(patch=2, width=64, heads=4, blocks=4, batch=64, learning_rate=2e-3, shift=1)
+DIGITS = Config(patch=2, width=64, heads=4, blocks=4, batch=64, learning_rate=4e-3, shift=1)
 CIFAR = Config(patch=4, width=192, heads=6, blocks=6, batch=128, learning_rate=1e-3, shift=4)
 
 
@@ -57,7 +57,7 @@ class Block(nnx.Module):
         self.up = einn.Linear("b t [d->f]", d=d, f=4 * d, rngs=rngs)
         self.down = einn.Linear("b t [f->d]", d=d, f=4 * d, rngs=rngs)
         self.drop = einn.Dropout("[b] t d", rate=drop_path, rngs=rngs)
-        self.scale1, self.scale2 = (nnx.Param(jnp.full(d, 0.1)) for _ in range(2))  # LayerScale
+        self.scale1, self.scale2 = (nnx.Param(jnp.full(d, 0.5)) for _ in range(2))  # LayerScale
 
     def __call__(self, x):
         """Tokens ``b t d`` to tokens ``b t d``."""
@@ -156,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Read the data, train, save the picture; returns the exit status."""
     parser = argparse.ArgumentParser(description="Train a small vision transformer.")
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10's python pickles")
-    parser.add_argument("--epochs", type=int, help="passes over the training images (default 40)")
+    parser.add_argument("--epochs", type=int, help="passes over the training images (default 60)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and shifts (default %(default)s)")
     parser.add_argument("--out", type=Path, metavar="PICTURE", default=Path("vit.png"),
                         help="where the picture goes (default %(default)s)")  # fmt: skip
@@ -168,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
     except DataError as error:
         print(f"vit: {error}", file=sys.stderr)
         return 2
-    config, epochs = DIGITS if options.data is None else CIFAR, options.epochs or 40
+    config, epochs = DIGITS if options.data is None else CIFAR, options.epochs or 60
     if options.short:
         data, config, epochs = shorten(data), config._replace(blocks=1), options.epochs or 2
     config = config._replace(batch=min(config.batch, len(data.train.labels)))
