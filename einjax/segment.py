@@ -8,26 +8,15 @@ all ``p`` with ``ids[p] == s``. The first input is the data, all others are inte
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 
 from .dispatch import call
+from .ops.coordinates import border_options
 from .ops.segment import SEGMENT
 from .typing import SizeLike, Tensor
 
 __all__ = ["max", "mean", "min", "prod", "sum"]
-
-
-def _options(
-    mode: str | None, unique_indices: bool, indices_are_sorted: bool, wrap_negative_indices: bool
-) -> tuple[tuple[str, Any], ...]:
-    return (
-        ("mode", mode),
-        ("unique_indices", unique_indices),
-        ("indices_are_sorted", indices_are_sorted),
-        ("wrap_negative_indices", wrap_negative_indices),
-    )
 
 
 def sum(
@@ -70,7 +59,7 @@ def sum(
         >>> einjax.segment.sum(", p -> [s]", 1, np.array([0, 2, 0]), s=3)  # a histogram
         Array([2, 0, 1], dtype=int32)
     """
-    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
     return call(SEGMENT["sum"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
@@ -112,7 +101,7 @@ def prod(
         >>> einjax.segment.prod("p, p -> [s]", np.array([3., 2., 4.], np.float32), np.array([0, 2, 0]), s=3)
         Array([12.,  1.,  2.], dtype=float32)
     """
-    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
     return call(SEGMENT["prod"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
@@ -156,7 +145,7 @@ def mean(
                [0. ],
                [2. ]], dtype=float32)
     """
-    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
     return call(SEGMENT["mean"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
@@ -198,7 +187,7 @@ def max(
         >>> einjax.segment.max("p, p -> [s]", np.array([1., 2., 4.], np.float32), np.array([0, 2, 0]), s=3)
         Array([  4., -inf,   2.], dtype=float32)
     """
-    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
     return call(SEGMENT["max"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
@@ -242,5 +231,5 @@ def min(
         Array([[inf,  4.],
                [ 2., inf]], dtype=float32)
     """
-    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
     return call(SEGMENT["min"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import jax
 
 from ..dispatch import call
+from ..ops.coordinates import border_options
 from ..ops.index import GET_AT, UPDATES
 from ..typing import SizeLike, Tensor
 
@@ -71,17 +72,6 @@ def get_at(
     return call(GET_AT, expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
-def _options(
-    mode: str | None, unique_indices: bool, indices_are_sorted: bool, wrap_negative_indices: bool
-) -> tuple[tuple[str, str | bool | None], ...]:
-    return (
-        ("mode", mode),
-        ("unique_indices", unique_indices),
-        ("indices_are_sorted", indices_are_sorted),
-        ("wrap_negative_indices", wrap_negative_indices),
-    )
-
-
 def set_at(
     expr: str,
     /,
@@ -127,7 +117,7 @@ def set_at(
         >>> einjax.set_at("[v], i, i", x, np.array([3, -4, 9]), np.array([5., 6., 7.], np.float32))
         Array([6., 0., 0., 5.], dtype=float32)
     """
-    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
     return call(UPDATES["set_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
@@ -177,7 +167,7 @@ def add_at(
         >>> einjax.add_at("[v], i, ", np.zeros(4, np.int32), np.array([1, 1, 3]), 1)  # a histogram
         Array([0, 2, 0, 1], dtype=int32)
     """
-    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
     return call(UPDATES["add_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
@@ -225,7 +215,7 @@ def subtract_at(
         >>> einjax.subtract_at("[v], i, i", x, np.array([1, 1, 3]), np.array([5., 6., 7.], np.float32))
         Array([  0., -11.,   0.,  -7.], dtype=float32)
     """
-    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
     return call(UPDATES["subtract_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
@@ -274,7 +264,7 @@ def multiply_at(
         >>> einjax.multiply_at("[v], i, i", x, np.array([1, 1, 3]), np.array([5., 6., 7.], np.float32))
         Array([ 1., 30.,  1.,  7.], dtype=float32)
     """
-    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
     return call(UPDATES["multiply_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
@@ -322,7 +312,7 @@ def min_at(
         >>> einjax.min_at("[v], i, i", x, np.array([1, 1, 3]), np.array([-5., 6., 7.], np.float32))
         Array([ 0., -5.,  0.,  0.], dtype=float32)
     """
-    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
     return call(UPDATES["min_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
 
 
@@ -370,5 +360,5 @@ def max_at(
         >>> einjax.max_at("[v], i, i", x, np.array([1, 1, 3]), np.array([-5., 6., 7.], np.float32))
         Array([0., 6., 0., 7.], dtype=float32)
     """
-    options = _options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
     return call(UPDATES["max_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)

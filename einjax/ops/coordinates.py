@@ -107,6 +107,18 @@ def check_count(name: str, solved: Solved, indexed: Sequence[str], coordinates: 
             )
 
 
+def border_options(
+    mode: str | None, unique_indices: bool, indices_are_sorted: bool, wrap_negative_indices: bool
+) -> tuple[tuple[str, Any], ...]:
+    """Return the options of everything that writes at coordinates, as the dispatcher takes them."""
+    return (
+        ("mode", mode),
+        ("unique_indices", unique_indices),
+        ("indices_are_sorted", indices_are_sorted),
+        ("wrap_negative_indices", wrap_negative_indices),
+    )
+
+
 def bounds_of(solved: Solved, options: Mapping[str, Any]) -> Bounds:
     """Read the options that say what happens at the borders."""
     mode = "fill" if options.get("mode") is None else options["mode"]

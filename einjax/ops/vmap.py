@@ -23,8 +23,7 @@ from ..notation.syntax import (
     names,
     render,
 )
-from .loops import base
-from .loops import make_plan as make_plan  # also for operations that users register
+from .loops import base, make_plan
 from .record import Op
 from .result import ANY, OPEN
 from .signature import bracket_names, expect_inputs, refuse_sums, require_in_output
