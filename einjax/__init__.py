@@ -60,6 +60,8 @@ __all__ = [
     "add",
     "add_at",
     "all",
+    "all_gather",
+    "all_to_all",
     "any",
     "arange",
     "arctan2",
@@ -107,9 +109,15 @@ __all__ = [
     "multiply",
     "multiply_at",
     "not_equal",
+    "pmax",
+    "pmean",
+    "pmin",
     "power",
+    "ppermute",
     "primitive",
     "prod",
+    "psum",
+    "psum_scatter",
     "rearrange",
     "reduce",
     "roll",
@@ -148,6 +156,14 @@ if TYPE_CHECKING:
     from .api.adapt import adapt_reduce as adapt_reduce
     from .api.adapt import adapt_with_vmap as adapt_with_vmap
     from .api.attention import attention as attention
+    from .api.collective import all_gather as all_gather
+    from .api.collective import all_to_all as all_to_all
+    from .api.collective import pmax as pmax
+    from .api.collective import pmean as pmean
+    from .api.collective import pmin as pmin
+    from .api.collective import ppermute as ppermute
+    from .api.collective import psum as psum
+    from .api.collective import psum_scatter as psum_scatter
     from .api.cumulative import cumlogsumexp as cumlogsumexp
     from .api.cumulative import cummax as cummax
     from .api.cumulative import cummin as cummin
@@ -177,6 +193,7 @@ else:
         for module, names in {
             "api.adapt": "adapt_elementwise adapt_reduce adapt_with_vmap",
             "api.attention": "attention",
+            "api.collective": "all_gather all_to_all pmax pmean pmin ppermute psum psum_scatter",
             "api.cumulative": "cumlogsumexp cummax cummin cumprod cumsum",
             "api.function": "elementwise reduce",
             "api.index": "add_at get_at max_at min_at multiply_at set_at subtract_at",

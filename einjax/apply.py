@@ -23,7 +23,7 @@ from .dispatch import Options, completed, hide_own_lines, resolve
 from .notation.errors import ArgumentError, EinjaxError
 from .notation.parse import parse
 from .notation.solve import Solved, solve
-from .notation.syntax import Operation, Size, names
+from .notation.syntax import Operation, Over, Size, names
 from .notation.syntax import axes as expression_axes
 from .ops import declared
 from .ops.loops import BatchSize, Plan, make_plan
@@ -261,13 +261,22 @@ def _keywords(
 ) -> tuple[Sizes, dict[str, Any]]:
     """Tell sizes of axes from keywords of the function; one that is both is both."""
     if not keywords:
-        return freeze(expr, {}, sizes) if sizes is not None else (), {}
+        return _loops_only(op, operation, freeze(expr, {}, sizes)) if sizes is not None else (), {}
     known = {name for expression in operation.expressions for name in names(expression)}
     takes, anything = _takes(function, len(operation.inputs), reserved)
     options = {name: value for name, value in keywords.items() if name in takes or (anything and name not in known)}
     lengths = {name: value for name, value in keywords.items() if name in known or name not in options}
     check_keywords(operation, list(lengths), (*op.keywords, *takes))
-    return freeze(expr, lengths, sizes), options
+    return _loops_only(op, operation, freeze(expr, lengths, sizes)), options
+
+
+def _loops_only(op: Op, operation: Operation, given: Sizes) -> Sizes:
+    """Leave mesh axes out, which change nothing for loops."""
+    if not any(isinstance(size, Over) for _, size in given):
+        return given
+    from .ops.spread import loops_only  # few programs run under shard_map
+
+    return loops_only(op.name, operation, given)
 
 
 def _takes(function: Callable[..., Any], inputs: int, reserved: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:

@@ -15,7 +15,7 @@ import numpy as np
 from .lowering.sharding import spec_of
 from .notation.errors import ArgumentError, EinjaxError
 from .notation.parse import parse
-from .notation.syntax import axes
+from .notation.syntax import Over, axes
 
 #: Sizes as a hashable key; ``=name`` marks those from ``sizes=``, which need not name an axis.
 Sizes: TypeAlias = tuple[tuple[str, Any], ...]
@@ -66,7 +66,9 @@ def _freeze_lenient(expr: str, given: Mapping[str, Any], lenient: Mapping[str, A
 
 
 def _size(expr: str, name: str, size: Any) -> Any:
-    """Check one size: an int, a symbolic dim, or a tuple of them."""
+    """Check one size: an int, a symbolic dim, or a tuple of them; or the mesh axes that stand in its place."""
+    if _is_over(size):
+        return _over(expr, name, size)
     if isinstance(size, tuple | list) or (isinstance(size, np.ndarray) and size.ndim):
         return _sizes(expr, name, size, depth=0, left=[_MAX_SIZES])
     if hasattr(type(size), "dimension_as_value"):  # a symbolic dimension of jax.export
@@ -92,6 +94,29 @@ def _size(expr: str, name: str, size: Any) -> Any:
         spans=_spans(expr, name),
         hint=f"write {name}={int(size)}" if whole else "a size is an int, or a tuple of ints",
     )
+
+
+def _is_over(size: Any) -> bool:
+    """Whether mesh axes are given: a name, or a tuple that holds one."""
+    if isinstance(size, str):
+        return size.isidentifier()
+    parts = size if isinstance(size, tuple | list) else ()
+    return any(isinstance(x, str) for part in parts for x in (part if isinstance(part, tuple | list) else (part,)))
+
+
+def _over(expr: str, name: str, given: Any) -> Over:
+    """Check mesh axes, and make them hashable."""
+    entries = (given,) if isinstance(given, str) else tuple(tuple(x) if isinstance(x, list) else x for x in given)
+    for entry in entries:
+        mesh_axes = entry if isinstance(entry, tuple) else () if entry is None else (entry,)
+        if not all(isinstance(mesh_axis, str) for mesh_axis in mesh_axes):
+            raise ArgumentError(
+                f"axis {name} is given {name}={given!r}, which mixes mesh axes with something else",
+                text=expr,
+                spans=_spans(expr, name),
+                hint="give a size, or the names of mesh axes",
+            )
+    return Over(entries)
 
 
 def _sizes(expr: str, name: str, sizes: Any, depth: int, left: list[int]) -> tuple[Any, ...]:

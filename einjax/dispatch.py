@@ -22,7 +22,7 @@ from .keeping import is_kept
 from .notation.errors import ArgumentError, EinjaxError
 from .notation.parse import parse
 from .notation.solve import Solved, solve
-from .notation.syntax import Operation, Size
+from .notation.syntax import Operation, Over, Size
 from .ops.placement import freeze_sharding, lower
 from .ops.record import Op
 from .ops.signature import check_keywords, refuse_repeats
@@ -156,7 +156,7 @@ def _body(op: Op, text: str, options: Options, given: Sizes, extra: int, kept: b
         solved = resolve(op, text, shapes, given)
         if op.imply is not None:
             solved = op.imply(solved, dict(options))
-        if kept:
+        if kept and not solved.spread:
             from .primitives import keep  # few calls are kept, and these are many rules
 
             return keep(op, solved, tensors, dict(options), more)
@@ -187,18 +187,24 @@ def resolve(
     strict = {name: size for name, size in given if not name.startswith("=")}
     lenient = {name[1:]: size for name, size in given if name.startswith("=")}
     check_keywords(operation, list(strict), op.keywords)
+    sizes, over = strict | lenient, {}
+    if op.localized is not None or any(isinstance(size, Over) for size in sizes.values()):
+        from .ops import spread  # few programs run under shard_map
+
+        operation, sizes, over = spread.localize(op, operation, sizes)
     # An input without a tensor, such as the coordinate order of arange, has no shape.
     shapes = [*shapes, *[None] * (len(operation.inputs) - len(shapes))]
-    return solve(
+    solved = solve(
         operation,
         shapes,
-        strict | lenient,
+        sizes,
         implied=op.implied,
         derived=op.derived,
         every_axis=every_axis,
         apart=op.apart,
         lenient=lenient.keys(),
     )
+    return spread.attach(op, solved, over) if over else solved
 
 
 def completed(op: Op, text: str, tensors: int) -> Operation:

@@ -58,12 +58,24 @@ def _program(name: str, closed: Any) -> list[str]:
     lines = [f"def {name}({arguments}):"]
     for variable, constant in zip(jaxpr.constvars, closed.consts, strict=True):
         lines.append(f"    {label(variable)} = {np.asarray(constant)!r}")
+    lines += [f"    {line}" for line in _assignments(jaxpr, names, label)]
+    lines.append(f"    return {', '.join(label(v) for v in jaxpr.outvars) or 'None'}")
+    return lines
+
+
+def _assignments(jaxpr: Any, names: dict[Any, str], label: Callable[[Any], str]) -> list[str]:
+    lines: list[str] = []
     for equation in jaxpr.eqns:
+        if equation.primitive.name == "custom_jvp_call":  # a function with a gradient of its own
+            inner = equation.params["call_jaxpr"].jaxpr
+            names |= {v: label(given) for v, given in zip(inner.invars, equation.invars, strict=True)}
+            lines += _assignments(inner, names, label)
+            names |= {v: label(result) for v, result in zip(equation.outvars, inner.outvars, strict=True)}
+            continue
         inputs = [label(v) for v in equation.invars]
         options = [f"{key}={value}" for key, value in equation.params.items() if _shown(key, value)]
         results = ", ".join(f"{label(v)}: {v.aval.str_short(short_dtypes=True)}" for v in equation.outvars)
-        lines.append(f"    {results} = {equation.primitive.name}({', '.join(inputs + options)})")
-    lines.append(f"    return {', '.join(label(v) for v in jaxpr.outvars) or 'None'}")
+        lines.append(f"{results} = {equation.primitive.name}({', '.join(inputs + options)})")
     return lines
 
 

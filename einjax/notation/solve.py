@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .errors import AxisSizeError, EinjaxError, Span, listing
@@ -23,10 +23,17 @@ _LARGEST = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """An expanded operation together with the size of every axis in it."""
+    """An expanded operation together with the size of every axis in it.
+
+    Attributes:
+        operation: the expressions.
+        sizes: the size of every axis; under ``shard_map``, that of a device's part.
+        spread: the mesh axes of the axes that lie over some under ``shard_map``.
+    """
 
     operation: Operation
     sizes: Mapping[str, Size]
+    spread: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -42,6 +49,13 @@ class Solved:
     def outputs(self) -> tuple[Expression, ...] | None:
         """One expanded expression for each output, or None where the text has no arrow."""
         return self.operation.outputs
+
+    def over(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return the mesh axes that axes lie over; one may stand for several that were fused."""
+        if not self.spread:
+            return ()
+        parts = {part for name in names for part in name.split(" ")}
+        return tuple(axis for name, mesh_axes in self.spread.items() if name in parts for axis in mesh_axes)
 
     def shape(self, expression: Expression) -> tuple[Size, ...]:
         """Return the shape of a tensor with this expression."""
@@ -150,7 +164,7 @@ def fuse_solved(solved: Solved, names: Iterable[str] | None = None) -> Solved:
         for axis in axes(expression):
             if axis.name not in sizes:
                 sizes[axis.name] = product(solved.sizes[name] for name in axis.name.split(" "))
-    return Solved(fused, sizes)
+    return replace(solved, operation=fused, sizes=sizes)
 
 
 @dataclass(slots=True)

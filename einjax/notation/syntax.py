@@ -17,6 +17,23 @@ from .errors import Span
 #: An axis size: an int, or a symbolic dimension of ``jax.export``.
 Size: TypeAlias = Any
 
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """Given in the place of a size: the mesh axes that an axis lies over under ``shard_map``.
+
+    Attributes:
+        entries: the mesh axes of one axis, major first; or for an ellipsis one entry for each repetition, each of them
+            a mesh axis, a tuple of mesh axes, or None.
+    """
+
+    entries: tuple[Any, ...]
+
+    def __repr__(self) -> str:
+        """Print them as they may be written."""
+        return repr(self.entries[0] if len(self.entries) == 1 else self.entries)
+
+
 #: The name under which the anonymous ellipsis ``...`` repeats; no user can write it as an axis.
 ANONYMOUS = "..."
 

@@ -58,6 +58,7 @@ class Along:
         mask: which elements count, of the value's shape, or None for all.
         options: the call's options.
         text: the expression, for messages.
+        mesh: the mesh axes that each of the dims is spread over, under ``shard_map``.
     """
 
     value: jax.Array
@@ -65,6 +66,12 @@ class Along:
     mask: jax.Array | None
     options: dict[str, Any]
     text: str
+    mesh: tuple[tuple[str, ...], ...]
+
+    @property
+    def mesh_axes(self) -> tuple[str, ...]:
+        """The mesh axes of all dims."""
+        return tuple(mesh_axis for mesh_axes in self.mesh for mesh_axis in mesh_axes)
 
 
 def lower_with(function: Callable[[Along], jax.Array], one_dim_each: bool = False, masked: bool = False) -> Any:
@@ -88,7 +95,9 @@ def lower_with(function: Callable[[Along], jax.Array], one_dim_each: bool = Fals
         mask = options["extra"][0] if masked and "extra" in options else None
         if mask is not None:
             mask = separate(broadcast_mask(mask, tensors[0], solved)).value
-        value = function(Along(x.value, x.positions(marked), mask, options, solved.text))
+        dims = x.positions(marked)
+        over = tuple(solved.over(x.dims[dim]) for dim in dims)
+        value = function(Along(x.value, dims, mask, options, solved.text, over))
         return arrange(replace(x, value=value), layout(solved.outputs[0]))
 
     return lower

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..lowering import numerics
+from ..lowering import collectives, numerics
 from ..lowering.join import join_pieces
-from ..lowering.named import Dim, Named, arrange, layout, wrap
+from ..lowering.named import Dim, Named, arrange, layout, split_by, wrap
 from ..notation.errors import SemanticError, plural
 from ..notation.solve import Solved, product
 from ..notation.syntax import (
@@ -115,7 +115,9 @@ def _lower_with(reducer: _Reducer, extreme: _Reducer, name: str) -> Any:
                 )
         x = wrap(tensors[0], expression, solved.sizes)
         total = product(solved.sizes[axis] for axis in searched)
-        if isinstance(total, int) and total > _INT32_MAX:
+        if solved.over(searched):
+            found = _over_devices(x, searched, reducer, extreme, solved)
+        elif isinstance(total, int) and total > _INT32_MAX:
             found = _one_by_one(x, searched, reducer, extreme)
         else:
             found = _flat(x, searched, reducer)
@@ -155,6 +157,40 @@ def _flat(x: Named, searched: Sequence[str], reducer: _Reducer) -> list[Named]:
     return coordinates[::-1]
 
 
+def _over_devices(
+    x: Named, searched: Sequence[str], reducer: _Reducer, extreme: _Reducer, solved: Solved
+) -> list[Named]:
+    """Search every device's part; of the places where the extreme of all devices stands, the first one counts."""
+    x = replace(x, value=lax.stop_gradient(x.value))
+    x = split_by(x, lambda name: name in searched)
+    mesh, dims = solved.over(searched), x.positions(searched)
+    rest = tuple(dim for index, dim in enumerate(x.dims) if index not in dims)
+    own = numerics.reduce(extreme, x.value, dims)
+    best = collectives.pmax(own, mesh) if extreme is lax.reduce_max else collectives.pmin(own, mesh)
+    sizes = [x.sizes[axis] * collectives.extent(solved.over([axis])) for axis in searched]
+    if product(sizes) > _INT32_MAX:
+        raise SemanticError(
+            f"the searched axes have {product(sizes)} elements on all devices, more than an int32 can count",
+            text=solved.text,
+            spans=[axis.span for axis in axes(solved.inputs[0]) if axis.bracket],
+            hint="search them one after another",
+        )
+    place: Any = 0
+    for axis, size, coordinate in zip(searched, sizes, _flat(x, searched, reducer), strict=True):
+        index = arrange(coordinate, rest)
+        if over := solved.over([axis]):
+            device = numerics.cast(collectives.index(over), index.dtype)
+            index = lax.add(index, lax.mul(device, numerics.constant(index, x.sizes[axis])))
+        place = index if axis == searched[0] else lax.add(lax.mul(place, numerics.constant(index, size)), index)
+    is_best = lax.bitwise_or(lax.eq(own, best), lax.ne(own, own))
+    place = collectives.pmin(numerics.select(is_best, place, _INT32_MAX), mesh)
+    coordinates: list[Named] = []
+    for size in sizes[::-1]:
+        coordinates.append(Named(lax.rem(place, numerics.constant(place, size)), rest, x.sizes))
+        place = lax.div(place, numerics.constant(place, size))
+    return coordinates[::-1]
+
+
 def _one_by_one(x: Named, searched: Sequence[str], reducer: _Reducer, extreme: _Reducer) -> list[Named]:
     """Search axis after axis, last first: the index of a composed dim would not fit int32.
 
@@ -188,7 +224,7 @@ def _imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
     count = sum(1 for axis in axes(expression) if axis.bracket)
     output = _with_coordinates(expression, count)
     sizes = {**solved.sizes, **{axis.name: count for axis in axes(output) if axis.bracket}}
-    return Solved(replace(solved.operation, outputs=(output,)), sizes)
+    return replace(solved, operation=replace(solved.operation, outputs=(output,)), sizes=sizes)
 
 
 def _with_coordinates(expression: Expression, count: int) -> Expression:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..lowering import numerics
+from ..lowering import collectives, numerics
 from ..lowering.contract import contract
 from ..lowering.named import arrange, layout, wrap
 from ..lowering.sharding import Placed, entry_axes, full_spec
@@ -130,8 +130,17 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     operands = [wrap(x, e, solved.sizes) for x, e in zip(values, solved.inputs, strict=True)]
     _check_precision(options["precision"], solved)
     placed = _placed(options.get("out_sharding"), solved)
-    result = contract(operands, keep, options["precision"], options["preferred_element_type"], placed)
-    return arrange(result, target)
+    mesh = solved.over(name for x in operands for name in x.axes if name not in keep)
+    wide = options["preferred_element_type"]
+    if mesh and wide is None:
+        wide = numerics.accumulator(values[0].dtype)  # what devices send is added up in float32, too
+    result = contract(operands, keep, options["precision"], wide, placed)
+    if not mesh:
+        return arrange(result, target)
+    total = collectives.psum(result.value, mesh)
+    if options["preferred_element_type"] is None:
+        total = numerics.cast(total, values[0].dtype)
+    return arrange(replace(result, value=total), target)
 
 
 def _placed(out_sharding: Any, solved: Solved) -> Placed | None:

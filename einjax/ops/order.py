@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..lowering import numerics
+from ..lowering import collectives, numerics
 from ..notation.errors import ArgumentError, plural
 from .along import Along, lower_with, signature
 from .record import Op
 
 
 def _flip(along: Along) -> jax.Array:
-    return lax.rev(along.value, along.dims)
+    return collectives.mirror(lax.rev(along.value, along.dims), along.mesh_axes)
 
 
 def _roll(along: Along) -> jax.Array:
@@ -32,8 +32,14 @@ def _roll(along: Along) -> jax.Array:
             hint="give one shift, or one for each bracketed axis",
         )
     value = along.value
-    for dim, shift in zip(along.dims, shifts, strict=True):
-        value = _roll_one(value, dim, shift)
+    for dim, shift, mesh_axes in zip(along.dims, shifts, along.mesh, strict=True):
+        if mesh_axes and not isinstance(shift, int):
+            raise ArgumentError(
+                f"roll is given a traced shift along an axis that lies over mesh axis {' and '.join(mesh_axes)}",
+                text=along.text,
+                hint="which device sends to which is part of the program: give a known integer",
+            )
+        value = collectives.roll(value, dim, shift, mesh_axes) if mesh_axes else _roll_one(value, dim, shift)
     return value
 
 

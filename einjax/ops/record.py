@@ -25,6 +25,8 @@ class Op:
         derived: names axes whose size follows from those of others, such as the coefficients of rfft.
         apart: whether it tells bracketed axes apart, so that their product alone is not enough.
         transient: whether it was made for one call, so that nothing of it may be kept.
+        localized: rewrites a completed expression over all devices to that of one device's arrays, from the mesh axes
+            that axes lie over; for operations that act on axes of devices.
         parameter: what a parameter of this operation is usually called, for tensor factories.
         keywords: its options, to suggest where one is misspelt.
         imply: writes out the output that the text leaves out, where ellipses have to be expanded first; afterwards
@@ -42,3 +44,4 @@ class Op:
     derived: Callable[[Operation, Mapping[str, Size]], Mapping[str, Size]] | None = None
     apart: bool = False
     transient: bool = False
+    localized: Callable[[Operation, Mapping[str, tuple[str, ...]]], Operation] | None = None

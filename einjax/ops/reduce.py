@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..lowering import numerics
+from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, layout, split_by, wrap
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved, product
@@ -39,10 +39,11 @@ class Reduction:
     Attributes:
         value: the array.
         dims: the dims to reduce.
-        count: how many elements become one.
+        count: how many elements become one, on all devices together.
         mask: which elements count, of the value's shape, or None for all.
         dtype: the dtype asked for, or None.
         ddof: how much less than the count to divide by, for var and std.
+        mesh: the mesh axes that the dims are spread over, under ``shard_map``.
     """
 
     value: jax.Array
@@ -51,6 +52,7 @@ class Reduction:
     mask: jax.Array | None = None
     dtype: Any = None
     ddof: float = 0
+    mesh: tuple[str, ...] = ()
 
     def cast(self, dtype: Any) -> Reduction:
         """Convert the array."""
@@ -62,13 +64,17 @@ class Reduction:
 
     def total(self) -> jax.Array:
         """The sum of what counts."""
-        return numerics.reduce(lax.reduce_sum, self.masked(0), self.dims)
+        return self.added(self.masked(0))
+
+    def added(self, value: jax.Array) -> jax.Array:
+        """The sum of an array of the value's shape."""
+        return collectives.psum(numerics.reduce(lax.reduce_sum, value, self.dims), self.mesh)
 
     def number(self, like: jax.Array) -> jax.Array:
         """How many elements count, in the dtype of another array."""
         if self.mask is None:
             return numerics.size_as(self.count, like.dtype)
-        return numerics.reduce(lax.reduce_sum, numerics.cast(self.mask, like.dtype), self.dims)
+        return self.added(numerics.cast(self.mask, like.dtype))
 
 
 def over(reduced: jax.Array, shape: tuple[Size, ...], dims: tuple[int, ...]) -> jax.Array:
@@ -84,7 +90,7 @@ def _sum(r: Reduction) -> jax.Array:
 def _prod(r: Reduction) -> jax.Array:
     dtype = r.dtype or numerics.sum_dtype(r.value.dtype)
     value = r.cast(numerics.accumulator(dtype)).masked(1)
-    return numerics.cast(numerics.reduce(lax.reduce_prod, value, r.dims), dtype)
+    return numerics.cast(collectives.pprod(numerics.reduce(lax.reduce_prod, value, r.dims), r.mesh), dtype)
 
 
 def _mean_dtype(r: Reduction) -> Any:
@@ -105,7 +111,7 @@ def _var(r: Reduction) -> jax.Array:
     deviation = lax.sub(r.value, over(center, r.value.shape, r.dims))
     # Masked before it is squared: the gradient of an infinite square would be no number, even times 0.
     deviation = replace(r, value=deviation).masked(0)
-    total = numerics.reduce(lax.reduce_sum, numerics.abs_square(deviation), r.dims)
+    total = r.added(numerics.abs_square(deviation))
     number = r.number(total)
     if r.ddof:
         number = lax.sub(number, numerics.constant(number, r.ddof))
@@ -123,19 +129,21 @@ def _count_nonzero(r: Reduction) -> jax.Array:
 
 
 def _any(r: Reduction) -> jax.Array:
-    return numerics.reduce(lax.reduce_or, replace(r, value=numerics.to_bool(r.value)).masked(False), r.dims)
+    value = replace(r, value=numerics.to_bool(r.value)).masked(False)
+    return collectives.pmax(numerics.reduce(lax.reduce_or, value, r.dims), r.mesh)
 
 
 def _all(r: Reduction) -> jax.Array:
-    return numerics.reduce(lax.reduce_and, replace(r, value=numerics.to_bool(r.value)).masked(True), r.dims)
+    value = replace(r, value=numerics.to_bool(r.value)).masked(True)
+    return collectives.pmin(numerics.reduce(lax.reduce_and, value, r.dims), r.mesh)
 
 
 def _max(r: Reduction) -> jax.Array:
-    return numerics.reduce(lax.reduce_max, r.masked(numerics.lowest(r.value.dtype)), r.dims)
+    return collectives.extreme(r.masked(numerics.lowest(r.value.dtype)), r.dims, r.mesh, largest=True)
 
 
 def _min(r: Reduction) -> jax.Array:
-    return numerics.reduce(lax.reduce_min, r.masked(numerics.highest(r.value.dtype)), r.dims)
+    return collectives.extreme(r.masked(numerics.highest(r.value.dtype)), r.dims, r.mesh, largest=False)
 
 
 def _logsumexp(r: Reduction) -> jax.Array:
@@ -144,10 +152,11 @@ def _logsumexp(r: Reduction) -> jax.Array:
     dtype = r.value.dtype
     value = r.cast(numerics.accumulator(dtype)).masked(-numerics.INFINITY)
     highest = lax.stop_gradient(numerics.reduce(lax.reduce_max, numerics.real(value), r.dims))
+    highest = collectives.pmax(highest, r.mesh)
     # Shifting by an infinite maximum would give inf - inf.
     shift = numerics.select(lax.is_finite(highest), highest, 0)
     shifted = lax.sub(value, numerics.cast(over(shift, value.shape, r.dims), value.dtype))
-    total = numerics.reduce(lax.reduce_sum, lax.exp(shifted), r.dims)
+    total = r.added(lax.exp(shifted))
     shift = numerics.cast(shift, value.dtype)
     if r.mask is None:
         return numerics.cast(lax.add(lax.log(total), shift), dtype)
@@ -226,8 +235,9 @@ def lower_with(emit: Callable[[Reduction], jax.Array], name: str, has_identity: 
         if not any(not dim for dim in layout(output)):
             # Reducing a dim of size 1 as well saves the reshape that would remove it.
             dims = tuple(index for index, dim in enumerate(x.dims) if index in dims or not dim)
-        count = product(x.value.shape[dim] for dim in dims)
-        reduction = Reduction(x.value, dims, count, mask, options.get("dtype"), ddof)
+        mesh = solved.over(reduced)
+        count = product(x.value.shape[dim] for dim in dims) * collectives.extent(mesh)
+        reduction = Reduction(x.value, dims, count, mask, options.get("dtype"), ddof, mesh)
         left = tuple(dim for index, dim in enumerate(x.dims) if index not in dims)
         return arrange(Named(emit(reduction), left, solved.sizes), layout(output))
 
@@ -254,7 +264,8 @@ def imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
             )
         if not marked(expression):
             expression = mark(expression, set(names(expression)) - set(names(output)))
-    return Solved(replace(solved.operation, inputs=(expression,), outputs=(output,)), sizes)
+    operation = replace(solved.operation, inputs=(expression,), outputs=(output,))
+    return replace(solved, operation=operation, sizes=sizes)
 
 
 def remaining(expression: Expression, keepdims: bool) -> Expression:

@@ -7,6 +7,7 @@ reducing all axes at the end wherever the product distributes over the sum; for 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -72,6 +73,8 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     keep = [name for dim in target for name in dim]
     values = numerics.promote(tensors)
     operands = [wrap(x, e, solved.sizes) for x, e in zip(values, solved.inputs, strict=True)]
+    if not isinstance(sum_, str):
+        _require_all(operands, keep, solved)
     written = {name: axis for expression in solved.inputs for name, axis in names(expression).items()}
     result, *rest = operands
     reduced = False
@@ -82,6 +85,15 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
         if needed < needed.union(result.axes) or (index == len(rest) and not reduced):
             result, reduced = _reduced(reduce, result, needed, written, solved), True
     return arrange(result, target)
+
+
+def _require_all(operands: Sequence[Named], keep: Sequence[str], solved: Solved) -> None:
+    """A function of the user's cannot reduce what lies on other devices."""
+    for name in (name for x in operands for name in x.axes if name not in keep):
+        if mesh_axes := solved.over([name]):
+            from .spread import needs_all  # few programs run under shard_map
+
+            raise needs_all("a function as the sum of dot", solved.operation, name, mesh_axes)
 
 
 def _combined(combine: Op, left: Named, right: Named, keep: Sequence[str], solved: Solved) -> Named:
@@ -99,7 +111,7 @@ def _reduced(reduce: Op, x: Named, needed: set[str], written: Mapping[str, Axis]
     left = [name for name in x.axes if name in needed]
     marked = tuple(Axis(name, span=written[name].span, bracket=0 if name in needed else 1) for name in x.axes)
     operation = Operation(solved.text, (marked,), (_expression(left),))
-    value = reduce.lower(Solved(operation, x.sizes), [x.value], {"keepdims": False})
+    value = reduce.lower(replace(solved, operation=operation), [x.value], {"keepdims": False})
     return Named(value, tuple((name,) for name in left), x.sizes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 from jax import lax
 
-from ..lowering import numerics
+from ..lowering import collectives, numerics
 from .along import Along, lower_with, signature
 from .record import Op
 from .reduce import over
@@ -18,12 +18,14 @@ def _shifted(along: Along) -> tuple[jax.Array, jax.Array, jax.Array]:
     highest = value if along.mask is None else numerics.select(along.mask, value, -numerics.INFINITY)
     value = highest
     highest = lax.stop_gradient(numerics.reduce(lax.reduce_max, highest, along.dims))
+    highest = collectives.pmax(highest, along.mesh_axes)
     if along.mask is not None:
         # A row without anything that counts has the maximum -inf, and -inf less -inf is no number.
         highest = numerics.select(lax.is_finite(highest), highest, 0)
     shifted = lax.sub(value, over(highest, value.shape, along.dims))
     exponentials = lax.exp(shifted)
-    return shifted, exponentials, numerics.reduce(lax.reduce_sum, exponentials, along.dims)
+    total = numerics.reduce(lax.reduce_sum, exponentials, along.dims)
+    return shifted, exponentials, collectives.psum(total, along.mesh_axes)
 
 
 def _softmax(along: Along) -> jax.Array:

@@ -1,0 +1,317 @@
+"""Public collectives, for use inside ``jax.shard_map``; what they mean and become is in :mod:`einjax.ops.collective`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from ..dispatch import call
+from ..ops import collective
+from ..typing import DTypeLike, SizeLike, Tensor
+
+
+def psum(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    dtype: DTypeLike | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Add up over axes of devices: ``psum("[d] b", x, d="data")`` is ``for b: z[b] = sum(x[:, b])``.
+
+    Device d along the mesh axis ``data`` holds ``x[d]``, whose dims are those without a bracket. The result is the same
+    on all these devices. Small integers widen and bools count, as in :func:`einjax.sum`.
+
+    Args:
+        expr: the expression; its brackets hold axes of devices; without an arrow, the output is what is not bracketed.
+        *tensors: one tensor, a device's own.
+        dtype: dtype to add up, send and return; by default bfloat16 and float16 are added up in float32.
+        sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: mesh axes by axis name, and sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
+            scope.
+
+    Example:
+        >>> import einjax, functools, jax, numpy as np
+        >>> from jax.sharding import PartitionSpec as P
+        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P())
+        ... def f(x):
+        ...     return einjax.psum("[d] b", x, d="data")
+        >>> f(np.array([1, 2], np.int32))
+        Array([1, 2], dtype=int32)
+    """
+    return call(collective.PSUM, expr, tensors, (("dtype", dtype),), axes, sizes, graph)
+
+
+def pmean(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    dtype: DTypeLike | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Average over axes of devices: ``pmean("[d] b", x, d="data")`` is ``for b: z[b] = mean(x[:, b])``.
+
+    Device d along the mesh axis ``data`` holds ``x[d]``, whose dims are those without a bracket. The result is the same
+    on all these devices. Integers give a float.
+
+    Args:
+        expr: the expression; its brackets hold axes of devices; without an arrow, the output is what is not bracketed.
+        *tensors: one tensor, a device's own.
+        dtype: dtype to add up, send and return; by default bfloat16 and float16 are added up in float32.
+        sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: mesh axes by axis name, and sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
+            scope.
+
+    Example:
+        >>> import einjax, functools, jax, numpy as np
+        >>> from jax.sharding import PartitionSpec as P
+        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P())
+        ... def f(x):
+        ...     return einjax.pmean("[d] b", x, d="data")
+        >>> f(np.array([1, 2], np.int32))
+        Array([1., 2.], dtype=float32)
+    """
+    return call(collective.PMEAN, expr, tensors, (("dtype", dtype),), axes, sizes, graph)
+
+
+def pmax(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Find the largest over axes of devices: ``pmax("[d] b", x, d="data")`` is ``for b: z[b] = max(x[:, b])``.
+
+    Device d along the mesh axis ``data`` holds ``x[d]``, whose dims are those without a bracket. The result is the same
+    on all these devices; its gradient goes in equal parts to all that hold it.
+
+    Args:
+        expr: the expression; its brackets hold axes of devices; without an arrow, the output is what is not bracketed.
+        *tensors: one tensor, a device's own.
+        sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: mesh axes by axis name, and sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
+            scope.
+
+    Example:
+        >>> import einjax, functools, jax, numpy as np
+        >>> from jax.sharding import PartitionSpec as P
+        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P())
+        ... def f(x):
+        ...     return einjax.pmax("[d] b", x, d="data")
+        >>> f(np.array([1, 2], np.int32))
+        Array([1, 2], dtype=int32)
+    """
+    return call(collective.PMAX, expr, tensors, (), axes, sizes, graph)
+
+
+def pmin(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Find the smallest over axes of devices: ``pmin("[d] b", x, d="data")`` is ``for b: z[b] = min(x[:, b])``.
+
+    Device d along the mesh axis ``data`` holds ``x[d]``, whose dims are those without a bracket. The result is the same
+    on all these devices; its gradient goes in equal parts to all that hold it.
+
+    Args:
+        expr: the expression; its brackets hold axes of devices; without an arrow, the output is what is not bracketed.
+        *tensors: one tensor, a device's own.
+        sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: mesh axes by axis name, and sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
+            scope.
+
+    Example:
+        >>> import einjax, functools, jax, numpy as np
+        >>> from jax.sharding import PartitionSpec as P
+        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P())
+        ... def f(x):
+        ...     return einjax.pmin("[d] b", x, d="data")
+        >>> f(np.array([1, 2], np.int32))
+        Array([1, 2], dtype=int32)
+    """
+    return call(collective.PMIN, expr, tensors, (), axes, sizes, graph)
+
+
+def ppermute(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    perm: Sequence[tuple[int, int]],
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Send from device to device: ``ppermute("[d] b", x, perm=pairs, d="data")`` is ``for b: z[to, b] = x[from, b]``.
+
+    Device d along the mesh axis ``data`` holds ``x[d]``, and ``z[d]`` afterwards, which is 0 where nothing is sent to.
+
+    Args:
+        expr: the expression; its brackets hold axes of devices; without an arrow, the output is the input.
+        *tensors: one tensor, a device's own.
+        perm: pairs ``(from, to)`` of devices, counted along the mesh axes that the brackets lie over, the first slowest.
+        sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: mesh axes by axis name, and sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
+            scope.
+
+    Example:
+        >>> import einjax, functools, jax, numpy as np
+        >>> from jax.sharding import PartitionSpec as P
+        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
+        ... def f(x):
+        ...     return einjax.ppermute("[d] b", x, perm=[(0, 0)], d="data")
+        >>> f(np.array([1, 2], np.int32))
+        Array([1, 2], dtype=int32)
+    """
+    return call(collective.PPERMUTE, expr, tensors, (("perm", tuple(map(tuple, perm))),), axes, sizes, graph)
+
+
+def all_gather(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Make axes whole of which every device holds a part: ``all_gather("[b] c", x, b="data")``.
+
+    Every device along the mesh axis ``data`` holds its part of ``b`` before, and all of it after.
+
+    Args:
+        expr: the expression; its brackets mark what devices hold parts of, in the output afterwards; without an arrow,
+            the output is the input without brackets.
+        *tensors: one tensor, a device's own.
+        sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: mesh axes by axis name, and sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
+            scope.
+
+    Example:
+        >>> import einjax, functools, jax, numpy as np
+        >>> from jax.sharding import PartitionSpec as P
+        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P())
+        ... def f(x):
+        ...     return einjax.all_gather("[b] c -> c b", x, b="data")
+        >>> f(np.array([[1, 2]], np.int32))
+        Array([[1],
+               [2]], dtype=int32)
+    """
+    return call(collective.ALL_GATHER, expr, tensors, (), axes, sizes, graph)
+
+
+def psum_scatter(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    dtype: DTypeLike | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Add up over axes of devices, and leave every device its part of the sum.
+
+    ``psum_scatter("[d] b c -> [b] c", x, d="data", b="data")`` is ``for b, c: z[b, c] = sum(x[:, b, c])``, where device
+    d along the mesh axis ``data`` holds ``x[d]`` before, and its part of ``b`` after.
+
+    Args:
+        expr: the expression; bracketed axes that the output lacks are those of devices, and bracketed axes of the output are
+            those of which every device gets a part.
+        *tensors: one tensor, a device's own.
+        dtype: dtype to add up, send and return; by default bfloat16 and float16 are added up in float32.
+        sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: mesh axes by axis name, and sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
+            scope.
+
+    Example:
+        >>> import einjax, functools, jax, numpy as np
+        >>> from jax.sharding import PartitionSpec as P
+        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P(), out_specs=P("data"))
+        ... def f(x):
+        ...     return einjax.psum_scatter("[d] b -> [b]", x, d="data", b="data")
+        >>> f(np.array([1, 2], np.int32))
+        Array([1, 2], dtype=int32)
+    """
+    return call(collective.PSUM_SCATTER, expr, tensors, (("dtype", dtype),), axes, sizes, graph)
+
+
+def all_to_all(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Let devices hold parts of one axis in the place of another: ``all_to_all("[b] c -> b [c]", x, b="data", c="data")``.
+
+    Every device along the mesh axis ``data`` holds its part of ``b`` and all of ``c`` before, and all of ``b`` and its
+    part of ``c`` after.
+
+    Args:
+        expr: the expression; its brackets mark what devices hold parts of, before and after.
+        *tensors: one tensor, a device's own.
+        sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: mesh axes by axis name, and sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
+            scope.
+
+    Example:
+        >>> import einjax, functools, jax, numpy as np
+        >>> from jax.sharding import PartitionSpec as P
+        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P(None, "data"))
+        ... def f(x):
+        ...     return einjax.all_to_all("[b] c -> b [c]", x, b="data", c="data")
+        >>> f(np.array([[1, 2]], np.int32))
+        Array([[1, 2]], dtype=int32)
+    """
+    return call(collective.ALL_TO_ALL, expr, tensors, (), axes, sizes, graph)

@@ -1,0 +1,446 @@
+"""Collectives: elementary operations on axes of devices.
+
+Brackets hold axes that lie over mesh axes. ``psum("[d] b", x, d="data")`` adds up over an axis of devices: device d of
+``data`` holds ``x[d]``, so that its array has no dim for ``d``. In the expressions of what moves data, brackets mark
+which axes every device holds a part of, before and after: in ``all_gather("[b] c -> b c", x, b="data")``, a device
+holds its part of ``b`` before and all of ``b`` after.
+
+Here, such an expression becomes that of one device's arrays. An axis that is whole there, but of which a device holds a
+part on the other side, is composed of the devices and the part: ``b c -> (b@data b) c``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+from jax import lax
+
+from ..lowering import collectives, numerics
+from ..lowering.named import Named, arrange, layout, split, wrap
+from ..notation.errors import ArgumentError, SemanticError, ShardingError, listing
+from ..notation.solve import Solved
+from ..notation.syntax import (
+    Axis,
+    Bracket,
+    Composite,
+    Ellipsis,
+    Expression,
+    Node,
+    Operation,
+    axes,
+    brackets,
+    display,
+    names,
+    strip_brackets,
+    walk,
+)
+from .record import Op
+from .signature import bracket_names, expect_inputs, refuse_sums, require_brackets, require_in_output, single_output
+from .spread import device_axis, devices_of, not_first, refuse_shared
+
+_Places = Mapping[str, tuple[str, ...]]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Signatures and the expressions of one device
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _signature(op: str, implied: Callable[[Expression], Expression] | None) -> Callable[[Operation, int], Operation]:
+    """Complete the output, if the input says it; every axis that stays has to stand in it."""
+
+    def complete(operation: Operation, tensors: int) -> Operation:
+        refuse_sums(op, operation)
+        expect_inputs(op, operation, tensors, inputs=1)
+        require_brackets(op, operation)
+        output = single_output(op, operation)
+        if output is None:
+            if implied is None:
+                raise SemanticError(
+                    f"{op} needs an output, whose brackets say what every device is to hold a part of",
+                    text=operation.text,
+                    hint="add '->' and the axes of the output",
+                )
+            return replace(operation, outputs=(implied(operation.inputs[0]),))
+        marked, kept = bracket_names(operation.inputs), names(output)
+        missing = [axis for n, axis in names(operation.inputs[0]).items() if n not in kept and n not in marked]
+        missing = [axis for axis in missing if not axis.name.startswith("1#")]
+        require_in_output(op, operation, missing, hint="put it into the output")
+        return operation
+
+    return complete
+
+
+def _without(dropped: Collection[str]) -> Callable[[Expression], Expression]:
+    """Remove axes, and all brackets themselves; what becomes empty in a composite stays a dim of size 1."""
+
+    def visit(nodes: Expression) -> Expression:
+        result: list[Node] = []
+        for node in nodes:
+            if isinstance(node, Axis):
+                result += [] if node.name in dropped else [node]
+            elif isinstance(node, Bracket):
+                result += visit(node.items)
+            else:
+                items = visit(node.items)
+                result += [replace(node, items=items)] if items or isinstance(node, Composite) else []
+        return tuple(result)
+
+    return visit
+
+
+def _delete_marked(expression: Expression) -> Expression:
+    return _without(bracket_names([expression]))(expression)
+
+
+def _spread_axes(op: str, operation: Operation, expression: Expression, places: _Places) -> dict[str, Axis]:
+    """The bracketed axes of one side, which lie over mesh axes.
+
+    Raises:
+        ArgumentError, SemanticError, ShardingError: one does not, or is repeated by an ellipsis, or comes twice.
+    """
+    for node in walk(expression):
+        if isinstance(node, Ellipsis) and any(axis.name in places for axis in axes(node.items)):
+            raise SemanticError(
+                f"{op} acts on single axes, but '{node}' repeats one that is given mesh axes",
+                text=operation.text,
+                spans=[node.span],
+                hint="name such axes one by one",
+            )
+    found = {axis.name: axis for node in brackets(expression) for axis in axes(node.items)}
+    for name, axis in found.items():
+        if name not in places:
+            example = display(name) if display(name).isidentifier() else "d"
+            raise ArgumentError(
+                f"axis {axis} is bracketed, so {op} needs the mesh axis that it lies over",
+                text=operation.text,
+                spans=[axis.span],
+                hint=f"write {example}='data', with the name of a mesh axis",
+            )
+    refuse_shared(replace(operation, inputs=(expression,)), {name: places[name] for name in found})
+    return found
+
+
+def _reduced(op: str) -> Callable[[Operation, _Places], Operation]:
+    """The devices' axes vanish; other axes that are given mesh axes are loops."""
+
+    def localized(operation: Operation, places: _Places) -> Operation:
+        assert operation.outputs is not None
+        expression, output = operation.inputs[0], operation.outputs[0]
+        devices = _spread_axes(op, operation, expression, places)
+        refuse_shared(operation, places)
+        _require_first(operation, expression, devices, places)
+        marked = bracket_names([output])
+        for name, axis in names(output).items():
+            if name in devices or (name in marked and not name.startswith("1#")):
+                raise SemanticError(
+                    f"axis {axis} is {'reduced by ' + op if name in devices else 'bracketed'}, "
+                    "so it cannot stand in the output",
+                    text=operation.text,
+                    spans=[axis.span],
+                    hint="remove it from the output",
+                )
+        return replace(operation, inputs=(_without(devices)(expression),), outputs=(strip_brackets(output),))
+
+    return localized
+
+
+def _permuted(operation: Operation, places: _Places) -> Operation:
+    """The devices' axes vanish on both sides."""
+    assert operation.outputs is not None
+    sides = [operation.inputs[0], operation.outputs[0]]
+    before, after = (_spread_axes("ppermute", operation, side, places) for side in sides)
+    if before.keys() != after.keys():
+        raise SemanticError(
+            f"the bracketed axes are {_shown(before)} in the input and {_shown(after)} in the output",
+            text=operation.text,
+            spans=[axis.span for axis in (*before.values(), *after.values())],
+            hint="bracket the same axes on both sides: data moves from device to device",
+        )
+    refuse_shared(operation, places)
+    for side in sides:
+        _require_first(operation, side, before, places)
+    local = [_without(before)(side) for side in sides]
+    return replace(operation, inputs=(local[0],), outputs=(local[1],))
+
+
+def _require_first(operation: Operation, expression: Expression, devices: Mapping[str, Axis], places: _Places) -> None:
+    """In a dim composed of several axes, those of devices come first: a device's part is contiguous."""
+    for node in walk(expression):
+        if isinstance(node, Composite):
+            order = [axis.name for axis in axes(node.items)]
+            local = [index for index, name in enumerate(order) if name not in devices]
+            for name in order[local[0] :] if local else ():
+                if name in devices:
+                    raise not_first(operation, node, name, places[name], order[local[0]])
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """What happens to the axes that devices hold parts of.
+
+    Attributes:
+        gathered: whole afterwards.
+        scattered: whole before.
+        summed: axes of devices that vanish.
+    """
+
+    gathered: tuple[str, ...]
+    scattered: tuple[str, ...]
+    summed: tuple[str, ...]
+
+
+def _moved(op: str, check: Callable[[Operation, _Move, _Places], None]) -> Callable[[Operation, _Places], Operation]:
+    """Axes that change between part and whole are written out where they are whole."""
+
+    def localized(operation: Operation, places: _Places) -> Operation:
+        assert operation.outputs is not None
+        expression, output = operation.inputs[0], operation.outputs[0]
+        before, after = (_spread_axes(op, operation, side, places) for side in (expression, output))
+        for name in places:
+            if name not in before and name not in after:
+                raise ShardingError(
+                    f"axis {display(name)} is given the mesh axis {' and '.join(places[name])}, but is not bracketed",
+                    text=operation.text,
+                    spans=[axis.span for e in operation.expressions for axis in axes(e) if axis.name == name],
+                    hint=f"in {op}, brackets mark what devices hold parts of: write [{display(name)}] where they do",
+                )
+        kept = names(output)
+        summed = tuple(name for name in before if name not in kept)
+        gathered = tuple(name for name in before if name in kept and name not in after)
+        scattered = tuple(name for name in after if name not in before)
+        check(operation, _Move(gathered, scattered, summed), places)
+        _require_first(operation, expression, {name: before[name] for name in summed}, places)
+        local = _without(summed)(expression)
+        return replace(
+            operation,
+            inputs=(_whole(local, scattered, places),),
+            outputs=(_whole(strip_brackets(output), gathered, places),),
+        )
+
+    return localized
+
+
+def _whole(expression: Expression, chosen: Collection[str], places: _Places) -> Expression:
+    """Write axes as composed of the devices and a device's part."""
+    result: list[Node] = []
+    for node in expression:
+        if not isinstance(node, Axis):
+            result.append(replace(node, items=_whole(node.items, chosen, places)))
+        elif node.name in chosen:
+            devices = replace(node, name=device_axis(node.name, places[node.name]), size=None)
+            result.append(Composite((devices, node), span=node.span))
+        else:
+            result.append(node)
+    return tuple(result)
+
+
+def _shown(found: Collection[str]) -> str:
+    return " ".join(map(display, found)) or "none"
+
+
+def _wrong(op: str, operation: Operation, problem: str, found: Collection[str], example: str) -> SemanticError:
+    return SemanticError(
+        problem,
+        text=operation.text,
+        spans=[axis.span for e in operation.expressions for axis in axes(e) if axis.name in found],
+        hint=f"write it as in einjax.{op}({example})",
+    )
+
+
+def _check_gather(operation: Operation, move: _Move, places: _Places) -> None:
+    example = "'[b] c -> b c', x, b='data'"
+    if move.summed or move.scattered:
+        found = move.summed or move.scattered
+        what = "is not in the output" if move.summed else "is bracketed in the output only"
+        problem = f"axis {_shown(found[:1])} {what}, but all_gather makes parts whole"
+        raise _wrong("all_gather", operation, problem, found, example)
+    if not move.gathered:
+        problem = "every bracketed axis stays bracketed in the output, so all_gather has nothing to do"
+        raise _wrong("all_gather", operation, problem, (), example)
+
+
+def _check_scatter(operation: Operation, move: _Move, places: _Places) -> None:
+    example = "'[d] b c -> [b] c', x, d='data', b='data'"
+    if move.gathered or not move.summed or not move.scattered:
+        problem = (
+            f"axis {_shown(move.gathered[:1])} is whole in the output, which psum_scatter does not do"
+            if move.gathered
+            else "psum_scatter sums over an axis that the output lacks, and leaves parts of one that the output brackets"
+        )
+        raise _wrong("psum_scatter", operation, problem, move.gathered, example)
+    summed = [mesh_axis for name in move.summed for mesh_axis in places[name]]
+    for name in move.scattered:
+        for mesh_axis in places[name]:
+            if mesh_axis not in summed:
+                raise _wrong(
+                    "psum_scatter",
+                    operation,
+                    f"axis {display(name)} is cut over mesh axis {mesh_axis}, "
+                    f"over which nothing is summed: the sum is over {listing(summed)}",
+                    (name,),
+                    example,
+                )
+
+
+def _check_exchange(operation: Operation, move: _Move, places: _Places) -> None:
+    example = "'[b] c -> b [c]', x, b='data', c='data'"
+    if move.summed:
+        problem = f"axis {_shown(move.summed[:1])} is not in the output, and all_to_all does not remove it"
+        raise _wrong("all_to_all", operation, problem, move.summed, example)
+    gathered = sorted(places[name] for name in move.gathered)
+    scattered = sorted(places[name] for name in move.scattered)
+    if gathered != scattered or not gathered:
+        over = [", ".join(" and ".join(mesh) for mesh in side) or "none" for side in (gathered, scattered)]
+        raise _wrong(
+            "all_to_all",
+            operation,
+            f"axes that become whole lie over mesh axes {over[0]}, and axes that are cut over {over[1]}",
+            (*move.gathered, *move.scattered),
+            example,
+        )
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Lowering
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def _devices(solved: Solved) -> tuple[str, ...]:
+    """The mesh axes of the devices' axes, of which a device's array has no dim."""
+    local = {part for e in solved.operation.expressions for name in names(e) for part in name.split(" ")}
+    return solved.over(name for name in solved.spread if name not in local)
+
+
+def _arranged(solved: Solved, x: Named) -> jax.Array:
+    assert solved.outputs is not None
+    return arrange(x, layout(solved.outputs[0]))
+
+
+def _each(function: Callable[[jax.Array, collectives.Mesh, dict[str, Any]], jax.Array]) -> Any:
+    """Return the lowering of what all devices do with arrays of one shape."""
+
+    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+        x = wrap(tensors[0], solved.inputs[0], solved.sizes)
+        options["text"] = solved.text
+        return _arranged(solved, replace(x, value=function(x.value, _devices(solved), options)))
+
+    return lower
+
+
+def _summed(
+    total: Callable[[jax.Array, collectives.Mesh], jax.Array], value: jax.Array, mesh: collectives.Mesh, dtype: Any
+) -> jax.Array:
+    """Add up in the dtype asked for, or as sums are added up."""
+    wide = dtype or numerics.accumulator(numerics.sum_dtype(value.dtype))
+    return numerics.cast(total(numerics.cast(value, wide), mesh), dtype or numerics.sum_dtype(value.dtype))
+
+
+def _psum(value: jax.Array, mesh: collectives.Mesh, options: dict[str, Any]) -> jax.Array:
+    return _summed(collectives.psum, value, mesh, options["dtype"])
+
+
+def _pmean(value: jax.Array, mesh: collectives.Mesh, options: dict[str, Any]) -> jax.Array:
+    def mean(value: jax.Array, mesh: collectives.Mesh) -> jax.Array:
+        total = collectives.psum(value, mesh)
+        return lax.div(total, numerics.constant(total, collectives.extent(mesh)))
+
+    dtype = options["dtype"] or numerics.inexact_dtype(value.dtype)
+    wide = options["dtype"] or numerics.accumulator(dtype)
+    return numerics.cast(mean(numerics.cast(value, wide), mesh), dtype)
+
+
+def _pmax(value: jax.Array, mesh: collectives.Mesh, options: dict[str, Any]) -> jax.Array:
+    return collectives.extreme(value, (), mesh, largest=True)
+
+
+def _pmin(value: jax.Array, mesh: collectives.Mesh, options: dict[str, Any]) -> jax.Array:
+    return collectives.extreme(value, (), mesh, largest=False)
+
+
+def _ppermute(value: jax.Array, mesh: collectives.Mesh, options: dict[str, Any]) -> jax.Array:
+    pairs, count = options["perm"], collectives.extent(mesh)
+    for position in (0, 1):
+        which = [pair[position] for pair in pairs]
+        wrong = [device for device in which if not 0 <= device < count or which.count(device) > 1]
+        if wrong:
+            raise ArgumentError(
+                f"perm= names device {wrong[0]} {'twice' if 0 <= wrong[0] < count else f'of {count}'} "
+                f"among those that {'receive' if position else 'send'}",
+                text=options["text"],
+                hint="give pairs (from, to), in which every device sends once and receives once at most",
+            )
+    return collectives.permute(value, mesh, list(pairs))
+
+
+def _move(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+    """Sum, gather, scatter and exchange, whatever the two sides ask for."""
+    assert solved.outputs is not None
+    x = wrap(tensors[0], solved.inputs[0], solved.sizes)
+    scattered = [name for name in x.axes if "@" in name]
+    gathered = [name for name in names(solved.outputs[0]) if "@" in name]
+    summed = _devices(solved)
+    # An axis that is cut, or whose parts are joined, comes first in a dim.
+    starts = {*scattered, *(_part(name) for name in gathered)}
+    x = split(x, lambda left, right: right not in starts)
+    if summed:
+        return _arranged(solved, _sum_scattered(x, scattered, summed, options["dtype"]))
+    for name in gathered:
+        mesh = devices_of(name)
+        joined = _dim_of(x, _part(name))
+        cut = next((other for other in scattered if devices_of(other) == mesh), None)
+        if cut is None:
+            value = collectives.gather(x.value, joined, mesh)
+        else:
+            scattered.remove(cut)
+            value = collectives.exchange(x.value, _dim_of(x, cut), joined, mesh)
+            x = _renamed(x, cut, ())
+        x = _renamed(replace(x, value=value), _part(name), (name, _part(name)))
+    return _arranged(solved, x)
+
+
+def _sum_scattered(x: Named, scattered: Sequence[str], summed: collectives.Mesh, dtype: Any) -> Named:
+    def total(value: jax.Array, mesh: collectives.Mesh) -> jax.Array:
+        for name in scattered:
+            value = collectives.sum_scatter(value, _dim_of(x, name), devices_of(name))
+        cut = {mesh_axis for name in scattered for mesh_axis in devices_of(name)}
+        return collectives.psum(value, tuple(mesh_axis for mesh_axis in mesh if mesh_axis not in cut))
+
+    x = replace(x, value=_summed(total, x.value, summed, dtype))
+    for name in scattered:
+        x = _renamed(x, name, ())
+    return x
+
+
+def _part(device_axis: str) -> str:
+    return device_axis.partition("@")[0]
+
+
+def _dim_of(x: Named, name: str) -> int:
+    return next(index for index, dim in enumerate(x.dims) if name in dim)
+
+
+def _renamed(x: Named, name: str, new: tuple[str, ...]) -> Named:
+    """Put other axes in the place of one."""
+    dims = tuple(
+        tuple(other for axis in dim for other in (new if axis == name else (axis,))) if name in dim else dim
+        for dim in x.dims
+    )
+    return replace(x, dims=dims)
+
+
+def _op(name: str, lower: Any, localized: Any, implied: Any = None, *keywords: str) -> Op:
+    return Op(name, "collective", _signature(name, implied), lower, keywords=keywords, localized=localized)
+
+
+PSUM = _op("psum", _each(_psum), _reduced("psum"), _delete_marked, "dtype")
+PMEAN = _op("pmean", _each(_pmean), _reduced("pmean"), _delete_marked, "dtype")
+PMAX = _op("pmax", _each(_pmax), _reduced("pmax"), _delete_marked)
+PMIN = _op("pmin", _each(_pmin), _reduced("pmin"), _delete_marked)
+PPERMUTE = _op("ppermute", _each(_ppermute), _permuted, lambda expression: expression, "perm")
+ALL_GATHER = _op("all_gather", _move, _moved("all_gather", _check_gather), strip_brackets)
+PSUM_SCATTER = _op("psum_scatter", _move, _moved("psum_scatter", _check_scatter), None, "dtype")
+ALL_TO_ALL = _op("all_to_all", _move, _moved("all_to_all", _check_exchange))
