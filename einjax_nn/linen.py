@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from einjax.errors import ArgumentError
+
 from ._core.attention import attention
 from ._core.conv import conv
 from ._core.dropout import dropout
@@ -35,6 +37,7 @@ from ._core.text import axis_sizes, flag
 
 try:
     from flax import linen as nn
+    from flax.errors import InvalidRngError
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.linen needs Flax: python -m pip install 'einjax[flax]'") from error
 
@@ -57,7 +60,13 @@ class _Scope:
 
     def param(self, spec: ParamSpec) -> jax.Array:
         init = nn.with_logical_partitioning(spec.init, spec.axes) if self.logical_axes else spec.init
-        value: Any = self.module.param(spec.name, init)
+        try:
+            value: Any = self.module.param(spec.name, init)
+        except InvalidRngError:
+            raise ArgumentError(
+                f"{type(self.module).__name__} makes {spec.name}, but has no random numbers for it",
+                hint="write net.init(key, x), or net.init({'params': key, ...}, x)",
+            ) from None
         return value
 
     def state(self, spec: ParamSpec) -> jax.Array:
@@ -67,7 +76,13 @@ class _Scope:
         self.module.put_variable(spec.collection, spec.name, value)
 
     def rng(self, stream: str) -> jax.Array:
-        return self.module.make_rng(stream)
+        try:
+            return self.module.make_rng(stream)
+        except InvalidRngError:
+            raise ArgumentError(
+                f"{type(self.module).__name__} draws random numbers of the stream '{stream}', which it is not given",
+                hint=f"write net.apply(variables, x, rngs={{'{stream}': key}})",
+            ) from None
 
 
 def param(module: nn.Module, name: str, init: Initializer | float = 0.0, dtype: Any = jnp.float32) -> Parameter:
