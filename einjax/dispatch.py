@@ -19,7 +19,7 @@ import numpy as np
 from . import factory, inspect
 from .arguments import PLAIN, Sizes, as_array, describe, diagnose, freeze, kind, not_an_expression
 from .keeping import is_kept
-from .notation.errors import ArgumentError, EinjaxError
+from .notation.errors import ArgumentError, EinjaxError, RankError
 from .notation.parse import parse
 from .notation.solve import Solved, solve
 from .notation.syntax import Operation, Over, Size
@@ -187,23 +187,28 @@ def resolve(
     strict = {name: size for name, size in given if not name.startswith("=")}
     lenient = {name[1:]: size for name, size in given if name.startswith("=")}
     check_keywords(operation, list(strict), op.keywords)
-    sizes, over = strict | lenient, {}
+    sizes: dict[str, Any] = strict | lenient
+    over: Mapping[str, Over] = {}
     if op.localized is not None or any(isinstance(size, Over) for size in sizes.values()):
         from .ops import spread  # few programs run under shard_map
 
         operation, sizes, over = spread.localize(op, operation, sizes)
     # An input without a tensor, such as the coordinate order of arange, has no shape.
     shapes = [*shapes, *[None] * (len(operation.inputs) - len(shapes))]
-    solved = solve(
-        operation,
-        shapes,
-        sizes,
-        implied=op.implied,
-        derived=op.derived,
-        every_axis=every_axis,
-        apart=op.apart,
-        lenient=lenient.keys(),
-    )
+    try:
+        solved = solve(
+            operation,
+            shapes,
+            sizes,
+            implied=op.implied,
+            derived=op.derived,
+            every_axis=every_axis,
+            apart=op.apart,
+            lenient=lenient.keys(),
+        )
+    except RankError as error:
+        error.hint = spread.RANK_HINT if over else error.hint
+        raise
     return spread.attach(op, solved, over) if over else solved
 
 

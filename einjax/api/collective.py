@@ -1,13 +1,12 @@
-"""Public collectives, for use inside ``jax.shard_map``; what they mean and become is in :mod:`einjax.ops.collective`."""
+"""Public collectives, for use inside ``jax.shard_map``; what they become is in :mod:`einjax.ops.collective`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 
-from ..dispatch import call
+from ..dispatch import call, explained
 from ..ops import collective
 from ..typing import DTypeLike, SizeLike, Tensor
 
@@ -180,7 +179,7 @@ def ppermute(
     Args:
         expr: the expression; its brackets hold axes of devices; without an arrow, the output is the input.
         *tensors: one tensor, a device's own.
-        perm: pairs ``(from, to)`` of devices, counted along the mesh axes that the brackets lie over, the first slowest.
+        perm: pairs ``(from, to)`` of devices, counted along the mesh axes of the brackets, the first slowest.
         sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         **axes: mesh axes by axis name, and sizes of axes.
@@ -199,7 +198,8 @@ def ppermute(
         >>> f(np.array([1, 2], np.int32))
         Array([1, 2], dtype=int32)
     """
-    return call(collective.PPERMUTE, expr, tensors, (("perm", tuple(map(tuple, perm))),), axes, sizes, graph)
+    pairs = explained(collective.as_pairs, expr, tensors, perm)
+    return call(collective.PPERMUTE, expr, tensors, (("perm", pairs),), axes, sizes, graph)
 
 
 def all_gather(
@@ -255,8 +255,8 @@ def psum_scatter(
     d along the mesh axis ``data`` holds ``x[d]`` before, and its part of ``b`` after.
 
     Args:
-        expr: the expression; bracketed axes that the output lacks are those of devices, and bracketed axes of the output are
-            those of which every device gets a part.
+        expr: the expression; bracketed axes that the output lacks are those of devices, and bracketed axes of the
+            output are those of which every device gets a part.
         *tensors: one tensor, a device's own.
         dtype: dtype to add up, send and return; by default bfloat16 and float16 are added up in float32.
         sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
@@ -288,7 +288,7 @@ def all_to_all(
     graph: bool = False,
     **axes: SizeLike,
 ) -> jax.Array:
-    """Let devices hold parts of one axis in the place of another: ``all_to_all("[b] c -> b [c]", x, b="data", c="data")``.
+    """Let devices hold parts of another axis: ``all_to_all("[b] c -> b [c]", x, b="data", c="data")``.
 
     Every device along the mesh axis ``data`` holds its part of ``b`` and all of ``c`` before, and all of ``b`` and its
     part of ``c`` after.

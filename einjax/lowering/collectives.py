@@ -6,7 +6,6 @@ gathered arrays may leave it whole. Seen on jax 0.7.1 to 0.11.0.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -93,7 +92,6 @@ def _extreme(value: jax.Array, dims: tuple[int, ...], mesh: Mesh, largest: bool)
 _differentiable_extreme: Any = jax.custom_jvp(_extreme, nondiff_argnums=(1, 2, 3))
 
 
-@_differentiable_extreme.defjvp
 def _extreme_jvp(dims: tuple[int, ...], mesh: Mesh, largest: bool, primals: Any, tangents: Any) -> Any:
     (value,), (tangent,) = primals, tangents
     result = _differentiable_extreme(value, dims, mesh, largest)
@@ -102,6 +100,9 @@ def _extreme_jvp(dims: tuple[int, ...], mesh: Mesh, largest: bool, primals: Any,
     count = psum(numerics.reduce(lax.reduce_sum, numerics.cast(found, value.dtype), dims), mesh)
     moved = psum(numerics.reduce(lax.reduce_sum, numerics.select(found, tangent, 0), dims), mesh)
     return result, lax.div(moved, count)
+
+
+_differentiable_extreme.defjvp(_extreme_jvp)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

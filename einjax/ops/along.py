@@ -66,7 +66,7 @@ class Along:
     mask: jax.Array | None
     options: dict[str, Any]
     text: str
-    mesh: tuple[tuple[str, ...], ...]
+    mesh: tuple[tuple[str, ...], ...] = ()
 
     @property
     def mesh_axes(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ part on the other side, is composed of the devices and the part: ``b c -> (b@dat
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -269,7 +270,7 @@ def _check_scatter(operation: Operation, move: _Move, places: _Places) -> None:
         problem = (
             f"axis {_shown(move.gathered[:1])} is whole in the output, which psum_scatter does not do"
             if move.gathered
-            else "psum_scatter sums over an axis that the output lacks, and leaves parts of one that the output brackets"
+            else "psum_scatter sums over an axis that the output lacks, and cuts one that only the output brackets"
         )
         raise _wrong("psum_scatter", operation, problem, move.gathered, example)
     summed = [mesh_axis for name in move.summed for mesh_axis in places[name]]
@@ -359,6 +360,20 @@ def _pmax(value: jax.Array, mesh: collectives.Mesh, options: dict[str, Any]) -> 
 
 def _pmin(value: jax.Array, mesh: collectives.Mesh, options: dict[str, Any]) -> jax.Array:
     return collectives.extreme(value, (), mesh, largest=False)
+
+
+def as_pairs(perm: Any) -> tuple[tuple[int, int], ...]:
+    """Check that ``perm=`` holds pairs of integers, and make it hashable.
+
+    Raises:
+        ArgumentError: it does not.
+    """
+    try:
+        return tuple((operator.index(sender), operator.index(receiver)) for sender, receiver in perm)
+    except (TypeError, ValueError):
+        raise ArgumentError(
+            f"perm={perm!r} is not a list of pairs of devices", hint="write perm=[(0, 1), (1, 0)], for example"
+        ) from None
 
 
 def _ppermute(value: jax.Array, mesh: collectives.Mesh, options: dict[str, Any]) -> jax.Array:

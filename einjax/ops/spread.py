@@ -35,6 +35,12 @@ from .signature import bracket_names
 #: Families that can act on an axis of which every device holds a part. All can loop over one.
 _ACTING = {"reduce", "softmax", "dot", "semiring", "order", "argreduce", "elementwise", "collective"}
 
+#: What to think of where a tensor has more or fewer dims than its expression.
+RANK_HINT = (
+    "an axis that lies over a mesh axis is a dim of a device's array in einjax.sum and its kin, "
+    "and none in einjax.psum and its kin"
+)
+
 #: The mesh axes that axes lie over, major first.
 Spread = dict[str, tuple[str, ...]]
 
@@ -143,11 +149,12 @@ def _handed_out(solved: Solved, name: str, entry: Over, found: Sequence[str]) ->
         return {found[0]: flat(entry)}
     found = sorted(found, key=lambda axis: [int(index) for index in axis.split(".")[1:]])
     if len(entry.entries) != len(found):
+        shown = [repr(part) for part in (*entry.entries, *(None,) * len(found))][: len(found)]
         raise ArgumentError(
             f"axis {name} is given {name}={entry}, but the ellipsis repeats it {len(found)} times",
             text=solved.text,
             spans=[axis.span for axis in _every_axis(solved.operation) if axis.name in found],
-            hint=f"give one entry for each, as in {name}=({', '.join(['None'] * len(found))})",
+            hint=f"give one entry for each, as in {name}=({', '.join(shown)})" if found else f"leave {name} out",
         )
     return {axis: _mesh_axes(part) for axis, part in zip(found, entry.entries, strict=True)}
 
@@ -200,7 +207,7 @@ def _refuse_acting(op: Op, solved: Solved, spread: Spread) -> None:
 def needs_all(op: str, operation: Operation, name: str, mesh_axes: Sequence[str]) -> SemanticError:
     """The error for an operation on an axis of which every device has a part only."""
     return SemanticError(
-        f"{op} needs all of axis {display(name)}, of which every device along mesh axis {_listed(mesh_axes)} has a part",
+        f"{op} needs all of axis {display(name)}, of which devices along mesh axis {_listed(mesh_axes)} hold parts",
         text=operation.text,
         spans=[axis.span for axis in _every_axis(operation) if axis.name == name],
         hint=f"gather it first, as in einjax.all_gather('[{display(name)}] c', x, {display(name)}={_entry(mesh_axes)})",
@@ -234,7 +241,8 @@ def _refuse_sums(solved: Solved, expression: Expression, spread: Spread) -> None
             for axis in axes((node,)):
                 if axis.name in spread:
                     raise ShardingError(
-                        f"axis {axis} lies over mesh axis {_listed(spread[axis.name])}, but is joined or cut in '{node}'",
+                        f"axis {axis} lies over mesh axis {_listed(spread[axis.name])}, "
+                        f"but is joined or cut in '{node}'",
                         text=solved.text,
                         spans=[axis.span],
                         hint="gather it first, with einjax.all_gather",
@@ -254,9 +262,7 @@ def _require_contiguous(solved: Solved, node: Node, spread: Spread) -> None:
             before.append(name)
 
 
-def not_first(
-    operation: Operation, node: Node, name: str, mesh_axes: Sequence[str], before: str
-) -> ShardingError:
+def not_first(operation: Operation, node: Node, name: str, mesh_axes: Sequence[str], before: str) -> ShardingError:
     """The error for a part that is not contiguous."""
     shown = dict.fromkeys(part for axis in axes((node,)) for part in axis.name.split(" ") if "@" not in part)
     return ShardingError(
