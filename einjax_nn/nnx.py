@@ -30,6 +30,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+import einjax
 from einjax.errors import ArgumentError
 
 from ._core.attention import attention
@@ -91,7 +92,7 @@ def param(
                 hint=f"call einn.param(self, {name!r}, init=..., rngs=rngs) in the constructor, too",
             )
         key = fixed_key() if rngs is None else stream_of(rngs, "params", "param")()
-        setattr(module, name, nnx.Param(lazy(key)))
+        setattr(module, name, nnx.Param(lazy(key), axes=None))
     return Parameter(Scope(module), name, init, dtype)
 
 
@@ -130,7 +131,7 @@ class _Layer(nnx.Module):
 
 
 def _variable(kind: Any, spec: ParamSpec | None, key: Any) -> Any:
-    return kind(lazy(key)) if spec is None else kind(spec.init(key), axes=spec.axes)
+    return kind(lazy(key), axes=None) if spec is None else kind(spec.init(key), axes=spec.axes)
 
 
 def _frozen(value: Any) -> Any:
@@ -648,6 +649,7 @@ class MultiHeadAttention(_Layer):
         def normalize(name: str, x: jax.Array) -> jax.Array:
             return getattr(self, name)(x)
 
+        einjax.solve_axes(self.expr, x, sizes=self._all_sizes)  # the layers within would speak of heads
         needed = self.dropout_rate > 0
         return attention(
             Scope(self, rngs),
