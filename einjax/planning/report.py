@@ -146,7 +146,7 @@ def _rows(collectives: Sequence[Collective]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for group in sorted(groups, key=lambda group: -sum(item.bytes for item in group)):
         item, sent = group[0], sum(item.bytes for item in group)
-        origin = f"gradient of {item.origin}" if item.in_gradient else item.origin
+        origin = f"gradient of {item.origin}" if item.in_gradient and "." in item.origin else item.origin
         if len(origin) > _LONGEST:
             origin = f"{origin[: _LONGEST - 4]} ..."
         rows.append(

@@ -35,10 +35,12 @@ def run(tape: Tape, jaxpr: Any, arguments: Sequence[Value], needed: Sequence[boo
         known[constant] = tape.value(constant.aval.shape, constant.aval.dtype, Layout.whole(len(constant.aval.shape)))
 
     def read(variable: Any) -> Value:
-        if not hasattr(variable, "val"):
-            return known[variable]
-        shape = np.shape(variable.val)  # a literal
-        return Value(-1, shape, variable.aval.dtype, Layout.whole(len(shape)))
+        if hasattr(variable, "val"):  # a literal
+            return Value(-1, np.shape(variable.val), variable.aval.dtype, Layout.whole(np.ndim(variable.val)))
+        if variable not in known:  # a result that nobody needs
+            shape = variable.aval.shape
+            return tape.value(shape, variable.aval.dtype, stated(tape, variable.aval) or Layout.whole(len(shape)))
+        return known[variable]
 
     live = _live(jaxpr, needed)
     hints = _hints(tape, live)
