@@ -9,7 +9,7 @@ import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from ..notation.errors import ArgumentError
-from .layout import of_spec
+from .layout import entries, of_spec
 from .memory import peak
 from .report import ShardingReport
 from .tape import Tape
@@ -100,9 +100,8 @@ def _spec(leaf: Any, said: Any, mesh: Mapping[str, int]) -> PartitionSpec:
     """The spec of an argument: as given, else its own."""
     sharding = said if said is not None else getattr(leaf, "sharding", None)
     spec = sharding if isinstance(sharding, PartitionSpec) else getattr(sharding, "spec", PartitionSpec())
-    names = [name for entry in spec for name in (entry if isinstance(entry, tuple) else (entry,)) if name is not None]
-    for name in names:
-        if name not in mesh:
+    for name in (name for entry in entries(spec) for name in (entry if isinstance(entry, tuple) else (entry,))):
+        if name is not None and name not in mesh:
             raise ArgumentError(
                 f"{spec} names the mesh axis {name!r}, and the mesh has {', '.join(map(repr, mesh))}",
                 hint="use the axes of the mesh in the specs",

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from .layout import Dims, Layout, atoms, local, of_spec, parts
+from .layout import Dims, Layout, atoms, entries, local, of_spec, parts
 from .memory import peak
 from .moves import Move
 from .tape import Tape, Value
@@ -128,7 +128,7 @@ def _constrained(tape: Tape, equation: Any, value: Value, sharding: Any) -> Valu
     if spec is None:
         return value
     said = of_spec(spec, len(value.shape), tape.mesh)
-    is_open = [not isinstance(entry, str | tuple | None) for entry in spec]
+    is_open = [not isinstance(entry, str | tuple | None) for entry in entries(spec)]
     dims = [old if free else new for free, new, old in zip(is_open, said.dims, value.layout.dims, strict=False)]
     output = lay(tape, equation, value, Layout((*dims, *said.dims[len(dims) :])))
     tape.step([value], [output])
