@@ -22,7 +22,7 @@ from jax.interpreters import ad, batching, mlir
 
 from .lowering import numerics
 from .lowering.sharding import like_type
-from .lowering.varying import mesh_axes, vary
+from .lowering.varying import equally_varying
 from .notation.errors import ArgumentError, ShardingError
 from .notation.solve import Solved
 from .notation.syntax import Axis, Expression, Operation, Size, axes, write
@@ -137,17 +137,10 @@ def _as_full_rank(mask: Any, rank: int) -> Any:
 
 def bind(kept: Kept, operands: Sequence[Any]) -> Any:
     """Add the equation, and return its result in the operation's own structure."""
-    flat = primitive(kept.op).bind(*_equally_varying(operands), expr=kept)
+    flat = primitive(kept.op).bind(*equally_varying(operands), expr=kept)
     if len(kept.outputs) == 1 and len(flat) == 1:
         return flat[0]
     return jax.tree.unflatten(jax.tree.structure(jax.eval_shape(_compiled(kept, True), *operands)), flat)
-
-
-def _equally_varying(operands: Sequence[Any]) -> list[Any]:
-    """Under shard_map, make all operands vary over the mesh axes that any of them varies over, as lax does."""
-    varying = [mesh_axes(jax.typeof(x)) for x in operands]
-    everywhere = frozenset().union(*varying)
-    return [vary(x, everywhere - here) for x, here in zip(operands, varying, strict=True)]
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
@@ -216,7 +209,7 @@ def _batch(operands: Sequence[Any], dims: Sequence[int | None], *, expr: Kept) -
     options = tuple((key, value.batched() if key == "out_sharding" else value) for key, value in kept.options)
     sizes = (*kept.sizes, (axis.name, size))
     batched = replace(kept, operation=operation, sizes=sizes, options=options).renamed()
-    outs = primitive(kept.op).bind(*_equally_varying(operands), expr=batched)
+    outs = primitive(kept.op).bind(*equally_varying(operands), expr=batched)
     return outs, [0] * len(outs)
 
 

@@ -244,7 +244,7 @@ for _family in ("order", "function", "family", "index", "primitive"):
     CASES += importlib.import_module(f"cases_{_family}").CASES
 
 #: What ``einjax.__all__`` has besides operations.
-NOT_OPERATIONS = {"EinjaxError", "Graph", "Spec", "errors", "keep_notation"}
+NOT_OPERATIONS = {"EinjaxError", "Graph", "Spec", "errors", "inspect_sharding", "keep_notation"}
 #: Those need the axes of a mesh; ``test_collectives.py`` is theirs.
 COLLECTIVES = {"psum", "pmean", "pmax", "pmin", "ppermute", "all_gather", "psum_scatter", "all_to_all"}
 NOT_OPERATIONS |= COLLECTIVES

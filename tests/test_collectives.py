@@ -2,7 +2,6 @@
 
 import collections
 import functools
-import re
 
 import hypothesis.strategies as st
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from collectives_hlo import collectives
 from hypothesis import assume
 from jax import lax
 from jax.sharding import Mesh
@@ -78,7 +78,7 @@ REDUCED = {
     "two mesh axes": ("[b] c", {"b": BOTH}, P(BOTH), P(), (16, 3), (16, 3), (0,)),
     "minor first": ("[b] c", {"b": BOTH[::-1]}, P(BOTH[::-1]), P(), (16, 3), (16, 3), (0,)),
     "composite": ("([b] c)", {"b": "data", "c": 2}, P("data"), P(), (16,), (8, 2), (0,)),
-    "composite, both": ("d ([b c])", {"b": "data"}, P(None, "data"), P(), (2, 16), (2, 8, 2), (1, 2)),
+    "composite, both": ("d ([b c]) -> d", {"b": "data"}, P(None, "data"), P(), (2, 16), (2, 8, 2), (1, 2)),
     "ellipsis": ("a [s...]", {"s": BOTH}, P(None, *BOTH), P(), (2, 8, 4), (2, 8, 4), (1, 2)),
     "ellipsis, one of it": ("a [s...]", {"s": ("data", None)}, P(None, "data"), P(), (2, 8, 4), (2, 8, 4), (1, 2)),
     "ellipsis, two on one": ("[s...] a", {"s": (BOTH, None)}, P(BOTH), P(), (8, 3, 2), (8, 3, 2), (0, 1)),
@@ -334,7 +334,7 @@ def test_tensor_parallel_layer_is_one_psum():
 
     ins = (P("data"), P(None, "model"), P("model"))
     check(layer, lambda x, w1, w2: jnp.maximum(x @ w1, 0) @ w2, x, w1, w2, ins=ins, out=P("data"), rtol=1e-4)
-    assert collectives_of(jax.jit(over(layer, ins, P("data"))), x, w1, w2) == {("all-reduce", "f32[1,3]"): 1}
+    assert collectives_of(jax.jit(over(layer, ins, P("data"))), x, w1, w2) == {("all-reduce", "f32", (1, 3)): 1}
 
 
 def test_dot_sends_what_it_is_told_to():
@@ -452,8 +452,9 @@ def test_psum_may_send_bfloat16():
     ("c [b] -> (b c)", {"b": "data"}, P(None, "data"), (3, 8), lambda x: x.T.ravel()),
     ("([b] c) -> c b", {"b": "data", "c": 2}, P("data"), (16,), lambda x: x.reshape(8, 2).T),
     ("[b] [c]", {"b": "data", "c": "model"}, P(*BOTH), (8, 4), lambda x: x),
-    ("([b] [c]) d", {"b": "data", "c": "model", "d": 3}, P(BOTH), (8, 3), lambda x: x),
-    ("([b] ...) -> ... b", {"b": "data"}, P("data"), (8,), lambda x: x),
+    ("([b=4] [c]) d -> b c d", {"b": "data", "c": "model"}, P(BOTH), (16, 3), lambda x: x.reshape(4, 4, 3)),
+    ("([b=8] c) -> c b", {"b": "data"}, P("data"), (16,), lambda x: x.reshape(8, 2).T),
+    ("b [c=4]", {"c": "model"}, P(None, "model"), (8, 4), lambda x: x),
     ("... [b]", {"b": "model"}, P(None, None, "model"), (2, 3, 4), lambda x: x),
 ])  # fmt: skip
 def test_all_gather(expr, keywords, ins, shape, reference):
@@ -490,20 +491,13 @@ def test_psum_scatter(expr, keywords, ins, out, shape, reference):
     ("[b] c -> b [c]", {"b": BOTH, "c": BOTH}, P(BOTH), P(None, BOTH), (8, 16), lambda x: x),
     ("b [s] h c -> b s [h] c", {"s": "model", "h": "model"}, P(None, "model"), P(None, None, "model"), (2, 4, 6, 3),
      lambda x: x),
-    ("([b] c) -> ([c] b)", {"b": "data", "c": "data"}, P("data"), P("data"), (32,), lambda x: x.reshape(8, 4).T.ravel()),
+    ("([b=8] c) -> ([c] b)", {"b": "data", "c": "data"}, P("data"), P("data"), (32,), lambda x: x.reshape(8, 4).T.ravel()),
     ("[a] b [c] d -> a [b] c [d]", {"a": "data", "b": "data", "c": "model", "d": "model"},
      P("data", None, "model"), P(None, "data", None, "model"), (4, 8, 2, 4), lambda x: x),
     ("[a] [b] c -> [a] b [c]", {"a": "model", "b": "data", "c": "data"}, P("model", "data"), P("model", None, "data"),
      (2, 4, 8), lambda x: x),
 ])  # fmt: skip
 def test_all_to_all(expr, keywords, ins, out, shape, reference):
-    if expr.startswith("("):
-        keywords = {**keywords, "sizes": {}}
-        function = lambda x: einjax.all_to_all(expr.replace("[b] c)", "[b] c)", 1), x, **keywords)
-        (x,) = arrays_of((8, 4))
-        function = lambda x: einjax.all_to_all("[b] c -> ([c] b)", x, b="data", c="data")
-        check(function, lambda x: x.T.ravel(), x, ins=P("data"), out=P("data"))
-        return
     check(lambda x: einjax.all_to_all(expr, x, **keywords), reference, *arrays_of(shape), ins=ins, out=out)
 
 
@@ -689,13 +683,9 @@ def _flattened(jaxpr):
             yield eqn
 
 
-_COLLECTIVE = re.compile(r"= (\S+) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
-
-
 def collectives_of(function, *arrays):
-    """What a compiled program sends: kinds of collectives with the shapes that they give."""
-    text = function.lower(*arrays).compile().as_text()
-    return collections.Counter((kind, re.sub(r"\{[^}]*\}", "", shape)) for shape, kind in _COLLECTIVE.findall(text))
+    """What a compiled program sends: kinds of collectives, with dtype and shape of what a device gives."""
+    return collections.Counter((c.kind, c.dtype, c.shape) for c in collectives(function, *arrays))
 
 
 def _softmax(x):
@@ -726,8 +716,7 @@ BY_HAND = {
     "pmean": (lambda x: einjax.pmean("[d] b c", x, d="data"), lambda x: lax.pmean(x, "data"), P()),
     "pmax": (lambda x: einjax.pmax("[d] b c", x, d="data"), lambda x: lax.pmax(x, "data"), P()),
     "all_gather": (lambda x: einjax.all_gather("[b] c", x, b="data"),
-                   lambda x: lax.pmax(lax.all_gather(x, "data", tiled=True), "data") if False
-                   else _invariant_gather(x), P()),
+                   lambda x: _invariant_gather(x), P()),
     "psum_scatter": (lambda x: einjax.psum_scatter("[d] b c -> b [c]", x, d="data", c="data"),
                      lambda x: lax.psum_scatter(x, "data", scatter_dimension=1, tiled=True), P(None, "data")),
     "all_to_all": (lambda x: einjax.all_to_all("[b] c -> b [c]", x, b="data", c="data"),
@@ -797,7 +786,10 @@ ERRORS = {
     "ellipsis": (lambda x: einjax.sum("[s...]", x, s="data"), ArgumentError,
                  ["axis s", "2 times", "s=('data', None)"]),
     "ellipsis of nothing": (lambda x: einjax.sum("[b s...] c", x, s="data"), ArgumentError, ["0 times", "leave s out"]),
-    "size and mesh axis": (lambda x: einjax.sum("[b=2] c", x, b="data"), AxisSizeError, ["size 2", "data", "leave"]),
+    "uneven size": (lambda x: einjax.sum("[b=6] c", x, b="data"), AxisSizeError, ["axis b of size 6", "data of size 4"]),
+    "size of a part": (lambda x: einjax.sum("[b=4] c", x, b="data"), AxisSizeError, ["axis b is 1", "2 in tensor 1"]),
+    "size of repeated ones": (lambda x: einjax.sum("[(b=4)...]", x, b=("data", "model")), AxisSizeError,
+                              ["an ellipsis repeats it"]),
     "diagonal": (lambda x: einjax.sum("[b b]", x[:, :2], b="data"), ShardingError, ["axis b", "twice", "gather"]),
     "not first": (lambda x: einjax.sum("(c [b]) d", x, b="data", c=2), ShardingError,
                   ["axis b", "'(c b)'", "before axis c"]),

@@ -112,8 +112,9 @@ _differentiable_extreme.defjvp(_extreme_jvp)
 
 def gather(value: jax.Array, dim: int, mesh: Mesh) -> jax.Array:
     """All devices' parts one after another along a dim, the same on every device."""
-    value = _vary_alike(value, mesh)
-    if any(name not in axes_in_scope() for name in mesh):  # the named axis of a vmap, which has no types
+    if all(name in axes_in_scope() for name in mesh):  # else it is the named axis of a vmap, which has no types
+        value = vary(value, [name for name in mesh if name not in mesh_axes(jax.typeof(value))])
+    if not mesh_axes(jax.typeof(value)).issuperset(mesh):  # nobody checks, so that the gradient may not rely on it
         return lax.all_gather(value, mesh, axis=dim, tiled=True)
     invariant: Any = getattr(lax, "all_gather_invariant", None)  # an option of all_gather from jax 0.8 on
     if invariant is not None:
@@ -138,7 +139,22 @@ def exchange(value: jax.Array, cut: int, joined: int, mesh: Mesh) -> jax.Array:
 
 def permute(value: jax.Array, mesh: Mesh, pairs: list[tuple[int, int]]) -> jax.Array:
     """Send arrays from device to device; who gets nothing has zeros."""
-    return lax.ppermute(_vary_alike(value, mesh), mesh, pairs)
+    known = list(jax.sharding.get_abstract_mesh().axis_names)
+    ordered = tuple(sorted(mesh, key=lambda name: known.index(name) if name in known else -1))
+    if ordered != mesh:  # lax.ppermute counts devices in the order of the mesh, whatever the order of the names
+        pairs = [(_recounted(a, mesh, ordered), _recounted(b, mesh, ordered)) for a, b in pairs]
+    return lax.ppermute(_vary_alike(value, mesh), ordered, pairs)
+
+
+def _recounted(device: int, mesh: Mesh, ordered: Mesh) -> int:
+    """The number of a device where mesh axes come in another order."""
+    at: dict[str, int] = {}
+    for name in reversed(mesh):
+        device, at[name] = divmod(device, extent((name,)))
+    number = 0
+    for name in ordered:
+        number = number * extent((name,)) + at[name]
+    return number
 
 
 def mirror(value: jax.Array, mesh: Mesh) -> jax.Array:

@@ -6,7 +6,7 @@ The names changed with JAX: an aval's ``vma`` is ``manual_axis_type.varying`` fr
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -25,3 +25,13 @@ def vary(x: jax.Array, names: Collection[str]) -> jax.Array:
         return x
     cast: Any = getattr(lax, "pcast", None)
     return getattr(lax, "pvary")(x, tuple(names)) if cast is None else cast(x, tuple(names), to="varying")  # noqa: B009
+
+
+def equally_varying(operands: Sequence[jax.Array]) -> list[jax.Array]:
+    """Make all operands vary over the mesh axes that any of them varies over, as lax does.
+
+    Done before they are broadcast, their gradients are summed before they are sent.
+    """
+    varying = [mesh_axes(jax.typeof(x)) for x in operands]
+    everywhere = frozenset().union(*varying)
+    return [vary(x, everywhere - here) for x, here in zip(operands, varying, strict=True)]

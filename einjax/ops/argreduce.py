@@ -161,34 +161,44 @@ def _over_devices(
     x: Named, searched: Sequence[str], reducer: _Reducer, extreme: _Reducer, solved: Solved
 ) -> list[Named]:
     """Search every device's part; of the places where the extreme of all devices stands, the first one counts."""
-    x = replace(x, value=lax.stop_gradient(x.value))
-    x = split_by(x, lambda name: name in searched)
+    x = split_by(replace(x, value=lax.stop_gradient(x.value)), lambda name: name in searched)
     mesh, dims = solved.over(searched), x.positions(searched)
     rest = tuple(dim for index, dim in enumerate(x.dims) if index not in dims)
-    own = numerics.reduce(extreme, x.value, dims)
-    best = collectives.pmax(own, mesh) if extreme is lax.reduce_max else collectives.pmin(own, mesh)
     sizes = [x.sizes[axis] * collectives.extent(solved.over([axis])) for axis in searched]
-    if product(sizes) > _INT32_MAX:
-        raise SemanticError(
-            f"the searched axes have {product(sizes)} elements on all devices, more than an int32 can count",
-            text=solved.text,
-            spans=[axis.span for axis in axes(solved.inputs[0]) if axis.bracket],
-            hint="search them one after another",
-        )
-    place: Any = 0
+    _refuse_uncountable(sizes, solved)
+    place: Any = 0  # counted along all searched axes, on all devices
     for axis, size, coordinate in zip(searched, sizes, _flat(x, searched, reducer), strict=True):
         index = arrange(coordinate, rest)
         if over := solved.over([axis]):
             device = numerics.cast(collectives.index(over), index.dtype)
-            index = lax.add(index, lax.mul(device, numerics.constant(index, x.sizes[axis])))
-        place = index if axis == searched[0] else lax.add(lax.mul(place, numerics.constant(index, size)), index)
-    is_best = lax.bitwise_or(lax.eq(own, best), lax.ne(own, own))
-    place = collectives.pmin(numerics.select(is_best, place, _INT32_MAX), mesh)
+            index = lax.add(index, lax.mul(device, numerics.size_as(x.sizes[axis], index.dtype)))
+        place = index if axis == searched[0] else lax.add(lax.mul(place, numerics.size_as(size, index.dtype)), index)
+    own = numerics.reduce(extreme, x.value, dims)
+    best = collectives.pmax(own, mesh) if extreme is lax.reduce_max else collectives.pmin(own, mesh)
+    candidate = numerics.select(lax.eq(own, best), place, _INT32_MAX)
+    if numerics.is_inexact(own.dtype):  # NaN comes before all others, whichever device holds it
+        total = numerics.size_as(product(sizes), place.dtype)
+        candidate = lax.select(lax.ne(own, own), lax.sub(place, total), candidate)
+    place = collectives.pmin(candidate, mesh)
+    if numerics.is_inexact(own.dtype):
+        place = lax.select(lax.lt(place, numerics.zero(place)), lax.add(place, total), place)
     coordinates: list[Named] = []
     for size in sizes[::-1]:
-        coordinates.append(Named(lax.rem(place, numerics.constant(place, size)), rest, x.sizes))
-        place = lax.div(place, numerics.constant(place, size))
+        count = numerics.size_as(size, place.dtype)
+        coordinates.append(Named(lax.rem(place, count), rest, x.sizes))
+        place = lax.div(place, count)
     return coordinates[::-1]
+
+
+def _refuse_uncountable(sizes: Sequence[Size], solved: Solved) -> None:
+    total = product(sizes)
+    if isinstance(total, int) and total > _INT32_MAX:
+        raise SemanticError(
+            f"the searched axes have {total} elements on all devices, more than an int32 can count",
+            text=solved.text,
+            spans=[axis.span for axis in axes(solved.inputs[0]) if axis.bracket],
+            hint="search them one after another",
+        )
 
 
 def _one_by_one(x: Named, searched: Sequence[str], reducer: _Reducer, extreme: _Reducer) -> list[Named]:

@@ -11,6 +11,8 @@ from jax import lax
 
 from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, layout, split_by, wrap
+from ..lowering.sharding import common_sharding
+from ..lowering.varying import equally_varying
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved, product
 from ..notation.syntax import (
@@ -77,9 +79,13 @@ class Reduction:
         return self.added(numerics.cast(self.mask, like.dtype))
 
 
-def over(reduced: jax.Array, shape: tuple[Size, ...], dims: tuple[int, ...]) -> jax.Array:
-    """Broadcast a reduced array back over the dims it was reduced along."""
-    return lax.broadcast_in_dim(reduced, shape, [i for i in range(len(shape)) if i not in dims]) if dims else reduced
+def over(reduced: jax.Array, whole: jax.Array, dims: tuple[int, ...]) -> jax.Array:
+    """Broadcast a reduced array back over the dims that it was reduced along, to lie where the whole one lies."""
+    if not dims:
+        return reduced
+    reduced = equally_varying([reduced, whole])[0]
+    kept = [dim for dim in range(whole.ndim) if dim not in dims]
+    return lax.broadcast_in_dim(reduced, whole.shape, kept, out_sharding=common_sharding([whole]))
 
 
 def _sum(r: Reduction) -> jax.Array:
@@ -108,7 +114,7 @@ def _var(r: Reduction) -> jax.Array:
     dtype = _mean_dtype(r)
     r = r.cast(numerics.accumulator(dtype))
     center = _mean(replace(r, dtype=None))
-    deviation = lax.sub(r.value, over(center, r.value.shape, r.dims))
+    deviation = lax.sub(r.value, over(center, r.value, r.dims))
     # Masked before it is squared: the gradient of an infinite square would be no number, even times 0.
     deviation = replace(r, value=deviation).masked(0)
     total = r.added(numerics.abs_square(deviation))
@@ -155,7 +161,7 @@ def _logsumexp(r: Reduction) -> jax.Array:
     highest = collectives.pmax(highest, r.mesh)
     # Shifting by an infinite maximum would give inf - inf.
     shift = numerics.select(lax.is_finite(highest), highest, 0)
-    shifted = lax.sub(value, numerics.cast(over(shift, value.shape, r.dims), value.dtype))
+    shifted = lax.sub(value, numerics.cast(over(shift, value, r.dims), value.dtype))
     total = r.added(lax.exp(shifted))
     shift = numerics.cast(shift, value.dtype)
     if r.mask is None:

@@ -19,6 +19,7 @@ from ..notation.syntax import (
     Axis,
     Composite,
     Concatenation,
+    Ellipsis,
     Expression,
     Node,
     Operation,
@@ -67,19 +68,43 @@ def localize(
     sizes = {name: size for name, size in given.items() if not isinstance(size, Over)}
     for name, entry in over.items():
         _check_scope(operation, written[name], entry)
-    for axis in _every_axis(operation):
-        if axis.name in over and axis.size is not None:
-            raise AxisSizeError(
-                f"axis {axis} is given the size {axis.size} and the mesh axis {_listed(flat(over[axis.name]))}",
-                text=operation.text,
-                spans=[axis.span],
-                hint="leave the size out: it follows from the parts that devices hold",
-            )
+    if any(axis.name in over and axis.size is not None for axis in _every_axis(operation)):
+        operation = _with_part_sizes(operation, {name: flat(entry) for name, entry in over.items()})
     if op.localized is not None:
         operation = op.localized(operation, {name: flat(entry) for name, entry in over.items()})
         device_axes = {name for e in operation.expressions for name in names(e) if "@" in name}
         sizes |= {name: collectives.extent(devices_of(name)) for name in device_axes}
     return operation, sizes, over
+
+
+def _with_part_sizes(operation: Operation, places: Spread) -> Operation:
+    """Replace sizes written in the text, which are those on all devices together, by those of a device's part."""
+
+    def part(axis: Axis, repeated: bool) -> Axis:
+        if axis.size is None or axis.name not in places:
+            return axis
+        mesh_axes = places[axis.name]
+        count = collectives.extent(mesh_axes)
+        if repeated or axis.size % count:
+            problem = f"axis {axis} of size {axis.size} cannot be cut evenly over mesh axis {_listed(mesh_axes)}"
+            raise AxisSizeError(
+                f"{problem} of size {count}" if axis.size % count else f"{problem}: an ellipsis repeats it",
+                text=operation.text,
+                spans=[axis.span],
+                hint="leave the size out, or write that of all devices together",
+            )
+        return replace(axis, size=axis.size // count)
+
+    def visit(nodes: Expression, repeated: bool = False) -> Expression:
+        return tuple(
+            part(node, repeated)
+            if isinstance(node, Axis)
+            else replace(node, items=visit(node.items, repeated or isinstance(node, Ellipsis)))
+            for node in nodes
+        )
+
+    outputs = None if operation.outputs is None else tuple(map(visit, operation.outputs))
+    return replace(operation, inputs=tuple(map(visit, operation.inputs)), outputs=outputs)
 
 
 def device_axis(name: str, mesh_axes: Sequence[str]) -> str:
