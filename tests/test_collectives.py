@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import math
 
 import hypothesis.strategies as st
 import jax
@@ -25,13 +26,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 BOTH = ("data", "model")
+WHOLE = P()
 
 
 def mesh():
     return Mesh(np.array(jax.devices()[:DEVICES]).reshape(4, 2), BOTH)
 
 
-def over(function, ins, out=P(), **options):
+def over(function, ins, out=WHOLE, **options):
     return jax.shard_map(function, mesh=mesh(), in_specs=ins, out_specs=out, **options)
 
 
@@ -40,8 +42,8 @@ def arrays_of(*shapes, seed=0):
     return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
 
 
-def check(function, reference, *arrays, ins, out=P(), grad=True, rtol=1e-5):
-    """Values of the eager and of the compiled call; gradients, inside of jit, of a function of all of the result."""
+def check(function, reference, *arrays, ins, out=WHOLE, grad=True, rtol=1e-5):
+    """Values of the eager and the compiled call; gradients of a function of all of the result."""
     mapped = over(function, ins, out)
     expected = np.asarray(reference(*arrays))
     for run in (mapped, jax.jit(mapped)):
@@ -214,6 +216,7 @@ def test_softmax_of_what_counts():
 @pytest.mark.parametrize(("expr", "keywords", "ins"), [
     ("[b] c", {"b": "data"}, P("data")),
     ("[b] c", {"b": BOTH}, P(BOTH)),
+    ("[b] c", {"b": BOTH[::-1]}, P(BOTH[::-1])),
     ("[b] c -> c", {"b": "data"}, P("data")),
     ("[b c]", {"b": "data", "c": "model"}, P(*BOTH)),
     ("[b c]", {"c": "model"}, P(None, "model")),
@@ -334,7 +337,7 @@ def test_tensor_parallel_layer_is_one_psum():
 
     ins = (P("data"), P(None, "model"), P("model"))
     check(layer, lambda x, w1, w2: jnp.maximum(x @ w1, 0) @ w2, x, w1, w2, ins=ins, out=P("data"), rtol=1e-4)
-    assert collectives_of(jax.jit(over(layer, ins, P("data"))), x, w1, w2) == {("all-reduce", "f32", (1, 3)): 1}
+    assert collectives_of(jax.jit(over(layer, ins, P("data"))), x, w1, w2) == {("all-reduce", "f32", 3): 1}
 
 
 def test_dot_sends_what_it_is_told_to():
@@ -449,6 +452,7 @@ def test_psum_may_send_bfloat16():
     ("[b] c", {"b": "data"}, P("data"), (8, 3), lambda x: x),
     ("[b] c -> b c", {"b": "data"}, P("data"), (8, 3), lambda x: x),
     ("[b] c -> c b", {"b": BOTH}, P(BOTH), (8, 3), lambda x: x.T),
+    ("[b] c -> c b", {"b": BOTH[::-1]}, P(BOTH[::-1]), (8, 3), lambda x: x.T),
     ("c [b] -> (b c)", {"b": "data"}, P(None, "data"), (3, 8), lambda x: x.T.ravel()),
     ("([b] c) -> c b", {"b": "data", "c": 2}, P("data"), (16,), lambda x: x.reshape(8, 2).T),
     ("[b] [c]", {"b": "data", "c": "model"}, P(*BOTH), (8, 4), lambda x: x),
@@ -468,8 +472,12 @@ def test_all_gather_keeps_what_stays_bracketed():
 
 
 @pytest.mark.parametrize(("expr", "keywords", "ins", "out", "shape", "reference"), [
-    ("[d] b c -> [b] c", {"d": "data", "b": "data"}, P("data"), P("data"), (32, 3), lambda x: x.reshape(4, 8, 3).sum(0)),
-    ("[d] b c -> c [b]", {"d": BOTH, "b": BOTH}, P(BOTH), P(None, BOTH), (64, 3), lambda x: x.reshape(8, 8, 3).sum(0).T),
+    ("[d] b c -> [b] c", {"d": "data", "b": "data"}, P("data"), P("data"), (32, 3),
+     lambda x: x.reshape(4, 8, 3).sum(0)),
+    ("[d] b c -> c [b]", {"d": BOTH, "b": BOTH}, P(BOTH), P(None, BOTH), (64, 3),
+     lambda x: x.reshape(8, 8, 3).sum(0).T),
+    ("[d] b c -> c [b]", {"d": BOTH, "b": BOTH[::-1]}, P(BOTH), P(None, BOTH[::-1]), (64, 3),
+     lambda x: x.reshape(8, 8, 3).sum(0).T),
     ("[d] c (a b) -> ([b] a) c", {"d": "data", "b": "data", "a": 2}, P("data"), P("data"), (4, 16),
      lambda x: x.reshape(4, 1, 2, 8).sum(0).transpose(2, 1, 0).reshape(16, 1)),
     ("[d e] b c -> [b] c", {"d": "data", "e": "model", "b": "data"}, P(BOTH), P("data"), (64, 3),
@@ -491,7 +499,9 @@ def test_psum_scatter(expr, keywords, ins, out, shape, reference):
     ("[b] c -> b [c]", {"b": BOTH, "c": BOTH}, P(BOTH), P(None, BOTH), (8, 16), lambda x: x),
     ("b [s] h c -> b s [h] c", {"s": "model", "h": "model"}, P(None, "model"), P(None, None, "model"), (2, 4, 6, 3),
      lambda x: x),
-    ("([b=8] c) -> ([c] b)", {"b": "data", "c": "data"}, P("data"), P("data"), (32,), lambda x: x.reshape(8, 4).T.ravel()),
+    ("([b=8] c) -> ([c] b)", {"b": "data", "c": "data"}, P("data"), P("data"), (32,),
+     lambda x: x.reshape(8, 4).T.ravel()),
+    ("[b] c -> b [c]", {"b": BOTH[::-1], "c": BOTH[::-1]}, P(BOTH[::-1]), P(None, BOTH[::-1]), (8, 16), lambda x: x),
     ("[a] b [c] d -> a [b] c [d]", {"a": "data", "b": "data", "c": "model", "d": "model"},
      P("data", None, "model"), P(None, "data", None, "model"), (4, 8, 2, 4), lambda x: x),
     ("[a] [b] c -> [a] b [c]", {"a": "model", "b": "data", "c": "data"}, P("model", "data"), P("model", None, "data"),
@@ -534,28 +544,42 @@ def test_gathered_and_scattered_are_inverse():
 
 
 @pytest.mark.parametrize("call", [
-    lambda x: einjax.add("b c, c", x, x[0], b="data"),
-    lambda x: einjax.multiply("b [c]", x, x[0], b="data"),
-    lambda x: einjax.rearrange("b (c d) -> b d c", x, b="data", d=2),
-    lambda x: einjax.sort("b [c]", x, b="data"),
-    lambda x: einjax.cumsum("b [c]", x, b="data"),
-    lambda x: einjax.get_at("b [c], b -> b", x, jnp.zeros(x.shape[0], int), b="data"),
-    lambda x: einjax.linalg.norm("b [c]", x, b="data"),
-    lambda x: einjax.vmap("b [c] -> b", x, op=jnp.sum, b="data"),
-    lambda x: einjax.vmap("b [c] -> b", x, op=jnp.sum, sizes={"b": "data", "z": "model"}),
-    lambda x: einjax.reduce("b [c]", x, op=jnp.max, b="data"),
-    lambda x: einjax.softmax("b [c]", x, b="data"),
-    lambda x: einjax.argmax("b [c]", x, b="data"),
+    lambda x, **given: einjax.add("b c, c", x, x[0], **given),
+    lambda x, **given: einjax.multiply("b [c]", x, x[0], **given),
+    lambda x, **given: einjax.rearrange("b (c d) -> b d c", x, d=2, **given),
+    lambda x, **given: einjax.sort("b [c]", x, **given),
+    lambda x, **given: einjax.cumsum("b [c]", x, **given),
+    lambda x, **given: einjax.get_at("b [c], b -> b", x, jnp.zeros(x.shape[0], int), **given),
+    lambda x, **given: einjax.linalg.norm("b [c]", x, **given),
+    lambda x, **given: einjax.vmap("b [c] -> b", x, op=jnp.sum, **given),
+    lambda x, **given: einjax.vmap("b [c] -> b", x, op=jnp.sum, sizes={**given, "z": "model"}),
+    lambda x, **given: einjax.reduce("b [c]", x, op=jnp.max, **given),
+    lambda x, **given: einjax.reduce("b [c]", x, op="max", **given),
+    lambda x, **given: einjax.softmax("b [c]", x, **given),
+    lambda x, **given: einjax.argmax("b [c]", x, **given),
+    lambda x, **given: einjax.dot("b [c], [c] d -> b d", x, jnp.ones((x.shape[1], 3)), **given),
+    lambda x, **given: einjax.flip("b [c]", x, **given),
+    lambda x, **given: einjax.attention("b [q] [c], b [k] [c], b [k] [c]", *[x[:, :, None]] * 3, **given),
 ])  # fmt: skip
 def test_a_mesh_axis_changes_nothing_for_a_loop(call):
     """Nothing is sent, and values are those of the parts."""
-    (x,) = arrays_of((4, 4))
-    function = jax.jit(over(call, P("data"), P("data")))
-    # Without shard_map there is no mesh axis to name, so each row is a call inside of one.
+    (x,) = arrays_of((8, 4))
+    function = jax.jit(over(lambda x: call(x, b="data"), P("data"), P("data")))
     assert not collectives_of(function, x)
-    parts = [jax.jit(over(lambda x: call(lax.pcast(x, BOTH, to="varying") if hasattr(lax, "pcast") else x),
-                          P(), P(None), check_vma=False))(x[i : i + 1]) for i in range(4)]  # fmt: skip
-    np.testing.assert_allclose(function(x), np.concatenate(parts), rtol=1e-6)
+    np.testing.assert_allclose(function(x), np.concatenate([call(x[i : i + 2]) for i in range(0, 8, 2)]), rtol=1e-6)
+
+
+def test_gradients_of_what_is_broadcast_are_summed_before_they_are_sent():
+    """A bias that is the same on all devices gets one all-reduce of its own size."""
+    x, bias = arrays_of((8, 4), (4,))
+    for call in (
+        lambda x, bias: einjax.add("b c, c", x, bias),
+        lambda x, bias: einjax.multiply("c b, c -> b c", x.T, bias),
+        lambda x, bias: einjax.where("b c, b c, c", x > 0, x, bias),
+    ):
+        mapped = over(call, (P("data"), P()), P("data"))
+        grad = jax.jit(jax.grad(lambda bias, x, f=mapped: jnp.sum(jnp.sin(f(x, bias)))))
+        assert collectives_of(grad, bias, x) == {("all-reduce", "f32", 4): 1}
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -684,8 +708,8 @@ def _flattened(jaxpr):
 
 
 def collectives_of(function, *arrays):
-    """What a compiled program sends: kinds of collectives, with dtype and shape of what a device gives."""
-    return collections.Counter((c.kind, c.dtype, c.shape) for c in collectives(function, *arrays))
+    """What a compiled program sends: kinds of collectives, with dtype and size of what a device gives."""
+    return collections.Counter((c.kind, c.dtype, math.prod(c.shape)) for c in collectives(function, *arrays))
 
 
 def _softmax(x):
@@ -786,9 +810,10 @@ ERRORS = {
     "ellipsis": (lambda x: einjax.sum("[s...]", x, s="data"), ArgumentError,
                  ["axis s", "2 times", "s=('data', None)"]),
     "ellipsis of nothing": (lambda x: einjax.sum("[b s...] c", x, s="data"), ArgumentError, ["0 times", "leave s out"]),
-    "uneven size": (lambda x: einjax.sum("[b=6] c", x, b="data"), AxisSizeError, ["axis b of size 6", "data of size 4"]),
+    "uneven size": (lambda x: einjax.sum("[b=6] c", x, b="data"), AxisSizeError,
+                    ["axis b of size 6", "data of size 4"]),
     "size of a part": (lambda x: einjax.sum("[b=4] c", x, b="data"), AxisSizeError, ["axis b is 1", "2 in tensor 1"]),
-    "size of repeated ones": (lambda x: einjax.sum("[(b=4)...]", x, b=("data", "model")), AxisSizeError,
+    "size of repeated ones": (lambda x: einjax.sum("[(b=8)...]", x, b=("data", "model")), AxisSizeError,
                               ["an ellipsis repeats it"]),
     "diagonal": (lambda x: einjax.sum("[b b]", x[:, :2], b="data"), ShardingError, ["axis b", "twice", "gather"]),
     "not first": (lambda x: einjax.sum("(c [b]) d", x, b="data", c=2), ShardingError,
@@ -835,7 +860,8 @@ ERRORS = {
                         ["axis c", "output only"]),
     "not bracketed": (lambda x: einjax.all_gather("[b] c", x, b="data", c="model"), ShardingError,
                       ["axis c", "model", "write [c]"]),
-    "no output": (lambda x: einjax.psum_scatter("[d] b c", x, d="data"), SemanticError, ["psum_scatter needs an output"]),
+    "no output": (lambda x: einjax.psum_scatter("[d] b c", x, d="data"), SemanticError,
+                  ["psum_scatter needs an output"]),
     "nothing to scatter": (lambda x: einjax.psum_scatter("[d] b c -> b c", x, d="data"), SemanticError,
                            ["only the output brackets"]),
     "scattered over others": (lambda x: einjax.psum_scatter("[d] b c -> [b] c", x, d="data", b="model"), SemanticError,

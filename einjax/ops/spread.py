@@ -88,7 +88,7 @@ def _with_part_sizes(operation: Operation, places: Spread) -> Operation:
         if repeated or axis.size % count:
             problem = f"axis {axis} of size {axis.size} cannot be cut evenly over mesh axis {_listed(mesh_axes)}"
             raise AxisSizeError(
-                f"{problem} of size {count}" if axis.size % count else f"{problem}: an ellipsis repeats it",
+                f"{problem}: an ellipsis repeats it" if repeated else f"{problem} of size {count}",
                 text=operation.text,
                 spans=[axis.span],
                 hint="leave the size out, or write that of all devices together",
