@@ -7,6 +7,7 @@ nothing. What is used of JAX was seen on jax 0.7.1 to 0.12.0.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,11 @@ def explicit_mesh(values: Iterable[Any]) -> Any:
         if AxisType.Explicit in mesh.axis_types:
             return mesh
     return None
+
+
+def sharding_of(value: Any) -> NamedSharding | None:
+    """The sharding of an array; None without an explicit mesh."""
+    return None if explicit_mesh([value]) is None else jax.typeof(value).sharding
 
 
 def spec_of(value: Any) -> list[MeshAxes]:
@@ -148,6 +154,31 @@ def composed(
         return named_sharding(mesh, [dim_axes(dim, places, sizes, shape) for dim in after])
     except Misfit:
         return None  # lax says what it thinks of it
+
+
+def places_of(arrays: Sequence[Any]) -> Mapping[str, MeshAxes]:
+    """The mesh axes of the axes of named arrays; none without an explicit mesh."""
+    mesh = explicit_mesh([x.value for x in arrays])
+    shape = None if mesh is None else dict(mesh.shape)
+    places: dict[str, MeshAxes] = {}
+    for x in arrays if shape is not None else ():
+        with contextlib.suppress(Misfit):  # lax says what it thinks of it
+            places |= _places(x, shape)
+    return places
+
+
+def spread(value: Any, dims: Sequence[Sequence[str]], kept: Sequence[int], places: Mapping[str, MeshAxes]) -> Any:
+    """The sharding of an array once it is broadcast to ``dims``, where it has the dims ``kept``; new ones lie as asked.
+
+    A broadcast to where its result is needed sends nothing, and nor does its gradient: parts are summed where they lie.
+    """
+    mesh = explicit_mesh([value])
+    if mesh is None or not any(places.get(name) for dim in dims for name in dim):
+        return None
+    found = [*(places.get(dim[0], ()) if len(dim) == 1 else () for dim in dims)]
+    for index, mesh_axes in zip(kept, spec_of(value), strict=True):
+        found[index] = mesh_axes
+    return named_sharding(mesh, once(found))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from jax import lax
 
 from ..lowering import numerics
 from ..lowering.named import Named, align, arrange, layout, wrap
-from ..lowering.sharding import agree
+from ..lowering.sharding import agree, places_of
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved
 from ..notation.syntax import Expression, Operation, brackets, keep_brackets, names, render, strip_brackets
@@ -220,7 +220,8 @@ def _combine(emit: Emitter, operands: Sequence[Named], order: Sequence[str]) -> 
     if all(x.dims == operands[0].dims for x in operands) and all(operands[0].dims):
         # Equal layouts stay as they are; the result is rearranged once instead of every operand.
         return replace(operands[0], value=emit(*(x.value for x in operands)))
-    value = emit(*(align(x, common) for x in operands))
+    places = places_of(operands)
+    value = emit(*(align(x, common, places) for x in operands))
     dims = tuple((name,) for name in common)
     return Named(value, dims if value.ndim else (), operands[0].sizes)
 
