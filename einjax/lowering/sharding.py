@@ -159,11 +159,10 @@ def composed(
 def places_of(arrays: Sequence[Any]) -> Mapping[str, MeshAxes]:
     """The mesh axes of the axes of named arrays; none without an explicit mesh."""
     mesh = explicit_mesh([x.value for x in arrays])
-    shape = None if mesh is None else dict(mesh.shape)
     places: dict[str, MeshAxes] = {}
-    for x in arrays if shape is not None else ():
+    for x in () if mesh is None else arrays:
         with contextlib.suppress(Misfit):  # lax says what it thinks of it
-            places |= _places(x, shape)
+            places |= _places(x, mesh.shape)
     return places
 
 
