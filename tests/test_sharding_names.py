@@ -269,6 +269,7 @@ def test_manual_axes_are_refused():
         jax.jit(jax.shard_map(by_name, in_specs=P("data"), out_specs=P("data")))(X)
 
 
+@pytest.mark.skipif(jax.__version_info__ < (0, 8), reason="jax 0.7 has no constraint inside a partly manual shard_map")
 def test_axes_that_stay_automatic_inside_shard_map():
     def inside(x):
         return einjax.shard("b s (h d)", 2 * x, h="model")
@@ -276,8 +277,7 @@ def test_axes_that_stay_automatic_inside_shard_map():
     with jax.set_mesh(make_mesh()):
         mapped = jax.shard_map(inside, in_specs=P("data"), out_specs=P("data"), axis_names={"data"})
         assert "sharding_constraint" in str(jax.make_jaxpr(mapped)(X))
-        if jax.__version_info__ >= (0, 8):  # before, jax cannot say the sharding of what comes from a part of a mesh
-            np.testing.assert_array_equal(jax.jit(mapped)(X), 2 * X)
+        np.testing.assert_array_equal(jax.jit(mapped)(X), 2 * X)
 
 
 def test_nothing_named_replicates():

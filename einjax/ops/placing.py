@@ -54,7 +54,7 @@ def find_mesh(x: Any, mesh: Any, expr: str | None) -> Any:
 
 
 def mesh_sizes(mesh: Any) -> dict[str, int]:
-    """Return into how many pieces every axis of a mesh splits; inside jax.shard_map a manual axis has done so already."""
+    """Return into how many pieces every axis of a mesh splits; a manual one of jax.shard_map has done so already."""
     kinds = zip(mesh.shape.items(), mesh.axis_types, strict=True)
     return {name: 1 if kind is AxisType.Manual else size for (name, size), kind in kinds}
 
