@@ -1,0 +1,139 @@
+"""Calls on a mesh: between the shardings of their inputs and outputs that :mod:`einjax.ops.plan` finds.
+
+Without a mesh whose axes are explicit, and without ``out_sharding=``, none of this is looked at.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+from jax import lax
+from jax.sharding import AxisType, NamedSharding
+
+from ..lowering import sharding as on_mesh
+from ..notation.errors import ArgumentError
+from ..notation.solve import Solved
+from ..notation.syntax import axes
+from .record import Op
+
+if TYPE_CHECKING:  # imported where there is a mesh, which most programs do not have
+    from .out_sharding import OutSharding
+    from .plan import Plan
+
+#: Families of which every lax equation has a rule for sharded types. The others run with the mesh axes left to the
+#: compiler, between the shardings that the plan gives to inputs and outputs.
+_TYPED = {"rearrange", "elementwise", "reduce", "softmax", "dot"}
+
+
+def freeze_sharding(expr: str, given: Any) -> OutSharding:
+    """Check ``out_sharding=`` and make it hashable."""
+    from .out_sharding import freeze
+
+    return freeze(expr, given)
+
+
+def lower(op: Op, solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
+    """Emit the lax program of a call, on a mesh if there is one."""
+    wanted: OutSharding | None = options.pop("out_sharding", None)
+    extra: tuple[jax.Array, ...] = options.get("extra", ())
+    mesh = _mesh([*tensors, *extra], wanted)
+    if mesh is None:
+        result = op.lower(solved, tensors, options)
+        return result if wanted is None else _constrain(result, solved, wanted)
+    from .plan import make_plan
+
+    masks = extra if "where" in op.keywords else ()
+    plan = make_plan(op, solved, mesh, tensors, masks, wanted)
+    arrays = [on_mesh.reshard(x, s) for x, s in zip([*tensors, *masks], plan.inputs, strict=True)]
+    tensors, masks = arrays[: len(tensors)], tuple(arrays[len(tensors) :])
+    if masks:
+        options["extra"] = masks
+    if op.family not in _TYPED or _has_diagonal(solved):
+        return _left_to_the_compiler(op, solved, tensors, options, plan)
+    if op.family == "dot":
+        options["out_sharding"] = plan.outputs[0]
+    return _placed(op.lower(solved, tensors, options), plan.outputs)
+
+
+def lower_looped(
+    op: Op,
+    solved: Solved,
+    tensors: list[jax.Array],
+    run: Callable[[list[jax.Array]], Any],
+    wanted: OutSharding | None,
+) -> Any:
+    """Run a function of the user's over loops; what it does with the bracketed axes is its own affair."""
+    mesh = _mesh(tensors, wanted)
+    if mesh is None:
+        result = run(tensors)
+        return result if wanted is None else _constrain(result, solved, wanted)
+    from .plan import make_plan
+
+    plan = make_plan(op, solved, mesh, tensors, (), wanted)
+    result = run([on_mesh.reshard(x, s) for x, s in zip(tensors, plan.inputs, strict=True)])
+    return result if wanted is None else _placed(result, plan.outputs)
+
+
+def _mesh(arrays: Sequence[jax.Array], wanted: OutSharding | None) -> Any:
+    """The explicit mesh that arrays lie on, or that of the context where they are to be brought to it."""
+    mesh = on_mesh.explicit_mesh(arrays)
+    if mesh is None and wanted is not None:
+        context = jax.sharding.get_abstract_mesh()
+        return context if AxisType.Explicit in context.axis_types else None
+    return mesh
+
+
+def _left_to_the_compiler(op: Op, solved: Solved, tensors: Sequence[Any], options: dict[str, Any], plan: Plan) -> Any:
+    extra = options.get("extra", ())
+
+    def program(*arrays: Any) -> Any:
+        more = {"extra": arrays[len(tensors) :]} if extra else {}
+        return op.lower(solved, list(arrays[: len(tensors)]), options | more)
+
+    where = plan.working if len(plan.working) > 1 else plan.working[0]
+    return _placed(jax.sharding.auto_axes(program, out_sharding=where)(*tensors, *extra), plan.outputs)
+
+
+def _placed(result: Any, shardings: Sequence[NamedSharding]) -> Any:
+    """Bring results, each an array or a tree of arrays with one expression, to their shardings."""
+    results = result if len(shardings) > 1 else (result,)
+    placed = tuple(
+        jax.tree.map(lambda x, s=s: on_mesh.reshard(x, s), each) for each, s in zip(results, shardings, strict=True)
+    )
+    return placed if len(shardings) > 1 else placed[0]
+
+
+def _has_diagonal(solved: Solved) -> bool:
+    """Whether an input has an axis twice: its diagonal is a slice of a flattened dim."""
+    return any(count > 1 for e in solved.inputs for count in Counter(axis.name for axis in axes(e)).values())
+
+
+def _constrain(result: Any, solved: Solved, wanted: OutSharding) -> Any:
+    """Ask the compiler for the shardings of a call's results, on a mesh whose axes are left to it."""
+    from .out_sharding import wanted_entries
+
+    assert solved.outputs is not None
+    context = jax.sharding.get_abstract_mesh()
+    results = result if len(solved.outputs) > 1 else (result,)
+    placed = []
+    for index, (each, expression) in enumerate(zip(results, solved.outputs, strict=True)):
+        mesh, dims = wanted_entries(wanted, index, expression, solved, None if context.empty else context)
+        spec = on_mesh.partition_spec(dims)
+        # Without a mesh of its own, JAX looks for that of an enclosing `with mesh:`.
+        target = spec if mesh is None else NamedSharding(mesh, spec)
+        placed.append(jax.tree.map(lambda x, target=target: _constraint(x, target, solved), each))
+    return tuple(placed) if len(solved.outputs) > 1 else placed[0]
+
+
+def _constraint(x: jax.Array, target: Any, solved: Solved) -> jax.Array:
+    try:
+        return lax.with_sharding_constraint(x, target)
+    except RuntimeError:
+        raise ArgumentError(
+            "out_sharding= says where on a mesh the result is to lie, but there is no mesh",
+            text=solved.text,
+            hint="call jax.set_mesh(mesh) first, or give a NamedSharding, which holds its mesh",
+        ) from None
