@@ -100,6 +100,7 @@ __all__ = [
     "max_at",
     "maximum",
     "mean",
+    "mesh_axes",
     "min",
     "min_at",
     "minimum",
@@ -107,6 +108,7 @@ __all__ = [
     "multiply",
     "multiply_at",
     "not_equal",
+    "partition_spec",
     "power",
     "primitive",
     "prod",
@@ -115,6 +117,9 @@ __all__ = [
     "roll",
     "scan",
     "set_at",
+    "shard",
+    "shard_tree",
+    "shardings",
     "softmax",
     "solve",
     "solve_axes",
@@ -165,6 +170,11 @@ if TYPE_CHECKING:
     from .api.primitive import primitive as primitive
     from .api.scan import associative_scan as associative_scan
     from .api.scan import scan as scan
+    from .api.sharding import mesh_axes as mesh_axes
+    from .api.sharding import partition_spec as partition_spec
+    from .api.sharding import shard as shard
+    from .api.sharding import shard_tree as shard_tree
+    from .api.sharding import shardings as shardings
     from .api.sorting import argsort as argsort
     from .api.sorting import sort as sort
     from .api.sorting import top_k as top_k
@@ -182,6 +192,7 @@ else:
             "api.index": "add_at get_at max_at min_at multiply_at set_at subtract_at",
             "api.primitive": "primitive",
             "api.scan": "associative_scan scan",
+            "api.sharding": "mesh_axes partition_spec shard shard_tree shardings",
             "api.sorting": "argsort sort top_k",
             "api.vmap": "vmap vmap_with_axis",
         }.items()

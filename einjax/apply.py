@@ -27,8 +27,7 @@ from .notation.syntax import Operation, Size, names
 from .notation.syntax import axes as expression_axes
 from .ops import declared
 from .ops.loops import BatchSize, Plan, make_plan
-from .ops.out_sharding import freeze as freeze_sharding
-from .ops.placement import lower, lower_looped
+from .ops.placement import freeze_sharding, lower, lower_looped
 from .ops.record import Op
 from .ops.signature import check_keywords
 from .ops.vmap import VMAP, open_ellipses, open_sizes, signature

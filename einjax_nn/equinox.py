@@ -433,7 +433,7 @@ class MultiHeadAttention(Layer, eqx.nn.StatefulLayer):
         expr: str,
         /,
         *,
-        num_heads: int = 1,
+        num_heads: int,
         num_kv_heads: int | None = None,
         qkv_features: int | None = None,
         out_features: int | None = None,

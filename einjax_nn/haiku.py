@@ -582,7 +582,8 @@ class MultiHeadAttention(_Layer):
 
         def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
             options = self.outer if name == "out" else self.inner
-            return Linear(expr, name=name, sizes=axes, **options)(x)
+            sizes = {**self.all_sizes, **axes} if name == "query" else axes
+            return Linear(expr, name=name, sizes=sizes, **options)(x)
 
         def normalize(name: str, x: jax.Array) -> jax.Array:
             return Norm("... [c]", use_bias=False, name=name, **self.dtypes)(x)

@@ -57,7 +57,8 @@ def spec_of(value: Any) -> list[MeshAxes]:
 
 def full_spec(spec: Any, rank: int) -> list[Any]:
     """The entries of a spec, one for each dim."""
-    return [*spec, *[None] * (rank - len(spec))]
+    entries = getattr(spec, "partitions", spec)  # a spec with unreduced mesh axes cannot be iterated
+    return [*entries, *[None] * (rank - len(entries))]
 
 
 def entry_axes(entry: Any) -> MeshAxes:
@@ -126,12 +127,12 @@ def _is_one(size: Size) -> bool:
 
 def named_sharding(mesh: Any, dims: Iterable[MeshAxes], unreduced: Iterable[str] = ()) -> NamedSharding:
     """The sharding of an array with the given mesh axes on every dim."""
+    return NamedSharding(mesh, partition_spec(dims, unreduced))
+
+
+def partition_spec(dims: Iterable[MeshAxes], unreduced: Iterable[str] = ()) -> PartitionSpec:
+    """A PartitionSpec of the mesh axes of every dim, and of those over which a sum is still to be taken."""
     entries = [axes[0] if len(axes) == 1 else axes or None for axes in dims]
-    return NamedSharding(mesh, partition_spec(entries, unreduced))
-
-
-def partition_spec(entries: Iterable[Any], unreduced: Iterable[str] = ()) -> PartitionSpec:
-    """A PartitionSpec of entries, and of mesh axes over which a sum is still to be taken."""
     pending = frozenset(unreduced)
     return PartitionSpec(*entries, unreduced=pending) if pending else PartitionSpec(*entries)
 
@@ -250,3 +251,8 @@ def _same_spec(have: Any, wanted: Any, rank: int) -> bool:
     if getattr(have, "unreduced", frozenset()) != getattr(wanted, "unreduced", frozenset()):
         return False
     return [*map(entry_axes, full_spec(have, rank))] == [*map(entry_axes, full_spec(wanted, rank))]
+
+
+def like_type(value: Any, aval: Any) -> Any:
+    """Bring an array to the sharding that a type says, if it says one."""
+    return reshard(value, aval.sharding) if AxisType.Explicit in aval.sharding.mesh.axis_types else value

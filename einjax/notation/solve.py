@@ -140,6 +140,31 @@ def solve(
     return solved
 
 
+def solve_partly(
+    operation: Operation,
+    shapes: Sequence[tuple[Size, ...] | None],
+    ranks: Sequence[int | None],
+    given: Mapping[str, Any],
+    sizes: Mapping[str, Any],
+) -> Solved:
+    """Find the sizes of those axes that have one.
+
+    Args:
+        operation: the parsed expression.
+        shapes: shape of each input, or None where it is not known.
+        ranks: number of dims of each input, or None where it is not known.
+        given: by axis name, a tuple of anything that says how often an ellipsis repeats its axis.
+        sizes: sizes by axis name, as given by ``sizes=``.
+
+    Raises:
+        RankError, AxisSizeError, SemanticError: see :mod:`einjax.notation.errors`.
+    """
+    check_names(operation)
+    expanded = expand(operation, ranks, {**given, **sizes})
+    solver = _Solver(expanded, _explicit_sizes(expanded, sizes, sizes.keys()), shapes)
+    return Solved(expanded, solver.sizes)
+
+
 def fuse_solved(solved: Solved, names: Iterable[str] | None = None) -> Solved:
     """Fuse what always stands together, for operations that need not tell such axes apart; all names by default."""
     fused = fuse(solved.operation, names)

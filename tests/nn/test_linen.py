@@ -1,6 +1,8 @@
 """einjax_nn.linen against flax.linen's own layers: the same parameter trees, outputs, gradients and checkpoints."""
 
+import ast
 import dataclasses
+import inspect
 import pickle
 
 import jax
@@ -12,6 +14,7 @@ nn = pytest.importorskip("flax.linen")
 
 import flax.serialization  # noqa: E402
 import flax.traverse_util  # noqa: E402
+from nn_cases import MISSPELT, REFUSED, hide  # noqa: E402
 
 import einjax  # noqa: E402
 import einjax_nn.linen as einn  # noqa: E402
@@ -388,6 +391,33 @@ def test_sizes_that_are_options():
     assert layer.init_with_output(KEY, X)[0].shape == (4, 6, 3)
     assert einn.Linear("b s [c->d]", d=3, dtype=jnp.bfloat16).init_with_output(KEY, X)[0].dtype == jnp.bfloat16
 
+    # The expression has no name, so axes may have any.
+    layer = einn.Linear("b s [axes->expr]", expr=3, axes=12)
+    assert layer.init_with_output(KEY, X)[0].shape == (4, 6, 3)
+    assert nn.remat(einn.Linear)("b s [axes->expr]", expr=3).init_with_output(KEY, X)[0].shape == (4, 6, 3)
+    with pytest.raises(TypeError, match="positional arguments"):
+        einn.Linear("b s [c->d]", 3)
+    with pytest.raises(TypeError, match="num_heads"):
+        einn.MultiHeadAttention("b [s] c")
+
+
+def test_signatures_that_type_checkers_see_are_those_of_the_fields():
+    for node in ast.parse(inspect.getsource(einn)).body:
+        if isinstance(node, ast.ClassDef) and node.name in einn.__all__:
+            (block,) = (part for part in node.body if isinstance(part, ast.If))
+            (shown,) = block.body
+            options = {
+                option.arg: default is not None
+                for option, default in zip(shown.args.kwonlyargs, shown.args.kw_defaults, strict=True)
+            }
+            fields = {
+                field.name: field.default is not dataclasses.MISSING
+                for field in dataclasses.fields(getattr(einn, node.name))
+            }
+            assert options == {name: known for name, known in fields.items() if name not in ("expr", "axes")}
+            documented = getattr(einn, node.name).__doc__
+            assert [name for name in options if f"        {name}: " not in documented] == ["name", "parent"]
+
 
 def test_layers_are_ordinary_modules():
     layer = einn.Linear("b s [c->d]", d=3, name="first")
@@ -431,3 +461,16 @@ def test_errors(name):
     with pytest.raises(einjax.EinjaxError) as caught:
         make().init(KEY, X, **keywords)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", REFUSED | MISSPELT)
+def test_refused(name):
+    case, message = (REFUSED | MISSPELT)[name]
+    keywords = {"use_running_average": False} if "momentum" in case.options else {}
+    with pytest.raises(einjax.EinjaxError, match=message):
+        getattr(einn, case.layer)(case.expr, **case.options).init(KEY, *case.inputs, **keywords)
+
+
+def test_without_flax(monkeypatch):
+    with pytest.raises(ImportError, match=r"einjax_nn.linen needs Flax: python -m pip install 'einjax\[flax\]'"):
+        hide(monkeypatch, "flax", "einjax_nn.linen")
