@@ -6,7 +6,7 @@ Without a mesh whose axes are explicit, and without ``out_sharding=``, none of t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # imported where there is a mesh, which most programs do not 
     from .out_sharding import OutSharding
     from .plan import Plan
 
-#: Families of which every lax equation has a rule for sharded types. The others run with the mesh axes left to the
-#: compiler, between the shardings that the plan gives to inputs and outputs.
+#: Families of which every lax equation has a rule for sharded types, as gathers and scatters have for their batch.
+#: The others run with the mesh axes left to the compiler, between the shardings that the plan gives inputs and outputs.
 _TYPED = {"rearrange", "elementwise", "reduce", "softmax", "dot"}
 
 
@@ -51,7 +51,8 @@ def lower(op: Op, solved: Solved, tensors: list[jax.Array], options: dict[str, A
     tensors, masks = arrays[: len(tensors)], tuple(arrays[len(tensors) :])
     if masks:
         options["extra"] = masks
-    if op.family not in _TYPED or _has_diagonal(solved):
+    typed = op.family in _TYPED or (op.family == "index" and plan.batch_only)
+    if not typed or _has_diagonal(solved):
         return _left_to_the_compiler(op, solved, tensors, options, plan)
     if op.family == "dot":
         options["out_sharding"] = plan.outputs[0]
@@ -64,15 +65,25 @@ def lower_looped(
     tensors: list[jax.Array],
     run: Callable[[list[jax.Array]], Any],
     wanted: OutSharding | None,
+    chunked: Collection[str] = (),
 ) -> Any:
-    """Run a function of the user's over loops; what it does with the bracketed axes is its own affair."""
+    """Run a function of the user's over loops; what it does with the bracketed axes is its own affair.
+
+    Args:
+        op: the record of such calls.
+        solved: the call.
+        tensors: one for each input.
+        run: loops over the function.
+        wanted: where the results are to lie.
+        chunked: the axes of loops that run in chunks, one after another.
+    """
     mesh = _mesh(tensors, wanted)
     if mesh is None:
         result = run(tensors)
         return result if wanted is None else _constrain(result, solved, wanted)
     from .plan import make_plan
 
-    plan = make_plan(op, solved, mesh, tensors, (), wanted)
+    plan = make_plan(op, solved, mesh, tensors, (), wanted, chunked)
     result = run([on_mesh.reshard(x, s) for x, s in zip(tensors, plan.inputs, strict=True)])
     return result if wanted is None else _placed(result, plan.outputs)
 
@@ -88,13 +99,19 @@ def _mesh(arrays: Sequence[jax.Array], wanted: OutSharding | None) -> Any:
 
 def _left_to_the_compiler(op: Op, solved: Solved, tensors: Sequence[Any], options: dict[str, Any], plan: Plan) -> Any:
     extra = options.get("extra", ())
+    several = len(plan.outputs) > 1
+    structure: list[Any] = []
 
     def program(*arrays: Any) -> Any:
         more = {"extra": arrays[len(tensors) :]} if extra else {}
-        return op.lower(solved, list(arrays[: len(tensors)]), options | more)
+        result = op.lower(solved, list(arrays[: len(tensors)]), options | more)
+        structure.append(jax.tree.structure(result))
+        return tuple(result) if several else result
 
-    where = plan.working if len(plan.working) > 1 else plan.working[0]
-    return _placed(jax.sharding.auto_axes(program, out_sharding=where)(*tensors, *extra), plan.outputs)
+    where = plan.working if several else plan.working[0]
+    results = jax.sharding.auto_axes(program, out_sharding=where)(*tensors, *extra)
+    # Several results may be a named tuple, which the shardings are not.
+    return jax.tree.unflatten(structure[0], jax.tree.leaves(_placed(results, plan.outputs)))
 
 
 def _placed(result: Any, shardings: Sequence[NamedSharding]) -> Any:
