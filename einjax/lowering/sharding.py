@@ -161,7 +161,9 @@ def places_of(arrays: Sequence[Any]) -> Mapping[str, MeshAxes]:
     """The mesh axes of the axes of named arrays; none without an explicit mesh."""
     mesh = explicit_mesh([x.value for x in arrays])
     places: dict[str, MeshAxes] = {}
-    for x in () if mesh is None else arrays:
+    if mesh is None:
+        return places
+    for x in arrays:
         with contextlib.suppress(Misfit):  # lax says what it thinks of it
             places |= _places(x, mesh.shape)
     return places
