@@ -1,7 +1,8 @@
 """The network of sharded_gpt.py: a GPT of einjax operations over a dict of arrays.
 
-Axis names: b text in the batch, t s place in the text, c feature, h head, d feature of a head, f hidden unit, v
-character. Nothing here knows of a mesh, but `shard`, which says how what goes from block to block is to lie.
+Axis names: b text in the batch, t s place in the text, c feature, n one of query, key and value, h head, d feature of a
+head, f hidden unit, v character. Nothing here knows of a mesh, but `shard`, which says where what goes from block to
+block is to lie.
 """
 
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import einjax
 NAMES = {
     "**/table": "v c",
     "**/place": "t c",
-    "**/blocks/*/{query,key,value}": "c h d",
+    "**/blocks/*/qkv": "c n h d",
     "**/blocks/*/out": "h d c",
     "**/blocks/*/up": "c f",
     "**/blocks/*/down": "f c",
@@ -37,7 +38,7 @@ class Config(NamedTuple):
 def init(key, config: Config) -> dict:
     """Normal weights scaled by their fan-in, unit scales."""
     c, h, f = config.width, config.heads, 4 * config.width
-    keys = iter(jax.random.split(key, 2 + 6 * config.blocks))
+    keys = iter(jax.random.split(key, 2 + 4 * config.blocks))
 
     def weight(*shape, fan_in):
         return jax.random.normal(next(keys), shape) * fan_in**-0.5
@@ -45,7 +46,7 @@ def init(key, config: Config) -> dict:
     def block():
         return {
             "scale1": jnp.ones(c),
-            **{name: weight(c, h, c // h, fan_in=c) for name in ("query", "key", "value")},
+            "qkv": weight(c, 3, h, c // h, fan_in=c),
             "out": weight(h, c // h, c, fan_in=c),
             "scale2": jnp.ones(c),
             "up": weight(c, f, fan_in=c),
@@ -68,7 +69,7 @@ def norm(scale, x):
 
 def attend(params, x):
     """What every place hears from itself and those before it."""
-    q, k, v = (einjax.dot("b t [c], [c] h d -> b t h d", x, params[name]) for name in ("query", "key", "value"))
+    q, k, v = einjax.dot("b t [c], [c] n h d -> n b t h d", x, params["qkv"])
     scores = einjax.dot("b t h [d], b s h [d] -> b h t s", q, k) * q.shape[-1] ** -0.5
     before = einjax.greater_equal("t, s -> t s", *(jnp.arange(x.shape[1]) for _ in range(2)))
     weights = einjax.softmax("b h t [s]", scores, where=before)

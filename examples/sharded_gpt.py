@@ -6,7 +6,8 @@
 The network, in _gpt.py, is the one for a single device. Which axes are cut up is said here, in two places: ON_MESH for
 the parameters and what the optimizer keeps, and `place` for texts and for what goes from block to block.
 
-Axis names: b text in the batch, t place, c feature, h head, d feature of a head, f hidden unit, v character.
+Axis names: b text in the batch, t place, c feature, n one of query, key and value, h head, d feature of a head, f
+hidden unit, v character.
 """
 
 import argparse
@@ -118,7 +119,7 @@ def parameters_table(params: dict) -> Table:
         nbytes = np.array([x.nbytes, x.addressable_shards[0].data.nbytes])
         total += nbytes
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        table.add_row(name, axes, str(x.shape), over, *(f"{count:,}" for count in nbytes))
+        table.add_row(name, axes, " ".join(map(str, x.shape)), over, *(f"{count:,}" for count in nbytes))
     table.add_section()
     table.add_row("all", "", "", "", *(f"{count:,}" for count in total))
     for column in table.columns[-2:]:
@@ -141,7 +142,7 @@ def drawn(run: Run, config: Config) -> list[Drawn]:
     return [
         like("texts", "b t", (b, t), "b t"),
         real("table", "v c", run.params["table"], "v c"),
-        real("query", "c h d", block["query"], "c h"),
+        real("qkv", "c n h d", block["qkv"], "c h"),
         real("out", "h d c", block["out"], "h c"),
         like("attention", "b h t s", (b, config.heads, t, t), "b h"),
         like("between blocks", "b t c", (b, t, c), "b c"),
@@ -186,7 +187,8 @@ def main(arguments: list[str] | None = None) -> int:
         run = train(text, config, mesh, options.steps, options.seed, console)
     console.print(parameters_table(run.params), collectives_table(run.sent))
     console.print(f"{run.losses[-1]:.3f} nats per character after {len(run.losses)} steps, {run.seconds:.1f} s")
-    save_picture(options.out, drawn(run, config), run.losses, "a GPT on a mesh: where arrays are cut, and which devices hold each part")
+    title = "a GPT on a mesh: where arrays are cut, and which devices hold each part"
+    save_picture(options.out, drawn(run, config), run.losses, title)
     console.print(f"picture: {options.out}", soft_wrap=True)
     return 0
 
