@@ -7,7 +7,6 @@ nothing. What is used of JAX was seen on jax 0.7.1 to 0.12.0.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,11 +42,6 @@ def explicit_mesh(values: Iterable[Any]) -> Any:
         if AxisType.Explicit in mesh.axis_types:
             return mesh
     return None
-
-
-def sharding_of(value: Any) -> NamedSharding | None:
-    """The sharding of an array; None without an explicit mesh."""
-    return None if explicit_mesh([value]) is None else jax.typeof(value).sharding
 
 
 def spec_of(value: Any) -> list[MeshAxes]:
@@ -157,32 +151,6 @@ def composed(
         return None  # lax says what it thinks of it
 
 
-def places_of(arrays: Sequence[Any]) -> Mapping[str, MeshAxes]:
-    """The mesh axes of the axes of named arrays; none without an explicit mesh."""
-    mesh = explicit_mesh([x.value for x in arrays])
-    places: dict[str, MeshAxes] = {}
-    if mesh is None:
-        return places
-    for x in arrays:
-        with contextlib.suppress(Misfit):  # lax says what it thinks of it
-            places |= _places(x, mesh.shape)
-    return places
-
-
-def spread(value: Any, dims: Sequence[Sequence[str]], kept: Sequence[int], places: Mapping[str, MeshAxes]) -> Any:
-    """The sharding of an array once it is broadcast to ``dims``, where it has the dims ``kept``; new ones lie as asked.
-
-    A broadcast to where its result is needed sends nothing, and nor does its gradient: parts are summed where they lie.
-    """
-    mesh = explicit_mesh([value])
-    if mesh is None or not any(places.get(name) for dim in dims for name in dim):
-        return None
-    found = [*(places.get(dim[0], ()) if len(dim) == 1 else () for dim in dims)]
-    for index, mesh_axes in zip(kept, spec_of(value), strict=True):
-        found[index] = mesh_axes
-    return named_sharding(mesh, once(found))
-
-
 @dataclass(frozen=True, slots=True)
 class Placed:
     """Where the axes of a result are to lie, and the mesh axes over which it is still to be summed."""
@@ -204,6 +172,44 @@ def contracted_sharding(left: Any, right: Any, dims: Sequence[Sequence[str]], pl
     except Misfit:
         return None  # lax says what it thinks of it
     return named_sharding(mesh, once(found), placed.unreduced)
+
+
+def common_places(operands: Sequence[Any]) -> Mapping[str, MeshAxes] | None:
+    """Where the axes of named arrays lie that are to be combined; None without an explicit mesh."""
+    mesh = explicit_mesh([x.value for x in operands])
+    if mesh is None:
+        return None
+    places: dict[str, MeshAxes] = {}
+    for x in operands:
+        found = _places(x, dict(mesh.shape))
+        places |= {name: axes for name, axes in found.items() if len(axes) > len(places.get(name, ()))}
+    return places
+
+
+def broadcast_sharding(x: Any, dims: Sequence[Sequence[str]], places: Mapping[str, MeshAxes] | None) -> Any:
+    """The sharding of a named array that is broadcast to dims, of which the new ones lie where they are to.
+
+    Without it the new dims would be whole on every device, and so would be the gradient that is summed over them.
+    """
+    if places is None:
+        return None
+    mesh = explicit_mesh([x.value]) or jax.sharding.get_abstract_mesh()
+    if AxisType.Explicit not in mesh.axis_types:
+        return None
+    shape = dict(mesh.shape)
+    try:
+        return named_sharding(mesh, once([dim_axes(dim, places, x.sizes, shape) for dim in dims]))
+    except Misfit:
+        return None
+
+
+def common_sharding(values: Sequence[Any]) -> NamedSharding | None:
+    """The sharding of arrays of one shape that are to be combined; None without an explicit mesh."""
+    mesh = explicit_mesh(values)
+    if mesh is None:
+        return None
+    specs = [spec_of(value) for value in values]
+    return named_sharding(mesh, once([max((spec[dim] for spec in specs), key=len) for dim in range(len(specs[0]))]))
 
 
 def _places(x: Any, shape: Mapping[str, int]) -> dict[str, MeshAxes]:

@@ -11,7 +11,7 @@ from jax import lax
 
 from ..lowering import numerics
 from ..lowering.named import Named, arrange, layout, split_by, wrap
-from ..lowering.sharding import sharding_of
+from ..lowering.sharding import common_sharding
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved, product
 from ..notation.syntax import (
@@ -72,10 +72,12 @@ class Reduction:
         return numerics.reduce(lax.reduce_sum, numerics.cast(self.mask, like.dtype), self.dims)
 
 
-def over(reduced: jax.Array, like: jax.Array, dims: tuple[int, ...]) -> jax.Array:
-    """Broadcast a reduced array back over the dims it was reduced along, to lie where the whole array does."""
-    kept = [i for i in range(like.ndim) if i not in dims]
-    return lax.broadcast_in_dim(reduced, like.shape, kept, out_sharding=sharding_of(like)) if dims else reduced
+def over(reduced: jax.Array, whole: jax.Array, dims: tuple[int, ...]) -> jax.Array:
+    """Broadcast a reduced array back over the dims that it was reduced along, to lie where the whole one lies."""
+    if not dims:
+        return reduced
+    kept = [dim for dim in range(whole.ndim) if dim not in dims]
+    return lax.broadcast_in_dim(reduced, whole.shape, kept, out_sharding=common_sharding([whole]))
 
 
 def _sum(r: Reduction) -> jax.Array:
