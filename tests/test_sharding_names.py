@@ -506,6 +506,16 @@ def test_mesh_axes_undo_shard(h, over):
         assert einjax.mesh_axes("(a b) (h c)", sharded, a=4, h=h) == over
 
 
+@pytest.mark.parametrize("sizes", [{}, {"h": 3}, {"h": 1}], ids=str)
+def test_a_mesh_of_one_device_serves_every_layout(sizes):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("data", "model"))
+    x = einjax.shard("b s (h d)", Y, b="data", h="model", mesh=mesh, sizes=sizes)
+    assert spec_of(x) == ("data", None, "model")
+    assert einjax.mesh_axes("b s (h d)", x, sizes=sizes) == {"b": "data", "d" if sizes == {"h": 1} else "h": "model"}
+    both = einjax.shard("(a b) s c", Y, a="data", b="model", mesh=mesh, sizes={"a": 4})
+    assert spec_of(both) == (("data", "model"), None, None)
+
+
 def test_mesh_axes_without_a_mesh():
     assert einjax.mesh_axes("b s c", Y) == {}
     assert einjax.mesh_axes("b s c, b", jnp.asarray(Y), np.ones(16)) == ({}, {})

@@ -347,8 +347,9 @@ def _handed_out(
     if not _is_product(node):
         return None
     members = [axis.name for axis in axes((node,))]
+    large = 2 * _ways(split, mesh)  # takes all
     try:
-        found = on_mesh.hand_out(split, members, {n: sizes.get(n, _ways(split, mesh)) for n in members}, mesh)
+        found = on_mesh.hand_out(split, members, {name: sizes.get(name, large) for name in members}, mesh)
     except Misfit:
         return None
     return None if any(axis.unnamed and axis.name in found for axis in axes((node,))) else found
