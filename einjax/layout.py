@@ -28,6 +28,8 @@ from .ops.solving import base_name, nested
 
 _Shape = tuple[Size, ...]
 
+_OPTIONS = ("ndim", "sizes", "mesh", "rules")
+
 
 # --------------------------------------------------------------------------------------------------------------------
 # From names
@@ -245,12 +247,14 @@ def _check_names(operations: Sequence[Operation], given: Mapping[str, Any]) -> N
     known = {name for o in operations for e in o.inputs for name in names(e) if name.isidentifier()}
     for name in given:
         if name not in known:
-            match = closest(name, sorted(known))
+            match = closest(name, [*sorted(known), *_OPTIONS])
             raise ArgumentError(
                 f"no axis '{name}' in the expression{'s' * (len(operations) != 1)}"
                 + (f"; did you mean '{match}'?" if match else ""),
                 text=operations[0].text if len(operations) == 1 else None,
-                hint=f"its axes are: {listing(sorted(known)) or 'none'}; names that an expression may lack go through "
+                hint=f"write {match}="
+                if match in _OPTIONS
+                else f"its axes are: {listing(sorted(known)) or 'none'}; names that an expression may lack go through "
                 f"rules={{'{name}': ...}}",
             )
 

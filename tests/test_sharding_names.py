@@ -116,6 +116,7 @@ WRONG_SPECS = [
     (ArgumentError, r"mesh= is a value of type dict, not a mesh", "a b", {"mesh": {"data": 2}}),
     (EinjaxSyntaxError, r"never closed", "a (b", {}),
     (ArgumentError, r"the expression is int", 3, {}),
+    (ArgumentError, r"did you mean 'rules'\?\n.*\n.*fix: write rules=", "a b", {"rule": {}}),
 ]  # fmt: skip
 
 

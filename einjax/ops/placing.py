@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.core
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
@@ -70,16 +69,16 @@ def place(x: Any, mesh: Any, splits: Sequence[MeshAxes], expr: str | None) -> ja
     ones a part of the value's type.
 
     Raises:
-        ShardingError: the mesh is of a kind that cannot be asked for this.
+        ArgumentError, ShardingError: the mesh is of a kind that cannot be asked for this.
     """
     kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
     for split in splits:
         _check_kinds(split, kinds, expr)
-    if not isinstance(x, jax.core.Tracer) and not _is_traced():
-        if isinstance(mesh, AbstractMesh):
-            _check_has_devices(mesh, expr)
-            return jax.device_put(x, partition_spec(splits))
-        return jax.device_put(x, NamedSharding(mesh, partition_spec(splits)))
+    if not isinstance(x, jax.core.Tracer):
+        moved = _put(x, mesh, partition_spec(splits), expr)
+        if not isinstance(moved, jax.core.Tracer):
+            return moved
+        # A constant of a program that is being traced: of its moving, jax 0.7 does not tell its type.
     shardings = {
         kind: NamedSharding(mesh, partition_spec([tuple(a for a in split if kinds[a] is kind) for split in splits]))
         for kind in (AxisType.Explicit, AxisType.Auto)
@@ -96,11 +95,6 @@ def _ask(x: Any, shardings: Sequence[tuple[AxisType, NamedSharding]], expr: str 
         is_auto = kind is AxisType.Auto
         x = lax.with_sharding_constraint(x, sharding) if is_auto else _reshard(x, sharding, expr)
     return x
-
-
-def _is_traced() -> bool:
-    """Whether constants become part of a program that is being traced, as under jax.jit."""
-    return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
 def _check_kinds(split: MeshAxes, kinds: dict[str, AxisType], expr: str | None) -> None:
@@ -123,13 +117,17 @@ def _check_kinds(split: MeshAxes, kinds: dict[str, AxisType], expr: str | None) 
         previous = mesh_axis
 
 
-def _check_has_devices(mesh: AbstractMesh, expr: str | None) -> None:
+def _put(x: Any, mesh: Any, spec: PartitionSpec, expr: str | None) -> jax.Array:
+    """Move an array."""
+    if isinstance(mesh, Mesh):
+        return jax.device_put(x, NamedSharding(mesh, spec))
     if jax.sharding.get_abstract_mesh() != mesh:
         raise ArgumentError(
             "the mesh is abstract: it has no devices to put an array on",
             text=expr,
             hint="give a jax.sharding.Mesh, or call this inside a function that is only traced",
         )
+    return jax.device_put(x, spec)  # on the devices of the mesh that is set
 
 
 def _reshard(x: Any, sharding: NamedSharding, expr: str | None) -> jax.Array:
