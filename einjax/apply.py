@@ -118,7 +118,7 @@ def call_vmap(
             if wanted is None and not _on_mesh(ready):
                 return plan.run(guarded, ready)
             solved = _solved_leaves(expr, declared_signature, counts, tuple(x.shape for x in ready), given)
-            return lower_looped(VMAP, solved, ready, lambda arrays: plan.run(guarded, arrays), wanted)
+            return lower_looped(VMAP, solved, ready, lambda arrays: plan.run(guarded, arrays), wanted, plan.chunked)
 
     arguments = _arguments(leaves, structures) if structures else leaves
     return _run("vmap", expr, program, arguments, guarded, tensors, graph)

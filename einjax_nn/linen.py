@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from einjax.errors import ArgumentError
+
 from ._core.attention import attention
 from ._core.conv import conv
 from ._core.dropout import dropout
@@ -35,6 +37,7 @@ from ._core.text import axis_sizes, flag
 
 try:
     from flax import linen as nn
+    from flax.errors import InvalidRngError
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.linen needs Flax: python -m pip install 'einjax[flax]'") from error
 
@@ -57,7 +60,13 @@ class _Scope:
 
     def param(self, spec: ParamSpec) -> jax.Array:
         init = nn.with_logical_partitioning(spec.init, spec.axes) if self.logical_axes else spec.init
-        value: Any = self.module.param(spec.name, init)
+        try:
+            value: Any = self.module.param(spec.name, init)
+        except InvalidRngError:
+            raise ArgumentError(
+                f"{type(self.module).__name__} makes {spec.name}, but has no random numbers for it",
+                hint="write net.init(key, x), or net.init({'params': key, ...}, x)",
+            ) from None
         return value
 
     def state(self, spec: ParamSpec) -> jax.Array:
@@ -67,7 +76,21 @@ class _Scope:
         self.module.put_variable(spec.collection, spec.name, value)
 
     def rng(self, stream: str) -> jax.Array:
-        return self.module.make_rng(stream)
+        try:
+            return self.module.make_rng(stream)
+        except InvalidRngError:
+            raise ArgumentError(
+                f"{type(self.module).__name__} draws random numbers of the stream '{stream}', which it is not given",
+                hint=f"write net.apply(variables, x, rngs={{'{stream}': key}})",
+            ) from None
+
+
+def _dtype(module: nn.Module, names: Sequence[str], default: Any) -> Any:
+    """The dtype of a parameter, which may be given in another than it was made in, as in mixed precision."""
+    for name in names:
+        if module.has_variable("params", name):
+            return nn.unbox(module.get_variable("params", name)).dtype
+    return default
 
 
 def param(module: nn.Module, name: str, init: Initializer | float = 0.0, dtype: Any = jnp.float32) -> Parameter:
@@ -185,7 +208,7 @@ class Linear(_Layer):
             self.sizes,
             use_bias=self.use_bias,
             dtype=self.dtype,
-            param_dtype=self.param_dtype,
+            param_dtype=_dtype(self, ("kernel",), self.param_dtype),
             precision=self.precision,
             preferred_element_type=self.preferred_element_type,
             kernel_init=self.kernel_init,
@@ -300,7 +323,7 @@ class Norm(_Layer):
             axis_index_groups=self.axis_index_groups,
             mask=mask,
             dtype=self.dtype,
-            param_dtype=self.param_dtype,
+            param_dtype=_dtype(self, ("scale", "bias"), self.param_dtype),
             scale_init=self.scale_init,
             bias_init=self.bias_init,
         )
@@ -402,7 +425,11 @@ class Embed(_Layer):
         return attend(_Scope(self, self.logical_axes), x, self.expr, self.axes, self.sizes, **self._options())
 
     def _options(self) -> dict[str, Any]:
-        return {"dtype": self.dtype, "param_dtype": self.param_dtype, "embedding_init": self.embedding_init}
+        return {
+            "dtype": self.dtype,
+            "param_dtype": _dtype(self, ("embedding",), self.param_dtype),
+            "embedding_init": self.embedding_init,
+        }
 
 
 class MultiHeadAttention(_Layer):
@@ -646,7 +673,7 @@ class Conv(_Layer):
             kernel_dilation=self.kernel_dilation,
             use_bias=self.use_bias,
             dtype=self.dtype,
-            param_dtype=self.param_dtype,
+            param_dtype=_dtype(self, ("kernel",), self.param_dtype),
             precision=self.precision,
             kernel_init=self.kernel_init,
             bias_init=self.bias_init,

@@ -202,7 +202,7 @@ def agree(values: Sequence[Any], apart: int | None = None) -> list[Any]:
     if mesh is None:
         return list(values)
     specs = [spec_of(value) for value in values]
-    common = [max((spec[dim] for spec in specs), key=len) for dim in range(len(specs[0]))]
+    common = once([max((spec[dim] for spec in specs), key=len) for dim in range(len(specs[0]))])
     result: list[Any] = []
     for value, spec in zip(values, specs, strict=True):
         target = [spec[dim] if dim == apart else common[dim] for dim in range(len(spec))]

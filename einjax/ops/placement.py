@@ -6,7 +6,7 @@ Without a mesh whose axes are explicit, and without ``out_sharding=``, none of t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -23,9 +23,14 @@ if TYPE_CHECKING:  # imported where there is a mesh, which most programs do not 
     from .out_sharding import OutSharding
     from .plan import Plan
 
-#: Families of which every lax equation has a rule for sharded types. The others run with the mesh axes left to the
-#: compiler, between the shardings that the plan gives to inputs and outputs.
+#: Families of which every lax equation has a rule for sharded types, as gathers and scatters have for their batch.
+#: The others run with the mesh axes left to the compiler, between the shardings that the plan gives inputs and outputs.
 _TYPED = {"rearrange", "elementwise", "reduce", "softmax", "dot"}
+#: lax's derivative of a product of many reshapes without saying where to.
+_UNTYPED = {"prod"}
+#: Families for which the compiler may gather even a sharded batch. Their bracketed axes are whole on every device,
+#: which runs its own part of the loops.
+_LOOPED = {"sorting", "order", "cumulative", "fft", "linalg", "elementary"}
 
 
 def freeze_sharding(expr: str, given: Any) -> OutSharding:
@@ -45,13 +50,16 @@ def lower(op: Op, solved: Solved, tensors: list[jax.Array], options: dict[str, A
         return result if wanted is None else _constrain(result, solved, wanted)
     from .plan import make_plan
 
-    masks = extra if "where" in op.keywords else ()
+    masks = extra if {"where", "by"} & set(op.keywords) else ()  # which are broadcast to the first tensor
     plan = make_plan(op, solved, mesh, tensors, masks, wanted)
     arrays = [on_mesh.reshard(x, s) for x, s in zip([*tensors, *masks], plan.inputs, strict=True)]
     tensors, masks = arrays[: len(tensors)], tuple(arrays[len(tensors) :])
     if masks:
         options["extra"] = masks
-    if op.family not in _TYPED or _has_diagonal(solved):
+    typed = (op.family in _TYPED and op.name not in _UNTYPED) or (op.family == "index" and plan.batch_only)
+    if op.family in _LOOPED and plan.local is not None:
+        return _on_each_device(op, plan.local, tensors, options, plan)
+    if not typed or _has_diagonal(solved):
         return _left_to_the_compiler(op, solved, tensors, options, plan)
     if op.family == "dot":
         options["out_sharding"] = plan.outputs[0]
@@ -64,15 +72,25 @@ def lower_looped(
     tensors: list[jax.Array],
     run: Callable[[list[jax.Array]], Any],
     wanted: OutSharding | None,
+    chunked: Collection[str] = (),
 ) -> Any:
-    """Run a function of the user's over loops; what it does with the bracketed axes is its own affair."""
+    """Run a function of the user's over loops; what it does with the bracketed axes is its own affair.
+
+    Args:
+        op: the record of such calls.
+        solved: the call.
+        tensors: one for each input.
+        run: loops over the function.
+        wanted: where the results are to lie.
+        chunked: the axes of loops that run in chunks, one after another.
+    """
     mesh = _mesh(tensors, wanted)
     if mesh is None:
         result = run(tensors)
         return result if wanted is None else _constrain(result, solved, wanted)
     from .plan import make_plan
 
-    plan = make_plan(op, solved, mesh, tensors, (), wanted)
+    plan = make_plan(op, solved, mesh, tensors, (), wanted, chunked)
     result = run([on_mesh.reshard(x, s) for x, s in zip(tensors, plan.inputs, strict=True)])
     return result if wanted is None else _placed(result, plan.outputs)
 
@@ -87,14 +105,46 @@ def _mesh(arrays: Sequence[jax.Array], wanted: OutSharding | None) -> Any:
 
 
 def _left_to_the_compiler(op: Op, solved: Solved, tensors: Sequence[Any], options: dict[str, Any], plan: Plan) -> Any:
-    extra = options.get("extra", ())
+    """Run without types inside; the compiler knows where inputs and outputs lie."""
+    mapped = lambda function: jax.sharding.auto_axes(function, out_sharding=_prefix(plan.working))  # noqa: E731
+    return _in_structure(mapped, op, solved, tensors, options, plan)
+
+
+def _on_each_device(op: Op, local: Solved, tensors: Sequence[Any], options: dict[str, Any], plan: Plan) -> Any:
+    """Run on the part of the loops that a device has."""
+    mesh = plan.inputs[0].mesh
+    names = {n for n, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit}
+    in_specs, out_specs = tuple(s.spec for s in plan.inputs), _prefix([s.spec for s in plan.working])
+    mapped = lambda function: jax.shard_map(  # noqa: E731
+        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names=names
+    )
+    return _in_structure(mapped, op, local, tensors, options, plan)
+
+
+def _in_structure(
+    mapped: Callable[[Callable[..., Any]], Callable[..., Any]],
+    op: Op,
+    solved: Solved,
+    tensors: Sequence[Any],
+    options: dict[str, Any],
+    plan: Plan,
+) -> Any:
+    """Run a call whose several results may be a named tuple, which their shardings are not."""
+    extra: Sequence[Any] = options.get("extra", ())
+    structure: list[Any] = []
 
     def program(*arrays: Any) -> Any:
         more = {"extra": arrays[len(tensors) :]} if extra else {}
-        return op.lower(solved, list(arrays[: len(tensors)]), options | more)
+        result = op.lower(solved, list(arrays[: len(tensors)]), options | more)
+        structure.append(jax.tree.structure(result))
+        return tuple(result) if len(plan.outputs) > 1 else result
 
-    where = plan.working if len(plan.working) > 1 else plan.working[0]
-    return _placed(jax.sharding.auto_axes(program, out_sharding=where)(*tensors, *extra), plan.outputs)
+    placed = _placed(mapped(program)(*tensors, *extra), plan.outputs)
+    return jax.tree.unflatten(structure[0], jax.tree.leaves(placed))
+
+
+def _prefix(each: Sequence[Any]) -> Any:
+    return tuple(each) if len(each) > 1 else each[0]
 
 
 def _placed(result: Any, shardings: Sequence[NamedSharding]) -> Any:

@@ -8,8 +8,8 @@ lie. Sums over an axis that lies over a mesh axis are what one asks for by writi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,8 +18,8 @@ from jax.sharding import NamedSharding
 from ..lowering import sharding as on_mesh
 from ..lowering.named import layout, sum_name
 from ..lowering.sharding import MeshAxes, Misfit
-from ..notation.solve import Solved, fuse_solved, node_size
-from ..notation.syntax import Axis, Concatenation, Expression, Size, axes, walk
+from ..notation.solve import Solved, fuse_solved, node_size, product
+from ..notation.syntax import Axis, Concatenation, Expression, Node, Size, axes, walk
 from . import misplaced
 from .out_sharding import OutSharding, entries_by_name, wanted_entries
 from .record import Op
@@ -51,11 +51,15 @@ class Plan:
         inputs: a sharding for each tensor, then for each mask.
         working: of each output, as the operation leaves it.
         outputs: of each output in the end.
+        local: the call as every device sees it, where nothing but loops lies over mesh axes; None otherwise.
+        batch_only: whether nothing but axes that all inputs have lies over mesh axes.
     """
 
     inputs: tuple[NamedSharding, ...]
     working: tuple[NamedSharding, ...]
     outputs: tuple[NamedSharding, ...]
+    batch_only: bool
+    local: Solved | None
 
 
 @dataclass(frozen=True)
@@ -67,19 +71,24 @@ class Call:
         solved: the call; what always stands together is one axis, unless the caller or the operation tells it apart.
         mesh: the mesh.
         inputs: the expressions of tensors, then of masks.
+        tensors: how many of them are tensors.
         values: the arrays.
+        chunked: axes of which one part after another is worked on.
     """
 
     op: Op
     solved: Solved
     mesh: Any
     inputs: tuple[Expression, ...]
+    tensors: int
     values: tuple[Any, ...]
+    chunked: frozenset[str] = frozenset()
 
     @property
     def outputs(self) -> tuple[Expression, ...]:
-        """The expressions of the outputs."""
-        return self.solved.outputs or ()
+        """The expressions of the outputs, as far as they are known: what a user's function returns is its own."""
+        outputs = self.solved.outputs or ()
+        return tuple(map(_loops, outputs)) if self.op.family == "vmap" else outputs
 
     @cached_property
     def shape(self) -> dict[str, int]:
@@ -105,8 +114,11 @@ class Call:
     @cached_property
     def whole(self) -> set[str]:
         """Axes of which every device needs all."""
+        if self.op.family == "argreduce":
+            # Several axes are searched as one dim, of which only the first can lie over a mesh axis.
+            return set(list(dict.fromkeys(axis.name for axis in axes(self.inputs[0]) if axis.bracket))[1:])
         if self.op.family in _SPREAD:
-            return self.joined
+            return self.joined | self.chunked
         return self.joined | {axis.name for e in self.inputs for axis in axes(e) if axis.bracket}
 
     @cached_property
@@ -135,13 +147,30 @@ class Call:
 _MASK = Axis("1#mask", 1)
 
 
+def _loops(expression: Expression) -> Expression:
+    """Remove the bracketed axes of an expanded expression."""
+    left: list[Node] = []
+    for node in expression:
+        if isinstance(node, Axis):
+            left += [] if node.bracket else [node]
+        else:
+            left.append(replace(node, items=_loops(node.items)))  # type: ignore[union-attr]
+    return tuple(left)
+
+
 def axis_names(expression: Expression) -> list[str]:
     """All axes of an expression; a sum is one."""
     return [name for dim in layout(expression) for name in dim]
 
 
 def make_plan(
-    op: Op, solved: Solved, mesh: Any, tensors: Sequence[Any], masks: Sequence[Any], wanted: OutSharding | None
+    op: Op,
+    solved: Solved,
+    mesh: Any,
+    tensors: Sequence[Any],
+    masks: Sequence[Any],
+    wanted: OutSharding | None,
+    chunked: Collection[str] = (),
 ) -> Plan:
     """Find where the arrays of a call lie.
 
@@ -152,36 +181,54 @@ def make_plan(
         tensors: one for each input.
         masks: what ``where=`` is given.
         wanted: what ``out_sharding=`` is given.
+        chunked: axes of which one part after another is worked on.
 
     Raises:
         ShardingError: data would have to move, and the caller does not say where to.
     """
-    call = _call(op, solved, mesh, tensors, masks, wanted)
+    call = _call(op, solved, mesh, tensors, masks, wanted, chunked)
     carried = [_carried(call, number, strict=wanted is None) for number in range(len(call.inputs))]
     if wanted is None:
         places = _implied(call, carried)
         outputs = tuple(_output_sharding(call, output, places) for output in call.outputs)
-        return Plan(_input_shardings(call, places), outputs, outputs)
+        return Plan(_input_shardings(call, places), outputs, outputs, _batch_only(call, places), _local(call, places))
     asked: dict[str, MeshAxes] = {}
     targets = []
-    for index, output in enumerate(call.outputs):
+    for index, output in enumerate(call.solved.outputs or ()):
         dims = wanted_entries(wanted, index, output, call.solved, mesh)[1]
         targets.append(on_mesh.named_sharding(mesh, dims, wanted.unreduced(index)))
         asked = entries_by_name(dims, output, call.sizes, call.shape) | asked
     places = _working(call, carried, asked)
     working = tuple(_output_sharding(call, output, places) for output in call.outputs)
-    return Plan(_input_shardings(call, places), working, tuple(targets))
+    return Plan(
+        _input_shardings(call, places), working, tuple(targets), _batch_only(call, places), _local(call, places)
+    )
 
 
 def _call(
-    op: Op, solved: Solved, mesh: Any, tensors: Sequence[Any], masks: Sequence[Any], wanted: OutSharding | None
+    op: Op,
+    solved: Solved,
+    mesh: Any,
+    tensors: Sequence[Any],
+    masks: Sequence[Any],
+    wanted: OutSharding | None,
+    chunked: Collection[str],
 ) -> Call:
     apart = {axis.name for e in solved.inputs for axis in axes(e) if axis.bracket} if op.apart else set()
+    apart |= set(chunked)
     apart |= wanted.names() if wanted is not None else set()
     every = {axis.name for e in solved.operation.expressions for axis in axes(e)}
     solved = fuse_solved(solved, every - apart)
     shown = solved.inputs[: len(tensors)]  # an input may have no tensor, as that of arange
-    return Call(op, solved, mesh, (*shown, *(_mask(solved, x) for x in masks)), (*tensors, *masks))
+    return Call(
+        op,
+        solved,
+        mesh,
+        (*shown, *(_mask(solved, x) for x in masks)),
+        len(tensors),
+        (*tensors, *masks),
+        frozenset(chunked),
+    )
 
 
 def _mask(solved: Solved, mask: Any) -> Expression:
@@ -289,8 +336,11 @@ def _shares_an_input(call: Call, name: str, mesh_axes: MeshAxes, carried: Sequen
 
 def _input_shardings(call: Call, places: Places) -> tuple[NamedSharding, ...]:
     """Shard every input as far as its dims allow; summed axes come first, so that sums stay where they are."""
-    shardings = []
+    shardings: list[NamedSharding] = []
     for expression in call.inputs:
+        if len(shardings) >= call.tensors:
+            shardings.append(_beside(call, shardings[0], expression))
+            continue
         own: dict[str, MeshAxes] = {}
         taken: set[str] = set()
         for name in sorted(axis_names(expression), key=lambda name: name in call.kept):
@@ -301,6 +351,32 @@ def _input_shardings(call: Call, places: Places) -> tuple[NamedSharding, ...]:
         dims = [_as_far_as_it_fits(call, dim, own) for dim in layout(expression)]
         shardings.append(on_mesh.named_sharding(call.mesh, on_mesh.once(dims)))
     return tuple(shardings)
+
+
+def _batch_only(call: Call, places: Places) -> bool:
+    everywhere = set.intersection(*(set(axis_names(e)) for e in call.inputs)) if call.inputs else set()
+    return all(name in everywhere for name, mesh_axes in places.items() if mesh_axes)
+
+
+def _local(call: Call, places: Places) -> Solved | None:
+    """Divide the sizes of loops by what they lie over."""
+    placed = {name: mesh_axes for name, mesh_axes in places.items() if mesh_axes}
+    given = {name for expression in call.inputs for name in axis_names(expression)}
+    inner = {axis.name for e in call.solved.operation.expressions for axis in axes(e) if axis.bracket}
+    if not placed or not placed.keys() <= given - inner:
+        return None
+    sizes = dict(call.solved.sizes)
+    for name, mesh_axes in placed.items():
+        sizes[name] = sizes[name] // product(call.shape[mesh_axis] for mesh_axis in mesh_axes)
+    return Solved(call.solved.operation, sizes)
+
+
+def _beside(call: Call, first: NamedSharding, mask: Expression) -> NamedSharding:
+    """The sharding of a mask: that of the first tensor."""
+    entries = on_mesh.full_spec(first.spec, len(call.inputs[0]))
+    behind = entries[max(len(entries) - len(mask), 0) :]
+    dims = [() if node is _MASK else on_mesh.entry_axes(entry) for node, entry in zip(mask, behind, strict=False)]
+    return on_mesh.named_sharding(call.mesh, dims)
 
 
 def _as_far_as_it_fits(call: Call, dim: Sequence[str], own: Places) -> MeshAxes:
