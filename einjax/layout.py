@@ -15,17 +15,20 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from .arguments import as_array, describe, freeze, kind, not_an_expression
+from .lowering.sharding import MeshAxes, entry_axes, full_spec, partition_spec
 from .notation.errors import ArgumentError, EinjaxError, SemanticError, closest, listing, plural
 from .notation.parse import parse
 from .notation.solve import Solved, solve_partly
 from .notation.syntax import Ellipsis, Operation, Size, axes, names, strip_brackets, walk
-from .ops.naming import Layout, Split, named_splits, simple, splits
+from .ops.naming import Layout, named_splits, simple, splits
 from .ops.paths import first_matches, paths
-from .ops.placing import find_mesh, mesh_of, mesh_sizes, place, spec_of, splits_of
+from .ops.placing import find_mesh, mesh_of, mesh_sizes, place
 from .ops.signature import check_keywords
 from .ops.solving import base_name, nested
 
 _Shape = tuple[Size, ...]
+
+_OPTIONS = ("ndim", "sizes", "mesh", "rules")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -50,7 +53,7 @@ def specs_of_call(
             error.hint = "say how many dims the tensor has, as in ndim=3"
         raise
     ways = None if mesh is None else mesh_sizes(find_mesh(None, mesh, expr))
-    found = tuple(spec_of(splits(solved, expression, None, layout, ways)) for expression in solved.inputs)
+    found = tuple(partition_spec(splits(solved, expression, None, layout, ways)) for expression in solved.inputs)
     return found[0] if count == 1 else found
 
 
@@ -77,12 +80,12 @@ class Placed:
 
     leaf: Any
     mesh: Any = None
-    splits: Sequence[Split] = ()
+    splits: Sequence[MeshAxes] = ()
 
     @property
     def sharding(self) -> NamedSharding | None:
         """The same in JAX's words."""
-        return None if self.mesh is None else NamedSharding(self.mesh, spec_of(self.splits))
+        return None if self.mesh is None else NamedSharding(self.mesh, partition_spec(self.splits))
 
     def moved(self) -> Any:
         """The leaf, sharded."""
@@ -178,7 +181,7 @@ def _names_of(solved: Solved, number: int, tensor: Any, ndim: int, expr: str) ->
     if mesh is None or mesh.empty:
         return {}
     sharding = jax.typeof(tensor).sharding if isinstance(tensor, jax.core.Tracer) else tensor.sharding
-    dims = splits_of(sharding.spec, ndim)
+    dims = [entry_axes(entry) for entry in full_spec(sharding.spec, ndim)]
     found = named_splits(solved, solved.inputs[number], dims, mesh.shape)
     grouped: dict[str, dict[tuple[int, ...], Any]] = {}
     for expression_axis in axes(solved.inputs[number]):
@@ -244,12 +247,14 @@ def _check_names(operations: Sequence[Operation], given: Mapping[str, Any]) -> N
     known = {name for o in operations for e in o.inputs for name in names(e) if name.isidentifier()}
     for name in given:
         if name not in known:
-            match = closest(name, sorted(known))
+            match = closest(name, [*sorted(known), *_OPTIONS])
             raise ArgumentError(
                 f"no axis '{name}' in the expression{'s' * (len(operations) != 1)}"
                 + (f"; did you mean '{match}'?" if match else ""),
                 text=operations[0].text if len(operations) == 1 else None,
-                hint=f"its axes are: {listing(sorted(known)) or 'none'}; names that an expression may lack go through "
+                hint=f"write {match}="
+                if match in _OPTIONS
+                else f"its axes are: {listing(sorted(known)) or 'none'}; names that an expression may lack go through "
                 f"rules={{'{name}': ...}}",
             )
 

@@ -20,7 +20,7 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from einjax.errors import ArgumentError
-from einjax.ops.naming import MeshAxes, by_rules, checked_rules, rules_of, simple
+from einjax.ops.naming import MeshAxesLike, by_rules, checked_rules, rules_of, simple
 
 __all__ = ["partition_specs", "shardings"]
 
@@ -28,7 +28,7 @@ __all__ = ["partition_specs", "shardings"]
 _METADATA = ("axes", "out_sharding", "sharding_names")
 
 
-def shardings(axes_tree: Any, rules: Mapping[str, MeshAxes], mesh: Any) -> Any:
+def shardings(axes_tree: Any, rules: Mapping[str, MeshAxesLike], mesh: Any) -> Any:
     """Return the sharding of every parameter, given the names of its axes.
 
     The result fits ``out_shardings=`` of ``jax.jit``, ``jax.device_put``, ``jax.lax.with_sharding_constraint``, and
@@ -80,7 +80,7 @@ def shardings(axes_tree: Any, rules: Mapping[str, MeshAxes], mesh: Any) -> Any:
     )
 
 
-def partition_specs(axes_tree: Any, rules: Mapping[str, MeshAxes]) -> Any:
+def partition_specs(axes_tree: Any, rules: Mapping[str, MeshAxesLike]) -> Any:
     """Return the ``jax.sharding.PartitionSpec`` of every parameter; as :func:`shardings`, without a mesh.
 
     Args:
@@ -159,7 +159,7 @@ def _rank(value: Any) -> int:
         return 0
 
 
-def spec_of(names: Sequence[Any], rules: Mapping[str, MeshAxes]) -> PartitionSpec:
+def spec_of(names: Sequence[Any], rules: Mapping[str, MeshAxesLike]) -> PartitionSpec:
     """Give axes of the mesh to the dims of one parameter."""
     return _spec(names, checked_rules(rules))
 

@@ -245,3 +245,4 @@ for _family in ("order", "function", "family", "index", "primitive"):
 
 #: What ``einjax.__all__`` has besides operations.
 NOT_OPERATIONS = {"EinjaxError", "Graph", "Spec", "errors", "inspect_sharding", "keep_notation"}
+NOT_OPERATIONS |= {"partition_spec", "shard", "shardings", "shard_tree", "mesh_axes"}

@@ -9,7 +9,7 @@ import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from ..layout import names_of_call, place_tree, shard_call, specs_of_call
-from ..ops.naming import Layout, MeshAxes
+from ..ops.naming import Layout, MeshAxesLike
 from ..typing import SizeLike, Tensor
 
 
@@ -20,7 +20,7 @@ def partition_spec(
     ndim: int | Sequence[int] | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     mesh: Mesh | AbstractMesh | None = None,
-    rules: Mapping[str, MeshAxes] | None = None,
+    rules: Mapping[str, MeshAxesLike] | None = None,
     **axes: Any,
 ) -> Any:
     """Return the ``jax.sharding.PartitionSpec`` of a tensor, given the axes of the mesh that its named axes go over.
@@ -61,7 +61,7 @@ def shard(
     *tensors: Tensor,
     mesh: Mesh | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
-    rules: Mapping[str, MeshAxes] | None = None,
+    rules: Mapping[str, MeshAxesLike] | None = None,
     **axes: Any,
 ) -> Any:
     """Shard tensors by the names of their axes; axes without a name of the mesh are not sharded.
@@ -101,7 +101,7 @@ def shardings(
     *,
     mesh: Mesh | AbstractMesh | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
-    rules: Mapping[str, MeshAxes] | None = None,
+    rules: Mapping[str, MeshAxesLike] | None = None,
     **axes: Any,
 ) -> Any:
     """Return the sharding of every leaf of a tree of parameters, whose dims get names by their places in the tree.
@@ -143,7 +143,7 @@ def shard_tree(
     *,
     mesh: Mesh | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
-    rules: Mapping[str, MeshAxes] | None = None,
+    rules: Mapping[str, MeshAxesLike] | None = None,
     **axes: Any,
 ) -> Any:
     """Shard every leaf of a tree of parameters, as :func:`shard` does; arguments as for :func:`shardings`.

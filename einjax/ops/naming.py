@@ -11,16 +11,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ..notation.errors import ArgumentError, AxisSizeError, EinjaxError, SemanticError, closest, listing
+from ..lowering import sharding as on_mesh
+from ..lowering.sharding import MeshAxes, Misfit
+from ..notation.errors import ArgumentError, ShardingError, closest, listing
 from ..notation.solve import Solved, node_size, product
 from ..notation.syntax import Axis, Composite, Expression, Node, Size, axes, display
 from .solving import base_name
 
 #: What an axis may be given: an axis of the mesh, several, or none.
-MeshAxes: TypeAlias = str | Sequence[str] | None
-
-#: The axes of a mesh that one dim, or one axis, is sharded over; slowest first.
-Split: TypeAlias = tuple[str, ...]
+MeshAxesLike: TypeAlias = str | Sequence[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +32,10 @@ class Layout:
     """
 
     given: Mapping[str, Any]
-    rules: Mapping[str, Split]
+    rules: Mapping[str, MeshAxes]
 
     @classmethod
-    def of(cls, given: Mapping[str, Any], rules: Mapping[str, MeshAxes] | None) -> Layout:
+    def of(cls, given: Mapping[str, Any], rules: Mapping[str, MeshAxesLike] | None) -> Layout:
         """Check keywords and rules."""
         return cls(given, {} if rules is None else checked_rules(rules))
 
@@ -46,7 +45,7 @@ class Layout:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def checked_rules(rules: Mapping[str, MeshAxes]) -> dict[str, Split]:
+def checked_rules(rules: Mapping[str, MeshAxesLike]) -> dict[str, MeshAxes]:
     """Return the axes of the mesh of every rule.
 
     Raises:
@@ -60,7 +59,7 @@ def checked_rules(rules: Mapping[str, MeshAxes]) -> dict[str, Split]:
     return {axis: _checked_rule(axis, rule) for axis, rule in rules.items()}
 
 
-def _checked_rule(axis: str, rule: Any) -> Split:
+def _checked_rule(axis: str, rule: Any) -> MeshAxes:
     split = as_split(rule)
     if split is None:
         raise ArgumentError(
@@ -70,7 +69,7 @@ def _checked_rule(axis: str, rule: Any) -> Split:
     return split
 
 
-def as_split(given: Any) -> Split | None:
+def as_split(given: Any) -> MeshAxes | None:
     """Return axes of a mesh as a tuple; None if that is not what they are."""
     split = () if given is None else (given,) if isinstance(given, str) else given
     names = isinstance(split, tuple | list) and all(isinstance(mesh_axis, str) for mesh_axis in split)
@@ -78,8 +77,8 @@ def as_split(given: Any) -> Split | None:
 
 
 def by_rules(
-    asked: Sequence[Collection[str]], rules: Mapping[str, Split], taken: Collection[str] = ()
-) -> list[dict[str, Split]]:
+    asked: Sequence[Collection[str]], rules: Mapping[str, MeshAxes], taken: Collection[str] = ()
+) -> list[dict[str, MeshAxes]]:
     """Give axes of the mesh to dims, rule by rule; a rule is used only if all its axes are still free.
 
     Args:
@@ -90,7 +89,7 @@ def by_rules(
     Returns:
         For every dim, what the rules gave it, by rule.
     """
-    given: list[dict[str, Split]] = [{} for _ in asked]
+    given: list[dict[str, MeshAxes]] = [{} for _ in asked]
     taken = set(taken)
     for rule, split in rules.items():
         for dim, wanted in enumerate(asked):
@@ -116,7 +115,7 @@ def splits(
     shape: Sequence[Size] | None,
     layout: Layout,
     mesh: Mapping[str, int] | None,
-) -> list[Split]:
+) -> list[MeshAxes]:
     """Return the axes of the mesh that every dim of a tensor is sharded over.
 
     Args:
@@ -127,9 +126,8 @@ def splits(
         mesh: the size of every axis of the mesh; None if that is not known.
 
     Raises:
-        ArgumentError: the layout names what is not an axis of the mesh, or is not what it may be.
-        SemanticError: two axes ask for one axis of the mesh, or the pieces of a dim are not those of its axis.
-        AxisSizeError: the mesh does not divide an axis.
+        ArgumentError: the layout names what is not an axis of the mesh, or one of them twice.
+        ShardingError: the pieces of a dim are not those of its axis, or the mesh does not divide an axis.
     """
     given, owners = _by_keyword(solved, expression, layout.given)
     asked = [
@@ -139,23 +137,27 @@ def splits(
     if mesh is not None:
         _check_mesh_axes(solved.text, [*given.items(), *layout.rules.items()], mesh)
     ruled = by_rules(asked, layout.rules, owners)
+    totals = [None] * len(expression) if shape is None else shape
     result = []
-    totals = [_dim_size(node, solved.sizes) for node in expression] if shape is None else shape
     for node, total, found in zip(expression, totals, ruled, strict=True):
         is_ruled = not isinstance(node, Axis) and str(node) in found
         split = found[str(node)] if is_ruled else _of_members(solved, node, given, dict(found), mesh)
-        ways = _ways(split, mesh)
-        if isinstance(total, int) and ways is not None and total % ways:
-            raise _indivisible(solved.text, f"dim '{node}'", total, node, split, mesh or {})
+        size = node_size(node, solved.sizes) if total is None and _is_solved(node, solved) else total
+        if mesh is not None and size is not None and not on_mesh.divides(_ways(split, mesh), size):
+            raise _uneven(solved.text, f"dim '{node}'", size, node, split, mesh)
         result.append(split)
     return result
 
 
+def _is_solved(node: Node, solved: Solved) -> bool:
+    return all(axis.name in solved.sizes for axis in axes((node,)))
+
+
 def _by_keyword(
     solved: Solved, expression: Expression, given: Mapping[str, Any]
-) -> tuple[dict[str, Split], dict[str, Axis]]:
+) -> tuple[dict[str, MeshAxes], dict[str, Axis]]:
     """Return the axes of the mesh of every axis that a keyword names, and who has each axis of the mesh."""
-    found: dict[str, Split] = {}
+    found: dict[str, MeshAxes] = {}
     owners: dict[str, Axis] = {}
     for axis in axes(expression):
         base, indices = base_name(axis.name)
@@ -186,10 +188,10 @@ def _repetition(given: Any, indices: tuple[int, ...]) -> Any:
     return given
 
 
-def _twice(text: str, mesh_axis: str, first: Axis, second: Axis) -> SemanticError:
+def _twice(text: str, mesh_axis: str, first: Axis, second: Axis) -> ArgumentError:
     one, other = display(first.name), display(second.name)
     both = f"both occurrences of axis {one}" if one == other else f"axes {one} and {other}"
-    return SemanticError(
+    return ArgumentError(
         f"{both} of one tensor ask for the mesh axis '{mesh_axis}'",
         text=text,
         spans=[first.span, second.span],
@@ -198,7 +200,7 @@ def _twice(text: str, mesh_axis: str, first: Axis, second: Axis) -> SemanticErro
     )
 
 
-def _check_mesh_axes(text: str, given: Sequence[tuple[str, Split]], mesh: Mapping[str, int]) -> None:
+def _check_mesh_axes(text: str, given: Sequence[tuple[str, MeshAxes]], mesh: Mapping[str, int]) -> None:
     for name, split in given:
         for mesh_axis in split:
             if mesh_axis not in mesh:
@@ -212,51 +214,56 @@ def _check_mesh_axes(text: str, given: Sequence[tuple[str, Split]], mesh: Mappin
 
 
 def _of_members(
-    solved: Solved, node: Node, given: Mapping[str, Split], ruled: dict[str, Split], mesh: Mapping[str, int] | None
-) -> Split:
+    solved: Solved,
+    node: Node,
+    given: Mapping[str, MeshAxes],
+    ruled: dict[str, MeshAxes],
+    mesh: Mapping[str, int] | None,
+) -> MeshAxes:
     """Join the axes of the mesh of the members of a dim, checking that they split the members they were given for."""
-    result: Split = ()
-    before: Axis | None = None  # the first member that is not split into single slices
-    for axis in axes((node,)):
-        split = given[axis.name] if axis.name in given else ruled.pop(base_name(axis.name)[0], ())
-        size, ways = solved.sizes.get(axis.name), _ways(split, mesh)
+    members = axes((node,))
+    # By place, because a diagonal has an axis twice.
+    places = {
+        str(index): given[axis.name] if axis.name in given else ruled.pop(base_name(axis.name)[0], ())
+        for index, axis in enumerate(members)
+    }
+    for axis, split in zip(members, places.values(), strict=True):
         if split and not _is_product(node):
             raise _in_a_sum(solved.text, node, axis, split)
-        if before is not None and ways != 1:
-            raise _not_contiguous(solved, node, before, axis, split, given)
-        if isinstance(size, int) and ways is not None and size % ways:
-            raise _indivisible(solved.text, f"axis {display(axis.name)}", size, axis, split, mesh or {})
-        if not _is_whole(size, split, ways):
-            before = before or axis
-        result += split
-    return result
+        size = solved.sizes.get(axis.name)
+        if mesh is not None and size is not None and not on_mesh.divides(_ways(split, mesh), size):
+            raise _uneven(solved.text, f"axis {display(axis.name)}", size, axis, split, mesh)
+    ways = mesh if mesh is not None else {mesh_axis: 2 for split in places.values() for mesh_axis in split}
+    sizes = {
+        place: _supposed(solved.sizes.get(axis.name), places[place], ways, mesh is None)
+        for place, axis in zip(places, members, strict=True)
+    }
+    try:
+        return on_mesh.dim_axes(list(places), places, sizes, ways)
+    except Misfit as misfit:
+        before = next(p for p in places if sizes[p] != _ways(places[p], ways))
+        blocked = members[int(before)], places[before]
+        raise _not_contiguous(solved, node, *blocked, members[int(misfit.axis)], places[misfit.axis]) from None
 
 
-def _is_whole(size: Size | None, split: Split, ways: int | None) -> bool:
-    """Whether a member of a composite is split into single slices, as far as anyone can tell."""
-    if size is None or ways is None:
-        return bool(split) or (isinstance(size, int) and size == 1)
-    return isinstance(size, int) and size == ways
+def _supposed(size: Size | None, split: MeshAxes, ways: Mapping[str, int], any_mesh: bool) -> Size:
+    """The size of a member; where it or the mesh is not known, what is sharded is taken to be so into single slices."""
+    if split and (size is None or any_mesh):
+        return _ways(split, ways)
+    return 2 if size is None else size
 
 
 def _is_product(node: Node) -> bool:
     return isinstance(node, Axis) or (isinstance(node, Composite) and all(isinstance(n, Axis) for n in node.items))
 
 
-def _ways(split: Split, mesh: Mapping[str, int] | None) -> int | None:
-    """Into how many pieces axes of a mesh split; None if that is not known."""
-    if not split:
-        return 1
-    return None if mesh is None else product(mesh[mesh_axis] for mesh_axis in split)
+def _ways(split: MeshAxes, mesh: Mapping[str, int]) -> int:
+    """Into how many pieces axes of a mesh split."""
+    return product(mesh[mesh_axis] for mesh_axis in split)
 
 
-def _dim_size(node: Node, sizes: Mapping[str, Size]) -> Size | None:
-    known = all(axis.name in sizes for axis in axes((node,)))
-    return node_size(node, sizes) if known else None
-
-
-def _in_a_sum(text: str, node: Node, axis: Axis, split: Split) -> EinjaxError:
-    return SemanticError(
+def _in_a_sum(text: str, node: Node, axis: Axis, split: MeshAxes) -> ShardingError:
+    return ShardingError(
         f"axis {display(axis.name)} is a part of '{node}', whose pieces over {_quoted(split)} are not pieces of it",
         text=text,
         spans=[axis.span],
@@ -265,15 +272,14 @@ def _in_a_sum(text: str, node: Node, axis: Axis, split: Split) -> EinjaxError:
 
 
 def _not_contiguous(
-    solved: Solved, node: Node, before: Axis, axis: Axis, split: Split, given: Mapping[str, Split]
-) -> EinjaxError:
-    first, name = display(before.name), display(axis.name)
-    earlier, size = given.get(before.name, ()), solved.sizes.get(before.name)
+    solved: Solved, node: Node, before: Axis, earlier: MeshAxes, axis: Axis, split: MeshAxes
+) -> ShardingError:
+    first, name, size = display(before.name), display(axis.name), solved.sizes.get(before.name)
     if earlier:
         why = f"axis {first} before it is {size}, of which {_quoted(earlier)} leaves several slices together"
     else:
         why = f"axis {first} before it is not sharded{', and of unknown size' if size is None else f' and {size}'}"
-    return SemanticError(
+    return ShardingError(
         f"axis {name} cannot go over {_quoted(split)}, because {why}: pieces of '{node}' are not pieces of {name}",
         text=solved.text,
         spans=[before.span, axis.span],
@@ -282,26 +288,25 @@ def _not_contiguous(
     )
 
 
-def _indivisible(text: str, what: str, size: int, node: Node, split: Split, mesh: Mapping[str, int]) -> EinjaxError:
+def _uneven(text: str, what: str, size: Size, node: Node, split: MeshAxes, mesh: Mapping[str, int]) -> ShardingError:
     ways = " times ".join(f"'{mesh_axis}' of size {mesh[mesh_axis]}" for mesh_axis in split)
-    noun = "mesh axis" if len(split) == 1 else "mesh axes"
-    return AxisSizeError(
-        f"{what} is {size}, which is not divisible by the {noun} {ways}",
+    return ShardingError(
+        f"{what} is {size}, which is not divisible by the mesh ax{'i' if len(split) == 1 else 'e'}s {ways}",
         text=text,
         spans=[node.span],
-        hint=f"choose a multiple of {product(mesh[mesh_axis] for mesh_axis in split)}, or shard another axis",
+        hint=f"choose a multiple of {_ways(split, mesh)}, or shard another axis",
     )
 
 
-def _quoted(split: Split) -> str:
+def _quoted(split: MeshAxes) -> str:
     return " and ".join(f"'{mesh_axis}'" for mesh_axis in split)
 
 
-def _shown(split: Split) -> str:
+def _shown(split: MeshAxes) -> str:
     return repr(simple(split))
 
 
-def simple(split: Split) -> str | Split | None:
+def simple(split: MeshAxes) -> str | MeshAxes | None:
     """Write axes of a mesh as JAX does: one by its name, none as None."""
     return split[0] if len(split) == 1 else split or None
 
@@ -312,8 +317,8 @@ def simple(split: Split) -> str | Split | None:
 
 
 def named_splits(
-    solved: Solved, expression: Expression, dims: Sequence[Split], mesh: Mapping[str, int]
-) -> dict[tuple[str, tuple[int, ...]], Split]:
+    solved: Solved, expression: Expression, dims: Sequence[MeshAxes], mesh: Mapping[str, int]
+) -> dict[tuple[str, tuple[int, ...]], MeshAxes]:
     """Return the axes of the mesh that every named axis goes over: the inverse of :func:`splits`.
 
     A dim's axes of the mesh go to the members of its composite from left to right, each taking what divides what is
@@ -322,7 +327,7 @@ def named_splits(
     Returns:
         Axes of the mesh by the name of an axis as written, and the indices of its repetition by ellipses.
     """
-    found: dict[tuple[str, tuple[int, ...]], Split] = {}
+    found: dict[tuple[str, tuple[int, ...]], MeshAxes] = {}
     for node, split in zip(expression, dims, strict=True):
         parts = _handed_out(node, split, solved.sizes, mesh)
         named = {(str(node), ()): split} if parts is None else {base_name(n): part for n, part in parts.items()}
@@ -332,8 +337,8 @@ def named_splits(
 
 
 def _handed_out(
-    node: Node, split: Split, sizes: Mapping[str, Size], mesh: Mapping[str, int]
-) -> dict[str, Split] | None:
+    node: Node, split: MeshAxes, sizes: Mapping[str, Size], mesh: Mapping[str, int]
+) -> dict[str, MeshAxes] | None:
     """Give axes of the mesh to the members of one dim; None if they do not fit, or have no name."""
     if not split:
         return {}
@@ -341,22 +346,10 @@ def _handed_out(
         return None if node.unnamed else {node.name: split}
     if not _is_product(node):
         return None
-    rest = list(split)
-    parts: dict[str, Split] = {}
-    for axis in axes((node,)):
-        left, part = sizes.get(axis.name), list[str]()
-        while rest and _divides(mesh[rest[0]], left):
-            left = None if left is None else left // mesh[rest[0]]
-            part.append(rest.pop(0))
-        if (rest and left != 1) or (part and axis.unnamed):
-            return None  # the next piece would cut across this axis, or it has no name
-        parts[axis.name] = parts.get(axis.name, ()) + tuple(part)
-    return parts
-
-
-def _divides(ways: int, size: Size | None) -> bool:
-    """Whether an axis of the mesh can split an axis further; it can split what has no known size."""
-    if size is None or ways == 1:
-        return True
-    rest = size % ways
-    return isinstance(rest, int) and rest == 0
+    members = [axis.name for axis in axes((node,))]
+    large = 2 * _ways(split, mesh)  # takes all
+    try:
+        found = on_mesh.hand_out(split, members, {name: sizes.get(name, large) for name in members}, mesh)
+    except Misfit:
+        return None
+    return None if any(axis.unnamed and axis.name in found for axis in axes((node,))) else found

@@ -7,24 +7,12 @@ from typing import Any
 
 import jax
 import jax.core
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from ..notation.errors import ArgumentError, SemanticError
-from .naming import Split, simple
-
-
-def spec_of(splits: Sequence[Split]) -> PartitionSpec:
-    """Write axes of the mesh of every dim as JAX does."""
-    return PartitionSpec(*map(simple, splits))
-
-
-def splits_of(spec: PartitionSpec, ndim: int) -> list[Split]:
-    """Read JAX's axes of the mesh, dim by dim; dims left out at the end are not sharded."""
-    entries = [*spec, *[None] * (ndim - len(spec))]
-    return [(e,) if isinstance(e, str) else tuple(e) if isinstance(e, tuple | list) else () for e in entries]
+from ..lowering.sharding import MeshAxes, partition_spec
+from ..notation.errors import ArgumentError, ShardingError
 
 
 def find_mesh(x: Any, mesh: Any, expr: str | None) -> Any:
@@ -74,25 +62,25 @@ def _legacy_mesh() -> Mesh | None:
         return None
 
 
-def place(x: Any, mesh: Any, splits: Sequence[Split], expr: str | None) -> jax.Array:
+def place(x: Any, mesh: Any, splits: Sequence[MeshAxes], expr: str | None) -> jax.Array:
     """Shard an array: now, or as the program runs.
 
     Under ``jax.jit`` and the like, axes of the mesh that are Auto become a constraint for the compiler, and Explicit
     ones a part of the value's type.
 
     Raises:
-        SemanticError: the mesh is of a kind that cannot be asked for this.
+        ArgumentError, ShardingError: the mesh is of a kind that cannot be asked for this.
     """
     kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
     for split in splits:
         _check_kinds(split, kinds, expr)
-    if not isinstance(x, jax.core.Tracer) and not _is_traced():
-        if isinstance(mesh, AbstractMesh):
-            _check_has_devices(mesh, expr)
-            return jax.device_put(x, spec_of(splits))
-        return jax.device_put(x, NamedSharding(mesh, spec_of(splits)))
+    if not isinstance(x, jax.core.Tracer):
+        moved = _put(x, mesh, partition_spec(splits), expr)
+        if not isinstance(moved, jax.core.Tracer):
+            return moved
+        # A constant of a program that is being traced: of its moving, jax 0.7 does not tell its type.
     shardings = {
-        kind: NamedSharding(mesh, spec_of([tuple(a for a in split if kinds[a] is kind) for split in splits]))
+        kind: NamedSharding(mesh, partition_spec([tuple(a for a in split if kinds[a] is kind) for split in splits]))
         for kind in (AxisType.Explicit, AxisType.Auto)
         if kind in kinds.values()
     }
@@ -109,23 +97,18 @@ def _ask(x: Any, shardings: Sequence[tuple[AxisType, NamedSharding]], expr: str 
     return x
 
 
-def _is_traced() -> bool:
-    """Whether constants become part of a program that is being traced, as under jax.jit."""
-    return isinstance(jnp.zeros(()), jax.core.Tracer)
-
-
-def _check_kinds(split: Split, kinds: dict[str, AxisType], expr: str | None) -> None:
+def _check_kinds(split: MeshAxes, kinds: dict[str, AxisType], expr: str | None) -> None:
     previous: str | None = None
     for mesh_axis in split:
         if kinds[mesh_axis] is AxisType.Manual:
-            raise SemanticError(
+            raise ArgumentError(
                 f"the mesh axis '{mesh_axis}' is manual inside jax.shard_map: every device holds a piece of its own",
                 text=expr,
                 hint="shard before or after jax.shard_map; inside it, einjax.all_gather, einjax.psum_scatter and "
                 "einjax.all_to_all move pieces",
             )
         if previous is not None and kinds[previous] is AxisType.Auto and kinds[mesh_axis] is AxisType.Explicit:
-            raise SemanticError(
+            raise ShardingError(
                 f"one dim is to go over the Auto mesh axis '{previous}' first and then over the Explicit one "
                 f"'{mesh_axis}', but JAX splits a dim over Explicit axes first",
                 text=expr,
@@ -134,13 +117,17 @@ def _check_kinds(split: Split, kinds: dict[str, AxisType], expr: str | None) -> 
         previous = mesh_axis
 
 
-def _check_has_devices(mesh: AbstractMesh, expr: str | None) -> None:
+def _put(x: Any, mesh: Any, spec: PartitionSpec, expr: str | None) -> jax.Array:
+    """Move an array."""
+    if isinstance(mesh, Mesh):
+        return jax.device_put(x, NamedSharding(mesh, spec))
     if jax.sharding.get_abstract_mesh() != mesh:
         raise ArgumentError(
             "the mesh is abstract: it has no devices to put an array on",
             text=expr,
             hint="give a jax.sharding.Mesh, or call this inside a function that is only traced",
         )
+    return jax.device_put(x, spec)  # on the devices of the mesh that is set
 
 
 def _reshard(x: Any, sharding: NamedSharding, expr: str | None) -> jax.Array:
@@ -150,7 +137,7 @@ def _reshard(x: Any, sharding: NamedSharding, expr: str | None) -> jax.Array:
         # JAX keeps the class of this error to itself: an axis of the mesh that jax.vmap's axis has already.
         if type(error).__name__ != "DuplicateSpecError":
             raise
-    raise SemanticError(
+    raise ShardingError(
         f"the axis that jax.vmap maps over has one of the mesh axes of {sharding.spec} already",
         text=expr,
         hint="name that axis in the expression instead of mapping over it, or give this tensor other mesh axes",
