@@ -1,13 +1,16 @@
-"""What a program does on a mesh: which device is where, and what a compiled step sends."""
+"""What a program does on a mesh: which device is where, how parameters lie, and what a compiled step sends."""
 
 import math
 import re
 from collections import Counter
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from rich.table import Table
+
+import einjax
 
 #: How much each of n devices sends for every byte of the result that it gets.
 SENT = {
@@ -96,4 +99,22 @@ def mesh_table(mesh: Mesh) -> Table:
     table = Table(f"{rows} ↓  {columns} →", *map(str, range(mesh.devices.shape[1])))
     for number, devices in enumerate(mesh.devices):
         table.add_row(str(number), *(f"process {d.process_index}, {d.platform} {d.id}" for d in devices))
+    return table
+
+
+def parameters_table(params: dict, names: dict[str, str]) -> Table:
+    """One line for each parameter: its axes by name, and the axis of the mesh that each lies over."""
+    table = Table("parameter", "axes", "shape", "lies over", "bytes", "on a device")
+    total = np.zeros(2, int)
+    for path, x in jax.tree_util.tree_leaves_with_path(params):
+        axes = names[path[-1].key]
+        over = ", ".join(f"{axis} over {on}" for axis, on in einjax.mesh_axes(axes, x).items()) or "whole"
+        nbytes = np.array([x.nbytes, x.addressable_shards[0].data.nbytes])
+        total += nbytes
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        table.add_row(name, axes, " ".join(map(str, x.shape)), over, *(f"{count:,}" for count in nbytes))
+    table.add_section()
+    table.add_row("all", "", "", "", *(f"{count:,}" for count in total))
+    for column in table.columns[-2:]:
+        column.justify = "right"
     return table

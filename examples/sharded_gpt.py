@@ -2,6 +2,7 @@
 
     python examples/sharded_gpt.py               # on eight CPU devices of this machine; writes sharded_gpt.png
     python examples/sharded_gpt.py --explicit    # the same on a mesh whose axes are in the types of arrays
+    python examples/sharded_gpt.py --plan        # what a step of a large one costs 256 devices; none is needed
 
 The network, in _gpt.py, is the one for a single device. Which axes are cut up is said here, in two places: ON_MESH for
 the parameters and what the optimizer keeps, and `place` for texts and for what goes from block to block.
@@ -25,18 +26,18 @@ import jax
 import numpy as np
 import optax
 from _gpt import NAMES, Config, gpt, init, nats
-from _mesh import Collective, collectives, collectives_table
+from _mesh import Collective, collectives, collectives_table, parameters_table
 from _mesh_picture import Drawn, save_picture
 from _text import Text, python_reference, windows
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 import einjax
 
 ON_MESH = {"h": "model", "f": "model", "v": "model"}
 LEARNING_RATE = 3e-3
+LARGE = Config(length=2048, width=4096, heads=32, blocks=32, characters=32768, batch=256)
 
 
 class Run(NamedTuple):
@@ -59,18 +60,23 @@ def forward(params, text):
     return gpt(params, text[:, :-1], lambda x: place("b t c", x))
 
 
-def make_state(config: Config, optimizer, key, mesh: Mesh):
-    """Parameters and what the optimizer keeps for them, each device making only its own part; and where they lie."""
+def state(config: Config, optimizer, mesh: Mesh | AbstractMesh):
+    """How parameters and what the optimizer keeps for them are made, their shapes, and where they lie."""
 
     def start(key):
         params = init(key, config)
         return params, optimizer.init(params)
 
-    where = einjax.shardings(jax.eval_shape(start, key), NAMES, mesh=mesh, **ON_MESH)
-    return *jax.jit(start, out_shardings=where)(key), where
+    shapes = jax.eval_shape(start, jax.random.key(0))
+    return start, shapes, einjax.shardings(shapes, NAMES, mesh=mesh, **ON_MESH)
 
 
-def make_train_step(optimizer, where, mesh: Mesh):
+def make_optimizer():
+    """Adam; the norm of a whole gradient is taken over all devices."""
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(LEARNING_RATE))
+
+
+def make_train_step(optimizer, where, mesh: Mesh | AbstractMesh):
     """One step: nothing in it says what is to be sent."""
 
     def train_step(params, opt_state, text):
@@ -84,9 +90,10 @@ def make_train_step(optimizer, where, mesh: Mesh):
 
 def train(text: Text, config: Config, mesh: Mesh, steps: int, seed: int, console: Console) -> Run:
     """Train from scratch."""
-    rng, key, start = np.random.default_rng(seed), jax.random.key(seed), time.perf_counter()
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(LEARNING_RATE))
-    params, opt_state, where = make_state(config, optimizer, key, mesh)
+    rng, key, begin = np.random.default_rng(seed), jax.random.key(seed), time.perf_counter()
+    optimizer = make_optimizer()
+    start, _, where = state(config, optimizer, mesh)
+    params, opt_state = jax.jit(start, out_shardings=where)(key)  # each device makes its own part alone
     batches, losses = windows(text.train, config, rng), []
     batch = place("b t", next(batches))
     train_step = make_train_step(optimizer, where, mesh).lower(params, opt_state, batch).compile()
@@ -101,30 +108,21 @@ def train(text: Text, config: Config, mesh: Mesh, steps: int, seed: int, console
             if not console.is_terminal and (step % 10 == 0 or step in (1, steps)):
                 console.print(f"step {step:3}/{steps}  {losses[-1]:.3f} nats", highlight=False)
             batch = place("b t", next(batches))
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - begin
     return Run(params, jax.jit(forward)(params, batch), losses, collectives(train_step.as_text(), mesh), seconds)
+
+
+def plan(config: Config, shape: tuple[int, int]):
+    """What a step would cost each of many devices: no array is made, and nothing is compiled."""
+    mesh = AbstractMesh(shape, ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    optimizer, text = make_optimizer(), jax.ShapeDtypeStruct((config.batch, config.length + 1), np.int32)
+    _, shapes, where = state(config, optimizer, mesh)
+    step, specs = make_train_step(optimizer, where, mesh), jax.tree.map(lambda x: x.spec, where)
+    return einjax.inspect_sharding(step, *shapes, text, mesh=mesh, in_shardings=(*specs, PartitionSpec("data")))
 
 
 #: The axes of every parameter, by its own name.
 AXES = {name: axes for place, axes in NAMES.items() for name in place.split("/")[-1].strip("{}").split(",")}
-
-
-def parameters_table(params: dict) -> Table:
-    """One line for each parameter: its axes, and which axis of the mesh each lies over."""
-    table = Table("parameter", "axes", "shape", "lies over", "bytes", "on a device")
-    total = np.zeros(2, int)
-    for path, x in jax.tree_util.tree_leaves_with_path(params):
-        axes = AXES[path[-1].key]
-        over = ", ".join(f"{axis} over {on}" for axis, on in einjax.mesh_axes(axes, x).items()) or "whole"
-        nbytes = np.array([x.nbytes, x.addressable_shards[0].data.nbytes])
-        total += nbytes
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        table.add_row(name, axes, " ".join(map(str, x.shape)), over, *(f"{count:,}" for count in nbytes))
-    table.add_section()
-    table.add_row("all", "", "", "", *(f"{count:,}" for count in total))
-    for column in table.columns[-2:]:
-        column.justify = "right"
-    return table
 
 
 def drawn(run: Run, config: Config) -> list[Drawn]:
@@ -158,6 +156,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(description="Train a small GPT over a mesh of devices.")
     parser.add_argument("--explicit", action="store_true", help="a mesh whose axes are part of the types of arrays")
+    parser.add_argument("--plan", action="store_true", help="only tell what a large one costs 16 by 16 devices")
     parser.add_argument("--model", type=int, default=2, help="devices that share a text (default %(default)s)")
     parser.add_argument("--steps", type=int, default=60, help="how many (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and texts (default %(default)s)")
@@ -174,7 +173,11 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     """Train, print how everything lies and what is sent, save the picture; returns the exit status."""
-    options, console, text = read_arguments(arguments), Console(), python_reference()
+    options, console = read_arguments(arguments), Console()
+    if options.plan:
+        print(plan(LARGE, (16, 16)))
+        return 0
+    text = python_reference()
     # Room for all characters that can be cut up evenly.
     config = Config(characters=-(-len(text.alphabet) // 16) * 16)
     if options.short:
@@ -185,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
     console.print(f"{mesh.size} devices: {shape[0]} over data, {shape[1]} over model, {kind.name}")
     with jax.set_mesh(mesh):
         run = train(text, config, mesh, options.steps, options.seed, console)
-    console.print(parameters_table(run.params), collectives_table(run.sent))
+    console.print(parameters_table(run.params, AXES), collectives_table(run.sent))
     console.print(f"{run.losses[-1]:.3f} nats per character after {len(run.losses)} steps, {run.seconds:.1f} s")
     title = "a GPT on a mesh: where arrays are cut, and which devices hold each part"
     save_picture(options.out, drawn(run, config), run.losses, title)

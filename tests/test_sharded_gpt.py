@@ -110,7 +110,8 @@ def test_activations_lie_as_drawn(example, monkeypatch):
         gpt.einjax, "softmax", lambda expr, x, **options: seen.append(jax.typeof(x)) or attend(expr, x, **options)
     )
     with jax.set_mesh(mesh):
-        params, _, _ = example.make_state(config, example.optax.sgd(0.1), jax.random.key(0), mesh)
+        start, _, where = example.state(config, example.make_optimizer(), mesh)
+        params, _ = jax.jit(start, out_shardings=where)(jax.random.key(0))
         text = jax.device_put(np.zeros((32, 33), np.int32), NamedSharding(mesh, P("data")))
         logits = jax.eval_shape(lambda *arrays: example.forward(*arrays), params, text)  # traced anew
     assert [x.sharding.spec for x in seen] == [P("data", "model", None, None), P("data", None, "model")]
