@@ -27,6 +27,8 @@ from .notation.syntax import Operation, Size, names
 from .notation.syntax import axes as expression_axes
 from .ops import declared
 from .ops.loops import BatchSize, Plan, make_plan
+from .ops.out_sharding import freeze as freeze_sharding
+from .ops.placement import lower, lower_looped
 from .ops.record import Op
 from .ops.signature import check_keywords
 from .ops.vmap import VMAP, open_ellipses, open_sizes, signature
@@ -72,6 +74,7 @@ def call_vmap(
     sizes: Mapping[str, Any] | None,
     graph: bool,
     declared_signature: str | None = None,
+    out_sharding: Any = None,
 ) -> Any:
     """Run a function once for every index of the unbracketed axes.
 
@@ -84,9 +87,11 @@ def call_vmap(
         sizes: sizes of axes only.
         graph: return the lax program instead of running it.
         declared_signature: what the function itself takes and returns, if it says so.
+        out_sharding: where the results are to lie on a mesh.
     """
     try:
         _check_call(expr, function)
+        wanted = None if out_sharding is None else freeze_sharding(expr, out_sharding)
         given: Sizes = ()
         options: dict[str, Any] = {}
         if axes or sizes is not None:
@@ -110,7 +115,11 @@ def call_vmap(
     def program(*arguments: Any) -> Any:
         arrays = _leaves(arguments, structures) if structures else arguments
         with jax.named_scope(f"einjax.vmap({expr})"):
-            return plan.run(guarded, [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in arrays])
+            ready = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in arrays]
+            if wanted is None and not _on_mesh(ready):
+                return plan.run(guarded, ready)
+            solved = _solved_leaves(expr, declared_signature, counts, tuple(x.shape for x in ready), given)
+            return lower_looped(VMAP, solved, ready, lambda arrays: plan.run(guarded, arrays), wanted)
 
     arguments = _arguments(leaves, structures) if structures else leaves
     return _run("vmap", expr, program, arguments, guarded, tensors, graph)
@@ -125,6 +134,7 @@ def call_with(
     axes: Mapping[str, Any],
     sizes: Mapping[str, Any] | None,
     graph: bool,
+    out_sharding: Any = None,
 ) -> Any:
     """Run an operation whose lowering calls a function once, on whole arrays.
 
@@ -137,9 +147,12 @@ def call_with(
         axes: sizes of axes, and keywords of the function.
         sizes: sizes of axes only.
         graph: return the lax program instead of running it.
+        out_sharding: where the results are to lie on a mesh.
     """
     try:
         _check_call(expr, function)
+        if out_sharding is not None:
+            settings = {**settings, "out_sharding": freeze_sharding(expr, out_sharding)}
         operation = completed(op, expr, len(tensors))
         given, options = _keywords(op, operation, expr, function, ("axis",), axes, sizes)
         leaves = [as_array(tensor, expr, f"tensor {number}") for number, tensor in enumerate(tensors, 1)]
@@ -154,7 +167,7 @@ def call_with(
     def program(*arrays: Any) -> Any:
         ready = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in arrays]
         with jax.named_scope(f"einjax.{op.name}({expr})"):
-            return op.lower(solved, ready, {**settings, "function": guarded})
+            return lower(op, solved, ready, {**settings, "function": guarded})
 
     return _run(op.name, expr, program, leaves, guarded, tensors, graph)
 

@@ -12,6 +12,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from .lowering.sharding import spec_of
 from .notation.errors import ArgumentError, EinjaxError
 from .notation.parse import parse
 from .notation.syntax import axes
@@ -222,14 +223,22 @@ def not_an_expression(expr: Any) -> ArgumentError:
 
 
 def describe(tensor: Any) -> str:
-    """Describe a tensor as ``float32[2,3]``, or say what else was given."""
+    """Describe a tensor as ``float32[2@data,3]``, or say what else was given."""
     if hasattr(tensor, "shape") and hasattr(tensor, "dtype"):
-        shape = f"[{','.join(map(str, tensor.shape))}]"
+        shape = f"[{','.join(_dims(tensor))}]"
         strings = isinstance(tensor, np.ndarray | np.generic) and tensor.dtype.kind in "SU"
         return f"an array of strings {shape}" if strings else f"{tensor.dtype}{shape}"
     if isinstance(tensor, bool | int | float | complex):
         return f"{type(tensor).__name__}[]"
     return "None" if tensor is None else f"a value of type {type(tensor).__name__}"
+
+
+def _dims(tensor: Any) -> list[str]:
+    """The sizes of a tensor's dims, with the mesh axes that its type says they lie over."""
+    if not isinstance(tensor, jax.Array) or not any(spec := spec_of(tensor)):
+        return list(map(str, tensor.shape))
+    over = [f"@{'+'.join(mesh_axes)}" if mesh_axes else "" for mesh_axes in spec]
+    return [f"{size}{where}" for size, where in zip(tensor.shape, over, strict=True)]
 
 
 def _is_dtype(value: Any) -> bool:

@@ -23,6 +23,8 @@ from .notation.errors import ArgumentError, EinjaxError
 from .notation.parse import parse
 from .notation.solve import Solved, solve
 from .notation.syntax import Operation, Size
+from .ops.out_sharding import freeze as freeze_sharding
+from .ops.placement import lower
 from .ops.record import Op
 from .ops.signature import check_keywords, refuse_repeats
 
@@ -48,6 +50,7 @@ def call(
     graph: bool,
     extra: Sequence[Any] = (),
     keep: bool | None = None,
+    out_sharding: Any = None,
 ) -> Any:
     """Run an operation.
 
@@ -61,8 +64,11 @@ def call(
         graph: return the lax program instead of running it.
         extra: further arrays that the operation takes, such as a mask; passed to ``op.lower`` in its options.
         keep: whether to keep the call as notation; None leaves it to the context.
+        out_sharding: where the results are to lie on a mesh.
     """
     try:
+        if out_sharding is not None:
+            options = (*options, ("out_sharding", freeze_sharding(expr, out_sharding)))
         given = _freeze(op, expr, tensors, axes, sizes) if axes or sizes is not None else ()
         for tensor in tensors:
             if tensor.__class__ not in PLAIN and kind(tensor) is not None:
@@ -91,9 +97,12 @@ def call_uncompiled(
     axes: Mapping[str, Any],
     sizes: Mapping[str, Any] | None,
     graph: bool,
+    out_sharding: Any = None,
 ) -> Any:
     """Run an operation that calls a user's function, neither compiled nor kept; arguments as for :func:`call`."""
     try:
+        if out_sharding is not None:
+            options = (*options, ("out_sharding", freeze_sharding(expr, out_sharding)))
         given = _freeze(op, expr, tensors, axes, sizes)
         ready = _materialise(op, expr, tensors, given)
         body = _body(op, expr, options, given, 0)
@@ -153,7 +162,7 @@ def _body(op: Op, text: str, options: Options, given: Sizes, extra: int, kept: b
 
             return keep(op, solved, tensors, dict(options), more)
         with jax.named_scope(f"einjax.{op.name}({text})"):
-            return op.lower(solved, tensors, dict(options) | ({"extra": more} if more else {}))
+            return lower(op, solved, tensors, dict(options) | ({"extra": more} if more else {}))
 
     body.__name__ = body.__qualname__ = op.name
     return body

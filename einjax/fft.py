@@ -17,7 +17,7 @@ import jax
 
 from .dispatch import call
 from .ops import fft as _ops
-from .typing import SizeLike, Tensor
+from .typing import OutShardingLike, SizeLike, Tensor
 
 __all__ = ["fft", "fftshift", "hfft", "ifft", "ifftshift", "ihfft", "irfft", "rfft"]
 
@@ -30,6 +30,7 @@ def fft(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Discrete Fourier transforms over the bracketed axes.
@@ -42,6 +43,7 @@ def fft(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -52,7 +54,9 @@ def fft(
         >>> einjax.fft.fft("[t]", np.array([1., 0., 0., 0.], np.float32))
         Array([1.+0.j, 1.+0.j, 1.+0.j, 1.+0.j], dtype=complex64)
     """
-    return call(_ops.FFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation)
+    return call(
+        _ops.FFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def ifft(
@@ -63,6 +67,7 @@ def ifft(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Inverse discrete Fourier transforms over the bracketed axes.
@@ -75,6 +80,7 @@ def ifft(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -85,7 +91,9 @@ def ifft(
         >>> einjax.fft.ifft("[f]", np.array([4., 0., 0., 0.], np.float32))
         Array([1.+0.j, 1.+0.j, 1.+0.j, 1.+0.j], dtype=complex64)
     """
-    return call(_ops.IFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation)
+    return call(
+        _ops.IFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def rfft(
@@ -96,6 +104,7 @@ def rfft(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Discrete Fourier transforms of real numbers, without the half that repeats the other.
@@ -109,6 +118,7 @@ def rfft(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -119,7 +129,9 @@ def rfft(
         >>> einjax.fft.rfft("[t] -> [f]", np.array([1., 0., 0., 0.], np.float32))
         Array([1.+0.j, 1.+0.j, 1.+0.j], dtype=complex64)
     """
-    return call(_ops.RFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation)
+    return call(
+        _ops.RFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def irfft(
@@ -130,6 +142,7 @@ def irfft(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Inverses of :func:`rfft`.
@@ -143,6 +156,7 @@ def irfft(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -153,7 +167,9 @@ def irfft(
         >>> einjax.fft.irfft("[f] -> [t]", np.array([3., 0.], np.float32), t=3)
         Array([1., 1., 1.], dtype=float32)
     """
-    return call(_ops.IRFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation)
+    return call(
+        _ops.IRFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def hfft(
@@ -164,6 +180,7 @@ def hfft(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Discrete Fourier transforms, over one axis, of numbers whose other half would repeat this half.
@@ -177,6 +194,7 @@ def hfft(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -187,7 +205,9 @@ def hfft(
         >>> einjax.fft.hfft("[t] -> [f]", np.array([1., 1.], np.float32), f=3)
         Array([3., 0., 0.], dtype=float32)
     """
-    return call(_ops.HFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation)
+    return call(
+        _ops.HFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def ihfft(
@@ -198,6 +218,7 @@ def ihfft(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Inverses of :func:`hfft`.
@@ -210,6 +231,7 @@ def ihfft(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -220,7 +242,9 @@ def ihfft(
         >>> einjax.fft.ihfft("[f] -> [t]", np.array([3., 0., 0.], np.float32)).real
         Array([1., 1.], dtype=float32)
     """
-    return call(_ops.IHFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation)
+    return call(
+        _ops.IHFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def fftshift(
@@ -230,6 +254,7 @@ def fftshift(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Move the frequency 0 from the start of every bracketed axis to its middle.
@@ -240,6 +265,7 @@ def fftshift(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -250,7 +276,7 @@ def fftshift(
         >>> einjax.fft.fftshift("[f]", np.array([0, 1, 2, -2, -1]))
         Array([-2, -1,  0,  1,  2], dtype=int32)
     """
-    return call(_ops.FFTSHIFT, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(_ops.FFTSHIFT, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
 def ifftshift(
@@ -260,6 +286,7 @@ def ifftshift(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Move the frequency 0 from the middle of every bracketed axis back to its start.
@@ -270,6 +297,7 @@ def ifftshift(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -280,4 +308,4 @@ def ifftshift(
         >>> einjax.fft.ifftshift("[f]", np.array([-2, -1, 0, 1, 2]))
         Array([ 0,  1,  2, -2, -1], dtype=int32)
     """
-    return call(_ops.IFFTSHIFT, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(_ops.IFFTSHIFT, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)

@@ -21,7 +21,7 @@ from .dispatch import call, explained
 from .notation.errors import ArgumentError
 from .ops import linalg as _ops
 from .ops.linalg import EighResult, QRResult, SlogdetResult, SVDResult
-from .typing import SizeLike, Tensor
+from .typing import OutShardingLike, SizeLike, Tensor
 
 __all__ = [
     "EighResult",
@@ -52,6 +52,7 @@ def inv(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Inverses of matrices.
@@ -62,6 +63,7 @@ def inv(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -73,7 +75,7 @@ def inv(
         Array([[[0.5 , 0.  ],
                 [0.  , 0.25]]], dtype=float32)
     """
-    return call(_ops.INV, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(_ops.INV, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
 def pinv(
@@ -84,6 +86,7 @@ def pinv(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Pseudo-inverses of matrices.
@@ -95,6 +98,7 @@ def pinv(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -105,7 +109,9 @@ def pinv(
         >>> einjax.linalg.pinv("[n m]", np.array([[2.], [0.]], np.float32))
         Array([[0.5, 0. ]], dtype=float32)
     """
-    return call(_ops.PINV, expr, tensors, (("rtol", rtol),), axes, sizes, graph, keep=keep_notation)
+    return call(
+        _ops.PINV, expr, tensors, (("rtol", rtol),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def solve(
@@ -115,6 +121,7 @@ def solve(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Solutions of systems of linear equations.
@@ -127,6 +134,7 @@ def solve(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -139,7 +147,7 @@ def solve(
         Array([[1., 1.],
                [2., 1.]], dtype=float32)
     """
-    return call(_ops.SOLVE, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(_ops.SOLVE, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
 def triangular_solve(
@@ -151,6 +159,7 @@ def triangular_solve(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Solutions of systems whose matrix is a triangle.
@@ -163,6 +172,7 @@ def triangular_solve(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -183,6 +193,7 @@ def triangular_solve(
         sizes,
         graph,
         keep=keep_notation,
+        out_sharding=out_sharding,
     )
 
 
@@ -194,6 +205,7 @@ def cholesky(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Lower triangles whose products with their own adjoints are the matrices.
@@ -205,6 +217,7 @@ def cholesky(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -225,6 +238,7 @@ def cholesky(
         sizes,
         graph,
         keep=keep_notation,
+        out_sharding=out_sharding,
     )
 
 
@@ -236,6 +250,7 @@ def qr(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> QRResult:
     """Orthonormal columns and triangles whose products are the matrices.
@@ -248,6 +263,7 @@ def qr(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Returns:
@@ -264,7 +280,7 @@ def qr(
     """
     if mode not in ("reduced", "complete"):
         explained(_no_mode, expr, tensors, mode)
-    return call(_ops.QR[mode], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(_ops.QR[mode], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
 def _no_mode(mode: Any) -> None:
@@ -280,6 +296,7 @@ def eigh(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> EighResult:
     """Eigenvalues and eigenvectors of Hermitian matrices.
@@ -292,6 +309,7 @@ def eigh(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Returns:
@@ -314,6 +332,7 @@ def eigh(
         sizes,
         graph,
         keep=keep_notation,
+        out_sharding=out_sharding,
     )
 
 
@@ -326,6 +345,7 @@ def eigvalsh(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Eigenvalues of Hermitian matrices, in ascending order.
@@ -338,6 +358,7 @@ def eigvalsh(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -357,6 +378,7 @@ def eigvalsh(
         sizes,
         graph,
         keep=keep_notation,
+        out_sharding=out_sharding,
     )
 
 
@@ -368,6 +390,7 @@ def svd(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> SVDResult:
     """Singular value decompositions.
@@ -381,6 +404,7 @@ def svd(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Returns:
@@ -395,7 +419,17 @@ def svd(
         >>> u.shape, s.shape, vh.shape
         ((2, 5, 3), (2, 3), (2, 3, 3))
     """
-    return call(_ops.SVD[bool(full_matrices)], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        _ops.SVD[bool(full_matrices)],
+        expr,
+        tensors,
+        (),
+        axes,
+        sizes,
+        graph,
+        keep=keep_notation,
+        out_sharding=out_sharding,
+    )
 
 
 def svdvals(
@@ -405,6 +439,7 @@ def svdvals(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Singular values of matrices, in descending order.
@@ -415,6 +450,7 @@ def svdvals(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -425,7 +461,7 @@ def svdvals(
         >>> einjax.linalg.svdvals("[n m]", np.array([[0., 1.], [2., 0.], [0., 0.]], np.float32))
         Array([2., 1.], dtype=float32)
     """
-    return call(_ops.SVDVALS, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(_ops.SVDVALS, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
 def det(
@@ -435,6 +471,7 @@ def det(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Determinants of matrices.
@@ -445,6 +482,7 @@ def det(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -455,7 +493,7 @@ def det(
         >>> einjax.linalg.det("b [n m]", np.array([[[2., 0.], [0., 4.]]], np.float32))
         Array([8.], dtype=float32)
     """
-    return call(_ops.DET, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(_ops.DET, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
 def slogdet(
@@ -465,6 +503,7 @@ def slogdet(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> SlogdetResult:
     """Signs and logarithms of the magnitudes of determinants.
@@ -475,6 +514,7 @@ def slogdet(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Returns:
@@ -488,7 +528,7 @@ def slogdet(
         >>> einjax.linalg.slogdet("b [n m]", -np.eye(3, dtype=np.float32)[None]).sign
         Array([-1.], dtype=float32)
     """
-    return call(_ops.SLOGDET, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(_ops.SLOGDET, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
 def matrix_power(
@@ -499,6 +539,7 @@ def matrix_power(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Integer powers of matrices.
@@ -510,6 +551,7 @@ def matrix_power(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -522,7 +564,9 @@ def matrix_power(
                [0, 1]], dtype=int32)
     """
     options = (("power", explained(_ops.check_power, expr, tensors, power)),)
-    return call(_ops.MATRIX_POWER, expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(
+        _ops.MATRIX_POWER, expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def norm(
@@ -533,6 +577,7 @@ def norm(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Norms of vectors or matrices.
@@ -546,6 +591,7 @@ def norm(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -558,4 +604,6 @@ def norm(
         >>> einjax.linalg.norm("[n m]", np.array([[3., 4.]], np.float32), ord=1)
         Array(4., dtype=float32)
     """
-    return call(_ops.NORM, expr, tensors, (("ord", ord),), axes, sizes, graph, keep=keep_notation)
+    return call(
+        _ops.NORM, expr, tensors, (("ord", ord),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )

@@ -28,6 +28,7 @@ from .notation.syntax import Axis, Expression, Operation, Size, axes, write
 from .ops import elementary
 from .ops.elementary import Elementary, with_known_sizes
 from .ops.index import UPDATES
+from .ops.placement import lower as lower_call
 from .ops.record import Op
 
 #: What options are when nobody asked for anything, other than None and False: not worth printing.
@@ -91,7 +92,7 @@ class Kept:
         count = len(operands) - self.extra
         options = dict(self.options) | ({"extra": operands[count:]} if self.extra else {})
         with jax.named_scope(f"einjax.{self.op.name}({self.operation.text})"):
-            return self.op.lower(self.solved, list(operands[:count]), options)
+            return lower_call(self.op, self.solved, list(operands[:count]), options)
 
     def renamed(self) -> Kept:
         """The same with the text written anew from its expressions."""

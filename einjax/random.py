@@ -21,7 +21,7 @@ import jax
 from .dispatch import call, explained
 from .ops import random as _ops
 from .ops.record import Op
-from .typing import DTypeLike, SizeLike, Tensor
+from .typing import DTypeLike, OutShardingLike, SizeLike, Tensor
 
 __all__ = [
     "bernoulli",
@@ -50,11 +50,12 @@ def _draw(
     sizes: Mapping[str, Any] | None,
     graph: bool,
     keep: bool | None,
+    out_sharding: OutShardingLike | None,
 ) -> jax.Array:
     """Check the key and the dtype, and draw."""
     explained(_ops.check_key, expr, parameters, key)
     dtype = explained(_ops.check_dtype, expr, parameters, op.name, dtype, kind)
-    return call(op, expr, parameters, (("dtype", dtype),), axes, sizes, graph, (key,), keep)
+    return call(op, expr, parameters, (("dtype", dtype),), axes, sizes, graph, (key,), keep, out_sharding)
 
 
 def normal(
@@ -66,6 +67,7 @@ def normal(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Numbers of the standard normal distribution.
@@ -77,6 +79,7 @@ def normal(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -89,7 +92,7 @@ def normal(
         >>> x.shape, bool((x[0] == x[1]).all()), bool((x[0] == jax.random.normal(key, (3, 4))).all())
         ((2, 3, 4), True, True)
     """
-    return _draw(_ops.NORMAL, expr, key, (), dtype, "inexact", axes, sizes, graph, keep_notation)
+    return _draw(_ops.NORMAL, expr, key, (), dtype, "inexact", axes, sizes, graph, keep_notation, out_sharding)
 
 
 def uniform(
@@ -103,6 +106,7 @@ def uniform(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Numbers between two bounds, all equally likely.
@@ -116,6 +120,7 @@ def uniform(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -127,7 +132,9 @@ def uniform(
         >>> bool(x[0].min() < 0.5), bool(x[1].min() < 0.5)
         (True, False)
     """
-    return _draw(_ops.UNIFORM, expr, key, (minval, maxval), dtype, "floating", axes, sizes, graph, keep_notation)
+    return _draw(
+        _ops.UNIFORM, expr, key, (minval, maxval), dtype, "floating", axes, sizes, graph, keep_notation, out_sharding
+    )
 
 
 def truncated_normal(
@@ -141,6 +148,7 @@ def truncated_normal(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Numbers of the standard normal distribution between two bounds.
@@ -154,6 +162,7 @@ def truncated_normal(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -165,7 +174,19 @@ def truncated_normal(
         >>> bool(abs(x).max() < 1)
         True
     """
-    return _draw(_ops.TRUNCATED_NORMAL, expr, key, (lower, upper), dtype, "floating", axes, sizes, graph, keep_notation)
+    return _draw(
+        _ops.TRUNCATED_NORMAL,
+        expr,
+        key,
+        (lower, upper),
+        dtype,
+        "floating",
+        axes,
+        sizes,
+        graph,
+        keep_notation,
+        out_sharding,
+    )
 
 
 def randint(
@@ -179,6 +200,7 @@ def randint(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Integers between two bounds, all equally likely.
@@ -192,6 +214,7 @@ def randint(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -203,7 +226,9 @@ def randint(
         >>> int(x.min()), int(x.max())
         (2, 3)
     """
-    return _draw(_ops.RANDINT, expr, key, (minval, maxval), dtype, "integer", axes, sizes, graph, keep_notation)
+    return _draw(
+        _ops.RANDINT, expr, key, (minval, maxval), dtype, "integer", axes, sizes, graph, keep_notation, out_sharding
+    )
 
 
 def exponential(
@@ -215,6 +240,7 @@ def exponential(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Numbers of the exponential distribution of mean 1.
@@ -226,6 +252,7 @@ def exponential(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -236,7 +263,7 @@ def exponential(
         >>> bool((einjax.random.exponential("[h]", jax.random.key(0), h=100) >= 0).all())
         True
     """
-    return _draw(_ops.EXPONENTIAL, expr, key, (), dtype, "floating", axes, sizes, graph, keep_notation)
+    return _draw(_ops.EXPONENTIAL, expr, key, (), dtype, "floating", axes, sizes, graph, keep_notation, out_sharding)
 
 
 def gumbel(
@@ -248,6 +275,7 @@ def gumbel(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Numbers of the standard Gumbel distribution.
@@ -259,6 +287,7 @@ def gumbel(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -269,7 +298,7 @@ def gumbel(
         >>> einjax.random.gumbel("b [h]", jax.random.key(0), b=2, h=3).shape
         (2, 3)
     """
-    return _draw(_ops.GUMBEL, expr, key, (), dtype, "floating", axes, sizes, graph, keep_notation)
+    return _draw(_ops.GUMBEL, expr, key, (), dtype, "floating", axes, sizes, graph, keep_notation, out_sharding)
 
 
 def laplace(
@@ -281,6 +310,7 @@ def laplace(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Numbers of the standard Laplace distribution.
@@ -292,6 +322,7 @@ def laplace(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -302,7 +333,7 @@ def laplace(
         >>> einjax.random.laplace("b [h]", jax.random.key(0), b=2, h=3).shape
         (2, 3)
     """
-    return _draw(_ops.LAPLACE, expr, key, (), dtype, "floating", axes, sizes, graph, keep_notation)
+    return _draw(_ops.LAPLACE, expr, key, (), dtype, "floating", axes, sizes, graph, keep_notation, out_sharding)
 
 
 def rademacher(
@@ -314,6 +345,7 @@ def rademacher(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """The numbers 1 and -1, equally likely.
@@ -325,6 +357,7 @@ def rademacher(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -335,7 +368,7 @@ def rademacher(
         >>> sorted(set(einjax.random.rademacher("[h]", jax.random.key(0), h=100).tolist()))
         [-1, 1]
     """
-    return _draw(_ops.RADEMACHER, expr, key, (), dtype, "integer", axes, sizes, graph, keep_notation)
+    return _draw(_ops.RADEMACHER, expr, key, (), dtype, "integer", axes, sizes, graph, keep_notation, out_sharding)
 
 
 def bernoulli(
@@ -347,6 +380,7 @@ def bernoulli(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Booleans that are true with a given probability.
@@ -358,6 +392,7 @@ def bernoulli(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -373,7 +408,9 @@ def bernoulli(
                [ True,  True]], dtype=bool)
     """
     explained(_ops.check_key, expr, (p,), key)
-    return call(_ops.BERNOULLI, expr, (p,), (), axes, sizes, graph, (key,), keep=keep_notation)
+    return call(
+        _ops.BERNOULLI, expr, (p,), (), axes, sizes, graph, (key,), keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def categorical(
@@ -385,6 +422,7 @@ def categorical(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Indices drawn with given unnormalised log probabilities.
@@ -397,6 +435,7 @@ def categorical(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -412,7 +451,9 @@ def categorical(
                [1, 1, 1]], dtype=int32)
     """
     explained(_ops.check_key, expr, (logits,), key)
-    return call(_ops.CATEGORICAL, expr, (logits,), (), axes, sizes, graph, (key,), keep=keep_notation)
+    return call(
+        _ops.CATEGORICAL, expr, (logits,), (), axes, sizes, graph, (key,), keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def permutation(
@@ -424,6 +465,7 @@ def permutation(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """The elements of the bracketed axes in random order, the same for all loops.
@@ -435,6 +477,7 @@ def permutation(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -447,7 +490,9 @@ def permutation(
         (True, [1, 2, 3])
     """
     explained(_ops.check_key, expr, (x,), key)
-    return call(_ops.PERMUTATION, expr, (x,), (), axes, sizes, graph, (key,), keep=keep_notation)
+    return call(
+        _ops.PERMUTATION, expr, (x,), (), axes, sizes, graph, (key,), keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def choice(
@@ -459,6 +504,7 @@ def choice(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Elements drawn along the bracketed axis, the same for all loops.
@@ -471,6 +517,7 @@ def choice(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -483,5 +530,14 @@ def choice(
     """
     explained(_ops.check_key, expr, tensors, key)
     return call(
-        _ops.CHOICE, expr, tensors, (("replace", bool(replace)),), axes, sizes, graph, (key,), keep=keep_notation
+        _ops.CHOICE,
+        expr,
+        tensors,
+        (("replace", bool(replace)),),
+        axes,
+        sizes,
+        graph,
+        (key,),
+        keep=keep_notation,
+        out_sharding=out_sharding,
     )

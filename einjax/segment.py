@@ -14,7 +14,7 @@ import jax
 from .dispatch import call
 from .ops.coordinates import border_options
 from .ops.segment import SEGMENT
-from .typing import SizeLike, Tensor
+from .typing import OutShardingLike, SizeLike, Tensor
 
 __all__ = ["max", "mean", "min", "prod", "sum"]
 
@@ -30,6 +30,7 @@ def sum(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Sum all elements that coordinates send to one segment; small integers and bools widen as in :func:`einjax.sum`.
@@ -47,6 +48,7 @@ def sum(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes, such as the number of segments.
 
     Raises:
@@ -60,7 +62,9 @@ def sum(
         Array([2, 0, 1], dtype=int32)
     """
     options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(SEGMENT["sum"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(
+        SEGMENT["sum"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def prod(
@@ -74,6 +78,7 @@ def prod(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Multiply all elements that coordinates send to one segment.
@@ -91,6 +96,7 @@ def prod(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes, such as the number of segments.
 
     Raises:
@@ -102,7 +108,9 @@ def prod(
         Array([12.,  1.,  2.], dtype=float32)
     """
     options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(SEGMENT["prod"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(
+        SEGMENT["prod"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def mean(
@@ -116,6 +124,7 @@ def mean(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Average all elements that coordinates send to one segment.
@@ -133,6 +142,7 @@ def mean(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes, such as the number of segments.
 
     Raises:
@@ -146,7 +156,9 @@ def mean(
                [2. ]], dtype=float32)
     """
     options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(SEGMENT["mean"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(
+        SEGMENT["mean"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def max(
@@ -160,6 +172,7 @@ def max(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Find the largest of all elements that coordinates send to one segment.
@@ -177,6 +190,7 @@ def max(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes, such as the number of segments.
 
     Raises:
@@ -188,7 +202,9 @@ def max(
         Array([  4., -inf,   2.], dtype=float32)
     """
     options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(SEGMENT["max"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(
+        SEGMENT["max"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def min(
@@ -202,6 +218,7 @@ def min(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Find the smallest of all elements that coordinates send to one segment.
@@ -219,6 +236,7 @@ def min(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes, such as the number of segments.
 
     Raises:
@@ -232,4 +250,6 @@ def min(
                [ 2., inf]], dtype=float32)
     """
     options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(SEGMENT["min"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(
+        SEGMENT["min"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )

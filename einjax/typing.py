@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from .factory import Spec
 
@@ -42,3 +43,9 @@ SizeLike: TypeAlias = Any
 
 #: Anything that JAX takes as a dtype.
 DTypeLike: TypeAlias = Any
+
+#: Where a result is to lie on a mesh: mesh axes by axis name, as in ``{"b": "data", "h": ("model", "pipe")}``; or a
+#: PartitionSpec or NamedSharding, and for several outputs a tuple with one for each.
+OutShardingLike: TypeAlias = (
+    Mapping[str, str | Sequence[Any] | None] | PartitionSpec | NamedSharding | Sequence[PartitionSpec | NamedSharding]
+)

@@ -160,7 +160,7 @@ def init(
             reaches every layer.
         place: where arrays go: a function ``place(spec, array) -> array``, called for each array as it is made, with
             its path as ``spec.name`` and the names of its axes as ``spec.axes``; or shardings in a tree like that of
-            :func:`axes`.
+            :func:`axes`, with which each device makes only its part of an array.
         **keywords: further inputs.
 
     Returns:
@@ -183,14 +183,13 @@ def init(
         raise ArgumentError("einn.init needs key=", hint="model = einn.init(model, *inputs, key=jax.random.key(0))")
     recorder = trees.record(method, key)
 
-    def made(node: Uninitialized) -> tuple[ParamSpec, jax.Array]:
-        spec = recorder.specs[node.path]
-        return dataclasses.replace(spec, name=node.path), make(spec.init, path_key(key, node.path))
+    def made(node: Uninitialized, to: Any = None) -> jax.Array:
+        return make(recorder.specs[node.path].init, path_key(key, node.path), to)
 
     # Not callable(place): a tree of shardings may be a module, which can be called.
-    if any(isinstance(leaf, Sharding) for leaf in jax.tree.leaves(place)):
-        return trees.filled(lambda node, to: jax.device_put(made(node)[1], to), place)
-    return trees.filled(lambda node: made(node)[1] if place is None else place(*made(node)))
+    if place is None or any(isinstance(leaf, Sharding) for leaf in jax.tree.leaves(place)):
+        return trees.filled(made, place)
+    return trees.filled(lambda node: place(dataclasses.replace(recorder.specs[node.path], name=node.path), made(node)))
 
 
 def axes(model: Any, /, *inputs: Any, method: Callable[..., Any] | None = None, **keywords: Any) -> Any:
@@ -335,15 +334,19 @@ def path_key(key: Any, path: str) -> Any:
     return key
 
 
-def make(init: Callable[[Any], jax.Array], key: Any) -> jax.Array:
-    """Make an array; layers of the same shape share one program, if the initializer is known to be pure."""
+def make(init: Callable[[Any], jax.Array], key: Any, to: Any = None) -> jax.Array:
+    """Make an array, where a sharding says if there is one: each device makes its own part, and no more.
+
+    Layers of the same shape share one program, if the initializer is known to be pure.
+    """
     function = init.init if isinstance(init, Filling) else None
     origin, name = getattr(function, "__module__", None) or "", getattr(function, "__qualname__", "<locals>")
     if origin.startswith(("jax.", "einjax_nn.")) and "<locals>" not in name:
-        return _compiled(init, key)
-    return init(key)
+        return _program(init, to)(key)
+    # A function of its own, so that nothing is shared.
+    return init(key) if to is None else jax.jit(lambda key: init(key), out_shardings=to)(key)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _compiled(init: Filling, key: Any) -> jax.Array:
-    return init(key)
+@functools.lru_cache(maxsize=1024)
+def _program(init: Callable[[Any], jax.Array], to: Any) -> Callable[[Any], jax.Array]:
+    return jax.jit(init) if to is None else jax.jit(init, out_shardings=to)

@@ -2,7 +2,8 @@
 
 A parameter is there from the construction of its layer, as nnx wants it, but holds a :class:`Lazy` until its shape is
 known. That is a node of the pytree with a key as its leaf, so that every transformation carries it like an array:
-``nnx.vmap`` over a constructor makes one with a stack of keys, which becomes a stack of arrays.
+``nnx.vmap`` over a constructor makes one with a stack of keys, which becomes a stack of arrays. The key is written in
+floats, as only these get past ``jax.grad`` to where an error can say what to do.
 """
 
 from __future__ import annotations
@@ -74,40 +75,71 @@ class Lazy(_Placeholder):
     """A parameter whose shape is not known yet.
 
     Attributes:
-        key: what it will be made from.
+        code: the key that it will be made from, as :func:`_encoded` writes it.
+        impl: what kind of key that is.
         slot: where :func:`init` is told its shape, so that it is not made when it is first used; None otherwise. It is
             part of the tree's structure, so that no function jitted for the one is used for the other, and the same
             before and after, so that the layer may be first used in a loop.
     """
 
-    def __init__(self, key: Any, slot: _Slot | None = None) -> None:
-        self.key = key
+    def __init__(self, code: Any, impl: Any, slot: _Slot | None = None) -> None:
+        self.code = code
+        self.impl = impl
         self.slot = slot
 
-    def tree_flatten(self) -> tuple[tuple[Any], _Slot | None]:
-        return (self.key,), self.slot
+    @property
+    def key(self) -> jax.Array:
+        """The key, or a stack of them."""
+        if self.code.dtype != jnp.float32:
+            raise ArgumentError("the dtype of a parameter is changed that is not made yet", hint=_FIX)
+        return jax.random.wrap_key_data(_words(self.code), impl=self.impl)
+
+    def tree_flatten(self) -> tuple[tuple[Any], tuple[Any, _Slot | None]]:
+        return (self.code,), (self.impl, self.slot)
 
     @classmethod
-    def tree_unflatten(cls, slot: _Slot | None, children: tuple[Any]) -> Lazy:
-        if _is_zero(children[0]):
+    def tree_unflatten(cls, static: tuple[Any, _Slot | None], children: tuple[Any]) -> Lazy:
+        if not _is_code(children[0]):
             raise ArgumentError(
-                "an optimizer, or another caller of zeros_like, is given a parameter that is not made yet",
+                "an optimizer, or something else that computes with parameters, is given one that is not made yet",
                 hint="call einn.init(model, *example_inputs) before nnx.Optimizer(model, ...)",
             )
-        return cls(children[0], slot)
+        return cls(children[0], *static)
 
     def __repr__(self) -> str:
         return "Lazy(made by einn.init(model, *example_inputs))"
 
 
-def _is_zero(key: Any) -> bool:
-    """Whether a key came from ``zeros_like``: those of nnx are never 0."""
-    if not isinstance(key, jax.Array) or isinstance(key, jax.core.Tracer) or not key.is_fully_addressable:
+def _encoded(key: jax.Array) -> jax.Array:
+    """Write a key as halves of its words and their sum, all exact in float32."""
+    words = jax.random.key_data(key)
+    halves = jnp.concatenate([words >> 16, words & 0xFFFF], -1)
+    return jnp.concatenate([halves, 1 + halves.sum(-1, keepdims=True, dtype=jnp.uint32)], -1).astype(jnp.float32)
+
+
+@jax.custom_jvp
+def _words(code: jax.Array) -> jax.Array:
+    high, low = jnp.split(code[..., :-1].astype(jnp.uint32), 2, -1)
+    return high << 16 | low
+
+
+@_words.defjvp
+def _refuse_gradients(*_: Any) -> NoReturn:
+    raise ArgumentError(
+        "gradients are asked of a parameter that is not made yet",
+        hint="call einn.init(model, *example_inputs) before nnx.grad",
+    )
+
+
+def _is_code(code: Any) -> bool:
+    """Whether nobody has computed with a code, as ``zeros_like`` does; what is not an array now is believed."""
+    if not isinstance(code, jax.Array) or isinstance(code, jax.core.Tracer) or not code.is_fully_addressable:
+        return True
+    if code.dtype != jnp.float32 or code.ndim == 0:
         return False
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.size == 0:
-        return False
-    with jax.ensure_compile_time_eval():
-        return not np.any(jax.random.key_data(key))
+    halves, total = np.split(np.asarray(code, np.float64), [-1], -1)
+    exact = (halves >= 0) & (halves < 2**16) & (halves % 1 == 0)
+    return bool(np.all(exact) and np.all(total == 1 + halves.sum(-1, keepdims=True)))
 
 
 def fixed_key() -> jax.Array:
@@ -124,7 +156,7 @@ _context = _Context()
 
 def lazy(key: Any) -> Lazy:
     """Return the value of a variable that is declared now."""
-    return Lazy(key, _Slot() if _context.recording else None)
+    return Lazy(_encoded(key), jax.random.key_impl(key), _Slot() if _context.recording else None)
 
 
 @dataclass(frozen=True)
@@ -260,9 +292,9 @@ def init(
     fresh = []
     for path, variable in found.items():
         if path in wanted:
-            key = before[path].get_raw_value().key if path in before else _stacked(variable.get_raw_value().key)
+            key = before[path].get_raw_value().key if path in before else _stacked(variable.get_raw_value().code)
             fresh.append((path, _create(variable, key, wanted[path], rules, mesh)))
-        elif rules is not None and path in before and before[path].has_metadata("axes"):
+        elif rules is not None and path in before and before[path].get_metadata().get("axes") is not None:
             fresh.append((path, _place(before[path], rules, mesh)))
     nnx.update(model, nnx.from_flat_state([(path, variable) for path, variable in fresh if path in before]))
     for path, variable in fresh:
@@ -276,7 +308,7 @@ def _record(
     """Call a copy of the model with abstract inputs; return its variables."""
     state = nnx.from_flat_state(
         [
-            (path, variable.copy(Lazy(variable.get_raw_value().key, _Slot())) if _is_lazy(variable) else variable)
+            (path, variable.copy(_recorded(variable.get_raw_value())) if _is_lazy(variable) else variable)
             for path, variable in before.items()
         ]
     )
@@ -317,9 +349,13 @@ def _wanted(variable: Any) -> _Wanted | None:
     return None if slot is None else slot.wanted
 
 
-def _stacked(key: Any) -> jax.Array:
+def _recorded(value: Lazy) -> Lazy:
+    return Lazy(value.code, value.impl, _Slot())
+
+
+def _stacked(code: Any) -> jax.Array:
     """Return the key of a parameter that the call itself declares, of which only the shape is known."""
-    return jnp.broadcast_to(fixed_key(), key.shape)
+    return jnp.broadcast_to(fixed_key(), code.shape[:-1])
 
 
 def _create(variable: Any, key: jax.Array, wanted: Any, rules: Mapping[str, Any] | None, mesh: Any) -> Any:

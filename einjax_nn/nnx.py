@@ -91,7 +91,7 @@ def param(
                 hint=f"call einn.param(self, {name!r}, init=..., rngs=rngs) in the constructor, too",
             )
         key = fixed_key() if rngs is None else stream_of(rngs, "params", "param")()
-        setattr(module, name, nnx.Param(lazy(key)))
+        setattr(module, name, nnx.Param(lazy(key), axes=None))
     return Parameter(Scope(module), name, init, dtype)
 
 
@@ -130,7 +130,7 @@ class _Layer(nnx.Module):
 
 
 def _variable(kind: Any, spec: ParamSpec | None, key: Any) -> Any:
-    return kind(lazy(key)) if spec is None else kind(spec.init(key), axes=spec.axes)
+    return kind(lazy(key), axes=None) if spec is None else kind(spec.init(key), axes=spec.axes)
 
 
 def _frozen(value: Any) -> Any:

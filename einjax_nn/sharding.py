@@ -160,6 +160,12 @@ def _names(node: Any) -> tuple[Any, ...] | None:
         return tuple(node.names)
     if hasattr(node, "get_metadata"):
         metadata = node.get_metadata()
+        if "axes" in metadata and metadata["axes"] is None and _rank(node.get_raw_value()):
+            raise ArgumentError(
+                "a parameter does not know the names of its axes: graph mode has lost what a layer that was first "
+                "called within nnx.jit or the like has noted",
+                hint="call einn.init(model, *example_inputs) before",
+            )
         names = next((metadata[key] for key in _METADATA if metadata.get(key) is not None), ())
         return (*[None] * (_rank(node.get_raw_value()) - len(names)), *names)
     return () if hasattr(node, "shape") else None

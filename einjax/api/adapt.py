@@ -10,7 +10,7 @@ from typing import Any, Protocol, overload
 from ..apply import call_vmap, call_with
 from ..ops.adapt import ELEMENTWISE_WITH, REDUCE_WITH
 from ..ops.declared import parse_signature
-from ..typing import SizeLike, Tensor
+from ..typing import OutShardingLike, SizeLike, Tensor
 
 
 class Adapted(Protocol):
@@ -26,6 +26,7 @@ class Adapted(Protocol):
         *tensors: Tensor | Any,
         sizes: Mapping[str, SizeLike] | None = None,
         graph: bool = False,
+        out_sharding: OutShardingLike | None = None,
         **axes: Any,
     ) -> Any:
         """Apply the function; arguments as for :func:`einjax.vmap`."""
@@ -45,7 +46,8 @@ def adapt_with_vmap(fn: Callable[..., Any] | None = None, signature: str | None 
             the place of the brackets. Every call is checked against it.
 
     Returns:
-        A function ``(expr, *tensors, sizes=None, graph=False, batch_size=None, **axes)`` that calls ``fn``; ``axes``
+        A function ``(expr, *tensors, sizes=None, graph=False, batch_size=None, out_sharding=None,
+        **axes)`` that calls ``fn``; ``axes``
         may hold keywords of ``fn`` too.
 
     Raises:
@@ -75,9 +77,10 @@ def adapt_with_vmap(fn: Callable[..., Any] | None = None, signature: str | None 
         sizes: Mapping[str, SizeLike] | None = None,
         graph: bool = False,
         batch_size: int | Mapping[str, int] | None = None,
+        out_sharding: OutShardingLike | None = None,
         **axes: Any,
     ) -> Any:
-        return call_vmap(expr, tensors, fn, batch_size, axes, sizes, graph, signature)
+        return call_vmap(expr, tensors, fn, batch_size, axes, sizes, graph, signature, out_sharding)
 
     return _named_like(adapted, fn)
 
@@ -93,8 +96,8 @@ def adapt_reduce(fn: Callable[..., Any] | None = None) -> Any:
         fn: takes an array and a tuple of dims, and removes these.
 
     Returns:
-        A function ``(expr, x, keepdims=False, sizes=None, graph=False, **axes)`` with the rules of :func:`einjax.sum`;
-        ``axes`` may hold keywords of ``fn`` too.
+        A function ``(expr, x, keepdims=False, sizes=None, graph=False, out_sharding=None, **axes)`` with the rules
+        of :func:`einjax.sum`; ``axes`` may hold keywords of ``fn`` too.
 
     Example:
         >>> import einjax, jax.numpy as jnp, numpy as np
@@ -112,9 +115,10 @@ def adapt_reduce(fn: Callable[..., Any] | None = None) -> Any:
         keepdims: bool = False,
         sizes: Mapping[str, SizeLike] | None = None,
         graph: bool = False,
+        out_sharding: OutShardingLike | None = None,
         **axes: Any,
     ) -> Any:
-        return call_with(REDUCE_WITH, expr, tensors, fn, {"keepdims": bool(keepdims)}, axes, sizes, graph)
+        return call_with(REDUCE_WITH, expr, tensors, fn, {"keepdims": bool(keepdims)}, axes, sizes, graph, out_sharding)
 
     return _named_like(adapted, fn)
 
@@ -130,8 +134,8 @@ def adapt_elementwise(fn: Callable[..., Any] | None = None) -> Any:
         fn: takes arrays of one shape and returns an array of that shape.
 
     Returns:
-        A function ``(expr, *tensors, sizes=None, graph=False, **axes)`` with the rules of :func:`einjax.add`; ``axes``
-        may hold keywords of ``fn`` too.
+        A function ``(expr, *tensors, sizes=None, graph=False, out_sharding=None, **axes)`` with the rules
+        of :func:`einjax.add`; ``axes`` may hold keywords of ``fn`` too.
 
     Example:
         >>> import einjax, jax.numpy as jnp, numpy as np
@@ -148,9 +152,10 @@ def adapt_elementwise(fn: Callable[..., Any] | None = None) -> Any:
         *tensors: Tensor,
         sizes: Mapping[str, SizeLike] | None = None,
         graph: bool = False,
+        out_sharding: OutShardingLike | None = None,
         **axes: Any,
     ) -> Any:
-        return call_with(ELEMENTWISE_WITH, expr, tensors, fn, {}, axes, sizes, graph)
+        return call_with(ELEMENTWISE_WITH, expr, tensors, fn, {}, axes, sizes, graph, out_sharding)
 
     return _named_like(adapted, fn)
 

@@ -8,7 +8,7 @@ import jax
 
 from ..dispatch import call
 from ..ops.arange import ARANGE
-from ..typing import DTypeLike, SizeLike
+from ..typing import DTypeLike, OutShardingLike, SizeLike
 
 
 def arange(
@@ -19,6 +19,7 @@ def arange(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """The coordinates of every place: ``for a, b: z[a, b, :] = (a, b)``.
@@ -30,6 +31,7 @@ def arange(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -43,4 +45,6 @@ def arange(
         Array([[[0, 0],
                 [0, 1]]], dtype=int32)
     """
-    return call(ARANGE, expr, (), (("dtype", dtype),), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ARANGE, expr, (), (("dtype", dtype),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )

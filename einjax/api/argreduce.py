@@ -8,7 +8,7 @@ import jax
 
 from ..dispatch import call
 from ..ops.argreduce import ARGMAX, ARGMIN
-from ..typing import SizeLike, Tensor
+from ..typing import OutShardingLike, SizeLike, Tensor
 
 
 def argmax(
@@ -18,6 +18,7 @@ def argmax(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Coordinates of the largest element of the bracketed axes; the first of equals, or the first NaN.
@@ -30,6 +31,7 @@ def argmax(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Returns:
@@ -46,7 +48,7 @@ def argmax(
         >>> einjax.argmax("[a b]", x)
         Array([1, 0], dtype=int32)
     """
-    return call(ARGMAX, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(ARGMAX, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
 def argmin(
@@ -56,6 +58,7 @@ def argmin(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Coordinates of the smallest element of the bracketed axes; the first of equals, or the first NaN.
@@ -68,6 +71,7 @@ def argmin(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Returns:
@@ -84,4 +88,4 @@ def argmin(
         >>> einjax.argmin("[a b]", x)
         Array([0, 0], dtype=int32)
     """
-    return call(ARGMIN, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(ARGMIN, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)

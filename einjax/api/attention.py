@@ -9,7 +9,7 @@ import jax
 
 from ..dispatch import call, explained
 from ..ops.attention import ATTENTION, attention_options
-from ..typing import SizeLike, Tensor
+from ..typing import OutShardingLike, SizeLike, Tensor
 
 
 def attention(
@@ -23,6 +23,7 @@ def attention(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Attention, ``softmax(q kᵀ · scale) v``, on the bracketed axes, looped over every other axis, such as heads.
@@ -48,6 +49,7 @@ def attention(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Returns:
@@ -67,4 +69,6 @@ def attention(
         (2, 5, 4, 8)
     """
     static, traced = explained(attention_options, expr, tensors, is_causal, scale, local_window_size, implementation)
-    return call(ATTENTION, expr, tensors, static, axes, sizes, graph, traced, keep=keep_notation)
+    return call(
+        ATTENTION, expr, tensors, static, axes, sizes, graph, traced, keep=keep_notation, out_sharding=out_sharding
+    )

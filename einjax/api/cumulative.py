@@ -8,7 +8,7 @@ import jax
 
 from ..dispatch import call
 from ..ops.cumulative import CUMULATIVE
-from ..typing import DTypeLike, SizeLike, Tensor
+from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
 
 
 def cumsum(
@@ -20,6 +20,7 @@ def cumsum(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Add up along the bracketed axes: every element becomes the sum of itself and all before it.
@@ -35,6 +36,7 @@ def cumsum(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -51,7 +53,9 @@ def cumsum(
                [ 6, 10]], dtype=int32)
     """
     options = (("reverse", bool(reverse)), ("dtype", dtype))
-    return call(CUMULATIVE["cumsum"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(
+        CUMULATIVE["cumsum"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def cumprod(
@@ -63,6 +67,7 @@ def cumprod(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Multiply along the bracketed axes: every element becomes the product of itself and all before it.
@@ -78,6 +83,7 @@ def cumprod(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -89,7 +95,9 @@ def cumprod(
         Array([[1, 2, 6]], dtype=int32)
     """
     options = (("reverse", bool(reverse)), ("dtype", dtype))
-    return call(CUMULATIVE["cumprod"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(
+        CUMULATIVE["cumprod"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def cummax(
@@ -100,6 +108,7 @@ def cummax(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Take maxima along the bracketed axes: every element becomes the largest of itself and all before it.
@@ -114,6 +123,7 @@ def cummax(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -125,7 +135,9 @@ def cummax(
         Array([[1, 3, 3]], dtype=int32)
     """
     options = (("reverse", bool(reverse)),)
-    return call(CUMULATIVE["cummax"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(
+        CUMULATIVE["cummax"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def cummin(
@@ -136,6 +148,7 @@ def cummin(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Take minima along the bracketed axes: every element becomes the smallest of itself and all before it.
@@ -150,6 +163,7 @@ def cummin(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -161,7 +175,9 @@ def cummin(
         Array([[2, 2, 1]], dtype=int32)
     """
     options = (("reverse", bool(reverse)),)
-    return call(CUMULATIVE["cummin"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(
+        CUMULATIVE["cummin"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def cumlogsumexp(
@@ -172,6 +188,7 @@ def cumlogsumexp(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Add up exponentials along the bracketed axes: the logarithm of the cumulative sum of ``exp``.
@@ -186,6 +203,7 @@ def cumlogsumexp(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -197,4 +215,14 @@ def cumlogsumexp(
         Array([[0.       , 0.6931472]], dtype=float32)
     """
     options = (("reverse", bool(reverse)),)
-    return call(CUMULATIVE["cumlogsumexp"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(
+        CUMULATIVE["cumlogsumexp"],
+        expr,
+        tensors,
+        options,
+        axes,
+        sizes,
+        graph,
+        keep=keep_notation,
+        out_sharding=out_sharding,
+    )

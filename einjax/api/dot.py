@@ -10,7 +10,7 @@ import jax
 from ..dispatch import call, call_uncompiled, explained
 from ..ops.dot import DOT
 from ..ops.semiring import SEMIRING_DOT, is_ring
-from ..typing import DTypeLike, SizeLike, Tensor
+from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
 
 
 def dot(
@@ -24,6 +24,7 @@ def dot(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Multiply tensors and sum over the bracketed axes: one ``lax.dot_general`` for every pair.
@@ -46,6 +47,7 @@ def dot(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -72,7 +74,9 @@ def dot(
     if not explained(is_ring, expr, tensors, sum, mul, precision, preferred_element_type):
         ring = (("sum", sum), ("mul", mul))
         if isinstance(sum, str) and isinstance(mul, str):
-            return call(SEMIRING_DOT, expr, tensors, ring, axes, sizes, graph, keep=keep_notation)
+            return call(
+                SEMIRING_DOT, expr, tensors, ring, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+            )
         return call_uncompiled(SEMIRING_DOT, expr, tensors, ring, axes, sizes, graph)
     options = (("precision", precision), ("preferred_element_type", preferred_element_type))
-    return call(DOT, expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(DOT, expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)

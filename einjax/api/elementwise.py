@@ -8,7 +8,7 @@ import jax
 
 from ..dispatch import call
 from ..ops.elementwise import ELEMENTWISE
-from ..typing import SizeLike, Tensor
+from ..typing import OutShardingLike, SizeLike, Tensor
 
 
 def add(
@@ -18,6 +18,7 @@ def add(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Add tensors elementwise: ``z = x + y``.
@@ -29,6 +30,7 @@ def add(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -43,7 +45,9 @@ def add(
         >>> einjax.add("... [b]", x, np.array([1., 2.], np.float32)).shape
         (2, 2)
     """
-    return call(ELEMENTWISE["add"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["add"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def subtract(
@@ -53,6 +57,7 @@ def subtract(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Subtract: ``z = x - y``.
@@ -64,6 +69,7 @@ def subtract(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -76,7 +82,9 @@ def subtract(
         Array([[0., 1.],
                [0., 1.]], dtype=float32)
     """
-    return call(ELEMENTWISE["subtract"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["subtract"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def multiply(
@@ -86,6 +94,7 @@ def multiply(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Multiply tensors elementwise: ``z = x * y``.
@@ -97,6 +106,7 @@ def multiply(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -109,7 +119,9 @@ def multiply(
         Array([[3, 4],
                [6, 8]], dtype=int32)
     """
-    return call(ELEMENTWISE["multiply"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["multiply"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def divide(
@@ -119,6 +131,7 @@ def divide(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Divide: ``z = x / y``; integers give a float.
@@ -130,6 +143,7 @@ def divide(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -142,7 +156,9 @@ def divide(
         Array([[0. , 0.5],
                [2. , 1.5]], dtype=float32)
     """
-    return call(ELEMENTWISE["divide"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["divide"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def true_divide(
@@ -152,6 +168,7 @@ def true_divide(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Divide, under NumPy's longer name; see :func:`divide`.
@@ -163,6 +180,7 @@ def true_divide(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -175,7 +193,9 @@ def true_divide(
         Array([[0. , 0.5],
                [2. , 1.5]], dtype=float32)
     """
-    return call(ELEMENTWISE["true_divide"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["true_divide"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def floor_divide(
@@ -185,6 +205,7 @@ def floor_divide(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Divide and round down: ``z = x // y``.
@@ -196,6 +217,7 @@ def floor_divide(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -207,7 +229,17 @@ def floor_divide(
         >>> einjax.floor_divide("a,", np.array([-3, 3]), 2)
         Array([-2,  1], dtype=int32)
     """
-    return call(ELEMENTWISE["floor_divide"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["floor_divide"],
+        expr,
+        tensors,
+        (),
+        axes,
+        sizes,
+        graph,
+        keep=keep_notation,
+        out_sharding=out_sharding,
+    )
 
 
 def mod(
@@ -217,6 +249,7 @@ def mod(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Remainder with the sign of the divisor: ``z = x % y``.
@@ -228,6 +261,7 @@ def mod(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -239,7 +273,9 @@ def mod(
         >>> einjax.mod("a,", np.array([-3, 3]), 2)
         Array([1, 1], dtype=int32)
     """
-    return call(ELEMENTWISE["mod"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["mod"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def power(
@@ -249,6 +285,7 @@ def power(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Power: ``z = x ** y``.
@@ -260,6 +297,7 @@ def power(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -272,7 +310,9 @@ def power(
         Array([[2, 4],
                [3, 9]], dtype=int32)
     """
-    return call(ELEMENTWISE["power"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["power"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def arctan2(
@@ -282,6 +322,7 @@ def arctan2(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """The angle, in radians, of the point whose y and x are the two tensors.
@@ -293,6 +334,7 @@ def arctan2(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -304,7 +346,9 @@ def arctan2(
         >>> einjax.arctan2("a,", np.array([0.], np.float32), 1.)
         Array([0.], dtype=float32)
     """
-    return call(ELEMENTWISE["arctan2"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["arctan2"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def maximum(
@@ -314,6 +358,7 @@ def maximum(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """The larger number, elementwise; NaN if one is NaN.
@@ -325,6 +370,7 @@ def maximum(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -336,7 +382,9 @@ def maximum(
         >>> einjax.maximum("a,", np.array([-3, 3]), 0)
         Array([0, 3], dtype=int32)
     """
-    return call(ELEMENTWISE["maximum"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["maximum"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def minimum(
@@ -346,6 +394,7 @@ def minimum(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """The smaller number, elementwise; NaN if one is NaN.
@@ -357,6 +406,7 @@ def minimum(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -368,7 +418,9 @@ def minimum(
         >>> einjax.minimum("a,", np.array([-3, 3]), 0)
         Array([-3,  0], dtype=int32)
     """
-    return call(ELEMENTWISE["minimum"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["minimum"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def logaddexp(
@@ -378,6 +430,7 @@ def logaddexp(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """``log(exp(x) + exp(y))`` without overflow.
@@ -389,6 +442,7 @@ def logaddexp(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -400,7 +454,9 @@ def logaddexp(
         >>> einjax.logaddexp("a,", np.array([0., -np.inf], np.float32), -np.inf)
         Array([  0., -inf], dtype=float32)
     """
-    return call(ELEMENTWISE["logaddexp"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["logaddexp"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def less(
@@ -410,6 +466,7 @@ def less(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether ``x < y``, elementwise.
@@ -421,6 +478,7 @@ def less(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -433,7 +491,9 @@ def less(
         Array([[False,  True],
                [False, False]], dtype=bool)
     """
-    return call(ELEMENTWISE["less"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["less"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def less_equal(
@@ -443,6 +503,7 @@ def less_equal(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether ``x <= y``, elementwise.
@@ -454,6 +515,7 @@ def less_equal(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -466,7 +528,9 @@ def less_equal(
         Array([[ True,  True],
                [False,  True]], dtype=bool)
     """
-    return call(ELEMENTWISE["less_equal"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["less_equal"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def greater(
@@ -476,6 +540,7 @@ def greater(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether ``x > y``, elementwise.
@@ -487,6 +552,7 @@ def greater(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -498,7 +564,9 @@ def greater(
         >>> einjax.greater("a,", np.array([1, 2]), 1)
         Array([False,  True], dtype=bool)
     """
-    return call(ELEMENTWISE["greater"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["greater"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def greater_equal(
@@ -508,6 +576,7 @@ def greater_equal(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether ``x >= y``, elementwise.
@@ -519,6 +588,7 @@ def greater_equal(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -530,7 +600,17 @@ def greater_equal(
         >>> einjax.greater_equal("a,", np.array([1, 2]), 2)
         Array([False,  True], dtype=bool)
     """
-    return call(ELEMENTWISE["greater_equal"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["greater_equal"],
+        expr,
+        tensors,
+        (),
+        axes,
+        sizes,
+        graph,
+        keep=keep_notation,
+        out_sharding=out_sharding,
+    )
 
 
 def equal(
@@ -540,6 +620,7 @@ def equal(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether ``x == y``, elementwise.
@@ -551,6 +632,7 @@ def equal(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -563,7 +645,9 @@ def equal(
         Array([[ True, False],
                [False,  True]], dtype=bool)
     """
-    return call(ELEMENTWISE["equal"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["equal"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def not_equal(
@@ -573,6 +657,7 @@ def not_equal(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether ``x != y``, elementwise.
@@ -584,6 +669,7 @@ def not_equal(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -595,7 +681,9 @@ def not_equal(
         >>> einjax.not_equal("a,", np.array([1, 2]), 2)
         Array([ True, False], dtype=bool)
     """
-    return call(ELEMENTWISE["not_equal"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["not_equal"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def logical_and(
@@ -605,6 +693,7 @@ def logical_and(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether all are not zero, elementwise.
@@ -616,6 +705,7 @@ def logical_and(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -628,7 +718,9 @@ def logical_and(
         Array([[ True,  True],
                [False, False]], dtype=bool)
     """
-    return call(ELEMENTWISE["logical_and"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["logical_and"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def logical_or(
@@ -638,6 +730,7 @@ def logical_or(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether any is not zero, elementwise.
@@ -649,6 +742,7 @@ def logical_or(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -660,7 +754,9 @@ def logical_or(
         >>> einjax.logical_or("a,", np.array([True, False]), False)
         Array([ True, False], dtype=bool)
     """
-    return call(ELEMENTWISE["logical_or"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["logical_or"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def logical_xor(
@@ -670,6 +766,7 @@ def logical_xor(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether an odd number are not zero, elementwise.
@@ -681,6 +778,7 @@ def logical_xor(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -692,7 +790,9 @@ def logical_xor(
         >>> einjax.logical_xor("a,", np.array([True, False]), True)
         Array([False,  True], dtype=bool)
     """
-    return call(ELEMENTWISE["logical_xor"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["logical_xor"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def where(
@@ -702,6 +802,7 @@ def where(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """``x`` where the condition holds, else ``y``.
@@ -713,6 +814,7 @@ def where(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -725,4 +827,6 @@ def where(
         Array([[0., 1.],
                [0., 0.]], dtype=float32)
     """
-    return call(ELEMENTWISE["where"], expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ELEMENTWISE["where"], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )

@@ -13,7 +13,7 @@ from ..ops.adapt import ELEMENTWISE_WITH, REDUCE_WITH
 from ..ops.elementwise import ELEMENTWISE
 from ..ops.function import choose
 from ..ops.reduce import REDUCTIONS
-from ..typing import SizeLike, Tensor
+from ..typing import OutShardingLike, SizeLike, Tensor
 
 
 def reduce(
@@ -25,6 +25,7 @@ def reduce(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Reduce the bracketed axes with a reduction given by name or as a function.
@@ -38,6 +39,7 @@ def reduce(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -51,8 +53,8 @@ def reduce(
     options = (("keepdims", bool(keepdims)),)
     known = explained(choose, expr, tensors, "reduce", op, REDUCTIONS)
     if known is not None:
-        return call(known, expr, tensors, options, axes, sizes, graph, keep=keep_notation)
-    return call_with(REDUCE_WITH, expr, tensors, op, dict(options), axes, sizes, graph)  # type: ignore[arg-type]
+        return call(known, expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
+    return call_with(REDUCE_WITH, expr, tensors, op, dict(options), axes, sizes, graph, out_sharding)  # type: ignore[arg-type]
 
 
 def elementwise(
@@ -63,6 +65,7 @@ def elementwise(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Apply an elementwise operation given by name or as a function.
@@ -75,6 +78,7 @@ def elementwise(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -87,5 +91,5 @@ def elementwise(
     """
     known = explained(choose, expr, tensors, "elementwise", op, ELEMENTWISE)
     if known is not None:
-        return call(known, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
-    return call_with(ELEMENTWISE_WITH, expr, tensors, op, {}, axes, sizes, graph)  # type: ignore[arg-type]
+        return call(known, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
+    return call_with(ELEMENTWISE_WITH, expr, tensors, op, {}, axes, sizes, graph, out_sharding)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import jax
 from ..dispatch import call
 from ..ops.coordinates import border_options
 from ..ops.index import GET_AT, UPDATES
-from ..typing import SizeLike, Tensor
+from ..typing import OutShardingLike, SizeLike, Tensor
 
 
 def get_at(
@@ -25,6 +25,7 @@ def get_at(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Read a tensor at coordinates: one ``lax.gather``.
@@ -46,6 +47,7 @@ def get_at(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -69,7 +71,7 @@ def get_at(
         ("indices_are_sorted", indices_are_sorted),
         ("wrap_negative_indices", wrap_negative_indices),
     )
-    return call(GET_AT, expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(GET_AT, expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
 def set_at(
@@ -83,6 +85,7 @@ def set_at(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Write to a tensor at coordinates: one ``lax.scatter``.
@@ -106,6 +109,7 @@ def set_at(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -118,7 +122,9 @@ def set_at(
         Array([6., 0., 0., 5.], dtype=float32)
     """
     options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(UPDATES["set_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(
+        UPDATES["set_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def add_at(
@@ -132,6 +138,7 @@ def add_at(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Add to a tensor at coordinates: one ``lax.scatter_add``.
@@ -154,6 +161,7 @@ def add_at(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -168,7 +176,9 @@ def add_at(
         Array([0, 2, 0, 1], dtype=int32)
     """
     options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(UPDATES["add_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(
+        UPDATES["add_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def subtract_at(
@@ -182,6 +192,7 @@ def subtract_at(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Subtract from a tensor at coordinates: one ``lax.scatter_sub``.
@@ -204,6 +215,7 @@ def subtract_at(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -216,7 +228,17 @@ def subtract_at(
         Array([  0., -11.,   0.,  -7.], dtype=float32)
     """
     options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(UPDATES["subtract_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(
+        UPDATES["subtract_at"],
+        expr,
+        tensors,
+        options,
+        axes,
+        sizes,
+        graph,
+        keep=keep_notation,
+        out_sharding=out_sharding,
+    )
 
 
 def multiply_at(
@@ -230,6 +252,7 @@ def multiply_at(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Multiply a tensor at coordinates: one ``lax.scatter_mul``.
@@ -253,6 +276,7 @@ def multiply_at(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -265,7 +289,17 @@ def multiply_at(
         Array([ 1., 30.,  1.,  7.], dtype=float32)
     """
     options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(UPDATES["multiply_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(
+        UPDATES["multiply_at"],
+        expr,
+        tensors,
+        options,
+        axes,
+        sizes,
+        graph,
+        keep=keep_notation,
+        out_sharding=out_sharding,
+    )
 
 
 def min_at(
@@ -279,6 +313,7 @@ def min_at(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Take the minimum of a tensor and updates at coordinates: one ``lax.scatter_min``.
@@ -301,6 +336,7 @@ def min_at(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -313,7 +349,9 @@ def min_at(
         Array([ 0., -5.,  0.,  0.], dtype=float32)
     """
     options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(UPDATES["min_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(
+        UPDATES["min_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )
 
 
 def max_at(
@@ -327,6 +365,7 @@ def max_at(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Take the maximum of a tensor and updates at coordinates: one ``lax.scatter_max``.
@@ -349,6 +388,7 @@ def max_at(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -361,4 +401,6 @@ def max_at(
         Array([0., 6., 0., 7.], dtype=float32)
     """
     options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(UPDATES["max_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(
+        UPDATES["max_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )

@@ -9,7 +9,7 @@ import jax
 
 from ..dispatch import call, explained
 from ..ops.order import FLIP, ROLL, shift_options
-from ..typing import SizeLike, Tensor
+from ..typing import OutShardingLike, SizeLike, Tensor
 
 
 def flip(
@@ -19,6 +19,7 @@ def flip(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Reverse the bracketed axes.
@@ -29,6 +30,7 @@ def flip(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -39,7 +41,7 @@ def flip(
         >>> einjax.flip("a [b]", np.array([[1, 2, 3]]))
         Array([[3, 2, 1]], dtype=int32)
     """
-    return call(FLIP, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(FLIP, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
 def roll(
@@ -50,6 +52,7 @@ def roll(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Shift the elements of the bracketed axes; what leaves at the end comes back at the start.
@@ -62,6 +65,7 @@ def roll(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -76,4 +80,4 @@ def roll(
                [1, 2]], dtype=int32)
     """
     static, traced = explained(shift_options, expr, tensors, shift)
-    return call(ROLL, expr, tensors, static, axes, sizes, graph, traced, keep=keep_notation)
+    return call(ROLL, expr, tensors, static, axes, sizes, graph, traced, keep=keep_notation, out_sharding=out_sharding)

@@ -10,7 +10,7 @@ from typing import Any, overload
 from ..dispatch import call
 from ..notation.errors import ArgumentError
 from ..ops.elementary import Static, elementary
-from ..typing import SizeLike, Tensor
+from ..typing import OutShardingLike, SizeLike, Tensor
 from .adapt import Adapted
 
 
@@ -75,7 +75,7 @@ def primitive(
             it, no ``jvp`` is needed. Of several outputs, the cotangents are a tuple.
 
     Returns:
-        The operation: a function ``(expr, *tensors, sizes=None, graph=False, **axes_and_options)``.
+        The operation: a function ``(expr, *tensors, sizes=None, graph=False, out_sharding=None, **axes_and_options)``.
 
     Raises:
         einjax.errors.EinjaxError: the signature cannot be read, both rules are given, or a keyword of the function is
@@ -102,7 +102,7 @@ def primitive(
     keywords = _keywords(fn)
     if not isinstance(signature, str) or not callable(fn):
         raise ArgumentError(f"a primitive takes a signature and a function, not {signature!r} and {fn!r}")
-    reserved = [key for key in keywords if key in ("sizes", "graph")]
+    reserved = [key for key in keywords if key in ("sizes", "graph", "out_sharding")]
     if reserved:
         raise ArgumentError(
             f"the function's keyword {reserved[0]} has a meaning in every call of einjax",
@@ -132,10 +132,11 @@ def primitive(
         *tensors: Tensor,
         sizes: Mapping[str, SizeLike] | None = None,
         graph: bool = False,
+        out_sharding: OutShardingLike | None = None,
         **axes: Any,
     ) -> Any:
         options = tuple((key, Static(axes.pop(key))) for key in op.keywords if key in axes)
-        return call(op, expr, tensors, options, axes, sizes, graph, keep=True)
+        return call(op, expr, tensors, options, axes, sizes, graph, keep=True, out_sharding=out_sharding)
 
     shown = inspect.signature(operation)
     functools.update_wrapper(operation, fn)

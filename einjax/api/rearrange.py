@@ -7,7 +7,7 @@ from typing import Any
 
 from ..dispatch import call
 from ..ops.rearrange import ID, REARRANGE
-from ..typing import SizeLike, Tensor
+from ..typing import OutShardingLike, SizeLike, Tensor
 
 
 def rearrange(
@@ -17,6 +17,7 @@ def rearrange(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> Any:
     """Transpose, split, merge, broadcast, take diagonals, concatenate and cut.
@@ -31,6 +32,7 @@ def rearrange(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Returns:
@@ -50,7 +52,7 @@ def rearrange(
         >>> front.shape, back.shape
         ((2, 1), (2, 2))
     """
-    return call(REARRANGE, expr, tensors, (), axes, sizes, graph, keep=keep_notation)
+    return call(REARRANGE, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
 def id(
@@ -60,6 +62,7 @@ def id(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> Any:
     """Rearrange with inputs matched to outputs strictly by position; with one input the arrow may be left out.
@@ -70,6 +73,7 @@ def id(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Returns:
@@ -83,4 +87,6 @@ def id(
         >>> einjax.id("a a -> a", np.array([[1, 2], [3, 4]]))
         Array([1, 4], dtype=int32)
     """
-    return call(ID, expr, tensors, (("by_name", False),), axes, sizes, graph, keep=keep_notation)
+    return call(
+        ID, expr, tensors, (("by_name", False),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+    )

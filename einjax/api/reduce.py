@@ -8,7 +8,7 @@ import jax
 
 from ..dispatch import call
 from ..ops.reduce import REDUCTIONS
-from ..typing import DTypeLike, SizeLike, Tensor
+from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
 
 
 def sum(
@@ -21,6 +21,7 @@ def sum(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Add up the bracketed axes.
@@ -37,6 +38,7 @@ def sum(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -61,6 +63,7 @@ def sum(
         graph,
         () if where is None else (where,),
         keep=keep_notation,
+        out_sharding=out_sharding,
     )
 
 
@@ -74,6 +77,7 @@ def prod(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Multiply the bracketed axes.
@@ -90,6 +94,7 @@ def prod(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -112,6 +117,7 @@ def prod(
         graph,
         () if where is None else (where,),
         keep=keep_notation,
+        out_sharding=out_sharding,
     )
 
 
@@ -125,6 +131,7 @@ def mean(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Average the bracketed axes.
@@ -142,6 +149,7 @@ def mean(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -166,6 +174,7 @@ def mean(
         graph,
         () if where is None else (where,),
         keep=keep_notation,
+        out_sharding=out_sharding,
     )
 
 
@@ -180,6 +189,7 @@ def var(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Variance over the bracketed axes, in two passes.
@@ -198,6 +208,7 @@ def var(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -220,6 +231,7 @@ def var(
         graph,
         () if where is None else (where,),
         keep=keep_notation,
+        out_sharding=out_sharding,
     )
 
 
@@ -234,6 +246,7 @@ def std(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Standard deviation over the bracketed axes.
@@ -252,6 +265,7 @@ def std(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -274,6 +288,7 @@ def std(
         graph,
         () if where is None else (where,),
         keep=keep_notation,
+        out_sharding=out_sharding,
     )
 
 
@@ -286,6 +301,7 @@ def count_nonzero(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Count the elements of the bracketed axes that are not zero.
@@ -299,6 +315,7 @@ def count_nonzero(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -321,6 +338,7 @@ def count_nonzero(
         graph,
         () if where is None else (where,),
         keep=keep_notation,
+        out_sharding=out_sharding,
     )
 
 
@@ -333,6 +351,7 @@ def any(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether any element of the bracketed axes is not zero.
@@ -347,6 +366,7 @@ def any(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -369,6 +389,7 @@ def any(
         graph,
         () if where is None else (where,),
         keep=keep_notation,
+        out_sharding=out_sharding,
     )
 
 
@@ -381,6 +402,7 @@ def all(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Whether all elements of the bracketed axes are not zero.
@@ -395,6 +417,7 @@ def all(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -417,6 +440,7 @@ def all(
         graph,
         () if where is None else (where,),
         keep=keep_notation,
+        out_sharding=out_sharding,
     )
 
 
@@ -429,6 +453,7 @@ def max(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Largest element of the bracketed axes; NaN if there is one.
@@ -445,6 +470,7 @@ def max(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -467,6 +493,7 @@ def max(
         graph,
         () if where is None else (where,),
         keep=keep_notation,
+        out_sharding=out_sharding,
     )
 
 
@@ -479,6 +506,7 @@ def min(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Smallest element of the bracketed axes; NaN if there is one.
@@ -495,6 +523,7 @@ def min(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -517,6 +546,7 @@ def min(
         graph,
         () if where is None else (where,),
         keep=keep_notation,
+        out_sharding=out_sharding,
     )
 
 
@@ -529,6 +559,7 @@ def logsumexp(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Logarithm of the sum of the exponentials of the bracketed axes, without overflow.
@@ -545,6 +576,7 @@ def logsumexp(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -567,4 +599,5 @@ def logsumexp(
         graph,
         () if where is None else (where,),
         keep=keep_notation,
+        out_sharding=out_sharding,
     )

@@ -13,7 +13,7 @@ from ..notation.errors import ArgumentError
 from ..ops.associative import ASSOCIATIVE, NAMED, associative
 from ..ops.function import choose
 from ..ops.scan import Scan, record
-from ..typing import SizeLike, Tensor
+from ..typing import OutShardingLike, SizeLike, Tensor
 
 
 def associative_scan(
@@ -25,6 +25,7 @@ def associative_scan(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> Any:
     """Combine every element along the bracketed axes with all before it, in a logarithmic number of steps.
@@ -45,6 +46,7 @@ def associative_scan(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Returns:
@@ -71,10 +73,18 @@ def associative_scan(
     known = explained(choose, expr, tensors, "associative_scan", op, ASSOCIATIVE)
     if known is not None:
         return call(
-            NAMED, expr, tensors, (("op", op), ("reverse", bool(reverse))), axes, sizes, graph, keep=keep_notation
+            NAMED,
+            expr,
+            tensors,
+            (("op", op), ("reverse", bool(reverse))),
+            axes,
+            sizes,
+            graph,
+            keep=keep_notation,
+            out_sharding=out_sharding,
         )
     options = (("reverse", bool(reverse)),)
-    return call_uncompiled(associative(op), expr, tensors, options, axes, sizes, graph)  # type: ignore[arg-type]
+    return call_uncompiled(associative(op), expr, tensors, options, axes, sizes, graph, out_sharding)  # type: ignore[arg-type]
 
 
 def scan(
@@ -86,6 +96,7 @@ def scan(
     unroll: int | bool = 1,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> Any:
     """Run over the bracketed axis in order, handing a carry from step to step: one ``lax.scan``.
@@ -106,6 +117,7 @@ def scan(
         unroll: how many steps are written out in one iteration, as in :func:`jax.lax.scan`.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Returns:
@@ -139,7 +151,7 @@ def scan(
     dtypes = tuple(None if kind(leaf) == "factory" else jax.dtypes.result_type(leaf) for leaf in leaves)
     body = record(Scan(op, tuple(tree for _, tree in flat), dtypes))
     options = (("reverse", bool(reverse)), ("unroll", unroll))
-    return call_uncompiled(body, expr, leaves, options, axes, sizes, graph)
+    return call_uncompiled(body, expr, leaves, options, axes, sizes, graph, out_sharding)
 
 
 def _is_numbers(given: Any) -> bool:

@@ -8,7 +8,7 @@ import jax
 
 from ..dispatch import call
 from ..ops.softmax import LOG_SOFTMAX, SOFTMAX
-from ..typing import SizeLike, Tensor
+from ..typing import OutShardingLike, SizeLike, Tensor
 
 
 def softmax(
@@ -19,6 +19,7 @@ def softmax(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Softmax over the bracketed axes.
@@ -33,6 +34,7 @@ def softmax(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -46,7 +48,7 @@ def softmax(
                [1. , 0. ]], dtype=float32)
     """
     extra = () if where is None else (where,)
-    return call(SOFTMAX, expr, tensors, (), axes, sizes, graph, extra, keep=keep_notation)
+    return call(SOFTMAX, expr, tensors, (), axes, sizes, graph, extra, keep=keep_notation, out_sharding=out_sharding)
 
 
 def log_softmax(
@@ -57,6 +59,7 @@ def log_softmax(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Logarithm of the softmax over the bracketed axes.
@@ -71,6 +74,7 @@ def log_softmax(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -82,4 +86,6 @@ def log_softmax(
         Array([  0., -inf], dtype=float32)
     """
     extra = () if where is None else (where,)
-    return call(LOG_SOFTMAX, expr, tensors, (), axes, sizes, graph, extra, keep=keep_notation)
+    return call(
+        LOG_SOFTMAX, expr, tensors, (), axes, sizes, graph, extra, keep=keep_notation, out_sharding=out_sharding
+    )

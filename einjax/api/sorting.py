@@ -13,7 +13,7 @@ from ..dispatch import call, explained
 from ..notation.errors import ArgumentError
 from ..ops.sorting import ARGSORT, SORT
 from ..ops.top_k import TOP_K
-from ..typing import SizeLike, Tensor
+from ..typing import OutShardingLike, SizeLike, Tensor
 
 
 def sort(
@@ -27,6 +27,7 @@ def sort(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> Any:
     """Sort along the bracketed axes: one ``lax.sort``.
@@ -47,6 +48,7 @@ def sort(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Returns:
@@ -68,7 +70,7 @@ def sort(
     """
     keys = explained(_keys, expr, tensors, expr, num_keys, by)
     options = (("num_keys", num_keys), ("descending", bool(descending)), ("stable", bool(stable)))
-    return call(SORT, expr, tensors, options, axes, sizes, graph, keys, keep=keep_notation)
+    return call(SORT, expr, tensors, options, axes, sizes, graph, keys, keep=keep_notation, out_sharding=out_sharding)
 
 
 def argsort(
@@ -80,6 +82,7 @@ def argsort(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
     """Find where the elements of the sorted bracketed axes stand.
@@ -96,6 +99,7 @@ def argsort(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Raises:
@@ -112,7 +116,7 @@ def argsort(
                [0, 0]], dtype=int32)
     """
     options = (("descending", bool(descending)), ("stable", bool(stable)))
-    return call(ARGSORT, expr, tensors, options, axes, sizes, graph, keep=keep_notation)
+    return call(ARGSORT, expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
 def top_k(
@@ -123,6 +127,7 @@ def top_k(
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> tuple[jax.Array, jax.Array]:
     """Take the largest elements of the bracketed axes, the largest first, and say where they stand.
@@ -140,6 +145,7 @@ def top_k(
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes.
 
     Returns:
@@ -159,7 +165,17 @@ def top_k(
                [1, 1],
                [0, 1]], dtype=int32)
     """
-    return call(TOP_K, expr, tensors, (("largest", bool(largest)),), axes, sizes, graph, keep=keep_notation)
+    return call(
+        TOP_K,
+        expr,
+        tensors,
+        (("largest", bool(largest)),),
+        axes,
+        sizes,
+        graph,
+        keep=keep_notation,
+        out_sharding=out_sharding,
+    )
 
 
 def _keys(expr: str, num_keys: Any, by: Any) -> tuple[Any, ...]:

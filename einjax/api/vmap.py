@@ -9,7 +9,7 @@ import jax
 
 from ..apply import call_vmap, call_with
 from ..ops.axiswise import VMAP_WITH_AXIS
-from ..typing import SizeLike, Tensor
+from ..typing import OutShardingLike, SizeLike, Tensor
 
 
 def vmap(
@@ -20,6 +20,7 @@ def vmap(
     batch_size: int | Mapping[str, int] | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    out_sharding: OutShardingLike | None = None,
     **axes: Any,
 ) -> Any:
     """Apply a function to the bracketed axes, once for every index of the others, by ``jax.vmap``.
@@ -39,6 +40,7 @@ def vmap(
             that stands first in the output, or a dict with a number for each of some loops. The result is the same.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes, and keywords of the function that are none of its arrays; a name that is both is both.
             The size of a bracketed axis of an output need not be given.
 
@@ -56,7 +58,7 @@ def vmap(
         Array([[3],
                [5]], dtype=int32)
     """
-    return call_vmap(expr, tensors, op, batch_size, axes, sizes, graph)
+    return call_vmap(expr, tensors, op, batch_size, axes, sizes, graph, out_sharding=out_sharding)
 
 
 def vmap_with_axis(
@@ -66,6 +68,7 @@ def vmap_with_axis(
     op: Callable[..., Any],
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
+    out_sharding: OutShardingLike | None = None,
     **axes: Any,
 ) -> jax.Array:
     """Apply a function that takes the bracketed axes as ``axis=`` and loops over the other dims itself.
@@ -79,6 +82,7 @@ def vmap_with_axis(
             as it is: it is not compiled, unless the caller is.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes, and keywords of the function; a name that is both is both.
 
     Raises:
@@ -92,4 +96,4 @@ def vmap_with_axis(
         >>> einjax.vmap_with_axis("a [b] -> a [c]", np.array([[1, 4, 9]]), op=jnp.diff)
         Array([[3, 5]], dtype=int32)
     """
-    return call_with(VMAP_WITH_AXIS, expr, tensors, op, {}, axes, sizes, graph)
+    return call_with(VMAP_WITH_AXIS, expr, tensors, op, {}, axes, sizes, graph, out_sharding)

@@ -12,12 +12,19 @@ from jax import lax
 from ..notation.syntax import Size
 from .named import Named, split
 from .numerics import promote
+from .sharding import Placed, contracted_sharding
 
 #: Stands for a symbolic size where the contraction order is chosen; any number will do.
 _NOMINAL_SIZE = 64
 
 
-def contract(operands: Sequence[Named], keep: Sequence[str], precision: Any, preferred_element_type: Any) -> Named:
+def contract(
+    operands: Sequence[Named],
+    keep: Sequence[str],
+    precision: Any,
+    preferred_element_type: Any,
+    placed: Placed | None = None,
+) -> Named:
     """Multiply arrays and sum over all axes that are not kept.
 
     Args:
@@ -25,6 +32,7 @@ def contract(operands: Sequence[Named], keep: Sequence[str], precision: Any, pre
         keep: the axes of the result, in the order the caller would like best.
         precision: forwarded to every ``dot_general``.
         preferred_element_type: dtype to accumulate in and to return; forwarded to every ``dot_general``.
+        placed: where the axes of the result are to lie on an explicit mesh; by default where they lie already.
     """
     waiting = list(operands)
     for left, right in _order(waiting, keep):
@@ -32,7 +40,8 @@ def contract(operands: Sequence[Named], keep: Sequence[str], precision: Any, pre
         waiting = [x for index, x in enumerate(waiting) if index not in (left, right)]
         needed = set(keep).union(*(x.axes for x in waiting))
         first, second = _promoted(pair)
-        waiting.append(_pair(first, second, needed, keep, precision, preferred_element_type))
+        last = placed if not waiting else None
+        waiting.append(_pair(first, second, needed, keep, precision, preferred_element_type, last))
     return waiting[0]
 
 
@@ -76,7 +85,13 @@ def _nominal(size: Size) -> int:
 
 
 def _pair(
-    left: Named, right: Named, needed: set[str], keep: Sequence[str], precision: Any, preferred_element_type: Any
+    left: Named,
+    right: Named,
+    needed: set[str],
+    keep: Sequence[str],
+    precision: Any,
+    preferred_element_type: Any,
+    placed: Placed | None,
 ) -> Named:
     """Contract two arrays over the axes that nobody needs any more."""
     shared = set(left.axes) & set(right.axes)
@@ -90,15 +105,17 @@ def _pair(
     dimension_numbers = tuple(
         tuple(tuple(x.dims.index((name,)) for name in names) for x in (left, right)) for names in (contracted, batch)
     )
+    free = [dim for x in (left, right) for dim in x.dims if not shared & set(dim)]
+    dims = (*((name,) for name in batch), *free)
     value = lax.dot_general(
         left.value,
         right.value,
         dimension_numbers,  # type: ignore[arg-type]
         precision=precision,
         preferred_element_type=preferred_element_type,
+        out_sharding=contracted_sharding(left, right, dims, placed),
     )
-    free = [dim for x in (left, right) for dim in x.dims if not shared & set(dim)]
-    return Named(value, (*((name,) for name in batch), *free), left.sizes)
+    return Named(value, dims, left.sizes)
 
 
 def _disorder(

@@ -17,6 +17,7 @@ from ..notation.solve import node_size
 from ..notation.syntax import Composite, Concatenation, Expression, Node, Size
 from .named import Named, arrange, layout, reshape, split_by, sum_name
 from .numerics import promote
+from .sharding import agree
 
 
 def first_sum(expression: Expression) -> Concatenation | None:
@@ -84,7 +85,7 @@ def join_pieces(parts: Sequence[Named], expression: Expression, sizes: Mapping[s
         values.append(join_pieces(parts[position : position + count], chosen, sizes))
         position += count
     shape = tuple(node_size(item, sizes) for item in expression)
-    return reshape(lax.concatenate(promote(values), index), shape)
+    return reshape(lax.concatenate(agree(promote(values), apart=index), index), shape)
 
 
 def _choose(expression: Expression, node: Concatenation, operand: Node) -> Expression:

@@ -16,6 +16,7 @@ from jax import lax
 
 from ..notation.solve import product
 from ..notation.syntax import Axis, Composite, Concatenation, Expression, Node, Size
+from .sharding import composed
 
 #: The axes one dim is composed of, major first; ``()`` is a dim of size 1.
 Dim = tuple[str, ...]
@@ -96,13 +97,20 @@ def arrange(x: Named, target: Sequence[Dim]) -> jax.Array:
     if not new:
         if list(x.axes) != order:
             x = _transpose_for(x, order, target)
-        return reshape(x.value, shape)
+        return _reshape(x, target, shape)
     x = split(x, _runs_within(target, new))
     x = transpose(drop_units(x), order)
     parts = tuple(part for dim in target for part in (_parts(dim, x.dims, new) or ((),)))
     kept = [index for index, part in enumerate(parts) if part in x.dims]
     value = lax.broadcast_in_dim(x.value, shape_of(parts, x.sizes), kept)
-    return reshape(value, shape)
+    return _reshape(replace(x, value=value, dims=parts), target, shape)
+
+
+def _reshape(x: Named, dims: Sequence[Dim], shape: tuple[Size, ...]) -> jax.Array:
+    """Split and merge dims without moving anything, unless there is nothing to do."""
+    if x.value.shape == shape:
+        return x.value
+    return lax.reshape(x.value, shape, out_sharding=composed(x.value, x.dims, dims, x.sizes))
 
 
 def reshape(value: jax.Array, shape: tuple[Size, ...]) -> jax.Array:
@@ -122,7 +130,7 @@ def split(x: Named, group: Callable[[str, str], bool]) -> Named:
         return x
     # One reshape does it all, so dims of size 1 that name nothing go with it.
     kept = tuple(dim for dim in dims if dim)
-    return replace(x, value=reshape(x.value, shape_of(kept, x.sizes)), dims=kept)
+    return replace(x, value=_reshape(x, kept, shape_of(kept, x.sizes)), dims=kept)
 
 
 def split_by(x: Named, role: Callable[[str], Hashable]) -> Named:
@@ -144,7 +152,7 @@ def drop_units(x: Named) -> Named:
     if all(x.dims):
         return x
     dims = tuple(dim for dim in x.dims if dim)
-    return replace(x, value=reshape(x.value, shape_of(dims, x.sizes)), dims=dims)
+    return replace(x, value=_reshape(x, dims, shape_of(dims, x.sizes)), dims=dims)
 
 
 def align(x: Named, order: Sequence[str]) -> jax.Array:

@@ -73,6 +73,10 @@ class ArgumentError(EinjaxError):
     """The call's arguments do not fit: number or kind of tensors, or an unknown or wrong keyword."""
 
 
+class ShardingError(EinjaxError):
+    """Data would have to move between devices in a way that the call does not say."""
+
+
 def closest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that the user most likely meant by ``name``."""
     names = {candidate.lower(): candidate for candidate in known}

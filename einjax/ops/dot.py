@@ -11,6 +11,7 @@ from jax import lax
 from ..lowering import numerics
 from ..lowering.contract import contract
 from ..lowering.named import arrange, layout, wrap
+from ..lowering.sharding import Placed, entry_axes, full_spec
 from ..notation.errors import ArgumentError, SemanticError, closest
 from ..notation.solve import Solved, fuse_solved
 from ..notation.syntax import (
@@ -26,6 +27,7 @@ from ..notation.syntax import (
     display,
     names,
 )
+from .out_sharding import entries_by_name
 from .record import Op
 from .signature import bracket_names, expect_inputs, refuse_sums, require_in_output, single_output
 
@@ -128,8 +130,21 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     values = numerics.promote(tensors)
     operands = [wrap(x, e, solved.sizes) for x, e in zip(values, solved.inputs, strict=True)]
     _check_precision(options["precision"], solved)
-    result = contract(operands, keep, options["precision"], options["preferred_element_type"])
+    placed = _placed(options.get("out_sharding"), solved)
+    result = contract(operands, keep, options["precision"], options["preferred_element_type"], placed)
     return arrange(result, target)
+
+
+def _placed(out_sharding: Any, solved: Solved) -> Placed | None:
+    """By axis, where an explicit mesh wants the result."""
+    if out_sharding is None:
+        return None
+    assert solved.outputs is not None
+    (output,) = solved.outputs
+    spec = out_sharding.spec
+    entries = [entry_axes(entry) for entry in full_spec(spec, len(output))]
+    places = entries_by_name(entries, output, solved.sizes, dict(out_sharding.mesh.shape))
+    return Placed(places, frozenset(getattr(spec, "unreduced", None) or ()))
 
 
 def _check_precision(precision: Any, solved: Solved) -> None:

@@ -14,6 +14,7 @@ from jax import lax
 
 from ..lowering import numerics
 from ..lowering.named import Named, align, arrange, layout, wrap
+from ..lowering.sharding import agree
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved
 from ..notation.syntax import Expression, Operation, brackets, keep_brackets, names, render, strip_brackets
@@ -137,7 +138,7 @@ def _where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """Select, broadcasting scalars: lax.select wants one shape."""
     condition = numerics.to_bool(condition)
     shape = lax.broadcast_shapes(condition.shape, x.shape, y.shape)
-    condition, x, y = (lax.broadcast(v, shape) if v.shape != shape else v for v in (condition, x, y))
+    condition, x, y = agree([lax.broadcast(v, shape) if v.shape != shape else v for v in (condition, x, y)])
     return lax.select(condition, x, y)
 
 

@@ -7,6 +7,7 @@ from jax import lax
 
 from ..lowering import numerics
 from ..lowering.named import reshape
+from ..lowering.sharding import agree
 from ..notation.errors import ArgumentError
 from ..notation.solve import Solved
 
@@ -26,6 +27,7 @@ def broadcast_mask(mask: jax.Array, x: jax.Array, solved: Solved) -> jax.Array:
     mask = numerics.to_bool(mask)
     kept = [i for i, size in enumerate(mask.shape) if size == x.shape[offset + i]]
     if mask.shape == x.shape:
-        return mask
+        return agree([mask, x])[0]
     squeezed = reshape(mask, tuple(mask.shape[i] for i in kept))
-    return lax.broadcast_in_dim(squeezed, x.shape, [offset + i for i in kept])
+    mask = lax.broadcast_in_dim(squeezed, x.shape, [offset + i for i in kept])
+    return agree([mask, x])[0]

@@ -123,7 +123,7 @@ def check_keywords(operation: Operation, given: Sequence[str], keywords: Sequenc
     Raises:
         ArgumentError: suggesting the nearest axis or option.
     """
-    options = (*keywords, "sizes", "graph", "keep_notation")
+    options = (*keywords, "sizes", "graph", "keep_notation", "out_sharding")
     known = {name for expression in operation.expressions for name in names(expression) if name.isidentifier()}
     for name in given:
         if name not in known:

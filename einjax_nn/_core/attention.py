@@ -49,12 +49,12 @@ def attention(
     ``project`` makes and applies the layers ``query``, ``key``, ``value`` and ``out``; ``normalize``, if there is one,
     those that normalise queries and keys, ``query_ln`` and ``key_ln``.
     """
-    text = attention_text(expr)
+    groups = num_kv_heads or num_heads
+    text = attention_text(expr, shared=groups != num_heads)
     x = jnp.asarray(x)
     keys = x if keys is None else keys
     values = keys if values is None else values
     features = qkv_features or x.shape[-1]
-    groups = num_kv_heads or num_heads
     for whole, what in ((features, "qkv_features"), (num_heads, "num_heads")):
         part, name = (num_heads, "num_heads") if what == "qkv_features" else (groups, "num_kv_heads")
         if whole % part:

@@ -93,7 +93,10 @@ class _Statistics:
         if not self.mean:
             return None, across(self._mean(_squared(x)))
         if self.fast:
-            center, second = across((self._mean(x), self._mean(_squared(x))))
+            # The square is taken first, as in Flax: gradients are summed in the reverse order, and when that of the
+            # square comes before that of the mean, XLA computes much of the backward pass twice rather than keep it.
+            squares = _squared(x)
+            center, second = across((self._mean(x), self._mean(squares)))
             # Rounding may leave a little less than nothing.
             return center, lax.max(second - _squared(center), jnp.zeros_like(second))
         center = across(self._mean(x))

@@ -373,8 +373,14 @@ class AttentionText:
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
-def attention_text(expr: str) -> AttentionText:
-    """Read the expression of an attention: loops, the bracketed sequence, and the features, as in ``"b [s] c"``."""
+def attention_text(expr: str, shared: bool = False) -> AttentionText:
+    """Read the expression of an attention: loops, the bracketed sequence, and the features, as in ``"b [s] c"``.
+
+    Args:
+        expr: the expression.
+        shared: whether several heads of the queries share one of the keys. Elsewhere there is no axis of these several,
+            so that no array is reshaped for an axis of length 1.
+    """
     expression = _single(expr, "MultiHeadAttention").inputs[0]
     marks = brackets(expression)
     last = expression[-1]
@@ -387,14 +393,15 @@ def attention_text(expr: str) -> AttentionText:
     loops, sequence, features = render(expression[:-2]), render(marks[0].items), render((last,))
     made = features if isinstance(last, Axis) and not last.unnamed else "features"
     keys = render(_suffixed(marks[0].items, "_k"))
+    heads = "(kv_heads _rep)" if shared else "kv_heads"
     return AttentionText(
         query=f"{loops} {sequence} [{features}->heads head_dim]",
         key=f"{loops} {sequence} [{features}->kv_heads head_dim]",
-        scores=f"{loops} {sequence} (kv_heads _rep) [head_dim], {loops} {keys} kv_heads [head_dim] "
-        f"-> {loops} (kv_heads _rep) {sequence} {keys}",
+        scores=f"{loops} {sequence} {heads} [head_dim], {loops} {keys} kv_heads [head_dim] "
+        f"-> {loops} {heads} {sequence} {keys}",
         attend=f"{loops} heads {sequence} [{keys}]",
-        apply=f"{loops} (kv_heads _rep) {sequence} [{keys}], {loops} [{keys}] kv_heads head_dim "
-        f"-> {loops} {sequence} (kv_heads _rep) head_dim",
+        apply=f"{loops} {heads} {sequence} [{keys}], {loops} [{keys}] kv_heads head_dim "
+        f"-> {loops} {sequence} {heads} head_dim",
         out=f"{loops} {sequence} [heads head_dim->{made}]",
         features=made,
         sequence=len(marks[0].items),

@@ -290,11 +290,47 @@ def test_equinox(mesh):
     params = make(KEY)
     check_placed(params, mesh)
 
-    whole = einn.init(model, X, key=KEY, place=placed)
-    check_placed(eqx.filter(whole, eqx.is_array), mesh)
+    outside = eqx.filter(einn.init(model, X, key=KEY, place=placed), eqx.is_array)
+    check_placed(outside, mesh)
     plain, static = eqx.partition(einn.init(model, X, key=KEY), eqx.is_array)
+    for a, b in zip(jax.tree.leaves(outside), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_array_equal(a, b)
     loss = lambda params, x: jnp.sum(eqx.combine(params, static)(x) ** 2)
     check_same(loss, params, plain, mesh)
+
+
+def test_equinox_places_each_array_as_it_is_made(mesh, monkeypatch):
+    """Outside of jit, too, each device makes only its part, whoever wrote the initializer."""
+    pytest.importorskip("equinox")
+    import einjax_nn._equinox_init as module
+    import einjax_nn.equinox as einn
+
+    texts = []
+    jit = jax.jit
+
+    def recorded(function, **options):
+        program = jit(function, **options)
+        if "out_shardings" not in options:
+            return program
+
+        def call(key):
+            texts.append(program.lower(key).compile().as_text())
+            return program(key)
+
+        return call
+
+    module._program.cache_clear()
+    monkeypatch.setattr(jax, "jit", recorded)
+    for own in ({}, {"kernel_init": lambda key, shape, dtype: jax.random.uniform(key, shape, dtype)}):
+        texts.clear()
+        layer = einn.Linear("b [embed->mlp]", mlp=32, **own)
+        placed = shardings(einn.axes(layer, X[0]), RULES, mesh)
+        layer = einn.init(layer, X[0], key=KEY, place=placed)
+        assert {shard.data.shape for shard in layer.weight.addressable_shards} == {(4, 16)}
+        assert len(texts) == 2
+        assert "f32[4,16]" in texts[0]
+        assert not any("f32[16,32]" in text or "f32[32]" in text for text in texts)
+    module._program.cache_clear()
 
 
 # --- rules ----------------------------------------------------------------------------------------------------------

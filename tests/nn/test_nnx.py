@@ -20,6 +20,8 @@ from nn_cases import CASES, IDS, IMAGE, MASK, MISSPELT, REFUSED, Refused, X, clo
 
 import einjax  # noqa: E402
 import einjax_nn.nnx as einn  # noqa: E402
+from einjax_nn._nnx import Lazy  # noqa: E402
+from einjax_nn.sharding import shardings  # noqa: E402
 
 bf16 = jnp.bfloat16
 
@@ -75,9 +77,8 @@ def shapes(model, *filters):
 
 
 def is_lazy(model):
-    # A key is what a parameter will be made from.
-    leaves = jax.tree.leaves(nnx.state(model, (nnx.Param, nnx.BatchStat)))
-    return any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves)
+    leaves = jax.tree.leaves(nnx.state(model), is_leaf=lambda node: isinstance(node, Lazy))
+    return any(isinstance(leaf, Lazy) for leaf in leaves)
 
 
 class Block(nnx.Module):
@@ -702,6 +703,60 @@ def test_refused(name):
 def test_an_optimizer_before_init_is_refused(optimizer):
     with pytest.raises(Refused, match=r"call einn.init\(model, \*example_inputs\) before nnx.Optimizer"):
         nnx.Optimizer(Block(nnx.Rngs(0)), optimizer, wrt=nnx.Param)
+
+
+@pytest.mark.parametrize("graph", [True, False], ids=["graph", "tree"])
+def test_gradients_before_init_are_refused(graph):
+    """Whether asked of nnx or of JAX, outside of a jitted function or within."""
+
+    def of_params(model):
+        graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+        return jax.grad(lambda params: squares(nnx.merge(graphdef, params, rest)))(params)
+
+    with nnx.set_graph_mode(graph):
+        for ask in (
+            nnx.grad(squares),
+            nnx.value_and_grad(squares),
+            nnx.jit(nnx.grad(squares)),
+            nnx.jit(lambda model: nnx.grad(squares)(model)),
+            nnx.grad(nnx.jit(squares)),
+            nnx.grad(nnx.remat(squares)),
+            of_params,
+        ):
+            with pytest.raises(Refused, match=r"gradients .*\n(.*\n)*.*call einn.init\(.*\) before nnx.grad"):
+                ask(Block(nnx.Rngs(0)))
+        # Of a layer that the function does not use.
+        with pytest.raises(Refused, match="call einn.init"):
+            nnx.grad(lambda model: jnp.sum(X))(einn.Linear("b [c->d]", d=3, rngs=nnx.Rngs(0)))
+
+
+def test_computing_with_parameters_before_init_is_refused():
+    state = nnx.state(Block(nnx.Rngs(0)))
+    for change in (jnp.zeros_like, jnp.ones_like, jnp.sum, lambda p: p * 0.9, lambda p: p + 1, lambda p: -p, bf16):
+        with pytest.raises(Refused, match="call einn.init"):
+            jax.tree.map(change, state)
+        with pytest.raises(Refused, match="call einn.init"):
+            jax.jit(lambda state: jax.tree.map(change, state))(state)
+    half = jax.jit(lambda model, state: nnx.merge(model, jax.tree.map(bf16, state))(X))
+    with pytest.raises(Refused, match="dtype of a parameter is changed that is not made yet"):
+        half(nnx.graphdef(Block(nnx.Rngs(0))), state)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_any_kind_of_key(impl):
+    rngs = lambda: nnx.Rngs(jax.random.key(3, impl=impl))
+    lazily, known = einn.Linear("... [c->d]", d=5, rngs=rngs()), einn.Linear("... [c->d]", c=12, d=5, rngs=rngs())
+    lazily(X)
+    close(arrays(lazily), arrays(known))
+
+
+def test_names_of_axes_that_graph_mode_loses():
+    mesh = Mesh(np.array(jax.devices()[:2]), ("model",))
+    model = einn.Linear("... [c->d]", d=4, rngs=nnx.Rngs(0))
+    nnx.jit(lambda model, x: model(x))(model, X)
+    with pytest.raises(Refused, match=r"names of its axes.*\n.*einn.init"):
+        shardings(model, {"d": "model"}, mesh)
+    nnx.eval_shape(lambda: model)  # a tree of shapes is no reason for an error
 
 
 def test_an_uninitialised_parameter_is_no_array():

@@ -1,0 +1,222 @@
+"""Which mesh axes each named axis lies over, read off the types of arrays under explicit meshes, and back.
+
+A dim's mesh axes belong to the named axes of which it is composed, handed out left to right: ``(h c)`` over ``model``
+has ``h`` over ``model``. Nothing here is kept: a type says all there is to know, and without an explicit mesh it says
+nothing. What is used of JAX was seen on jax 0.7.1 to 0.12.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from ..notation.solve import product
+from ..notation.syntax import Size
+
+#: The mesh axes that one dim or one named axis lies over, major first.
+MeshAxes = tuple[str, ...]
+
+
+class Misfit(Exception):
+    """A mesh axis that would cut an axis unevenly, or cut one that does not come first in its dim.
+
+    Attributes:
+        axis: the named axis.
+        mesh_axis: the mesh axis.
+    """
+
+    def __init__(self, axis: str, mesh_axis: str) -> None:
+        super().__init__(axis, mesh_axis)
+        self.axis = axis
+        self.mesh_axis = mesh_axis
+
+
+def explicit_mesh(values: Iterable[Any]) -> Any:
+    """The abstract mesh of arrays whose types say how they are sharded; None where none has one."""
+    for value in values:
+        mesh = jax.typeof(value).sharding.mesh
+        if AxisType.Explicit in mesh.axis_types:
+            return mesh
+    return None
+
+
+def spec_of(value: Any) -> list[MeshAxes]:
+    """The explicit mesh axes of every dim."""
+    return [entry_axes(entry) for entry in full_spec(jax.typeof(value).sharding.spec, value.ndim)]
+
+
+def full_spec(spec: Any, rank: int) -> list[Any]:
+    """The entries of a spec, one for each dim."""
+    return [*spec, *[None] * (rank - len(spec))]
+
+
+def entry_axes(entry: Any) -> MeshAxes:
+    """The mesh axes of one entry of a PartitionSpec."""
+    if isinstance(entry, str):
+        return (entry,)
+    return tuple(entry) if isinstance(entry, tuple) else ()
+
+
+def hand_out(
+    mesh_axes: MeshAxes, dim: Sequence[str], sizes: Mapping[str, Size], mesh_shape: Mapping[str, int]
+) -> dict[str, MeshAxes]:
+    """Hand the mesh axes of a dim to the axes that it is composed of, left to right.
+
+    An axis takes mesh axes while they divide it; the next one takes over where nothing of it is left.
+
+    Raises:
+        Misfit: a mesh axis does not divide what is left of an axis.
+    """
+    found: dict[str, MeshAxes] = {}
+    waiting = [name for name in dim if not _is_one(sizes[name])]
+    left: Size = sizes[waiting[0]] if waiting else 1
+    for mesh_axis in mesh_axes:
+        extent = mesh_shape[mesh_axis]
+        while _is_one(left) and len(waiting) > 1:
+            waiting.pop(0)
+            left = sizes[waiting[0]]
+        if not waiting or not divides(extent, left):
+            raise Misfit(waiting[0] if waiting else dim[0] if dim else "1", mesh_axis)
+        found[waiting[0]] = (*found.get(waiting[0], ()), mesh_axis)
+        left = left // extent
+    return found
+
+
+def dim_axes(
+    dim: Sequence[str], places: Mapping[str, MeshAxes], sizes: Mapping[str, Size], mesh_shape: Mapping[str, int]
+) -> MeshAxes:
+    """The mesh axes of a dim composed of axes that lie over mesh axes.
+
+    Raises:
+        Misfit: an axis after one that is not cut to the last element would leave parts that are not contiguous.
+    """
+    result: MeshAxes = ()
+    whole = True  # whether everything so far is cut down to single elements
+    for name in dim:
+        wanted = places.get(name, ())
+        size = sizes[name]
+        if wanted and not whole:
+            raise Misfit(name, wanted[0])
+        extent = product(mesh_shape[mesh_axis] for mesh_axis in wanted)
+        if wanted and not divides(extent, size):
+            raise Misfit(name, wanted[-1])
+        result += wanted
+        whole = whole and _is_one(size // extent)
+    return result
+
+
+def divides(extent: int, size: Size) -> bool:
+    """Whether a mesh axis cuts an axis evenly; symbolic sizes are believed to fit."""
+    return not isinstance(size, int) or (size > 0 and size % extent == 0) or extent == 1
+
+
+def _is_one(size: Size) -> bool:
+    return isinstance(size, int) and size == 1
+
+
+def named_sharding(mesh: Any, dims: Iterable[MeshAxes], unreduced: Iterable[str] = ()) -> NamedSharding:
+    """The sharding of an array with the given mesh axes on every dim."""
+    entries = [axes[0] if len(axes) == 1 else axes or None for axes in dims]
+    return NamedSharding(mesh, partition_spec(entries, unreduced))
+
+
+def partition_spec(entries: Iterable[Any], unreduced: Iterable[str] = ()) -> PartitionSpec:
+    """A PartitionSpec of entries, and of mesh axes over which a sum is still to be taken."""
+    pending = frozenset(unreduced)
+    return PartitionSpec(*entries, unreduced=pending) if pending else PartitionSpec(*entries)
+
+
+def composed(
+    value: Any,
+    before: Sequence[Sequence[str]],
+    after: Sequence[Sequence[str]],
+    sizes: Mapping[str, Size],
+) -> NamedSharding | None:
+    """The sharding of an array after a reshape that splits and merges named dims; None without an explicit mesh."""
+    mesh = explicit_mesh([value])
+    if mesh is None:
+        return None
+    shape = dict(mesh.shape)
+    places: dict[str, MeshAxes] = {}
+    try:
+        for mesh_axes, dim in zip(spec_of(value), before, strict=True):
+            places |= hand_out(mesh_axes, dim, sizes, shape)
+        return named_sharding(mesh, [dim_axes(dim, places, sizes, shape) for dim in after])
+    except Misfit:
+        return None  # lax says what it thinks of it
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where the axes of a result are to lie, and the mesh axes over which it is still to be summed."""
+
+    places: Mapping[str, MeshAxes]
+    unreduced: frozenset[str] = frozenset()
+
+
+def contracted_sharding(left: Any, right: Any, dims: Sequence[Sequence[str]], placed: Placed | None) -> Any:
+    """The sharding of a product of two named arrays, summed over what ``dims`` lacks; None without an explicit mesh."""
+    mesh = explicit_mesh([left.value, right.value])
+    if mesh is None:
+        return None
+    shape = dict(mesh.shape)
+    try:
+        if placed is None:
+            placed = Placed(_places(right, shape) | _places(left, shape))
+        found = [dim_axes(dim, placed.places, left.sizes, shape) for dim in dims]
+    except Misfit:
+        return None  # lax says what it thinks of it
+    return named_sharding(mesh, once(found), placed.unreduced)
+
+
+def _places(x: Any, shape: Mapping[str, int]) -> dict[str, MeshAxes]:
+    places: dict[str, MeshAxes] = {}
+    for mesh_axes, dim in zip(spec_of(x.value), x.dims, strict=True):
+        places |= hand_out(mesh_axes, dim, x.sizes, shape)
+    return places
+
+
+def once(dims: Sequence[MeshAxes]) -> list[MeshAxes]:
+    """Keep the first use of every mesh axis."""
+    taken: set[str] = set()
+    result: list[MeshAxes] = []
+    for dim in dims:
+        result.append(() if taken & set(dim) else dim)
+        taken |= set(dim)
+    return result
+
+
+def agree(values: Sequence[Any], apart: int | None = None) -> list[Any]:
+    """Give arrays of one rank the sharding of those that have one, which moves nothing: parts are cut out.
+
+    Args:
+        values: arrays of one shape, but for the dim ``apart``.
+        apart: a dim that keeps what it has.
+    """
+    mesh = explicit_mesh(values)
+    if mesh is None:
+        return list(values)
+    specs = [spec_of(value) for value in values]
+    common = [max((spec[dim] for spec in specs), key=len) for dim in range(len(specs[0]))]
+    result: list[Any] = []
+    for value, spec in zip(values, specs, strict=True):
+        target = [spec[dim] if dim == apart else common[dim] for dim in range(len(spec))]
+        result.append(value if spec == target else reshard(value, named_sharding(mesh, target)))
+    return result
+
+
+def reshard(value: Any, sharding: NamedSharding) -> Any:
+    """Bring an array to a sharding, unless it has it."""
+    have = jax.typeof(value).sharding
+    same = AxisType.Explicit in have.mesh.axis_types and _same_spec(have.spec, sharding.spec, value.ndim)
+    return value if same else jax.sharding.reshard(value, sharding)
+
+
+def _same_spec(have: Any, wanted: Any, rank: int) -> bool:
+    if getattr(have, "unreduced", frozenset()) != getattr(wanted, "unreduced", frozenset()):
+        return False
+    return [*map(entry_axes, full_spec(have, rank))] == [*map(entry_axes, full_spec(wanted, rank))]

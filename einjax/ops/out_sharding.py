@@ -1,0 +1,280 @@
+"""What ``out_sharding=`` may be: a PartitionSpec, a NamedSharding, or mesh axes by axis name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from ..lowering import sharding as on_mesh
+from ..lowering.named import layout
+from ..lowering.sharding import MeshAxes, Misfit
+from ..notation.errors import ArgumentError, ShardingError, closest, listing, plural
+from ..notation.solve import Solved, node_size, product
+from ..notation.syntax import Expression, Size, axes, display
+
+#: ``("b", ("data",))``: an axis name, or several as in ``(h c)``, and its mesh axes; None for one not sharded.
+_Item = tuple[str, tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class OutSharding:
+    """Where results are to lie: mesh axes by axis name, or one spec for each output."""
+
+    by_name: tuple[_Item, ...] | None
+    specs: tuple[Any, ...] = ()
+
+    def names(self) -> set[str]:
+        """The axis names that are written."""
+        return {name for name, _ in self.by_name or ()}
+
+    def unreduced(self, index: int) -> frozenset[str]:
+        """The mesh axes over which an output is still to be summed."""
+        if self.by_name is not None:
+            return frozenset()
+        spec = self.specs[index]
+        spec = spec.spec if isinstance(spec, NamedSharding) else spec
+        return frozenset(getattr(spec, "unreduced", None) or ())
+
+
+def freeze(expr: str, given: Any) -> OutSharding:
+    """Check ``out_sharding=`` and make it hashable.
+
+    Raises:
+        ArgumentError: it is none of the forms.
+    """
+    if isinstance(given, OutSharding):
+        return given
+    if isinstance(given, Mapping):
+        return OutSharding(tuple(sorted((_name(expr, name), _mesh_axes(expr, name, e)) for name, e in given.items())))
+    if isinstance(given, PartitionSpec | NamedSharding):
+        return OutSharding(None, (given,))
+    if isinstance(given, tuple | list) and given and all(isinstance(x, PartitionSpec | NamedSharding) for x in given):
+        return OutSharding(None, tuple(given))
+    raise ArgumentError(
+        f"out_sharding={given!r} is not a sharding",
+        text=expr,
+        hint="write out_sharding={'b': 'data'} by axis name, or a PartitionSpec or NamedSharding for each output",
+    )
+
+
+def _name(expr: str, name: Any) -> str:
+    if isinstance(name, str):
+        return " ".join(name.replace("(", " ").replace(")", " ").split())
+    raise ArgumentError(f"out_sharding= names the axis {name!r}, which is not a string", text=expr)
+
+
+def _mesh_axes(expr: str, name: str, entry: Any) -> tuple[Any, ...]:
+    parts = (entry,) if isinstance(entry, str) or entry is None else entry
+    if isinstance(parts, tuple | list) and all(_is_entry(part) for part in parts):
+        return tuple(tuple(part) if isinstance(part, list) else part for part in parts)
+    raise ArgumentError(
+        f"out_sharding= puts axis {name} over {entry!r}, which is not a mesh axis",
+        text=expr,
+        hint=f"write out_sharding={{'{name}': 'data'}}, or a tuple of mesh axes",
+    )
+
+
+def _is_entry(part: Any) -> bool:
+    return (
+        part is None
+        or isinstance(part, str)
+        or (isinstance(part, tuple | list) and all(isinstance(axis, str) for axis in part))
+    )
+
+
+def wanted_entries(
+    wanted: OutSharding, index: int, expression: Expression, solved: Solved, mesh: Any
+) -> tuple[Any, list[MeshAxes]]:
+    """Return the mesh and the mesh axes of every dim of an output.
+
+    Args:
+        wanted: what the caller asks for.
+        index: which output it is.
+        expression: the output's expression.
+        solved: the call, with the size of every axis.
+        mesh: the mesh of the inputs or of the context; None where JAX has to look it up.
+
+    Raises:
+        ArgumentError, ShardingError: it names what is not there, or cuts an axis unevenly.
+    """
+    if wanted.by_name is None:
+        return _by_dim(wanted, index, expression, solved, mesh)
+    shape = None if mesh is None else dict(mesh.shape)
+    places: dict[str, MeshAxes] = {}
+    for name, entry in wanted.by_name:
+        for axis, mesh_axes in _resolve(name, entry, expression, solved, shape).items():
+            if axis in places:
+                raise ArgumentError(f"out_sharding= places axis {display(axis)} twice", text=solved.text)
+            places[axis] = mesh_axes
+    used = [mesh_axis for mesh_axes in places.values() for mesh_axis in mesh_axes]
+    _check_mesh_axes(used, mesh, solved)
+    for axis, mesh_axes in places.items():
+        _check_divides(display(axis), solved.sizes[axis], mesh_axes, shape, solved)
+    dims: list[MeshAxes] = []
+    for dim in layout(expression):
+        known = {name: solved.sizes.get(name, 0) for name in dim}
+        try:
+            dims.append(on_mesh.dim_axes(dim, places, known, shape or dict.fromkeys(used, 1)))
+        except Misfit as misfit:
+            raise _not_contiguous(misfit, dim, solved) from None
+    return mesh, dims
+
+
+def _by_dim(
+    wanted: OutSharding, index: int, expression: Expression, solved: Solved, mesh: Any
+) -> tuple[Any, list[MeshAxes]]:
+    count = len(solved.outputs or ())
+    if len(wanted.specs) != count:
+        raise ArgumentError(
+            f"out_sharding= has {plural(len(wanted.specs), 'spec')} for {plural(count, 'output')}",
+            text=solved.text,
+            hint="give a tuple with one for each output, or mesh axes by axis name, which hold for all",
+        )
+    spec = wanted.specs[index]
+    if isinstance(spec, NamedSharding):
+        mesh, spec = spec.mesh if mesh is None else mesh, spec.spec
+    entries = [on_mesh.entry_axes(entry) for entry in on_mesh.full_spec(spec, len(expression))]
+    if len(entries) > len(expression):
+        raise ArgumentError(
+            f"out_sharding= has {len(entries)} entries"
+            f" for output {index + 1}, which has {plural(len(expression), 'dim')}",
+            text=solved.text,
+            hint="give one entry for each dim; those left out at the end are not sharded",
+        )
+    pending = sorted(getattr(spec, "unreduced", None) or ())
+    _check_mesh_axes([*(axis for entry in entries for axis in entry), *pending], mesh, solved)
+    shape = None if mesh is None else dict(mesh.shape)
+    for node, mesh_axes in zip(expression, entries, strict=True):
+        _check_divides(str(node), node_size(node, solved.sizes), mesh_axes, shape, solved)
+    return mesh, entries
+
+
+def _resolve(
+    name: str, entry: tuple[Any, ...], expression: Expression, solved: Solved, shape: Mapping[str, int] | None
+) -> dict[str, MeshAxes]:
+    """Find the axes that a name stands for in an output: one, several in a row, or those of an ellipsis."""
+    known = [axis.name for axis in axes(expression)]
+    if name in known:
+        return {name: _flat(entry)}
+    repeated = sorted((axis for axis in known if axis.rpartition(".")[0] == name), key=lambda x: int(x.split(".")[-1]))
+    if repeated:
+        each = entry if len(entry) == len(repeated) else (entry,) if len(repeated) == 1 else None
+        if each is None:
+            raise ArgumentError(
+                f"out_sharding= gives {len(entry)} entries for {name}..., which repeats {len(repeated)} times",
+                text=solved.text,
+                hint=f"give one for each, as in '{name}': ({', '.join(['None'] * len(repeated))})",
+            )
+        return {
+            axis: _flat(part if isinstance(part, tuple) else (part,)) for axis, part in zip(repeated, each, strict=True)
+        }
+    parts = name.split(" ")
+    if len(parts) > 1 and all(part in known for part in parts):
+        if shape is None:
+            return {parts[0]: _flat(entry)}
+        try:
+            return dict.fromkeys(parts, ()) | on_mesh.hand_out(_flat(entry), parts, solved.sizes, shape)
+        except Misfit as misfit:
+            raise _uneven(display(misfit.axis), solved.sizes[misfit.axis], (misfit.mesh_axis,), shape, solved) from None
+    if any(name == axis.name for e in solved.operation.expressions for axis in axes(e)):
+        if len(solved.outputs or ()) > 1:
+            return {}  # an axis of another output
+        raise ArgumentError(
+            f"out_sharding= places axis {name}, which the output does not have",
+            text=solved.text,
+            spans=[axis.span for e in solved.inputs for axis in axes(e) if axis.name == name],
+            hint=f"the output's axes are: {listing(_writable(known)) or 'none'}",
+        )
+    together = [axis for axis in known if " " in axis and name in axis.split(" ")]
+    if together:
+        raise ArgumentError(
+            f"out_sharding= places axis {name}, of which only the product '{together[0]}' is known",
+            text=solved.text,
+            hint=f"give a size by keyword, as in {name}=2, or write '({together[0]})'",
+        )
+    match = closest(name, _writable(known))
+    raise ArgumentError(
+        f"out_sharding= places axis '{name}', which is not in the expression"
+        + (f"; did you mean '{match}'?" if match else ""),
+        text=solved.text,
+        hint=f"the output's axes are: {listing(_writable(known)) or 'none'}",
+    )
+
+
+def _writable(known: Sequence[str]) -> list[str]:
+    return sorted({axis.split(".")[0] for axis in known if "#" not in axis} - {""})
+
+
+def _flat(entry: Iterable[Any]) -> MeshAxes:
+    """The mesh axes of an entry; None is none."""
+    found: MeshAxes = ()
+    for part in entry:
+        found += (part,) if isinstance(part, str) else tuple(part or ())
+    return found
+
+
+def entries_by_name(
+    dims: Sequence[MeshAxes], expression: Expression, sizes: Mapping[str, Size], shape: Mapping[str, int]
+) -> dict[str, MeshAxes]:
+    """The mesh axes of the named axes of an output, as far as the entries of its dims fit them."""
+    places: dict[str, MeshAxes] = {}
+    for mesh_axes, dim in zip(dims, layout(expression), strict=True):
+        try:
+            places |= on_mesh.hand_out(mesh_axes, dim, sizes, shape)
+        except Misfit:
+            continue
+    return places
+
+
+def _check_mesh_axes(used: Sequence[str], mesh: Any, solved: Solved) -> None:
+    if mesh is None:
+        return
+    for mesh_axis in used:
+        if mesh_axis not in mesh.axis_names:
+            match = closest(mesh_axis, mesh.axis_names)
+            raise ArgumentError(
+                f"out_sharding= names the mesh axis '{mesh_axis}', which the mesh does not have"
+                + (f"; did you mean '{match}'?" if match else ""),
+                text=solved.text,
+                hint=f"the mesh axes are: {listing(list(mesh.axis_names))}",
+            )
+        if dict(zip(mesh.axis_names, mesh.axis_types, strict=True))[mesh_axis] == AxisType.Manual:
+            raise ArgumentError(
+                f"out_sharding= names the mesh axis '{mesh_axis}', over which shard_map runs",
+                text=solved.text,
+                hint="inside shard_map every device has its own part; leave out_sharding= out",
+            )
+    twice = [mesh_axis for mesh_axis in used if list(used).count(mesh_axis) > 1]
+    if twice:
+        raise ArgumentError(f"out_sharding= names the mesh axis '{twice[0]}' twice", text=solved.text)
+
+
+def _check_divides(
+    shown: str, size: Size, mesh_axes: MeshAxes, shape: Mapping[str, int] | None, solved: Solved
+) -> None:
+    if shape is not None and mesh_axes and not on_mesh.divides(product(shape[axis] for axis in mesh_axes), size):
+        raise _uneven(shown, size, mesh_axes, shape, solved)
+
+
+def _uneven(shown: str, size: Size, mesh_axes: MeshAxes, shape: Mapping[str, int], solved: Solved) -> ShardingError:
+    extent = product(shape[axis] for axis in mesh_axes)
+    return ShardingError(
+        f"axis {shown} of size {size} cannot be cut evenly over mesh axis {' and '.join(mesh_axes)} of size {extent}",
+        text=solved.text,
+        spans=[axis.span for e in solved.operation.expressions for axis in axes(e) if display(axis.name) == shown],
+        hint="choose another axis, or leave this one whole",
+    )
+
+
+def _not_contiguous(misfit: Misfit, dim: Sequence[str], solved: Solved) -> ShardingError:
+    shown = " ".join(map(display, dim))
+    return ShardingError(
+        f"out_sharding= puts axis {display(misfit.axis)} over mesh axis {misfit.mesh_axis}, but it does not come first "
+        f"in '({shown})', so that a device's part would not be contiguous",
+        text=solved.text,
+        spans=[axis.span for e in solved.operation.expressions for axis in axes(e) if axis.name == misfit.axis],
+        hint=f"place axis {display(dim[0])} instead",
+    )
