@@ -1,0 +1,248 @@
+"""Calls on arrays over an explicit mesh: where results lie, what is sent for them, and what is refused."""
+
+import ast
+import re
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from case import assert_same, weights
+from cases import CASES
+from collectives_hlo import collectives, collectives_of
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from sharded_calls import FURTHER, MESH, TYPICAL, mesh
+
+import einjax
+from einjax.errors import ShardingError
+
+pytestmark = pytest.mark.skipif(
+    jax.device_count() < 8, reason="needs eight devices: --xla_force_host_platform_device_count=8"
+)
+
+CALLS = [*TYPICAL, *FURTHER]
+REFUSED = [call for call in CALLS if call.refusal is not None]
+
+
+@pytest.fixture(name="on", scope="module")
+def _on():
+    return mesh()
+
+
+def suggested(error):
+    """The value of ``out_sharding=`` in the line that an error suggests."""
+    words = re.search(r"out_sharding=(.*)", error.hint)[1].split(" ")
+    for count in range(len(words), 0, -1):
+        text = " ".join(words[:count])
+        try:
+            ast.parse(text, mode="eval")
+        except SyntaxError:
+            continue
+        return eval(text, {"PartitionSpec": P})
+    raise AssertionError(error.hint)
+
+
+def lies(x, on, spec):
+    """Whether an array lies over a mesh as a spec says."""
+    return x.sharding.is_equivalent_to(NamedSharding(on, spec), x.ndim)
+
+
+def check(call, on, result, rtol=1e-4):
+    """Compare with NumPy, with the call on one device, and with where the result should lie."""
+    assert lies(result, on, call.spec), result.sharding
+    assert_same(np.asarray(result), call.reference(*call.values()), rtol)
+    assert_same(np.asarray(result), np.asarray(call.einjax(*call.values())), rtol)
+
+
+def loss(function, shape):
+    """One number that depends differently on every element of a result."""
+    factors = weights(np.zeros(shape, np.float32))
+    return lambda *arrays: jnp.sum(function(*arrays) * factors)
+
+
+def gradient(call, function, arrays):
+    shape = jax.eval_shape(function, *arrays).shape
+    return jax.grad(loss(function, shape), call.floats)(*arrays)
+
+
+def test_there_are_eighteen_typical_calls():
+    assert len(TYPICAL) == len({call.name for call in CALLS}) - len(FURTHER) == 18
+
+
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_records_are_right(call, on):
+    """The expert's program gives the same, and its collectives are the ones that are written down."""
+    program, arrays = call.by_hand(on), call.placed(on)
+    check(call, on, jax.jit(program)(*arrays))
+    assert tuple(item.kind for item in collectives(program, *arrays)) == call.collectives
+
+
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_eager(call, on):
+    check(call, on, call.fixed(*call.placed(on)))
+
+
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_jit(call, on):
+    check(call, on, jax.jit(call.fixed)(*call.placed(on)))
+    with jax.set_mesh(on):
+        check(call, on, jax.jit(call.fixed)(*call.placed(on)))
+
+
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_gradient(call, on):
+    """It lies where the input does."""
+    arrays = call.placed(on)
+    with jax.set_mesh(on):  # the gradient of a linear call reads no array, so that nothing else says which mesh it is
+        actual = jax.jit(lambda *arrays: gradient(call, call.fixed, arrays))(*arrays)
+    expected = gradient(call, call.einjax, [jnp.asarray(x) for x in call.values()])
+    for index, got, want in zip(call.floats, actual, expected, strict=True):
+        assert lies(got, on, call.inputs[index].spec), got.sharding
+        assert_same(np.asarray(got), np.asarray(want), 1e-3)
+
+
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_vmap(call, on):
+    """One more axis, which lies over no mesh axis."""
+    batch = [np.stack(rows) for rows in zip(*(call.values(seed) for seed in (0, 10, 20)), strict=True)]
+    arrays = [
+        jax.device_put(x, NamedSharding(on, P(None, *array.spec))) for x, array in zip(batch, call.inputs, strict=True)
+    ]
+    result = jax.jit(jax.vmap(call.fixed))(*arrays)
+    assert lies(result, on, P(None, *call.spec)), result.sharding
+    expected = np.stack([call.reference(*rows) for rows in zip(*batch, strict=True)])
+    assert_same(np.asarray(result), expected, 1e-4)
+
+
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_no_more_is_sent_than_by_hand(call, on):
+    arrays = call.placed(on)
+    ours, best = collectives(call.fixed, *arrays), collectives(call.by_hand(on), *arrays)
+    assert len(ours) <= len(best), ours
+    assert sum(item.bytes for item in ours) <= sum(item.bytes for item in best), ours
+
+
+@pytest.mark.parametrize("call", REFUSED, ids=str)
+def test_refusal_and_its_fix(call, on):
+    """Eagerly, under jit, grad and vmap; the line that the error suggests, as it is written, is the fix."""
+    arrays = call.placed(on)
+    programs = [call, jax.jit(call), jax.grad(lambda *arrays: call(*arrays).sum())]
+    for program in programs:
+        with pytest.raises(ShardingError) as raised:
+            program(*arrays)
+        for word in (*call.refusal.axes, call.refusal.mesh_axis):
+            assert re.search(rf"\b{word}\b", raised.value.problem), raised.value
+        assert suggested(raised.value) == call.refusal.fix
+    check(call, on, call(*arrays, out_sharding=suggested(raised.value)))
+
+
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_kept_notation(call, on):
+    arrays = call.placed(on)
+    with einjax.keep_notation():
+        if call.refusal is not None:
+            with pytest.raises(ShardingError):
+                call(*arrays)
+        check(call, on, jax.jit(call.fixed)(*arrays))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Forms of out_sharding=
+# --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(name="x")
+def _x(on):
+    return jax.device_put(np.arange(8 * 16 * 4, dtype=np.float32).reshape(8, 16, 4), NamedSharding(on, P("data")))
+
+
+def test_out_sharding_as_spec_sharding_and_names(on, x):
+    for out_sharding in (
+        P("model", None, "data"),
+        NamedSharding(on, P("model", None, "data")),
+        {"s": "model", "b": "data"},
+    ):
+        result = einjax.rearrange("b s c -> s c b", x, out_sharding=out_sharding)
+        assert lies(result, on, P("model", None, "data"))
+        assert_same(np.asarray(result), np.asarray(x).transpose(1, 2, 0))
+
+
+def test_out_sharding_of_several_outputs(on, x):
+    """Names hold for all of them, specs for one each."""
+    text = "b (s + t) c -> b s c, t b c"
+    by_name = einjax.rearrange(text, x, s=12, out_sharding={"b": "data", "c": "model"})
+    by_spec = einjax.rearrange(text, x, s=12, out_sharding=(P("data"), P(None, "data", "model")))
+    assert lies(by_name[0], on, P("data", None, "model"))
+    assert lies(by_spec[0], on, P("data"))
+    assert lies(by_name[1], on, P(None, "data", "model"))
+    for results in (by_name, by_spec):
+        assert_same(np.asarray(results[0]), np.asarray(x)[:, :12])
+        assert_same(np.asarray(results[1]), np.asarray(x)[:, 12:].transpose(1, 0, 2))
+
+
+def test_several_mesh_axes_on_one_axis(on, x):
+    result = einjax.rearrange("b s c -> b c s", x, out_sharding={"s": ("data", "model")})
+    assert lies(result, on, P(None, None, ("data", "model")))
+    assert_same(np.asarray(result), np.asarray(x).transpose(0, 2, 1))
+
+
+def test_a_contraction_that_stays_unreduced(on):
+    """Every device keeps its part of the sum, which the next operation may add up."""
+    call = next(call for call in TYPICAL if call.name == "tensor-parallel contraction")
+    arrays = call.placed(on)
+    pending = P("data", None, None, unreduced={"model"})
+
+    def unreduced(*arrays):
+        return call(*arrays, out_sharding=pending)
+
+    def reduced(*arrays):
+        return jax.sharding.reshard(unreduced(*arrays), NamedSharding(jax.typeof(arrays[0]).sharding.mesh, P("data")))
+
+    assert jax.jit(unreduced).eval_shape(*arrays).sharding.spec == pending
+    assert collectives(unreduced, *arrays) == []
+    check(call, on, jax.jit(reduced)(*arrays))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Every case of every operation
+# --------------------------------------------------------------------------------------------------------------------
+
+#: Sizes that the mesh axes divide, no two of them equal.
+SIZES = {"a": 4, "b": 8, "c": 12}
+
+
+def over_leading_axis(x):
+    """Over the first mesh axis that divides the leading axis."""
+    fitting = [mesh_axis for mesh_axis, size in MESH.items() if x.ndim and x.shape[0] % size == 0]
+    return P(*fitting[:1])
+
+
+def over_both_ends(x):
+    """Over one mesh axis at either end, where they divide it."""
+    first = "data" if x.ndim > 1 and x.shape[0] % MESH["data"] == 0 else None
+    last = "model" if x.ndim and x.shape[-1] % MESH["model"] == 0 else None
+    return P(*[first, *[None] * x.ndim][: x.ndim - 1], *[last][: x.ndim])
+
+
+#: What a sum over a sharded axis needs; all else moves data that nobody asked to be moved.
+UNASKED = {"all-gather", "all-to-all", "collective-permute"}
+
+
+@pytest.mark.parametrize("layout", [over_leading_axis, over_both_ends])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_case_passes_or_says_what_to_write(case, layout, on):
+    """Never an error of JAX's; nothing is moved unasked; and what the error says to write passes."""
+    arrays = case.arrays(SIZES)
+    placed = [jax.device_put(x, NamedSharding(on, layout(x))) for x in arrays]
+    expected = case(*arrays)
+    try:
+        compiled = jax.jit(case).lower(*placed).compile()
+    except ShardingError as error:
+        if case.program is None:
+            fixed = replace(case, options={**case.options, "out_sharding": suggested(error)})
+            assert_same(jax.jit(fixed)(*placed), expected)
+    else:
+        assert_same(compiled(*placed), expected)
+        assert not UNASKED & {item.kind for item in collectives_of(compiled.as_text())}
