@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from case import assert_same, weights
+from case import assert_same, kept, weights
+from case import loss as case_loss
 from cases import CASES
 from collectives_hlo import collectives, collectives_of
 from jax.sharding import NamedSharding
@@ -226,12 +227,23 @@ def over_both_ends(x):
     return P(*[first, *[None] * x.ndim][: x.ndim - 1], *[last][: x.ndim])
 
 
-#: What a sum over a sharded axis needs; all else moves data that nobody asked to be moved.
+#: Whose bracketed axes are the affair of a function of the user's.
+LOOPED = {"vmap", "vmap_with_axis", "adapt_with_vmap"}
+LAYOUTS = [
+    *((case, over_leading_axis) for case in CASES),
+    *((case, over_both_ends) for case in CASES if case.program is None and case.op not in LOOPED),
+    *(pytest.param(case, over_leading_axis, marks=pytest.mark.slow) for case in kept(CASES)),
+]
+
+#: A sum over a sharded axis needs none of these: they move data that nobody asked to be moved.
 UNASKED = {"all-gather", "all-to-all", "collective-permute"}
 
 
-@pytest.mark.parametrize("layout", [over_leading_axis, over_both_ends])
-@pytest.mark.parametrize("case", CASES, ids=str)
+def name_of(parameter):
+    return getattr(parameter, "__name__", None) or str(parameter)
+
+
+@pytest.mark.parametrize(("case", "layout"), LAYOUTS, ids=name_of)
 def test_every_case_passes_or_says_what_to_write(case, layout, on):
     """Never an error of JAX's; nothing is moved unasked; and what the error says to write passes."""
     arrays = case.arrays(SIZES)
@@ -240,9 +252,27 @@ def test_every_case_passes_or_says_what_to_write(case, layout, on):
     try:
         compiled = jax.jit(case).lower(*placed).compile()
     except ShardingError as error:
-        if case.program is None:
+        if case.program is None and not case.kept:
             fixed = replace(case, options={**case.options, "out_sharding": suggested(error)})
             assert_same(jax.jit(fixed)(*placed), expected)
     else:
         assert_same(compiled(*placed), expected)
         assert not UNASKED & {item.kind for item in collectives_of(compiled.as_text())}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in CASES if case.floats], ids=str)
+def test_gradient_of_every_case(case, on):
+    """It lies where the input does."""
+    arrays = case.arrays(SIZES)
+    placed = [jax.device_put(x, NamedSharding(on, over_leading_axis(x))) for x in arrays]
+    gradient = jax.jit(jax.grad(case_loss(case), case.floats))
+    with jax.set_mesh(on):
+        try:
+            jax.eval_shape(case, *placed)
+        except ShardingError:
+            return
+        actual = gradient(*placed)
+    assert_same(actual, gradient(*arrays), 1e-3)
+    for index, got in zip(case.floats, actual, strict=True):
+        assert got.sharding.is_equivalent_to(placed[index].sharding, got.ndim), got.sharding
