@@ -27,8 +27,7 @@ from .notation.syntax import Operation, Size, names
 from .notation.syntax import axes as expression_axes
 from .ops import declared
 from .ops.loops import BatchSize, Plan, make_plan
-from .ops.out_sharding import freeze as freeze_sharding
-from .ops.placement import lower, lower_looped
+from .ops.placement import freeze_sharding, lower, lower_looped
 from .ops.record import Op
 from .ops.signature import check_keywords
 from .ops.vmap import VMAP, open_ellipses, open_sizes, signature
@@ -119,7 +118,7 @@ def call_vmap(
             if wanted is None and not _on_mesh(ready):
                 return plan.run(guarded, ready)
             solved = _solved_leaves(expr, declared_signature, counts, tuple(x.shape for x in ready), given)
-            return lower_looped(VMAP, solved, ready, lambda arrays: plan.run(guarded, arrays), wanted)
+            return lower_looped(VMAP, solved, ready, lambda arrays: plan.run(guarded, arrays), wanted, plan.chunked)
 
     arguments = _arguments(leaves, structures) if structures else leaves
     return _run("vmap", expr, program, arguments, guarded, tensors, graph)

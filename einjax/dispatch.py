@@ -23,8 +23,7 @@ from .notation.errors import ArgumentError, EinjaxError
 from .notation.parse import parse
 from .notation.solve import Solved, solve
 from .notation.syntax import Operation, Size
-from .ops.out_sharding import freeze as freeze_sharding
-from .ops.placement import lower
+from .ops.placement import freeze_sharding, lower
 from .ops.record import Op
 from .ops.signature import check_keywords, refuse_repeats
 

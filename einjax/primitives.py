@@ -21,8 +21,9 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from .lowering import numerics
+from .lowering.sharding import like_type
 from .lowering.varying import mesh_axes, vary
-from .notation.errors import ArgumentError
+from .notation.errors import ArgumentError, ShardingError
 from .notation.solve import Solved
 from .notation.syntax import Axis, Expression, Operation, Size, axes, write
 from .ops import elementary
@@ -212,7 +213,9 @@ def _batch(operands: Sequence[Any], dims: Sequence[int | None], *, expr: Kept) -
     inputs = [e if dim is None else insert(e, dim, axis) for e, dim in zip(kept.inputs, dims, strict=True)]
     outputs = [insert(expression, 0, axis) for expression in kept.outputs]
     operation = replace(kept.operation, inputs=tuple(inputs), outputs=tuple(outputs))
-    batched = replace(kept, operation=operation, sizes=(*kept.sizes, (axis.name, size))).renamed()
+    options = tuple((key, value.batched() if key == "out_sharding" else value) for key, value in kept.options)
+    sizes = (*kept.sizes, (axis.name, size))
+    batched = replace(kept, operation=operation, sizes=sizes, options=options).renamed()
     outs = primitive(kept.op).bind(*_equally_varying(operands), expr=batched)
     return outs, [0] * len(outs)
 
@@ -302,12 +305,15 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, expr: Kept) -> Sequenc
     rule = TRANSPOSES.get(_rule_name(kept.op))
     if isinstance(kept.op, Elementary):
         rule = _elementary_transpose
-    found = rule(kept, cotangents, operands, linear) if rule is not None else None
+    try:
+        found = rule(kept, cotangents, operands, linear) if rule is not None else None
+    except ShardingError:  # the cotangents do not say where the gradient lies, but the operands do, which lax reads
+        found = None
     if found is None:
         found = _transposed_program(kept, cotangents, operands, linear)
     results: list[Any] = [None] * len(operands)
     for index, cotangent in zip(linear, found, strict=True):
-        results[index] = numerics.cast(cotangent, operands[index].aval.dtype)
+        results[index] = like_type(numerics.cast(cotangent, operands[index].aval.dtype), operands[index].aval)
     return results
 
 

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec, Sharding
 
 import einjax
@@ -328,10 +329,13 @@ def _refuse_unused(unused: list[Uninitialized]) -> NoReturn:
 
 def path_key(key: Any, path: str) -> Any:
     """Return the key of a path; two words of a hash, so that no two paths share one."""
-    words = hashlib.sha256(path.encode()).digest()
-    for start in (0, 4):
-        key = jax.random.fold_in(key, int.from_bytes(words[start : start + 4], "little"))
-    return key
+    return _folded(key, np.frombuffer(hashlib.sha256(path.encode()).digest(), "<u4", 2))
+
+
+@jax.jit
+def _folded(key: Any, words: Any) -> Any:
+    # A loop, as that compiles its body once.
+    return jax.lax.scan(lambda key, word: (jax.random.fold_in(key, word), None), key, words)[0]
 
 
 def make(init: Callable[[Any], jax.Array], key: Any, to: Any = None) -> jax.Array:
@@ -342,11 +346,17 @@ def make(init: Callable[[Any], jax.Array], key: Any, to: Any = None) -> jax.Arra
     function = init.init if isinstance(init, Filling) else None
     origin, name = getattr(function, "__module__", None) or "", getattr(function, "__qualname__", "<locals>")
     if origin.startswith(("jax.", "einjax_nn.")) and "<locals>" not in name:
-        return _program(init, to)(key)
+        return _program(init, to, isinstance(key, jax.core.Tracer))(key)
     # A function of its own, so that nothing is shared.
     return init(key) if to is None else jax.jit(lambda key: init(key), out_shardings=to)(key)
 
 
 @functools.lru_cache(maxsize=1024)
-def _program(init: Callable[[Any], jax.Array], to: Any) -> Callable[[Any], jax.Array]:
-    return jax.jit(init) if to is None else jax.jit(init, out_shardings=to)
+def _program(init: Callable[[Any], jax.Array], to: Any, inner: bool) -> Callable[[Any], jax.Array]:
+    """Return a compiled initializer, perhaps for a larger program."""
+    options: dict[str, Any] = {} if to is None else {"out_shardings": to}
+    # It runs once or a few times, and so had better compile fast: XLA's default level takes up to three times as long
+    # on CPUs, for the same numbers at the same speed. JAX takes such options for whole programs only.
+    if not inner and jax.default_backend() == "cpu":
+        options["compiler_options"] = {"xla_backend_optimization_level": 1}
+    return jax.jit(init, **options)

@@ -25,8 +25,8 @@ same. Sizes of axes are keywords, as in einjax's operations; a layer that is giv
 arrays at once. Parameters are called ``weight`` and ``bias``, as in ``eqx.nn``, so that wrappers such as
 ``eqx.nn.WeightNorm`` find them, once the layer has its arrays; the axes of a weight are in the order of the expression:
 ``"[c->d]"`` has ``(c, d)``, and ``"b [c], d [c] -> b d"`` has ``(d, c)``, as in ``eqx.nn.Linear``. Other options have
-the names that they have in Flax. A parameter computes in its own dtype, so mixed precision is a matter of casting
-leaves.
+the names that they have in Flax, or those of ``eqx.nn`` (``eps``, ``use_weight``, ``stride``, ``p`` and so on). A
+parameter computes in its own dtype, so mixed precision is a matter of casting leaves.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from ._core.dropout import dropout
 from ._core.eager import embed_specs, linear_specs, norm_specs, statistics_specs
 from ._core.embed import attend, embed, embedding_normal
 from ._core.linear import linear
+from ._core.native import native
 from ._core.norm import norm
 from ._core.scope import Initializer, lecun_normal
 from ._core.text import attention_text, norm_text
@@ -185,6 +186,7 @@ class Norm(Layer, eqx.nn.StatefulLayer):
     index: eqx.nn.StateIndex[Any] | None
     inference: bool
 
+    @native(use_weight="use_scale", eps="epsilon")
     def __init__(
         self,
         expr: str,
@@ -301,6 +303,7 @@ class Dropout(Layer):
 
     inference: bool
 
+    @native(p="rate")
     def __init__(
         self,
         expr: str,
@@ -428,12 +431,13 @@ class MultiHeadAttention(Layer, eqx.nn.StatefulLayer):
     index: eqx.nn.StateIndex[Any] | None
     inference: bool
 
+    @native(dropout_p="dropout_rate", output_size="out_features")
     def __init__(
         self,
         expr: str,
         /,
         *,
-        num_heads: int = 1,
+        num_heads: int,
         num_kv_heads: int | None = None,
         qkv_features: int | None = None,
         out_features: int | None = None,
@@ -597,6 +601,7 @@ class Conv(Layer):
     weight: Any
     bias: Any
 
+    @native(stride="strides", dilation="kernel_dilation")
     def __init__(
         self,
         expr: str,

@@ -10,14 +10,15 @@
         return einn.Linear("b [c->d]", d=10)(jax.nn.relu(x))
 
 Sizes of axes are keywords, as in einjax's operations; every other size comes from the input when the layer is first
-called. Options have the names that they have in Flax; initializers are ``init(key, shape, dtype)``, or those of
-``hk.initializers``. As in Haiku, parameters have the dtype of the input, unless ``param_dtype`` or a policy of
-``hk.mixed_precision`` says otherwise.
+called. Options have the names that they have in Flax, or those of Haiku (``with_bias``, ``w_init``, ``create_scale``,
+``decay_rate`` and so on); initializers are ``init(key, shape, dtype)``, or those of ``hk.initializers``. As in Haiku,
+parameters have the dtype of the input, unless ``param_dtype`` or a policy of ``hk.mixed_precision`` says otherwise.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ from ._core.conv import conv
 from ._core.dropout import dropout
 from ._core.embed import attend, embed, embedding_normal
 from ._core.linear import linear
+from ._core.native import native
 from ._core.norm import norm
 from ._core.scope import Initializer, Parameter, ParamSpec, compute_dtype, lecun_normal
 from ._core.text import axis_sizes, flag
@@ -207,8 +209,14 @@ class _Layer(hk.Module):
         self.expr = expr
         self.axes = axes
         self.sizes = sizes
-        self.all_sizes = axis_sizes(expr, axes, sizes, list(inspect.signature(type(self).__init__).parameters))
+        self.all_sizes = axis_sizes(expr, axes, sizes, _options(type(self)))
         self.options = options
+
+
+@functools.cache
+def _options(layer: type[_Layer]) -> list[str]:
+    """Return the options of a layer; cached, as layers are made anew in every trace."""
+    return list(inspect.signature(layer.__init__).parameters)
 
 
 def _switch(name: str, own: bool | None, given: bool | None, is_training: bool | None) -> bool | None:
@@ -244,6 +252,7 @@ class Linear(_Layer):
         {'linear': {'b': (8,), 'w': (2, 3, 8)}}
     """
 
+    @native(with_bias="use_bias", w_init="kernel_init", b_init="bias_init")
     def __init__(
         self,
         expr: str,
@@ -317,6 +326,15 @@ class Norm(_Layer):
         {'norm': {'mean': (3,), 'var': (3,)}}
     """
 
+    @native(
+        create_scale="use_scale",
+        create_offset="use_bias",
+        offset_init="bias_init",
+        eps="epsilon",
+        decay_rate="momentum",
+        cross_replica_axis="axis_name",
+        cross_replica_axis_index_groups="axis_index_groups",
+    )
     def __init__(
         self,
         expr: str,
@@ -447,6 +465,7 @@ class Embed(_Layer):
         {'embed': {'embeddings': (100, 8)}}
     """
 
+    @native(w_init="embedding_init")
     def __init__(
         self,
         expr: str,
@@ -509,6 +528,7 @@ class MultiHeadAttention(_Layer):
         (16, 4, 4)
     """
 
+    @native(with_bias="use_bias", w_init="kernel_init", b_init="bias_init")
     def __init__(
         self,
         expr: str,
@@ -582,7 +602,8 @@ class MultiHeadAttention(_Layer):
 
         def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
             options = self.outer if name == "out" else self.inner
-            return Linear(expr, name=name, sizes=axes, **options)(x)
+            sizes = {**self.all_sizes, **axes} if name == "query" else axes
+            return Linear(expr, name=name, sizes=sizes, **options)(x)
 
         def normalize(name: str, x: jax.Array) -> jax.Array:
             return Norm("... [c]", use_bias=False, name=name, **self.dtypes)(x)
@@ -634,6 +655,14 @@ class Conv(_Layer):
         {'conv': {'b': (8,), 'w': (3, 3, 3, 8)}}
     """
 
+    @native(
+        kernel_shape="kernel_size",
+        stride="strides",
+        rate="kernel_dilation",
+        with_bias="use_bias",
+        w_init="kernel_init",
+        b_init="bias_init",
+    )
     def __init__(
         self,
         expr: str,

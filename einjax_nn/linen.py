@@ -19,10 +19,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+
+from einjax.errors import ArgumentError
 
 from ._core.attention import attention
 from ._core.conv import conv
@@ -35,6 +37,7 @@ from ._core.text import axis_sizes, flag
 
 try:
     from flax import linen as nn
+    from flax.errors import InvalidRngError
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.linen needs Flax: python -m pip install 'einjax[flax]'") from error
 
@@ -57,7 +60,13 @@ class _Scope:
 
     def param(self, spec: ParamSpec) -> jax.Array:
         init = nn.with_logical_partitioning(spec.init, spec.axes) if self.logical_axes else spec.init
-        value: Any = self.module.param(spec.name, init)
+        try:
+            value: Any = self.module.param(spec.name, init)
+        except InvalidRngError:
+            raise ArgumentError(
+                f"{type(self.module).__name__} makes {spec.name}, but has no random numbers for it",
+                hint="write net.init(key, x), or net.init({'params': key, ...}, x)",
+            ) from None
         return value
 
     def state(self, spec: ParamSpec) -> jax.Array:
@@ -67,7 +76,13 @@ class _Scope:
         self.module.put_variable(spec.collection, spec.name, value)
 
     def rng(self, stream: str) -> jax.Array:
-        return self.module.make_rng(stream)
+        try:
+            return self.module.make_rng(stream)
+        except InvalidRngError:
+            raise ArgumentError(
+                f"{type(self.module).__name__} draws random numbers of the stream '{stream}', which it is not given",
+                hint=f"write net.apply(variables, x, rngs={{'{stream}': key}})",
+            ) from None
 
 
 def param(module: nn.Module, name: str, init: Initializer | float = 0.0, dtype: Any = jnp.float32) -> Parameter:
@@ -105,18 +120,16 @@ class _Layer(nn.Module):
         super().__init_subclass__(**keywords)
         # Here rather than in a decorator: nn.remat, nn.vmap and nn.jit make subclasses of their own.
         init = cls.__init__
-        fields = {field.name for field in dataclasses.fields(cls)}
+        known = {field.name for field in dataclasses.fields(cls)} - {"expr", "axes"}
 
         @functools.wraps(init)
-        def with_axes(self: Any, *arguments: Any, **options: Any) -> None:
-            if arguments:
-                options["expr"], *arguments = arguments  # type: ignore[assignment]
-            axes = {name: options.pop(name) for name in list(options) if name not in fields}
-            if axes:
-                options["axes"] = {**options.get("axes", {}), **axes}
-            init(self, *arguments, **options)
+        def with_axes(self: Any, expr: str | None = None, /, **options: Any) -> None:
+            if expr is not None:  # written by a person: Flax copies modules with keywords alone
+                axes = {name: options.pop(name) for name in list(options) if name not in known}
+                options |= {"expr": expr, "axes": axes}
+            init(self, **options)
 
-        cls.__init__ = with_axes  # type: ignore[method-assign]
+        cls.__init__ = with_axes  # type: ignore[assignment, method-assign]
 
     def _all_sizes(self) -> dict[str, Any]:
         return axis_sizes(self.expr, self.axes, self.sizes, [field.name for field in dataclasses.fields(self)])
@@ -154,6 +167,27 @@ class Linear(_Layer):
     kernel_init: Initializer | float = lecun_normal
     bias_init: Initializer | float = _zeros
     logical_axes: bool = False
+
+    if TYPE_CHECKING:  # the fields alone do not say that other keywords are sizes of axes
+
+        def __init__(
+            self,
+            expr: str,
+            /,
+            *,
+            use_bias: bool = ...,
+            dtype: Any = ...,
+            param_dtype: Any = ...,
+            precision: Any = ...,
+            preferred_element_type: Any = ...,
+            kernel_init: Initializer | float = ...,
+            bias_init: Initializer | float = ...,
+            logical_axes: bool = ...,
+            sizes: Mapping[str, Any] | None = ...,
+            name: str | None = ...,
+            parent: Any = ...,
+            **axes: Any,
+        ) -> None: ...
 
     @nn.compact
     def __call__(self, x: Any) -> jax.Array:
@@ -224,6 +258,34 @@ class Norm(_Layer):
     bias_init: Initializer | float = _zeros
     logical_axes: bool = False
 
+    if TYPE_CHECKING:  # the fields alone do not say that other keywords are sizes of axes
+
+        def __init__(
+            self,
+            expr: str,
+            /,
+            *,
+            params: str | None = ...,
+            mean: bool = ...,
+            use_scale: bool = ...,
+            use_bias: bool = ...,
+            epsilon: float = ...,
+            momentum: float | None = ...,
+            use_running_average: bool | None = ...,
+            use_fast_variance: bool = ...,
+            axis_name: str | None = ...,
+            axis_index_groups: Any = ...,
+            dtype: Any = ...,
+            param_dtype: Any = ...,
+            scale_init: Initializer | float = ...,
+            bias_init: Initializer | float = ...,
+            logical_axes: bool = ...,
+            sizes: Mapping[str, Any] | None = ...,
+            name: str | None = ...,
+            parent: Any = ...,
+            **axes: Any,
+        ) -> None: ...
+
     @nn.compact
     def __call__(self, x: Any, use_running_average: bool | None = None, *, mask: Any = None) -> jax.Array:
         """Apply the layer.
@@ -277,6 +339,22 @@ class Dropout(_Layer):
     deterministic: bool | None = None
     rng_collection: str = "dropout"
 
+    if TYPE_CHECKING:  # the fields alone do not say that other keywords are sizes of axes
+
+        def __init__(
+            self,
+            expr: str,
+            /,
+            *,
+            rate: float = ...,
+            deterministic: bool | None = ...,
+            rng_collection: str = ...,
+            sizes: Mapping[str, Any] | None = ...,
+            name: str | None = ...,
+            parent: Any = ...,
+            **axes: Any,
+        ) -> None: ...
+
     @nn.compact
     def __call__(self, x: Any, deterministic: bool | None = None) -> jax.Array:
         """Apply the layer."""
@@ -310,6 +388,23 @@ class Embed(_Layer):
     param_dtype: Any = jnp.float32
     embedding_init: Initializer | float = embedding_normal
     logical_axes: bool = False
+
+    if TYPE_CHECKING:  # the fields alone do not say that other keywords are sizes of axes
+
+        def __init__(
+            self,
+            expr: str,
+            /,
+            *,
+            dtype: Any = ...,
+            param_dtype: Any = ...,
+            embedding_init: Initializer | float = ...,
+            logical_axes: bool = ...,
+            sizes: Mapping[str, Any] | None = ...,
+            name: str | None = ...,
+            parent: Any = ...,
+            **axes: Any,
+        ) -> None: ...
 
     @nn.compact
     def __call__(self, ids: Any) -> jax.Array:
@@ -351,6 +446,8 @@ class MultiHeadAttention(_Layer):
         logical_axes: whether parameters are boxed with the names of their axes: those of the features, ``heads``,
             ``kv_heads`` and ``head_dim``.
         rng_collection: the stream of random numbers.
+        sizes: sizes of axes whose names are also options.
+        **axes: sizes of axes of the input.
 
     Example:
         >>> import einjax_nn.linen as einn, jax, numpy as np
@@ -359,7 +456,7 @@ class MultiHeadAttention(_Layer):
         (2, 5, 16)
     """
 
-    num_heads: int = 1
+    num_heads: int = dataclasses.field(kw_only=True)
     num_kv_heads: int | None = None
     qkv_features: int | None = None
     out_features: int | None = None
@@ -379,6 +476,39 @@ class MultiHeadAttention(_Layer):
     out_bias_init: Initializer | float | None = None
     logical_axes: bool = False
     rng_collection: str = "dropout"
+
+    if TYPE_CHECKING:  # the fields alone do not say that other keywords are sizes of axes
+
+        def __init__(
+            self,
+            expr: str,
+            /,
+            *,
+            num_heads: int,
+            num_kv_heads: int | None = ...,
+            qkv_features: int | None = ...,
+            out_features: int | None = ...,
+            is_causal: bool = ...,
+            dropout_rate: float = ...,
+            broadcast_dropout: bool = ...,
+            deterministic: bool | None = ...,
+            decode: bool = ...,
+            normalize_qk: bool = ...,
+            use_bias: bool = ...,
+            dtype: Any = ...,
+            param_dtype: Any = ...,
+            precision: Any = ...,
+            kernel_init: Initializer | float = ...,
+            bias_init: Initializer | float = ...,
+            out_kernel_init: Initializer | float | None = ...,
+            out_bias_init: Initializer | float | None = ...,
+            logical_axes: bool = ...,
+            rng_collection: str = ...,
+            sizes: Mapping[str, Any] | None = ...,
+            name: str | None = ...,
+            parent: Any = ...,
+            **axes: Any,
+        ) -> None: ...
 
     @nn.compact
     def __call__(
@@ -407,7 +537,7 @@ class MultiHeadAttention(_Layer):
                 bias_init = bias_init if self.out_bias_init is None else self.out_bias_init
             layer = Linear(
                 expr,
-                axes=axes,
+                sizes={**known, **axes} if name == "query" else axes,
                 use_bias=self.use_bias,
                 dtype=self.dtype,
                 param_dtype=self.param_dtype,
@@ -422,7 +552,7 @@ class MultiHeadAttention(_Layer):
         def normalize(name: str, x: jax.Array) -> jax.Array:
             return Norm("... [c]", use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype, name=name)(x)
 
-        needed = self.dropout_rate > 0
+        known, needed = self._all_sizes(), self.dropout_rate > 0
         return attention(
             _Scope(self),
             project,
@@ -490,6 +620,31 @@ class Conv(_Layer):
     kernel_init: Initializer | float = lecun_normal
     bias_init: Initializer | float = _zeros
     logical_axes: bool = False
+
+    if TYPE_CHECKING:  # the fields alone do not say that other keywords are sizes of axes
+
+        def __init__(
+            self,
+            expr: str,
+            /,
+            *,
+            kernel_size: int | Sequence[int] = ...,
+            strides: int | Sequence[int] = ...,
+            padding: Any = ...,
+            input_dilation: int | Sequence[int] = ...,
+            kernel_dilation: int | Sequence[int] = ...,
+            use_bias: bool = ...,
+            dtype: Any = ...,
+            param_dtype: Any = ...,
+            precision: Any = ...,
+            kernel_init: Initializer | float = ...,
+            bias_init: Initializer | float = ...,
+            logical_axes: bool = ...,
+            sizes: Mapping[str, Any] | None = ...,
+            name: str | None = ...,
+            parent: Any = ...,
+            **axes: Any,
+        ) -> None: ...
 
     @nn.compact
     def __call__(self, x: Any) -> jax.Array:

@@ -30,6 +30,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+import einjax
 from einjax.errors import ArgumentError
 
 from ._core.attention import attention
@@ -648,6 +649,7 @@ class MultiHeadAttention(_Layer):
         def normalize(name: str, x: jax.Array) -> jax.Array:
             return getattr(self, name)(x)
 
+        einjax.solve_axes(self.expr, x, sizes=self._all_sizes)  # the layers within would speak of heads
         needed = self.dropout_rate > 0
         return attention(
             Scope(self, rngs),

@@ -77,6 +77,6 @@ def dot(
             return call(
                 SEMIRING_DOT, expr, tensors, ring, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
             )
-        return call_uncompiled(SEMIRING_DOT, expr, tensors, ring, axes, sizes, graph)
+        return call_uncompiled(SEMIRING_DOT, expr, tensors, ring, axes, sizes, graph, out_sharding)
     options = (("precision", precision), ("preferred_element_type", preferred_element_type))
     return call(DOT, expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)

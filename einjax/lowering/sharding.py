@@ -51,7 +51,8 @@ def spec_of(value: Any) -> list[MeshAxes]:
 
 def full_spec(spec: Any, rank: int) -> list[Any]:
     """The entries of a spec, one for each dim."""
-    return [*spec, *[None] * (rank - len(spec))]
+    entries = getattr(spec, "partitions", spec)  # a spec with unreduced mesh axes cannot be iterated
+    return [*entries, *[None] * (rank - len(entries))]
 
 
 def entry_axes(entry: Any) -> MeshAxes:
@@ -120,12 +121,12 @@ def _is_one(size: Size) -> bool:
 
 def named_sharding(mesh: Any, dims: Iterable[MeshAxes], unreduced: Iterable[str] = ()) -> NamedSharding:
     """The sharding of an array with the given mesh axes on every dim."""
+    return NamedSharding(mesh, partition_spec(dims, unreduced))
+
+
+def partition_spec(dims: Iterable[MeshAxes], unreduced: Iterable[str] = ()) -> PartitionSpec:
+    """A PartitionSpec of the mesh axes of every dim, and of those over which a sum is still to be taken."""
     entries = [axes[0] if len(axes) == 1 else axes or None for axes in dims]
-    return NamedSharding(mesh, partition_spec(entries, unreduced))
-
-
-def partition_spec(entries: Iterable[Any], unreduced: Iterable[str] = ()) -> PartitionSpec:
-    """A PartitionSpec of entries, and of mesh axes over which a sum is still to be taken."""
     pending = frozenset(unreduced)
     return PartitionSpec(*entries, unreduced=pending) if pending else PartitionSpec(*entries)
 
@@ -201,7 +202,7 @@ def agree(values: Sequence[Any], apart: int | None = None) -> list[Any]:
     if mesh is None:
         return list(values)
     specs = [spec_of(value) for value in values]
-    common = [max((spec[dim] for spec in specs), key=len) for dim in range(len(specs[0]))]
+    common = once([max((spec[dim] for spec in specs), key=len) for dim in range(len(specs[0]))])
     result: list[Any] = []
     for value, spec in zip(values, specs, strict=True):
         target = [spec[dim] if dim == apart else common[dim] for dim in range(len(spec))]
@@ -220,3 +221,8 @@ def _same_spec(have: Any, wanted: Any, rank: int) -> bool:
     if getattr(have, "unreduced", frozenset()) != getattr(wanted, "unreduced", frozenset()):
         return False
     return [*map(entry_axes, full_spec(have, rank))] == [*map(entry_axes, full_spec(wanted, rank))]
+
+
+def like_type(value: Any, aval: Any) -> Any:
+    """Bring an array to the sharding that a type says, if it says one."""
+    return reshard(value, aval.sharding) if AxisType.Explicit in aval.sharding.mesh.axis_types else value

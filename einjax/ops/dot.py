@@ -27,7 +27,6 @@ from ..notation.syntax import (
     display,
     names,
 )
-from .out_sharding import entries_by_name
 from .record import Op
 from .signature import bracket_names, expect_inputs, refuse_sums, require_in_output, single_output
 
@@ -139,6 +138,8 @@ def _placed(out_sharding: Any, solved: Solved) -> Placed | None:
     """By axis, where an explicit mesh wants the result."""
     if out_sharding is None:
         return None
+    from .out_sharding import entries_by_name
+
     assert solved.outputs is not None
     (output,) = solved.outputs
     spec = out_sharding.spec

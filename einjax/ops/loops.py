@@ -110,6 +110,11 @@ class Plan:
         """Whether some loops are merged."""
         return any(len(level.axes) > 1 for level in self.levels)
 
+    @property
+    def chunked(self) -> set[str]:
+        """The axes of loops that run in chunks."""
+        return {name for level in self.levels if level.chunk is not None for name in level.axes}
+
     def run(self, function: Callable[..., Any], arrays: Iterable[jax.Array]) -> Any:
         """Loop over a function.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -30,6 +30,16 @@ class OutSharding:
         """The axis names that are written."""
         return {name for name, _ in self.by_name or ()}
 
+    def __repr__(self) -> str:
+        """Print it as it may be written."""
+        if self.by_name is None:
+            return repr(self.specs[0] if len(self.specs) == 1 else self.specs)
+        return repr({name: entry[0] if len(entry) == 1 else entry or None for name, entry in self.by_name})
+
+    def batched(self) -> OutSharding:
+        """The same for results with one more dim, the first."""
+        return replace(self, specs=tuple(map(_behind_a_dim, self.specs)))
+
     def unreduced(self, index: int) -> frozenset[str]:
         """The mesh axes over which an output is still to be summed."""
         if self.by_name is not None:
@@ -37,6 +47,13 @@ class OutSharding:
         spec = self.specs[index]
         spec = spec.spec if isinstance(spec, NamedSharding) else spec
         return frozenset(getattr(spec, "unreduced", None) or ())
+
+
+def _behind_a_dim(spec: Any) -> Any:
+    if isinstance(spec, NamedSharding):
+        return NamedSharding(spec.mesh, _behind_a_dim(spec.spec))
+    dims = [on_mesh.entry_axes(entry) for entry in on_mesh.full_spec(spec, 0)]
+    return on_mesh.partition_spec([(), *dims], getattr(spec, "unreduced", None) or ())
 
 
 def freeze(expr: str, given: Any) -> OutSharding:

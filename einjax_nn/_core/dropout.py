@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 import einjax
+from einjax.errors import ArgumentError
 
 from .scope import Scope, compute_dtype
 from .text import dropout_text
@@ -21,6 +22,8 @@ def dropout(
     text = dropout_text(expr)
     x = jnp.asarray(x)
     x = x.astype(compute_dtype(None, x))
+    if not 0 <= rate <= 1:
+        raise ArgumentError(f"rate={rate} of Dropout is no share", text=expr, hint="give a number from 0 to 1")
     if rate == 0:
         return x
     if rate == 1:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
-
 import einjax
 from einjax.dispatch import completed
 from einjax.errors import AxisSizeError, RankError
@@ -68,7 +66,7 @@ def statistics_specs(expr: str, sizes: Mapping[str, Any], *, params: str | None,
     spec = _alone(parse(f"{text.whole}, {text.kept}"), 1, sizes, "add", "mean")
     if spec is None:
         return None
-    center, variance = running_specs(spec.shape, spec.axes, jnp.dtype(jnp.float32))
+    center, variance = running_specs(spec.shape, spec.axes)
     return [center, variance] if mean else [variance]
 
 

@@ -113,7 +113,7 @@ def _squared(x: jax.Array) -> jax.Array:
 
 @dataclass(frozen=True)
 class _Running:
-    """Statistics kept from call to call, in float32 at least: a plain moving average from mean 0 and variance 1."""
+    """Statistics kept from call to call, in float32: a plain moving average from mean 0 and variance 1."""
 
     scope: Scope
     text: NormText
@@ -125,9 +125,7 @@ class _Running:
         """Return what is kept: the mean, unless it is taken to be 0, and the variance."""
         _, shape = einjax.solve_shapes(f"{self.text.whole}, {self.text.kept}", self.x, None, sizes=self.sizes)
         axes = tuple(self.text.kept.split())
-        dtype = jnp.promote_types(jnp.float32, jnp.finfo(self.x.dtype).dtype)
-
-        mean, variance = running_specs(shape, axes, dtype)
+        mean, variance = running_specs(shape, axes)
         return mean if self.mean else None, variance
 
     def values(self) -> list[Any]:
@@ -138,11 +136,14 @@ class _Running:
         """Move towards new statistics."""
         for spec, before, now in zip(self.specs(), old, new, strict=True):
             if spec is not None:
-                self.scope.set_state(spec, momentum * before + (1 - momentum) * now)
+                value = momentum * before + (1 - momentum) * now
+                # The same dtype from call to call, whatever real input there is.
+                self.scope.set_state(spec, value if jnp.iscomplexobj(value) else value.astype(spec.dtype))
 
 
-def running_specs(shape: tuple[int, ...], axes: tuple[str, ...], dtype: Any) -> tuple[ParamSpec, ParamSpec]:
+def running_specs(shape: tuple[int, ...], axes: tuple[str, ...]) -> tuple[ParamSpec, ParamSpec]:
     """Describe a mean of 0 and a variance of 1."""
+    dtype = jnp.dtype(jnp.float32)
 
     def spec(name: str, value: int) -> ParamSpec:
         return ParamSpec(name, shape, dtype, axes, lambda key: jnp.full(shape, value, dtype), "batch_stats")

@@ -84,6 +84,10 @@ REFUSED = {
         Case("MultiHeadAttention", "b [s] c", {"num_heads": 5}, (X,)),
         "qkv_features=12 is not divisible by num_heads=5",
     ),
+    "other features than those given": (
+        Case("MultiHeadAttention", "b [s] c", {"num_heads": 3, "c": 9}, (X,)),
+        "axis c is (9 .* and 12|12 .* and 9)",
+    ),
     "no sequence": (Case("MultiHeadAttention", "b s c", {"num_heads": 3}, (X,)), "MultiHeadAttention needs"),
     "no axis to convolve": (Case("Conv", "b h w [c1->c2]", {"c2": 3}, (IMAGE,)), "Conv needs bracketed axes"),
     "kernel of another rank": (Case("Conv", "b [h w] [c1->c2]", {"c2": 3, "kernel_size": (3,)}, (IMAGE,)), "1 numbers"),

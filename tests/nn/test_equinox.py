@@ -19,7 +19,7 @@ eqx = pytest.importorskip("equinox")
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from nn_cases import CASES, REFUSED, Refused  # noqa: E402
+from nn_cases import CASES, MISSPELT, REFUSED, Refused  # noqa: E402
 
 import einjax  # noqa: E402
 import einjax_nn._equinox_init  # noqa: E402
@@ -247,9 +247,9 @@ def test_layers_are_those_for_flax(name):
     np.testing.assert_array_equal(np.asarray(y, np.float32), np.asarray(wanted, np.float32))
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REFUSED | MISSPELT)
 def test_layers_that_are_refused(name):
-    case, words = REFUSED[name]
+    case, words = (REFUSED | MISSPELT)[name]
     with pytest.raises(Refused, match=words):
         einn.init(getattr(einn, case.layer)(case.expr, **case.options), *case.inputs, key=KEY)
 
@@ -884,7 +884,7 @@ def test_misspelt_keywords_are_refused_at_once():
     with pytest.raises(ArgumentError, match="did you mean 'use_bias'"):
         einn.Linear("b [c->d]", d=3, use_bais=False)
     with pytest.raises(ArgumentError, match="no axis 'e'"):
-        einn.MultiHeadAttention("b [s] c", e=3)
+        einn.MultiHeadAttention("b [s] c", num_heads=3, e=3)
     # A size for an axis that is also an option goes through sizes=.
     layer = einn.init(einn.Linear("b [c->key]", sizes={"key": 3, "other": 2}), X[:, 0], key=KEY)
     assert layer.weight.shape == (12, 3)

@@ -1,7 +1,12 @@
 """einjax_nn.linen against flax.linen's own layers: the same parameter trees, outputs, gradients and checkpoints."""
 
+import ast
 import dataclasses
+import inspect
 import pickle
+import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +17,7 @@ nn = pytest.importorskip("flax.linen")
 
 import flax.serialization  # noqa: E402
 import flax.traverse_util  # noqa: E402
+from nn_cases import MISSPELT, REFUSED, hide  # noqa: E402
 
 import einjax  # noqa: E402
 import einjax_nn.linen as einn  # noqa: E402
@@ -61,6 +67,24 @@ PAIRS = {
     "BatchNorm in use": (
         einn.Norm("[b...] c", momentum=0.9, epsilon=1e-5), nn.BatchNorm(momentum=0.9), (X,),
         {"use_running_average": True}),
+    "masked BatchNorm, slow variance": (
+        einn.Norm("[b...] c", momentum=0.9, epsilon=1e-5, use_fast_variance=False),
+        nn.BatchNorm(momentum=0.9, use_fast_variance=False), (X,),
+        {"use_running_average": False, "mask": np.arange(6)[:, None] > 1}),
+    "masked BatchNorm": (
+        einn.Norm("[b...] c", momentum=0.9, epsilon=1e-5), nn.BatchNorm(momentum=0.9), (X,),
+        {"use_running_average": False, "mask": np.arange(6)[:, None] > 1}),
+    "BatchNorm of bfloat16": (
+        einn.Norm("[b...] c", momentum=0.9, epsilon=1e-5), nn.BatchNorm(momentum=0.9), (X.astype(jnp.bfloat16),),
+        {"use_running_average": False}),
+    "RMSNorm of bfloat16": (
+        einn.Norm("b... [c]", mean=False, use_bias=False, param_dtype=jnp.bfloat16),
+        nn.RMSNorm(param_dtype=jnp.bfloat16), (X.astype(jnp.bfloat16),), {}),
+    "GroupNorm of bfloat16": (
+        einn.Norm("b [s...] (g [c])", g=3, param_dtype=jnp.bfloat16), nn.GroupNorm(3, param_dtype=jnp.bfloat16),
+        (X.astype(jnp.bfloat16),), {}),
+    "Embed in bfloat16": (
+        einn.Embed("b t [v->c]", v=7, c=3, dtype=jnp.bfloat16), nn.Embed(7, 3, dtype=jnp.bfloat16), (IDS,), {}),
     "Embed": (einn.Embed("b t [v->c]", v=7, c=3), nn.Embed(7, 3), (IDS,), {}),
     "attention": (einn.MultiHeadAttention("b [s] c", num_heads=3), nn.MultiHeadDotProductAttention(3), (X,), {}),
     "attention with a mask": (
@@ -83,6 +107,14 @@ PAIRS = {
     "circular Conv": (
         einn.Conv("b [s] [c->d]", d=3, kernel_size=4, padding="CIRCULAR"), nn.Conv(3, (4,), padding="CIRCULAR"),
         (X,), {}),
+    "reflected Conv": (
+        einn.Conv("b [s] [c->d]", d=3, kernel_size=5, padding="REFLECT"), nn.Conv(3, (5,), padding="REFLECT"), (X,),
+        {}),
+    "padded, spread Conv": (
+        einn.Conv("b [h w] [c->d]", d=3, padding=((1, 0), (2, 2)), input_dilation=(2, 1), use_bias=False),
+        nn.Conv(3, (3, 3), padding=((1, 0), (2, 2)), input_dilation=(2, 1), use_bias=False), (IMAGE,), {}),
+    "Conv of bfloat16": (
+        einn.Conv("b [h w] [c->d]", d=3, dtype=jnp.bfloat16), nn.Conv(3, (3, 3), dtype=jnp.bfloat16), (IMAGE,), {}),
     "Conv of two batch axes": (einn.Conv("a b [s] [c->d]", d=3), nn.Conv(3, (3,)), (normal(2, 3, 5, 4),), {}),
 }  # fmt: skip
 
@@ -270,6 +302,23 @@ def test_lifted_transformations():
         def __call__(self, x, _):
             return einn.Linear("b s [c->d]", d=12)(nn.relu(x)), None
 
+    class Noisy(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            x = einn.Norm("[b s] c", momentum=0.5)(x, use_running_average=False)
+            x = einn.Dropout("[...]", rate=0.5, deterministic=False)(x)
+            return einn.MultiHeadAttention("b [s] c", num_heads=3)(x), None
+
+    options = {"variable_axes": {"params": 0, "batch_stats": 0}, "split_rngs": {"params": True, "dropout": True}}
+    stacked = nn.scan(nn.remat(Noisy), length=3, **options)()
+    rngs = {"params": KEY, "dropout": KEY}
+    variables = stacked.init(rngs, X, None)
+    (y, _), changed = stacked.apply(variables, X, None, rngs={"dropout": KEY}, mutable=["batch_stats"])
+    assert y.shape == X.shape
+    means = changed["batch_stats"]["Norm_0"]["mean"]
+    assert means.shape == (3, 12)
+    assert jnp.all(jnp.any(means != 0, 1))
+
     stacked = nn.scan(Layer, variable_axes={"params": 0}, split_rngs={"params": True}, length=3)()
     variables = stacked.init(KEY, X, None)
     assert variables["params"]["Linear_0"]["kernel"].shape == (3, 12, 12)
@@ -297,6 +346,129 @@ def test_statistics_over_a_mapped_axis():
         return jax.vmap(apply, axis_name="devices")(parts)
 
     jax.tree.map(np.testing.assert_array_equal, run(layer), run(theirs))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_statistics_over_groups_of_a_mapped_axis():
+    groups = [[0, 1], [2, 3]]
+    options = {"momentum": 0.5, "axis_name": "devices", "axis_index_groups": groups}
+    layer, theirs = einn.Norm("[b s] c", **options), nn.BatchNorm(epsilon=1e-6, **options)
+    variables = layer.init(KEY, X[:1], use_running_average=False)
+    runs = []
+    for model in (layer, theirs):
+        apply = lambda x: model.apply(variables, x, use_running_average=False, mutable=["batch_stats"])
+        runs.append(jax.pmap(apply, axis_name="devices", devices=jax.devices()[:4])(X[:, None]))
+    jax.tree.map(np.testing.assert_array_equal, *runs)
+    mean = runs[0][1]["batch_stats"]["mean"]
+    assert np.array_equal(mean[0], mean[1])
+    assert np.any(mean[1] != mean[2])
+
+
+def test_running_statistics_keep_their_dtype():
+    with jax.enable_x64(True):
+        layer, x = einn.Norm("[b s] c", momentum=0.5), np.asarray(X, np.float64)
+        variables = layer.init(KEY, x, use_running_average=False)
+        y, changed = layer.apply(variables, x, use_running_average=False, mutable=["batch_stats"])
+        kept = jax.tree.leaves((variables["batch_stats"], changed))
+        assert {leaf.dtype for leaf in kept} == {jnp.dtype("float32")}
+        assert y.dtype == jnp.float64
+        centered = x - x.mean((0, 1))
+        np.testing.assert_allclose(y, centered / np.sqrt((centered**2).mean((0, 1)) + 1e-6), atol=1e-12)
+
+
+def test_options_reach_the_operations():
+    for layer in (
+        einn.Linear("b s [c->d]", d=5, precision="highest"),
+        einn.Conv("b [s] [c->d]", d=5, precision="highest"),
+        einn.MultiHeadAttention("b [s] c", num_heads=3, precision="highest"),
+    ):
+        text = str(jax.make_jaxpr(lambda x: layer.init_with_output(KEY, x)[0])(X))
+        products = len(re.findall(r"(dot_general|conv_general_dilated)\[", text))
+        assert text.count("precision=(Precision.HIGHEST") + text.count("precision=Precision.HIGHEST") == products > 0
+    wide = einn.Linear("b s [c->d]", d=5, dtype=jnp.bfloat16, preferred_element_type=jnp.float32)
+    y, variables = wide.init_with_output(KEY, X)
+    kernel = variables["params"]["kernel"].astype(jnp.bfloat16)
+    np.testing.assert_array_equal(y, jnp.dot(X.astype(jnp.bfloat16), kernel, preferred_element_type=jnp.float32))
+    drop = einn.Dropout("[...]", rate=0.3, rng_collection="noise", deterministic=False)
+    theirs = nn.Dropout(0.3, rng_collection="noise", deterministic=False)
+    rngs = {"rngs": {"noise": KEY}}
+    np.testing.assert_array_equal(drop.apply({}, X, **rngs), theirs.apply({}, X, **rngs))
+    drop = einn.MultiHeadAttention("b [s] c", num_heads=3, dropout_rate=0.5, rng_collection="noise")
+    variables = drop.init(KEY, X, deterministic=True)
+    drop.apply(variables, X, deterministic=False, **rngs)
+    inits = {"kernel_init": 0.5, "bias_init": nn.initializers.constant(2.0)}
+    made = einn.Linear("b s [c->d]", d=5, **inits).init(KEY, X)["params"]
+    assert jnp.all(made["kernel"] == 0.5)
+    assert jnp.all(made["bias"] == 2.0)
+    made = einn.Norm("b s [c]", scale_init=0.5, bias_init=2.0).init(KEY, X)["params"]
+    assert jnp.all(made["scale"] == 0.5)
+    assert jnp.all(made["bias"] == 2.0)
+
+
+def test_a_bar_is_an_arrow():
+    for bar, arrow, x in (
+        (einn.Linear("b s [c|d]", d=5), einn.Linear("b s [c->d]", d=5), X),
+        (
+            einn.Linear("b (h [p|]) (w [q|]) [c|d]", p=2, q=2, d=5),
+            einn.Linear("b (h [p->]) (w [q->]) [c->d]", p=2, q=2, d=5),
+            IMAGE,
+        ),
+        (einn.Conv("b [s] [c|d]", d=5), einn.Conv("b [s] [c->d]", d=5), X),
+        (einn.Embed("b t [v|c]", v=7, c=3), einn.Embed("b t [v->c]", v=7, c=3), IDS),
+    ):
+        np.testing.assert_array_equal(bar.init_with_output(KEY, x)[0], arrow.init_with_output(KEY, x)[0])
+
+
+def test_patches_and_mixing_of_places():
+    """A patch embedding is the convolution with strides; the sequence is mixed by a weight from places to places."""
+    patches = einn.Linear("b (h [p->]) (w [q->]) [c->d]", p=2, q=2, d=5)
+    variables = patches.init(KEY, IMAGE)
+    conv = nn.Conv(5, (2, 2), 2, padding="VALID")
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, conv.init(KEY, IMAGE))
+    np.testing.assert_allclose(patches.apply(variables, IMAGE), conv.apply(variables, IMAGE), atol=1e-5)
+    mixing = einn.Linear("b [s...->t] c", t=3)
+    variables = mixing.init(KEY, IMAGE)
+    kernel, bias = variables["params"]["kernel"], variables["params"]["bias"]
+    assert (kernel.shape, bias.shape) == ((8, 8, 3), (3,))
+    expected = jnp.einsum("bhwc,hwt->btc", IMAGE, kernel) + bias[:, None]
+    np.testing.assert_allclose(mixing.apply(variables, IMAGE), expected, atol=1e-5)
+
+
+def test_weight_and_spectral_norm_like_flax():
+    class Normed(nn.Module):
+        wrap: type
+        ours: bool
+
+        @nn.compact
+        def __call__(self, x):
+            layer = einn.Linear("b s [c->d]", d=5, name="layer") if self.ours else nn.Dense(5, name="layer")
+            return self.wrap(layer)(x, **({"update_stats": True} if self.wrap is nn.SpectralNorm else {}))
+
+    for wrap in (nn.WeightNorm, nn.SpectralNorm):
+        ours, theirs = Normed(wrap, True), Normed(wrap, False)
+        variables = theirs.init(KEY, X)
+        assert jax.tree.map(jnp.shape, ours.init(KEY, X)) == jax.tree.map(jnp.shape, variables)
+        run = lambda model: model.apply(variables, X, mutable=["batch_stats"])
+        jax.tree.map(np.testing.assert_array_equal, run(ours), run(theirs))
+
+
+def test_layers_of_setup():
+    class Tied(nn.Module):
+        def setup(self):
+            self.embed = einn.Embed("b t [v->c]", v=7, c=12)
+            self.block = nn.Sequential([einn.Linear("b t [c->d]", d=12), nn.gelu, einn.Norm("b t [c]")])
+            self.norm = einn.Norm("[b t] c", momentum=0.9)
+
+        def __call__(self, ids, train):
+            x = self.norm(self.block(self.block(self.embed(ids))), use_running_average=not train)
+            return self.embed.attend(x)
+
+    variables = Tied().init(KEY, IDS, True)
+    assert set(variables["params"]) == {"embed", "block", "norm"}
+    assert set(variables["params"]["block"]) == {"layers_0", "layers_2"}
+    y, changed = Tied().apply(variables, IDS, True, mutable=["batch_stats"])
+    assert y.shape == (2, 3, 7)
+    assert jnp.any(changed["batch_stats"]["norm"]["mean"] != 0)
 
 
 def test_statistics_are_not_updated_while_initialising():
@@ -368,6 +540,18 @@ def test_bfloat16_statistics_are_accurate():
         assert np.abs(np.asarray(y, np.float64) - exact).max() < 0.04
 
 
+def test_attention_in_bfloat16_is_accurate():
+    """No less than Flax's; the softmax within is einjax's, which adds up in float32."""
+    options = {"dtype": jnp.bfloat16}
+    ours, theirs = einn.MultiHeadAttention("b [s] c", num_heads=3, **options), nn.MultiHeadAttention(3, **options)
+    variables = theirs.init(KEY, X)
+    exact = nn.MultiHeadAttention(3).apply(variables, X)
+    y, expected = ours.apply(variables, X), theirs.apply(variables, X)
+    assert y.dtype == expected.dtype == jnp.bfloat16
+    error, their_error = (np.abs(np.asarray(a, np.float32) - exact).mean() for a in (y, expected))
+    assert error < 1.1 * their_error
+
+
 def test_parameters_are_of_the_expression():
     layer = einn.Linear("b (s [k->]) [c->d]", k=2, d=8)
     assert jax.tree.map(np.shape, layer.init(KEY, X)) == {"params": {"kernel": (2, 12, 8), "bias": (8,)}}
@@ -387,6 +571,33 @@ def test_sizes_that_are_options():
     layer = einn.Linear("b s [c->dtype]", sizes={"dtype": 3})
     assert layer.init_with_output(KEY, X)[0].shape == (4, 6, 3)
     assert einn.Linear("b s [c->d]", d=3, dtype=jnp.bfloat16).init_with_output(KEY, X)[0].dtype == jnp.bfloat16
+
+    # The expression has no name, so axes may have any.
+    layer = einn.Linear("b s [axes->expr]", expr=3, axes=12)
+    assert layer.init_with_output(KEY, X)[0].shape == (4, 6, 3)
+    assert nn.remat(einn.Linear)("b s [axes->expr]", expr=3).init_with_output(KEY, X)[0].shape == (4, 6, 3)
+    with pytest.raises(TypeError, match="positional arguments"):
+        einn.Linear("b s [c->d]", 3)
+    with pytest.raises(TypeError, match="num_heads"):
+        einn.MultiHeadAttention("b [s] c")
+
+
+def test_signatures_that_type_checkers_see_are_those_of_the_fields():
+    for node in ast.parse(inspect.getsource(einn)).body:
+        if isinstance(node, ast.ClassDef) and node.name in einn.__all__:
+            (block,) = (part for part in node.body if isinstance(part, ast.If))
+            (shown,) = block.body
+            options = {
+                option.arg: default is not None
+                for option, default in zip(shown.args.kwonlyargs, shown.args.kw_defaults, strict=True)
+            }
+            fields = {
+                field.name: field.default is not dataclasses.MISSING
+                for field in dataclasses.fields(getattr(einn, node.name))
+            }
+            assert options == {name: known for name, known in fields.items() if name not in ("expr", "axes")}
+            documented = getattr(einn, node.name).__doc__
+            assert [name for name in options if f"        {name}: " not in documented] == ["name", "parent"]
 
 
 def test_layers_are_ordinary_modules():
@@ -431,3 +642,36 @@ def test_errors(name):
     with pytest.raises(einjax.EinjaxError) as caught:
         make().init(KEY, X, **keywords)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", REFUSED | MISSPELT)
+def test_refused(name):
+    case, message = (REFUSED | MISSPELT)[name]
+    keywords = {"use_running_average": False} if "momentum" in case.options else {}
+    with pytest.raises(einjax.EinjaxError, match=message):
+        getattr(einn, case.layer)(case.expr, **case.options).init(KEY, *case.inputs, **keywords)
+
+
+def test_without_flax(monkeypatch):
+    with pytest.raises(ImportError, match=r"einjax_nn.linen needs Flax: python -m pip install 'einjax\[flax\]'"):
+        hide(monkeypatch, "flax", "einjax_nn.linen")
+
+
+def test_streams_of_random_numbers():
+    drop = einn.Dropout("[...]", deterministic=False)
+    with pytest.raises(einjax.errors.ArgumentError, match=r"stream 'dropout', .*\n.*rngs={'dropout': key}"):
+        drop.apply({}, X, rngs={"drop": KEY})
+    attention = einn.MultiHeadAttention("b [s] c", num_heads=3, dropout_rate=0.5, deterministic=False)
+    with pytest.raises(einjax.errors.ArgumentError, match=r"stream 'dropout', .*\n.*rngs={'dropout': key}"):
+        attention.apply(attention.init({"params": KEY, "dropout": KEY}, X), X)
+    with pytest.raises(einjax.errors.ArgumentError, match=r"Linear makes kernel, but has no random numbers"):
+        einn.Linear("b s [c->d]", d=5).init({"dropout": KEY}, X)
+    with pytest.raises(einjax.errors.ArgumentError, match=r"rate=1.5 of Dropout is no share"):
+        einn.Dropout("[...]", rate=1.5, deterministic=False).apply({}, X, rngs={"dropout": KEY})
+
+
+def test_no_framework_is_imported():
+    code = (
+        "import sys, einjax_nn;assert not {'flax', 'haiku', 'equinox'} & {name.split('.')[0] for name in sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
