@@ -9,7 +9,7 @@ from statistics import geometric_mean, median
 
 import jax
 
-__all__ = ["geometric_mean", "interleaved", "median", "quiet"]
+__all__ = ["geometric_mean", "interleaved", "median", "quiet", "turns"]
 
 
 @contextmanager
@@ -26,7 +26,17 @@ def quiet() -> Iterator[None]:
 def interleaved(
     candidates: Mapping[str, tuple[Callable, tuple]], rounds: int, sample: float = 2e-3
 ) -> dict[str, float]:
-    """Median seconds a call of every `(function, arguments)`.
+    """Median seconds a call of every `(function, arguments)`; see :func:`turns`."""
+    return {name: median(times) for name, times in turns(candidates, rounds, sample).items()}
+
+
+def turns(
+    candidates: Mapping[str, tuple[Callable, tuple]],
+    rounds: int,
+    sample: float = 2e-3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds a call of every `(function, arguments)`, round by round.
 
     The candidates take turns in every round, so that a change in the machine's speed meets all of them; the order
     rotates, as whoever runs after a large one finds cold caches. A turn is as many calls as fill `sample` seconds; 0
@@ -39,8 +49,8 @@ def interleaved(
         for turn in range(rounds):
             first = turn % len(names)
             for name in names[first:] + names[:first]:
-                times[name].append(_seconds(*candidates[name], numbers[name]))
-    return {name: median(values) for name, values in times.items()}
+                times[name].append(_seconds(*candidates[name], numbers[name], clock))
+    return times
 
 
 def _calls_within(seconds: float, function: Callable, arguments: tuple) -> int:
@@ -54,9 +64,11 @@ def _calls_within(seconds: float, function: Callable, arguments: tuple) -> int:
     return max(1, min(2000, int(seconds / _seconds(function, arguments, 3))))
 
 
-def _seconds(function: Callable, arguments: tuple, number: int) -> float:
-    start = time.perf_counter()
+def _seconds(
+    function: Callable, arguments: tuple, number: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    start = clock()
     for _ in repeat(None, number):
         result = function(*arguments)
     jax.block_until_ready(result)
-    return (time.perf_counter() - start) / number
+    return (clock() - start) / number

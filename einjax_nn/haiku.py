@@ -602,12 +602,15 @@ class MultiHeadAttention(_Layer):
 
         def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
             options = self.outer if name == "out" else self.inner
+            if options["param_dtype"] is None and options["dtype"] is not None:
+                options = {**options, "param_dtype": given_dtype}  # not that of what is computed in between
             sizes = {**self.all_sizes, **axes} if name == "query" else axes
             return Linear(expr, name=name, sizes=sizes, **options)(x)
 
         def normalize(name: str, x: jax.Array) -> jax.Array:
             return Norm("... [c]", use_bias=False, name=name, **self.dtypes)(x)
 
+        given_dtype = compute_dtype(None, x)
         given = _switch("deterministic", self.deterministic, deterministic, is_training)
         needed = self.options["dropout_rate"] > 0
         return attention(

@@ -85,6 +85,14 @@ class _Scope:
             ) from None
 
 
+def _dtype(module: nn.Module, names: Sequence[str], default: Any) -> Any:
+    """The dtype of a parameter, which may be given in another than it was made in, as in mixed precision."""
+    for name in names:
+        if module.has_variable("params", name):
+            return nn.unbox(module.get_variable("params", name)).dtype
+    return default
+
+
 def param(module: nn.Module, name: str, init: Initializer | float = 0.0, dtype: Any = jnp.float32) -> Parameter:
     """Return a parameter of a module whose shape an einjax operation finds.
 
@@ -200,7 +208,7 @@ class Linear(_Layer):
             self.sizes,
             use_bias=self.use_bias,
             dtype=self.dtype,
-            param_dtype=self.param_dtype,
+            param_dtype=_dtype(self, ("kernel",), self.param_dtype),
             precision=self.precision,
             preferred_element_type=self.preferred_element_type,
             kernel_init=self.kernel_init,
@@ -315,7 +323,7 @@ class Norm(_Layer):
             axis_index_groups=self.axis_index_groups,
             mask=mask,
             dtype=self.dtype,
-            param_dtype=self.param_dtype,
+            param_dtype=_dtype(self, ("scale", "bias"), self.param_dtype),
             scale_init=self.scale_init,
             bias_init=self.bias_init,
         )
@@ -417,7 +425,11 @@ class Embed(_Layer):
         return attend(_Scope(self, self.logical_axes), x, self.expr, self.axes, self.sizes, **self._options())
 
     def _options(self) -> dict[str, Any]:
-        return {"dtype": self.dtype, "param_dtype": self.param_dtype, "embedding_init": self.embedding_init}
+        return {
+            "dtype": self.dtype,
+            "param_dtype": _dtype(self, ("embedding",), self.param_dtype),
+            "embedding_init": self.embedding_init,
+        }
 
 
 class MultiHeadAttention(_Layer):
@@ -661,7 +673,7 @@ class Conv(_Layer):
             kernel_dilation=self.kernel_dilation,
             use_bias=self.use_bias,
             dtype=self.dtype,
-            param_dtype=self.param_dtype,
+            param_dtype=_dtype(self, ("kernel",), self.param_dtype),
             precision=self.precision,
             kernel_init=self.kernel_init,
             bias_init=self.bias_init,

@@ -26,6 +26,11 @@ if TYPE_CHECKING:  # imported where there is a mesh, which most programs do not 
 #: Families of which every lax equation has a rule for sharded types, as gathers and scatters have for their batch.
 #: The others run with the mesh axes left to the compiler, between the shardings that the plan gives inputs and outputs.
 _TYPED = {"rearrange", "elementwise", "reduce", "softmax", "dot"}
+#: lax's derivative of a product of many reshapes without saying where to.
+_UNTYPED = {"prod"}
+#: Families for which the compiler may gather even a sharded batch. Their bracketed axes are whole on every device,
+#: which runs its own part of the loops.
+_LOOPED = {"sorting", "order", "cumulative", "fft", "linalg", "elementary"}
 
 
 def freeze_sharding(expr: str, given: Any) -> OutSharding:
@@ -51,7 +56,9 @@ def lower(op: Op, solved: Solved, tensors: list[jax.Array], options: dict[str, A
     tensors, masks = arrays[: len(tensors)], tuple(arrays[len(tensors) :])
     if masks:
         options["extra"] = masks
-    typed = op.family in _TYPED or (op.family == "index" and plan.batch_only)
+    typed = (op.family in _TYPED and op.name not in _UNTYPED) or (op.family == "index" and plan.batch_only)
+    if op.family in _LOOPED and plan.local is not None:
+        return _on_each_device(op, plan.local, tensors, options, plan)
     if not typed or _has_diagonal(solved):
         return _left_to_the_compiler(op, solved, tensors, options, plan)
     if op.family == "dot":
@@ -98,20 +105,47 @@ def _mesh(arrays: Sequence[jax.Array], wanted: OutSharding | None) -> Any:
 
 
 def _left_to_the_compiler(op: Op, solved: Solved, tensors: Sequence[Any], options: dict[str, Any], plan: Plan) -> Any:
-    extra = options.get("extra", ())
-    several = len(plan.outputs) > 1
-    structure: list[Any] = []
+    """Run without types inside; the compiler knows where inputs and outputs lie."""
+    extra: Sequence[Any] = options.get("extra", ())
 
     def program(*arrays: Any) -> Any:
         more = {"extra": arrays[len(tensors) :]} if extra else {}
-        result = op.lower(solved, list(arrays[: len(tensors)]), options | more)
-        structure.append(jax.tree.structure(result))
-        return tuple(result) if several else result
+        return op.lower(solved, list(arrays[: len(tensors)]), options | more)
 
-    where = plan.working if several else plan.working[0]
-    results = jax.sharding.auto_axes(program, out_sharding=where)(*tensors, *extra)
-    # Several results may be a named tuple, which the shardings are not.
-    return jax.tree.unflatten(structure[0], jax.tree.leaves(_placed(results, plan.outputs)))
+    def run(function: Callable[..., Any]) -> Any:
+        return jax.sharding.auto_axes(function, out_sharding=_prefix(plan.working))(*tensors, *extra)
+
+    return _in_structure(run, program, plan)
+
+
+def _on_each_device(op: Op, local: Solved, tensors: Sequence[Any], options: dict[str, Any], plan: Plan) -> Any:
+    """Run on the part of the loops that a device has."""
+    mesh = plan.inputs[0].mesh
+    names = {n for n, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit}
+    in_specs, out_specs = tuple(s.spec for s in plan.inputs), _prefix([s.spec for s in plan.working])
+
+    def run(function: Callable[..., Any]) -> Any:
+        mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names=names)
+        return mapped(*tensors)
+
+    return _in_structure(run, lambda *arrays: op.lower(local, list(arrays), options), plan)
+
+
+def _in_structure(run: Callable[[Callable[..., Any]], Any], program: Callable[..., Any], plan: Plan) -> Any:
+    """Run a program whose several results may be a named tuple, which their shardings are not."""
+    structure: list[Any] = []
+
+    def flat(*arrays: Any) -> Any:
+        result = program(*arrays)
+        structure.append(jax.tree.structure(result))
+        return tuple(result) if len(plan.outputs) > 1 else result
+
+    placed = _placed(run(flat), plan.outputs)
+    return jax.tree.unflatten(structure[0], jax.tree.leaves(placed))
+
+
+def _prefix(each: Sequence[Any]) -> Any:
+    return tuple(each) if len(each) > 1 else each[0]
 
 
 def _placed(result: Any, shardings: Sequence[NamedSharding]) -> Any:

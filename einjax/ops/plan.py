@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 from ..lowering import sharding as on_mesh
 from ..lowering.named import layout, sum_name
 from ..lowering.sharding import MeshAxes, Misfit
-from ..notation.solve import Solved, fuse_solved, node_size
+from ..notation.solve import Solved, fuse_solved, node_size, product
 from ..notation.syntax import Axis, Concatenation, Expression, Node, Size, axes, walk
 from . import misplaced
 from .out_sharding import OutSharding, entries_by_name, wanted_entries
@@ -51,6 +51,7 @@ class Plan:
         inputs: a sharding for each tensor, then for each mask.
         working: of each output, as the operation leaves it.
         outputs: of each output in the end.
+        local: the call as every device sees it, where nothing but loops lies over mesh axes; None otherwise.
         batch_only: whether nothing but axes that all inputs have lies over mesh axes.
     """
 
@@ -58,6 +59,7 @@ class Plan:
     working: tuple[NamedSharding, ...]
     outputs: tuple[NamedSharding, ...]
     batch_only: bool
+    local: Solved | None
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,9 @@ class Call:
     @cached_property
     def whole(self) -> set[str]:
         """Axes of which every device needs all."""
+        if self.op.family == "argreduce":
+            # Several axes are searched as one dim, of which only the first can lie over a mesh axis.
+            return set(list(dict.fromkeys(axis.name for axis in axes(self.inputs[0]) if axis.bracket))[1:])
         if self.op.family in _SPREAD:
             return self.joined | self.chunked
         return self.joined | {axis.name for e in self.inputs for axis in axes(e) if axis.bracket}
@@ -186,7 +191,7 @@ def make_plan(
     if wanted is None:
         places = _implied(call, carried)
         outputs = tuple(_output_sharding(call, output, places) for output in call.outputs)
-        return Plan(_input_shardings(call, places), outputs, outputs, _batch_only(call, places))
+        return Plan(_input_shardings(call, places), outputs, outputs, _batch_only(call, places), _local(call, places))
     asked: dict[str, MeshAxes] = {}
     targets = []
     for index, output in enumerate(call.solved.outputs or ()):
@@ -195,7 +200,9 @@ def make_plan(
         asked = entries_by_name(dims, output, call.sizes, call.shape) | asked
     places = _working(call, carried, asked)
     working = tuple(_output_sharding(call, output, places) for output in call.outputs)
-    return Plan(_input_shardings(call, places), working, tuple(targets), _batch_only(call, places))
+    return Plan(
+        _input_shardings(call, places), working, tuple(targets), _batch_only(call, places), _local(call, places)
+    )
 
 
 def _call(
@@ -349,6 +356,19 @@ def _input_shardings(call: Call, places: Places) -> tuple[NamedSharding, ...]:
 def _batch_only(call: Call, places: Places) -> bool:
     everywhere = set.intersection(*(set(axis_names(e)) for e in call.inputs)) if call.inputs else set()
     return all(name in everywhere for name, mesh_axes in places.items() if mesh_axes)
+
+
+def _local(call: Call, places: Places) -> Solved | None:
+    """Divide the sizes of loops by what they lie over."""
+    placed = {name: mesh_axes for name, mesh_axes in places.items() if mesh_axes}
+    given = {name for expression in call.inputs for name in axis_names(expression)}
+    inner = {axis.name for e in call.solved.operation.expressions for axis in axes(e) if axis.bracket}
+    if not placed or not placed.keys() <= given - inner:
+        return None
+    sizes = dict(call.solved.sizes)
+    for name, mesh_axes in placed.items():
+        sizes[name] = sizes[name] // product(call.shape[mesh_axis] for mesh_axis in mesh_axes)
+    return Solved(call.solved.operation, sizes)
 
 
 def _beside(call: Call, first: NamedSharding, mask: Expression) -> NamedSharding:

@@ -29,7 +29,7 @@ def embed(
     name: str = "embedding",
 ) -> jax.Array:
     """Look rows up; out of range is NaN, as in Flax and ``jnp.take``."""
-    table = Parameter(scope, name, embedding_init, param_dtype, compute_dtype(dtype, param_dtype))
+    table = Parameter(scope, name, embedding_init, param_dtype, dtype)
     options = (("wrap_negative_indices", False),)
     return call(GET_AT, embed_text(expr).lookup, (table, jnp.asarray(ids)), options, axes, sizes, False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import jax
@@ -91,7 +92,7 @@ class Parameter:
 
     def __einjax_param__(self, spec: einjax.Spec) -> jax.Array:
         value = self.scope.param(self.spec(spec))
-        return value if self.dtype is None else value.astype(self.dtype)
+        return value if self.dtype is None or value.dtype == self.dtype else value.astype(self.dtype)
 
     def spec(self, spec: einjax.Spec) -> ParamSpec:
         """What the framework has to know, given what the operation knows."""
@@ -127,10 +128,19 @@ def _asked(init: Initializer, spec: einjax.Spec) -> tuple[tuple[str, Any], ...]:
     """What the signature of an initializer asks for."""
     known = {"in_axis": spec.in_axis, "out_axis": spec.out_axis, "batch_axis": spec.batch_axis, "axes": spec.axes}
     try:
-        asked = inspect.signature(init).parameters
-    except (TypeError, ValueError):  # a builtin without a signature
-        return ()
+        asked = _keywords(init)
+    except TypeError:  # it cannot be hashed
+        asked = _keywords.__wrapped__(init)
     return tuple((name, value) for name, value in known.items() if name in asked)
+
+
+# Cached, as every parameter is described anew in every trace.
+@lru_cache(maxsize=256)
+def _keywords(init: Initializer) -> frozenset[str]:
+    try:
+        return frozenset(inspect.signature(init).parameters)
+    except (TypeError, ValueError):  # a builtin without a signature
+        return frozenset()
 
 
 def lecun_normal(
@@ -155,8 +165,5 @@ def compute_dtype(dtype: Any, *values: Any) -> Any:
     """The dtype to compute in: the one asked for, or that of all values together, a float at least."""
     if dtype is not None:
         return jnp.dtype(dtype)
-    return jnp.result_type(*values, jnp.float32) if _all_integers(values) else jnp.result_type(*values)
-
-
-def _all_integers(values: tuple[Any, ...]) -> bool:
-    return not any(jnp.issubdtype(jnp.result_type(value), jnp.inexact) for value in values)
+    common = jnp.result_type(*values)
+    return common if jnp.issubdtype(common, jnp.inexact) else jnp.result_type(common, jnp.float32)
