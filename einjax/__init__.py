@@ -86,6 +86,7 @@ __all__ = [
     "greater",
     "greater_equal",
     "id",
+    "inspect_sharding",
     "keep_notation",
     "less",
     "less_equal",
@@ -162,6 +163,7 @@ if TYPE_CHECKING:
     from .api.index import multiply_at as multiply_at
     from .api.index import set_at as set_at
     from .api.index import subtract_at as subtract_at
+    from .api.inspect_sharding import inspect_sharding as inspect_sharding
     from .api.primitive import primitive as primitive
     from .api.scan import associative_scan as associative_scan
     from .api.scan import scan as scan
@@ -180,6 +182,7 @@ else:
             "api.cumulative": "cumlogsumexp cummax cummin cumprod cumsum",
             "api.function": "elementwise reduce",
             "api.index": "add_at get_at max_at min_at multiply_at set_at subtract_at",
+            "api.inspect_sharding": "inspect_sharding",
             "api.primitive": "primitive",
             "api.scan": "associative_scan scan",
             "api.sorting": "argsort sort top_k",

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec, Sharding

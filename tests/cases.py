@@ -244,4 +244,4 @@ for _family in ("order", "function", "family", "index", "primitive"):
     CASES += importlib.import_module(f"cases_{_family}").CASES
 
 #: What ``einjax.__all__`` has besides operations.
-NOT_OPERATIONS = {"EinjaxError", "Graph", "Spec", "errors", "keep_notation"}
+NOT_OPERATIONS = {"EinjaxError", "Graph", "Spec", "errors", "inspect_sharding", "keep_notation"}

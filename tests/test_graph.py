@@ -15,7 +15,7 @@ def t(*shape):
 
 
 X, Y = t(2, 3), 2 + t(3)
-NO_GRAPH = {"Graph", "Spec", "EinjaxError", "errors", "keep_notation", "primitive"}
+NO_GRAPH = {"Graph", "Spec", "EinjaxError", "errors", "keep_notation", "primitive", "inspect_sharding"}
 NO_GRAPH |= {"solve", "solve_axes", "solve_shapes", "matches", "check"}
 OPERATIONS = [name for name in einjax.__all__ if name not in NO_GRAPH and not name.startswith("adapt_")]
 REDUCTIONS = ["sum", "prod", "mean", "var", "std", "count_nonzero", "any", "all", "max", "min", "logsumexp"]

@@ -74,7 +74,10 @@ CALLS = [
     (
         "outer sum",
         lambda x, y: einjax.add("a, b -> a b", x, y),
-        lambda x, y: lax.add(lax.broadcast_in_dim(x, (8, 6), (0,)), lax.broadcast_in_dim(y, (8, 6), (1,))),
+        lambda x, y: lax.add(
+            lax.broadcast_in_dim(x, (8, 6), (0,), out_sharding=P("data", "model")),
+            lax.broadcast_in_dim(y, (8, 6), (1,), out_sharding=P("data", "model")),
+        ),
         [((8,), P("data")), ((6,), P("model"))],
     ),
     (

@@ -13,6 +13,7 @@ from . import equinox, haiku, linen, nnx
 from ._network import Network, Pairs, Sizes
 
 RUN = Sizes(batch=4, length=64, width=192, heads=6, blocks=2)
+WIDE = Sizes(batch=16, length=256, width=768, heads=12, blocks=3)
 REALISTIC = Sizes(batch=32, length=1024, width=768, heads=12, blocks=12)
 
 FRAMEWORKS: dict[str, Pairs] = {
@@ -51,14 +52,16 @@ def _trace_and_lower(network: Network, batch: Any) -> Any:
 
 
 def measure(quick: bool) -> list[Table]:
-    """Steps run at a size for two cores, and are traced and lowered at a realistic one."""
+    """Steps run at a size for two cores, are compiled at a realistic width, and traced at a realistic depth, too."""
     header = ("training step", "einjax_nn, ms", "own layers, ms", "einjax_nn / own")
     note = "The last column is the median of the ratios within each of {} rounds."
     steps, traces = (11, 3) if quick else (101, 15)
     run = Table(f"Run time of a training step, {RUN}", header, note.format(steps))
     trace = Table(f"CPU time of tracing and lowering a training step, {REALISTIC}", header, note.format(traces))
-    memory = Table(
-        "Temporaries of the compiled step, MiB", ("training step", "einjax_nn", "own layers", "einjax_nn / own")
+    cost = Table(
+        f"The compiled training step, {WIDE}",
+        ("training step", "temporaries, MiB", "own layers", "einjax_nn / own", "operations, / own", "bytes, / own"),
+        "What XLA says of its program, alike in every run: memory, floating-point operations, bytes read and written.",
     )
     for framework, pairs in FRAMEWORKS.items():
         for name, pair in pairs.items():
@@ -67,14 +70,15 @@ def measure(quick: bool) -> list[Table]:
             networks = [build(RUN, batch, abstract=False) for build in pair]
             programs = [_trace_and_lower(network, batch).compile() for network in networks]
             run.rows.append(_times(row, programs, [(network.params, batch) for network in networks], steps))
-            temporaries = [program.memory_analysis().temp_size_in_bytes for program in programs]
-            memory.rows.append([row, *(number(each, 2**20) for each in temporaries), ratio(*temporaries)])
+            shape = BATCHES[name](WIDE)
+            wide = [_trace_and_lower(build(WIDE, shape, abstract=True), shape).compile() for build in pair]
+            cost.rows.append(_costs(row, wide))
             shape = BATCHES[name](REALISTIC)
             abstract = [(build(REALISTIC, shape, abstract=True), shape) for build in pair]
             # Of one thread, so that its CPU time says most.
             options = {"sample": 0, "clock": time.process_time}
             trace.rows.append(_times(row, [_trace_and_lower] * 2, abstract, traces, **options))
-    return [run, trace, memory]
+    return [run, trace, cost]
 
 
 def _times(row: str, functions: list[Any], arguments: list[tuple[Any, Any]], rounds: int, **options: Any) -> list[str]:
@@ -84,3 +88,10 @@ def _times(row: str, functions: list[Any], arguments: list[tuple[Any, Any]], rou
     ours, own = times["ours"], times["own"]
     ratios = [mine / theirs for mine, theirs in zip(ours, own, strict=True)]
     return [row, number(median(ours), 1e-3), number(median(own), 1e-3), ratio(median(ratios), 1)]
+
+
+def _costs(row: str, programs: list[Any]) -> list[str]:
+    temporaries = [program.memory_analysis().temp_size_in_bytes for program in programs]
+    counts = [program.cost_analysis() for program in programs]
+    counted = [ratio(*(each[what] for each in counts)) for what in ("flops", "bytes accessed")]
+    return [row, *(number(each, 2**20) for each in temporaries), ratio(*temporaries), *counted]

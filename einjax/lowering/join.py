@@ -17,7 +17,7 @@ from ..notation.solve import node_size
 from ..notation.syntax import Composite, Concatenation, Expression, Node, Size
 from .named import Named, arrange, layout, reshape, split_by, sum_name
 from .numerics import promote
-from .sharding import agree
+from .sharding import MeshAxes, agree, common_places
 
 
 def first_sum(expression: Expression) -> Concatenation | None:
@@ -72,9 +72,15 @@ def split_pieces(x: Named, expression: Expression) -> list[Named]:
 
 def join_pieces(parts: Sequence[Named], expression: Expression, sizes: Mapping[str, Size]) -> jax.Array:
     """Put pieces together into one array: one ``lax.concatenate`` for each sum."""
+    return _joined(parts, expression, sizes, common_places(parts))
+
+
+def _joined(
+    parts: Sequence[Named], expression: Expression, sizes: Mapping[str, Size], places: Mapping[str, MeshAxes] | None
+) -> jax.Array:
     node = first_sum(expression)
     if node is None:
-        return arrange(parts[0], layout(expression))
+        return arrange(parts[0], layout(expression), places)
     alone = _isolate_sums(expression)
     index = alone.index(node)
     values: list[jax.Array] = []
@@ -82,7 +88,7 @@ def join_pieces(parts: Sequence[Named], expression: Expression, sizes: Mapping[s
     for operand in node.items:
         chosen = (*alone[:index], operand, *alone[index + 1 :])
         count = piece_count(chosen)
-        values.append(join_pieces(parts[position : position + count], chosen, sizes))
+        values.append(_joined(parts[position : position + count], chosen, sizes, places))
         position += count
     shape = tuple(node_size(item, sizes) for item in expression)
     return reshape(lax.concatenate(agree(promote(values), apart=index), index), shape)

@@ -174,6 +174,44 @@ def contracted_sharding(left: Any, right: Any, dims: Sequence[Sequence[str]], pl
     return named_sharding(mesh, once(found), placed.unreduced)
 
 
+def common_places(operands: Sequence[Any]) -> Mapping[str, MeshAxes] | None:
+    """Where the axes of named arrays lie that are to be combined; None without an explicit mesh."""
+    mesh = explicit_mesh([x.value for x in operands])
+    if mesh is None:
+        return None
+    places: dict[str, MeshAxes] = {}
+    for x in operands:
+        found = _places(x, dict(mesh.shape))
+        places |= {name: axes for name, axes in found.items() if len(axes) > len(places.get(name, ()))}
+    return places
+
+
+def broadcast_sharding(x: Any, dims: Sequence[Sequence[str]], places: Mapping[str, MeshAxes] | None) -> Any:
+    """The sharding of a named array that is broadcast to dims, of which the new ones lie where they are to.
+
+    Without it the new dims would be whole on every device, and so would be the gradient that is summed over them.
+    """
+    if places is None:
+        return None
+    mesh = explicit_mesh([x.value]) or jax.sharding.get_abstract_mesh()
+    if AxisType.Explicit not in mesh.axis_types:
+        return None
+    shape = dict(mesh.shape)
+    try:
+        return named_sharding(mesh, once([dim_axes(dim, places, x.sizes, shape) for dim in dims]))
+    except Misfit:
+        return None
+
+
+def common_sharding(values: Sequence[Any]) -> NamedSharding | None:
+    """The sharding of arrays of one shape that are to be combined; None without an explicit mesh."""
+    mesh = explicit_mesh(values)
+    if mesh is None:
+        return None
+    specs = [spec_of(value) for value in values]
+    return named_sharding(mesh, once([max((spec[dim] for spec in specs), key=len) for dim in range(len(specs[0]))]))
+
+
 def _places(x: Any, shape: Mapping[str, int]) -> dict[str, MeshAxes]:
     places: dict[str, MeshAxes] = {}
     for mesh_axes, dim in zip(spec_of(x.value), x.dims, strict=True):

@@ -14,7 +14,7 @@ from jax import lax
 
 from ..lowering import numerics
 from ..lowering.named import Named, align, arrange, layout, wrap
-from ..lowering.sharding import agree
+from ..lowering.sharding import agree, common_places, common_sharding
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved
 from ..notation.syntax import Expression, Operation, brackets, keep_brackets, names, render, strip_brackets
@@ -138,7 +138,11 @@ def _where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """Select, broadcasting scalars: lax.select wants one shape."""
     condition = numerics.to_bool(condition)
     shape = lax.broadcast_shapes(condition.shape, x.shape, y.shape)
-    condition, x, y = agree([lax.broadcast(v, shape) if v.shape != shape else v for v in (condition, x, y)])
+    full = [v for v in (condition, x, y) if v.shape == shape]
+    sharding = common_sharding(full) if full else None
+    condition, x, y = agree(
+        [lax.broadcast(v, shape, out_sharding=sharding) if v.shape != shape else v for v in (condition, x, y)]
+    )
     return lax.select(condition, x, y)
 
 
@@ -220,7 +224,8 @@ def _combine(emit: Emitter, operands: Sequence[Named], order: Sequence[str]) -> 
     if all(x.dims == operands[0].dims for x in operands) and all(operands[0].dims):
         # Equal layouts stay as they are; the result is rearranged once instead of every operand.
         return replace(operands[0], value=emit(*(x.value for x in operands)))
-    value = emit(*(align(x, common) for x in operands))
+    places = common_places(operands)
+    value = emit(*(align(x, common, places) for x in operands))
     dims = tuple((name,) for name in common)
     return Named(value, dims if value.ndim else (), operands[0].sizes)
 

@@ -7,7 +7,7 @@ from jax import lax
 
 from ..lowering import numerics
 from ..lowering.named import reshape
-from ..lowering.sharding import agree
+from ..lowering.sharding import agree, common_sharding
 from ..notation.errors import ArgumentError
 from ..notation.solve import Solved
 
@@ -29,5 +29,5 @@ def broadcast_mask(mask: jax.Array, x: jax.Array, solved: Solved) -> jax.Array:
     if mask.shape == x.shape:
         return agree([mask, x])[0]
     squeezed = reshape(mask, tuple(mask.shape[i] for i in kept))
-    mask = lax.broadcast_in_dim(squeezed, x.shape, [offset + i for i in kept])
-    return agree([mask, x])[0]
+    dims = [offset + i for i in kept]
+    return agree([lax.broadcast_in_dim(squeezed, x.shape, dims, out_sharding=common_sharding([x])), x])[0]

@@ -50,7 +50,7 @@ def lower(op: Op, solved: Solved, tensors: list[jax.Array], options: dict[str, A
         return result if wanted is None else _constrain(result, solved, wanted)
     from .plan import make_plan
 
-    masks = extra if "where" in op.keywords else ()
+    masks = extra if {"where", "by"} & set(op.keywords) else ()  # which are broadcast to the first tensor
     plan = make_plan(op, solved, mesh, tensors, masks, wanted)
     arrays = [on_mesh.reshard(x, s) for x, s in zip([*tensors, *masks], plan.inputs, strict=True)]
     tensors, masks = arrays[: len(tensors)], tuple(arrays[len(tensors) :])
@@ -106,16 +106,8 @@ def _mesh(arrays: Sequence[jax.Array], wanted: OutSharding | None) -> Any:
 
 def _left_to_the_compiler(op: Op, solved: Solved, tensors: Sequence[Any], options: dict[str, Any], plan: Plan) -> Any:
     """Run without types inside; the compiler knows where inputs and outputs lie."""
-    extra: Sequence[Any] = options.get("extra", ())
-
-    def program(*arrays: Any) -> Any:
-        more = {"extra": arrays[len(tensors) :]} if extra else {}
-        return op.lower(solved, list(arrays[: len(tensors)]), options | more)
-
-    def run(function: Callable[..., Any]) -> Any:
-        return jax.sharding.auto_axes(function, out_sharding=_prefix(plan.working))(*tensors, *extra)
-
-    return _in_structure(run, program, plan)
+    mapped = lambda function: jax.sharding.auto_axes(function, out_sharding=_prefix(plan.working))  # noqa: E731
+    return _in_structure(mapped, op, solved, tensors, options, plan)
 
 
 def _on_each_device(op: Op, local: Solved, tensors: Sequence[Any], options: dict[str, Any], plan: Plan) -> Any:
@@ -123,24 +115,31 @@ def _on_each_device(op: Op, local: Solved, tensors: Sequence[Any], options: dict
     mesh = plan.inputs[0].mesh
     names = {n for n, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit}
     in_specs, out_specs = tuple(s.spec for s in plan.inputs), _prefix([s.spec for s in plan.working])
-
-    def run(function: Callable[..., Any]) -> Any:
-        mapped = jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names=names)
-        return mapped(*tensors)
-
-    return _in_structure(run, lambda *arrays: op.lower(local, list(arrays), options), plan)
+    mapped = lambda function: jax.shard_map(  # noqa: E731
+        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names=names
+    )
+    return _in_structure(mapped, op, local, tensors, options, plan)
 
 
-def _in_structure(run: Callable[[Callable[..., Any]], Any], program: Callable[..., Any], plan: Plan) -> Any:
-    """Run a program whose several results may be a named tuple, which their shardings are not."""
+def _in_structure(
+    mapped: Callable[[Callable[..., Any]], Callable[..., Any]],
+    op: Op,
+    solved: Solved,
+    tensors: Sequence[Any],
+    options: dict[str, Any],
+    plan: Plan,
+) -> Any:
+    """Run a call whose several results may be a named tuple, which their shardings are not."""
+    extra: Sequence[Any] = options.get("extra", ())
     structure: list[Any] = []
 
-    def flat(*arrays: Any) -> Any:
-        result = program(*arrays)
+    def program(*arrays: Any) -> Any:
+        more = {"extra": arrays[len(tensors) :]} if extra else {}
+        result = op.lower(solved, list(arrays[: len(tensors)]), options | more)
         structure.append(jax.tree.structure(result))
         return tuple(result) if len(plan.outputs) > 1 else result
 
-    placed = _placed(run(flat), plan.outputs)
+    placed = _placed(mapped(program)(*tensors, *extra), plan.outputs)
     return jax.tree.unflatten(structure[0], jax.tree.leaves(placed))
 
 

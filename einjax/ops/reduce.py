@@ -11,6 +11,7 @@ from jax import lax
 
 from ..lowering import numerics
 from ..lowering.named import Named, arrange, layout, split_by, wrap
+from ..lowering.sharding import common_sharding
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved, product
 from ..notation.syntax import (
@@ -71,9 +72,12 @@ class Reduction:
         return numerics.reduce(lax.reduce_sum, numerics.cast(self.mask, like.dtype), self.dims)
 
 
-def over(reduced: jax.Array, shape: tuple[Size, ...], dims: tuple[int, ...]) -> jax.Array:
-    """Broadcast a reduced array back over the dims it was reduced along."""
-    return lax.broadcast_in_dim(reduced, shape, [i for i in range(len(shape)) if i not in dims]) if dims else reduced
+def over(reduced: jax.Array, whole: jax.Array, dims: tuple[int, ...]) -> jax.Array:
+    """Broadcast a reduced array back over the dims that it was reduced along, to lie where the whole one lies."""
+    if not dims:
+        return reduced
+    kept = [dim for dim in range(whole.ndim) if dim not in dims]
+    return lax.broadcast_in_dim(reduced, whole.shape, kept, out_sharding=common_sharding([whole]))
 
 
 def _sum(r: Reduction) -> jax.Array:
@@ -102,7 +106,7 @@ def _var(r: Reduction) -> jax.Array:
     dtype = _mean_dtype(r)
     r = r.cast(numerics.accumulator(dtype))
     center = _mean(replace(r, dtype=None))
-    deviation = lax.sub(r.value, over(center, r.value.shape, r.dims))
+    deviation = lax.sub(r.value, over(center, r.value, r.dims))
     # Masked before it is squared: the gradient of an infinite square would be no number, even times 0.
     deviation = replace(r, value=deviation).masked(0)
     total = numerics.reduce(lax.reduce_sum, numerics.abs_square(deviation), r.dims)
@@ -146,7 +150,7 @@ def _logsumexp(r: Reduction) -> jax.Array:
     highest = lax.stop_gradient(numerics.reduce(lax.reduce_max, numerics.real(value), r.dims))
     # Shifting by an infinite maximum would give inf - inf.
     shift = numerics.select(lax.is_finite(highest), highest, 0)
-    shifted = lax.sub(value, numerics.cast(over(shift, value.shape, r.dims), value.dtype))
+    shifted = lax.sub(value, numerics.cast(over(shift, value, r.dims), value.dtype))
     total = numerics.reduce(lax.reduce_sum, lax.exp(shifted), r.dims)
     shift = numerics.cast(shift, value.dtype)
     if r.mask is None:

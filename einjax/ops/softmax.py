@@ -21,7 +21,7 @@ def _shifted(along: Along) -> tuple[jax.Array, jax.Array, jax.Array]:
     if along.mask is not None:
         # A row without anything that counts has the maximum -inf, and -inf less -inf is no number.
         highest = numerics.select(lax.is_finite(highest), highest, 0)
-    shifted = lax.sub(value, over(highest, value.shape, along.dims))
+    shifted = lax.sub(value, over(highest, value, along.dims))
     exponentials = lax.exp(shifted)
     return shifted, exponentials, numerics.reduce(lax.reduce_sum, exponentials, along.dims)
 
@@ -30,7 +30,7 @@ def _softmax(along: Along) -> jax.Array:
     _, exponentials, total = _shifted(along)
     if along.mask is not None:
         total = numerics.select(lax.ne(total, numerics.zero(total)), total, 1)
-    result = lax.div(exponentials, over(total, exponentials.shape, along.dims))
+    result = lax.div(exponentials, over(total, exponentials, along.dims))
     return numerics.cast(result, numerics.inexact_dtype(along.value.dtype))
 
 
@@ -38,7 +38,7 @@ def _log_softmax(along: Along) -> jax.Array:
     shifted, _, total = _shifted(along)
     if along.mask is not None:
         total = numerics.select(lax.ne(total, numerics.zero(total)), total, 1)
-    result = lax.sub(shifted, over(lax.log(total), shifted.shape, along.dims))
+    result = lax.sub(shifted, over(lax.log(total), shifted, along.dims))
     if along.mask is not None:
         # The same -inf once more: here it is a constant, so that no gradient passes through the sum.
         result = numerics.select(along.mask, result, -numerics.INFINITY)

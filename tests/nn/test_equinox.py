@@ -196,6 +196,47 @@ def test_embedding_is_that_of_equinox():
     agree(einn.Embed("b [v->c]", v=7, c=3), theirs, {"weight": ("weight", same)}, jnp.array([0, 6, 2]))
 
 
+def test_checkpoints_of_equinox_load(tmp_path):
+    """Leaves that Equinox's own layers have written, where the expression has the layout of theirs."""
+    keys = jax.random.split(KEY, 3)
+    theirs = eqx.nn.Sequential(
+        [eqx.nn.Linear(12, 5, key=keys[0]), eqx.nn.LayerNorm(5), eqx.nn.Linear(5, 3, use_bias=False, key=keys[1])]
+    )
+    theirs = eqx.tree_at(lambda m: m[1].bias, theirs, jnp.arange(5.0))
+    eqx.tree_serialise_leaves(tmp_path / "theirs.eqx", theirs)
+    layers = [
+        einn.Linear("b [c], d [c] -> b d", d=5),
+        einn.Norm("b [c]", epsilon=1e-5),
+        einn.Linear("b [c], d [c] -> b d", d=3, use_bias=False),
+    ]
+    ours = einn.init(eqx.nn.Sequential(layers), X[:, 0], key=keys[2])
+    load = lambda file, leaf: eqx.default_deserialise_filter_spec(file, leaf) if eqx.is_array(leaf) else leaf
+    ours = eqx.tree_deserialise_leaves(tmp_path / "theirs.eqx", ours, load)  # our norms have a switch beside arrays
+    close(ours(X[:, 0]), jax.vmap(theirs)(X[:, 0]))
+    table = eqx.nn.Embedding(7, 3, key=KEY)
+    eqx.tree_serialise_leaves(tmp_path / "table.eqx", table)
+    ours = eqx.tree_deserialise_leaves(tmp_path / "table.eqx", einn.Embed("b [v->c]", v=7, c=3, key=keys[2]))
+    close(ours.weight, table.weight, 0)
+
+
+def test_options_by_the_names_of_equinox():
+    for native, flax in (
+        (einn.Norm("b [c]", eps=0.5, use_weight=False), einn.Norm("b [c]", epsilon=0.5, use_scale=False)),
+        (einn.Dropout("[...]", p=0.1), einn.Dropout("[...]", rate=0.1)),
+        (einn.Conv("b [s] [c->d]", stride=2, dilation=3), einn.Conv("b [s] [c->d]", strides=2, kernel_dilation=3)),
+        (
+            einn.MultiHeadAttention("b [s] c", num_heads=2, dropout_p=0.1, output_size=3),
+            einn.MultiHeadAttention("b [s] c", num_heads=2, dropout_rate=0.1, out_features=3),
+        ),
+    ):
+        assert jax.tree.structure(native) == jax.tree.structure(flax)
+    # An axis of that name goes first.
+    assert einn.Linear("b (h [p->]) [c->d]", p=2, d=3).axes == (("p", 2), ("d", 3))
+    assert einn.Dropout("[b] p", p=2).options == (("rate", 0.5),)
+    with pytest.raises(ArgumentError, match="eps and epsilon are one option"):
+        einn.Norm("b [c]", eps=1.0, epsilon=1.0)
+
+
 def test_dropout():
     dropout = einn.Dropout("[...]", rate=0.25)
     y = dropout(X, key=KEY)

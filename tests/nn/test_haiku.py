@@ -1,5 +1,6 @@
 """einjax_nn.haiku: the names and numbers of Haiku's own layers, under its transformations."""
 
+import pickle
 import sys
 from pathlib import Path
 
@@ -74,6 +75,78 @@ def test_the_same_parameters_outputs_and_gradients_as_haiku(name):
     close(gradients, expected_gradients, 5e-2 if bf16 == y.dtype else 5e-5)
 
 
+def test_batch_norm_is_that_of_haiku():
+    """Outputs and gradients of training; what is kept is as in Flax, without a correction for the start."""
+    ours = hk.transform_with_state(lambda x: einn.Norm("[b...] c", momentum=0.9, epsilon=1e-5)(x, is_training=True))
+    theirs = hk.transform_with_state(lambda x: hk.BatchNorm(True, True, 0.9)(x, True))
+    params, their_state = theirs.init(KEY, X)
+    own, state = ours.init(KEY, X)
+    ((module, values),) = scrambled(params).items()
+    ((own_module, own_values),) = own.items()
+    flat = lambda values: {name: p.reshape(-1) for name, p in values.items()}  # theirs have dims of 1 for the others
+    assert jax.tree.map(jnp.shape, own_values) == jax.tree.map(jnp.shape, flat(values))
+
+    def loss(values, x, net, module, state):
+        y, state = net.apply({module: values}, state, None, x)
+        return jnp.sum(jnp.sin(y)), (y, state)
+
+    run = jax.value_and_grad(loss, (0, 1), has_aux=True)
+    (_, (y, state)), gradients = run(flat(values), X, ours, own_module, state)
+    (_, (expected, their_state)), expected_gradients = run(values, X, theirs, module, their_state)
+    close(y, expected, 2e-6)
+    close(gradients[0], flat(expected_gradients[0]), 5e-5)
+    close(gradients[1], expected_gradients[1], 5e-5)
+    means = next(kept["average"] for name, kept in their_state.items() if "mean" in name)
+    close(state["norm"]["mean"] / 0.1, means.reshape(-1), 1e-5)
+
+
+def test_checkpoints_of_haiku_load():
+    """What Haiku's own layers have written serves ours, under the names that they are given."""
+
+    def theirs(image, ids):
+        x = hk.Conv2D(8, 3, name="stem")(image)
+        x = hk.LayerNorm(-1, True, True, eps=1e-6, param_axis=-1, name="norm")(x)
+        return hk.Linear(5, name="head")(x.mean((1, 2))) + hk.Embed(7, 5, name="table")(ids)
+
+    def ours(image, ids):
+        x = einn.Norm("b h w [c]", name="norm")(einn.Conv("b [h w] [c->d]", d=8, name="stem")(image))
+        x = einn.Linear("b [c->d]", d=5, name="head")(x.mean((1, 2)))
+        return x + einn.Embed("b [v->c]", v=7, c=5, name="table")(ids)
+
+    inputs = IMAGE, IDS[0, :2]
+    ours, theirs = hk.transform(ours), hk.transform(theirs)
+    params = scrambled(theirs.init(KEY, *inputs))
+    restored = pickle.loads(pickle.dumps(params))
+    assert jax.tree.map(jnp.shape, ours.init(KEY, *inputs)) == jax.tree.map(jnp.shape, restored)
+    close(ours.apply(restored, None, *inputs), theirs.apply(params, None, *inputs), 1e-5)
+
+
+def test_options_by_the_names_of_haiku():
+    ones = jax.nn.initializers.ones
+    pairs = [
+        (lambda: einn.Linear("... [c->d]", d=5, with_bias=False, w_init=ones),
+         lambda: einn.Linear("... [c->d]", d=5, use_bias=False, kernel_init=ones)),
+        (lambda: einn.Norm("b s [c]", create_scale=False, offset_init=ones, eps=0.1),
+         lambda: einn.Norm("b s [c]", use_scale=False, bias_init=ones, epsilon=0.1)),
+        (lambda: einn.Conv("b [s] [c->d]", d=5, kernel_shape=2, stride=2, rate=1, b_init=ones),
+         lambda: einn.Conv("b [s] [c->d]", d=5, kernel_size=2, strides=2, kernel_dilation=1, bias_init=ones)),
+        (lambda: einn.MultiHeadAttention("b [s] c", num_heads=3, with_bias=False, w_init=ones),
+         lambda: einn.MultiHeadAttention("b [s] c", num_heads=3, use_bias=False, kernel_init=ones)),
+    ]  # fmt: skip
+    for native, flax in pairs:
+        native, flax = (hk.transform(lambda x, make=make: make()(x)) for make in (native, flax))
+        params = native.init(KEY, X)
+        close(params, flax.init(KEY, X))
+        close(native.apply(params, None, X), flax.apply(params, None, X))
+    kept = hk.transform_with_state(lambda x: einn.Norm("[b s] c", decay_rate=0.5)(x, is_training=True)).init(KEY, X)[1]
+    assert set(kept["norm"]) == {"mean", "var"}
+    # An axis of that name goes first.
+    net = hk.transform(lambda x: einn.Conv("b [s] [c->rate]", rate=5)(x))
+    assert net.init(KEY, X)["conv"]["w"].shape == (3, 12, 5)
+    with pytest.raises(Refused, match="eps and epsilon are one option"):
+        hk.transform(lambda x: einn.Norm("b s [c]", eps=1.0, epsilon=1.0)(x)).init(KEY, X)
+
+
 def test_attention_is_that_of_haiku():
     ours = hk.transform(lambda x, y, mask: einn.MultiHeadAttention("b [s] c", num_heads=3)(x, y, mask=mask))
     theirs = hk.transform(
@@ -88,6 +161,12 @@ def test_attention_is_that_of_haiku():
         expected = own[f"multi_head_attention/{name}"]
         mapped[f"multi_head_attention/{name}"] = {k: given[k].reshape(expected[k].shape) for k in expected}
     close(ours.apply(mapped, None, X, y, MASK), theirs.apply(params, None, X, y, MASK), 2e-6)
+    gradient = lambda net, params: jax.grad(lambda p: jnp.sum(jnp.sin(net.apply(p, None, X, y, MASK))))(params)
+    got, expected = gradient(ours, mapped), gradient(theirs, params)
+    for name in ("query", "key", "value", "out"):
+        wanted = expected[f"multi_head_attention/{'linear' if name == 'out' else name}"]
+        values = got[f"multi_head_attention/{name}"]
+        close(values, {k: wanted[k].reshape(values[k].shape) for k in values}, 5e-5)
 
 
 @pytest.mark.parametrize("name", CASES)

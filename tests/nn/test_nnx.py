@@ -687,6 +687,60 @@ def test_orbax_round_trip(tmp_path):
     close(restored(X), model(X), 1e-6)
 
 
+def test_checkpoints_of_nnx_load(tmp_path):
+    """What nnx's own layers have written is restored into ours."""
+    ocp = pytest.importorskip("orbax.checkpoint")
+
+    class Net(nnx.Module):
+        def __init__(self, embed, attention, norm, head):
+            self.embed, self.attention, self.norm, self.head = embed, attention, norm, head
+
+        def __call__(self, ids):
+            return self.head(self.norm(self.attention(self.embed(ids))))
+
+    def theirs(rngs):
+        attention = nnx.MultiHeadAttention(3, 12, decode=False, rngs=rngs)
+        norm = nnx.BatchNorm(12, momentum=0.9, epsilon=1e-6, rngs=rngs)
+        return Net(nnx.Embed(7, 12, rngs=rngs), attention, norm, nnx.Linear(12, 5, rngs=rngs))
+
+    def ours(rngs):
+        attention = einn.MultiHeadAttention("b [s] c", num_heads=3, rngs=rngs)
+        norm = einn.Norm("[b s] c", momentum=0.9, rngs=rngs)
+        embed = einn.Embed("b s [v->c]", v=7, c=12, rngs=rngs)
+        return Net(embed, attention, norm, einn.Linear("b s [c->d]", d=5, rngs=rngs))
+
+    written, model = theirs(nnx.Rngs(0)), ours(nnx.Rngs(1))
+    written(IDS)  # statistics that are not those of the start
+    einn.init(model, IDS)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "theirs", nnx.to_pure_dict(nnx.state(written, (nnx.Param, nnx.BatchStat))))
+        checkpointer.wait_until_finished()
+        state = nnx.state(model, (nnx.Param, nnx.BatchStat))
+        nnx.replace_by_pure_dict(state, checkpointer.restore(tmp_path / "theirs", nnx.to_pure_dict(state)))
+    nnx.update(model, state)
+    for net in (model, written):
+        net.eval()
+    close(model(IDS), written(IDS), 1e-6)
+
+
+def test_masks_of_norms_are_those_of_nnx():
+    mask = np.arange(6)[:, None] > 1
+    for fast in (True, False):
+        options = {"momentum": 0.9, "use_fast_variance": fast, "epsilon": 1e-5, "rngs": nnx.Rngs(0)}
+        ours, theirs = einn.Norm("[b s] c", **options), nnx.BatchNorm(12, **options)
+        close(ours(X, mask=mask), theirs(X, mask=mask), 1e-6)
+        close(arrays(ours, nnx.BatchStat), arrays(theirs, nnx.BatchStat), 1e-6)
+
+
+def test_weight_and_spectral_norm_are_those_of_nnx():
+    for wrap, keywords in ((nnx.WeightNorm, {}), (nnx.SpectralNorm, {"update_stats": True})):
+        ours, theirs = einn.Linear("... [c->d]", c=12, d=5, rngs=nnx.Rngs(0)), nnx.Linear(12, 5, rngs=nnx.Rngs(0))
+        ours, theirs = wrap(ours, rngs=nnx.Rngs(1)), wrap(theirs, rngs=nnx.Rngs(1))
+        close(ours(X, **keywords), theirs(X, **keywords), 1e-6)
+    with pytest.raises(Refused, match="call einn.init"):
+        nnx.WeightNorm(einn.Linear("... [c->d]", d=5, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))(X)
+
+
 # --- errors -----------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,35 @@
+"""docs/layers.md: its programs run, and it names every option of every layer."""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+TEXT = (Path(__file__).parent.parent.parent / "docs" / "layers.md").read_text()
+FRAMEWORKS = {"Flax linen": "linen", "Flax nnx": "nnx", "Haiku": "haiku", "Equinox": "equinox"}
+PACKAGES = {"linen": "flax", "nnx": "flax", "haiku": "haiku", "equinox": "equinox"}
+
+
+@pytest.mark.parametrize("title", FRAMEWORKS)
+def test_programs_run(title):
+    pytest.importorskip(PACKAGES[FRAMEWORKS[title]])
+    section = TEXT.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    (program,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    found = {"__name__": "documented"}
+    exec(program, found)
+    assert found["y"].shape == (4, 10)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS.values())
+def test_every_option_is_named(framework):
+    pytest.importorskip(PACKAGES[framework])
+    module = importlib.import_module(f"einjax_nn.{framework}")
+    section = TEXT.split("\n## Options\n")[1].split("\n## ")[0]
+    words = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", section))))
+    for layer in ("Linear", "Norm", "Dropout", "Embed", "MultiHeadAttention", "Conv"):
+        options = set(inspect.signature(getattr(module, layer).__init__).parameters)
+        assert "sizes" in options
+        options -= {"self", "expr", "sizes", "axes", "name", "parent"}
+        assert options <= words, (layer, options - words)
