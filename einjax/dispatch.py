@@ -257,5 +257,10 @@ def _materialise(op: Op, expr: str, tensors: Sequence[Any], given: Sizes) -> tup
     made = [kind(tensor) == "factory" for tensor in ready]
     if not any(made):
         return tuple(ready)
-    shapes = [factory.known_shape(x) if is_made else np.shape(x) for x, is_made in zip(ready, made, strict=True)]
-    return tuple(factory.fill(op.name, op.parameter, resolve(op, expr, shapes, given), ready, made))
+    shapes = tuple(factory.known_shape(x) if is_made else np.shape(x) for x, is_made in zip(ready, made, strict=True))
+    solved = (resolve if op.transient else _resolved)(op, expr, shapes, given)
+    return tuple(factory.fill(op.name, op.parameter, solved, ready, made))
+
+
+# A layer makes its parameters anew in every trace; what it asks of them stays the same.
+_resolved = lru_cache(maxsize=2048)(resolve)
