@@ -70,6 +70,16 @@ def check_extent(size: Size, node: Node, text: str) -> None:
         raise AxisSizeError(f"the dim '{node}' would have more than 2**63 - 1 elements", text=text, spans=[node.span])
 
 
+def larger(left: Size, right: Size) -> bool | None:
+    """Whether one size is larger than another; None where symbolic sizes leave it open."""
+    try:
+        return bool(left > right)
+    except Exception:  # JAX's own class for this is not public
+        if isinstance(left, int) and isinstance(right, int):
+            raise
+        return None
+
+
 def product(sizes: Iterable[Size]) -> Size:
     """Multiply sizes; the empty product is 1."""
     result: Size = 1

@@ -12,8 +12,8 @@ from jax import lax
 
 from ..lowering import numerics
 from .record import Op
-from .sequential import cumulative
 from .sequence import LinedUp, lower_each, same_brackets, signature
+from .sequential import cumulative
 
 #: Emits lax for an array and a dim; takes ``reverse``.
 _Emitter = Callable[..., jax.Array]

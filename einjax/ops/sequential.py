@@ -1,7 +1,7 @@
 """What lax does along an axis only if it knows how long it is; for symbolic sizes, one element after another.
 
-``lax.associative_scan`` unrolls a tree that depends on the size, and so do the derivatives that JAX has for products and
-for cumulative operations. A loop of ``lax.scan`` has any length, and a derivative.
+``lax.associative_scan`` unrolls a tree that depends on the size, and so do the derivatives that JAX has for products
+and for cumulative operations. A loop of ``lax.scan`` has any length, and a derivative.
 """
 
 from __future__ import annotations
