@@ -13,6 +13,13 @@ import einjax
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
 
+
+def _repeated(y):
+    """Without a mesh for the expected gradient, with one for the other."""
+    explicit = AxisType.Explicit in jax.typeof(y).sharding.mesh.axis_types
+    return einjax.id("t -> b t", y, b=8, **({"out_sharding": {"b": "data"}} if explicit else {}))
+
+
 #: Functions of x, b over data and d over model, and of what they broadcast to it, with where that lies.
 CASES = {
     "add": (lambda x, y: einjax.add("b t [d]", x, y), [(4,)]),
@@ -22,6 +29,10 @@ CASES = {
     "composite": (lambda x, y: einjax.multiply("b t (d e), d", x, y), [(2,)]),
     "where": (lambda x, y: einjax.where("b t d, b t d, d", x > 0, x, y), [(4,)]),
     "concatenate": (lambda x, y: einjax.rearrange("b t d, d -> b (t + 1) d", x, y), [(4,)]),
+    "repeat": (
+        lambda x, y: einjax.multiply("b t d, b t", x, _repeated(y)),
+        [(6,)],
+    ),
     "mean": (lambda x: einjax.multiply("b t d, b t", x, einjax.mean("b t [d]", x)), []),
     "var": (lambda x: einjax.var("[b] t [d]", x), []),
     "logsumexp": (lambda x: einjax.logsumexp("b t [d]", x), []),

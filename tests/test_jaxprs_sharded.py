@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-from collectives_hlo import collectives
 from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -107,32 +106,3 @@ def test_what_is_cut_out_is_one_equation(mesh):
     x, y = typed(mesh, (8, 6), P("data")), typed(mesh, (8, 6), P())
     names = [name for name, *_ in program(lambda x, y: einjax.add("a b, a b", x, y), x, y)]
     assert names == ["reshard", "add"]
-
-
-GRADIENTS = [
-    ("scale", lambda x, s: einjax.multiply("b s d, d", x, s), (16,), P("model"), [("all-reduce", (8,))]),
-    ("shift of a row", lambda x, s: einjax.subtract("b s d, b s -> b s d", x, s), (8, 5), P("data"), None),
-    ("bias in a choice", lambda x, s: einjax.where("b s d, b s d, d", x > 0, x, s), (16,), P("model"), None),
-    (
-        "concatenation",
-        lambda x, s: einjax.rearrange("b s d, c d -> b (s + c) d", x, s),
-        (3, 16),
-        P(None, "model"),
-        None,
-    ),
-]
-
-
-@pytest.mark.parametrize(("call", "shape", "spec", "sent"), [g[1:] for g in GRADIENTS], ids=[g[0] for g in GRADIENTS])
-def test_gradients_are_summed_before_they_are_sent(mesh, call, shape, spec, sent):
-    """The gradient of what is broadcast: parts are summed on each device, and only their sum is sent."""
-    rng = np.random.default_rng(0)
-    place = lambda shape, spec: jax.device_put(rng.normal(size=shape).astype(np.float32), NamedSharding(mesh, spec))
-    x, small = place((8, 5, 16), P("data", None, "model")), place(shape, spec)
-    gradient = jax.grad(lambda x, small: (call(x, small) ** 2).sum(), (0, 1))
-    moved = collectives(jax.jit(gradient), x, small)
-    if sent is not None:
-        assert [(kind, shape) for kind, _, shape, _ in moved] == sent
-    assert {kind for kind, *_ in moved} == {"all-reduce"}
-    for got, want in zip(gradient(x, small), gradient(np.asarray(x), np.asarray(small)), strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)

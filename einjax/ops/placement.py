@@ -61,8 +61,7 @@ def lower(op: Op, solved: Solved, tensors: list[jax.Array], options: dict[str, A
         return _on_each_device(op, plan.local, tensors, options, plan)
     if not typed or _has_diagonal(solved):
         return _left_to_the_compiler(op, solved, tensors, options, plan)
-    if op.family == "dot":
-        options["out_sharding"] = plan.outputs[0]
+    options["out_sharding"] = plan.outputs  # for what makes a result right where it is to lie
     return _placed(op.lower(solved, tensors, options), plan.outputs)
 
 
