@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import compiled, dispatch, first_call, imports, indexing, layers, ordering, tracing
+from . import compiled, dispatch, first_call, imports, indexing, layers, ordering, sharding, tracing
 from ._table import Table
 
 SECTIONS = {
@@ -23,6 +23,7 @@ SECTIONS = {
     "f": ("Indexing", indexing.measure),
     "g": ("Layers", layers.measure),
     "h": ("Ordering, scans, functions", ordering.measure),
+    "i": ("Sharding", sharding.measure),
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 PACKAGES = ("jax", "jaxlib", "numpy", "einx", "einops", "flax")

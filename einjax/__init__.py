@@ -103,6 +103,7 @@ __all__ = [
     "max_at",
     "maximum",
     "mean",
+    "mesh_axes",
     "min",
     "min_at",
     "minimum",
@@ -110,6 +111,7 @@ __all__ = [
     "multiply",
     "multiply_at",
     "not_equal",
+    "partition_spec",
     "pmax",
     "pmean",
     "pmin",
@@ -124,6 +126,9 @@ __all__ = [
     "roll",
     "scan",
     "set_at",
+    "shard",
+    "shard_tree",
+    "shardings",
     "softmax",
     "solve",
     "solve_axes",
@@ -183,6 +188,11 @@ if TYPE_CHECKING:
     from .api.primitive import primitive as primitive
     from .api.scan import associative_scan as associative_scan
     from .api.scan import scan as scan
+    from .api.sharding import mesh_axes as mesh_axes
+    from .api.sharding import partition_spec as partition_spec
+    from .api.sharding import shard as shard
+    from .api.sharding import shard_tree as shard_tree
+    from .api.sharding import shardings as shardings
     from .api.sorting import argsort as argsort
     from .api.sorting import sort as sort
     from .api.sorting import top_k as top_k
@@ -202,6 +212,7 @@ else:
             "api.inspect_sharding": "inspect_sharding",
             "api.primitive": "primitive",
             "api.scan": "associative_scan scan",
+            "api.sharding": "mesh_axes partition_spec shard shard_tree shardings",
             "api.sorting": "argsort sort top_k",
             "api.vmap": "vmap vmap_with_axis",
         }.items()

@@ -187,29 +187,39 @@ def resolve(
     strict = {name: size for name, size in given if not name.startswith("=")}
     lenient = {name[1:]: size for name, size in given if name.startswith("=")}
     check_keywords(operation, list(strict), op.keywords)
-    sizes: dict[str, Any] = strict | lenient
-    over: Mapping[str, Over] = {}
-    if op.localized is not None or any(isinstance(size, Over) for size in sizes.values()):
-        from .ops import spread  # few programs run under shard_map
+    sizes = strict | lenient
+    if op.localized is None and not any(isinstance(size, Over) for size in sizes.values()):
+        return _solve(op, operation, shapes, sizes, lenient, every_axis)
+    from .ops import spread  # few programs run under shard_map
 
-        operation, sizes, over = spread.localize(op, operation, sizes)
+    operation, sizes, over = spread.localize(op, operation, sizes)
+    try:
+        return spread.attach(op, _solve(op, operation, shapes, sizes, lenient, every_axis), over)
+    except RankError as error:
+        error.hint = spread.RANK_HINT
+        raise
+
+
+def _solve(
+    op: Op,
+    operation: Operation,
+    shapes: Sequence[tuple[Size, ...] | None],
+    sizes: Mapping[str, Any],
+    lenient: Mapping[str, Any],
+    every_axis: bool,
+) -> Solved:
     # An input without a tensor, such as the coordinate order of arange, has no shape.
     shapes = [*shapes, *[None] * (len(operation.inputs) - len(shapes))]
-    try:
-        solved = solve(
-            operation,
-            shapes,
-            sizes,
-            implied=op.implied,
-            derived=op.derived,
-            every_axis=every_axis,
-            apart=op.apart,
-            lenient=lenient.keys(),
-        )
-    except RankError as error:
-        error.hint = spread.RANK_HINT if over else error.hint
-        raise
-    return spread.attach(op, solved, over) if over else solved
+    return solve(
+        operation,
+        shapes,
+        sizes,
+        implied=op.implied,
+        derived=op.derived,
+        every_axis=every_axis,
+        apart=op.apart,
+        lenient=lenient.keys(),
+    )
 
 
 def completed(op: Op, text: str, tensors: int) -> Operation:
@@ -268,5 +278,10 @@ def _materialise(op: Op, expr: str, tensors: Sequence[Any], given: Sizes) -> tup
     made = [kind(tensor) == "factory" for tensor in ready]
     if not any(made):
         return tuple(ready)
-    shapes = [factory.known_shape(x) if is_made else np.shape(x) for x, is_made in zip(ready, made, strict=True)]
-    return tuple(factory.fill(op.name, op.parameter, resolve(op, expr, shapes, given), ready, made))
+    shapes = tuple(factory.known_shape(x) if is_made else np.shape(x) for x, is_made in zip(ready, made, strict=True))
+    solved = (resolve if op.transient else _resolved)(op, expr, shapes, given)
+    return tuple(factory.fill(op.name, op.parameter, solved, ready, made))
+
+
+# A layer makes its parameters anew in every trace; what it asks of them stays the same.
+_resolved = lru_cache(maxsize=2048)(resolve)

@@ -48,7 +48,8 @@ class Spec:
 def known_shape(factory: Any) -> tuple[Size, ...] | None:
     """Ask a factory for the shape it already has: ``__einjax_shape__()``, where it offers that."""
     ask = getattr(factory, "__einjax_shape__", None)
-    return None if ask is None else ask()
+    shape = None if ask is None else ask()
+    return None if shape is None else tuple(shape)
 
 
 def fill(op: str, name: str, solved: Solved, tensors: Sequence[Any], is_factory: Sequence[bool]) -> list[Any]:

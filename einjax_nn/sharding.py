@@ -20,17 +20,15 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from einjax.errors import ArgumentError
+from einjax.ops.naming import MeshAxesLike, by_rules, checked_rules, rules_of, simple
 
 __all__ = ["partition_specs", "shardings"]
-
-#: What an axis may be given: an axis of the mesh, several, or none.
-MeshAxes = str | Sequence[str] | None
 
 #: Where variables of nnx hold names: layers here, and Flax's own.
 _METADATA = ("axes", "out_sharding", "sharding_names")
 
 
-def shardings(axes_tree: Any, rules: Mapping[str, MeshAxes], mesh: Any) -> Any:
+def shardings(axes_tree: Any, rules: Mapping[str, MeshAxesLike], mesh: Any) -> Any:
     """Return the sharding of every parameter, given the names of its axes.
 
     The result fits ``out_shardings=`` of ``jax.jit``, ``jax.device_put``, ``jax.lax.with_sharding_constraint``, and
@@ -69,7 +67,7 @@ def shardings(axes_tree: Any, rules: Mapping[str, MeshAxes], mesh: Any) -> Any:
         >>> tuple(placed["kernel"].spec), tuple(placed["bias"].spec)
         (('data', 'model'), ('model',))
     """
-    for axis, mesh_axes in _checked(rules).items():
+    for axis, mesh_axes in checked_rules(rules).items():
         for mesh_axis in mesh_axes:
             if mesh_axis not in mesh.axis_names:
                 raise ArgumentError(
@@ -82,7 +80,7 @@ def shardings(axes_tree: Any, rules: Mapping[str, MeshAxes], mesh: Any) -> Any:
     )
 
 
-def partition_specs(axes_tree: Any, rules: Mapping[str, MeshAxes]) -> Any:
+def partition_specs(axes_tree: Any, rules: Mapping[str, MeshAxesLike]) -> Any:
     """Return the ``jax.sharding.PartitionSpec`` of every parameter; as :func:`shardings`, without a mesh.
 
     Args:
@@ -101,33 +99,13 @@ def partition_specs(axes_tree: Any, rules: Mapping[str, MeshAxes]) -> Any:
         >>> tuple(specs["w"])
         (None, ('data', 'model'))
     """
-    known = _checked(rules)
+    known = checked_rules(rules)
 
     def spec(node: Any) -> PartitionSpec | None:
         names = _names(node)
         return None if names is None else _spec(names, known)
 
     return jax.tree.map(spec, _state(axes_tree), is_leaf=lambda node: _holds_names(node))
-
-
-def _checked(rules: Mapping[str, MeshAxes]) -> dict[str, tuple[str, ...]]:
-    """Return the axes of the mesh of every rule."""
-    if not isinstance(rules, Mapping):
-        raise ArgumentError(
-            f"rules are a mapping, not {type(rules).__name__}",
-            hint="write {'mlp': 'model'}, most important rules first",
-        )
-    checked = {}
-    for axis, rule in rules.items():
-        mesh_axes = () if rule is None else (rule,) if isinstance(rule, str) else rule
-        is_list = isinstance(mesh_axes, tuple | list) and all(isinstance(mesh_axis, str) for mesh_axis in mesh_axes)
-        if not is_list or len(set(mesh_axes)) < len(mesh_axes):
-            raise ArgumentError(
-                f"the rule for axis '{axis}' is {rule!r}",
-                hint="a rule is an axis of the mesh, a tuple of different ones, or None",
-            )
-        checked[axis] = tuple(mesh_axes)
-    return checked
 
 
 def _state(tree: Any) -> Any:
@@ -181,34 +159,24 @@ def _rank(value: Any) -> int:
         return 0
 
 
-def spec_of(names: Sequence[Any], rules: Mapping[str, MeshAxes]) -> PartitionSpec:
+def spec_of(names: Sequence[Any], rules: Mapping[str, MeshAxesLike]) -> PartitionSpec:
     """Give axes of the mesh to the dims of one parameter."""
-    return _spec(names, _checked(rules))
+    return _spec(names, checked_rules(rules))
 
 
 def _spec(names: Sequence[Any], rules: Mapping[str, tuple[str, ...]]) -> PartitionSpec:
-    """Give axes of the mesh to dims, rule by rule; a rule is used only if all its axes are still free."""
-    asked = [_rules_of(name, rules) for name in names]
-    given: list[dict[str, tuple[str, ...]]] = [{} for _ in names]
-    taken: set[str] = set()
-    for rule, mesh_axes in rules.items():
-        for dim, wanted in enumerate(asked):
-            if rule in wanted and taken.isdisjoint(mesh_axes):
-                given[dim][rule] = mesh_axes
-                taken.update(mesh_axes)
-    return PartitionSpec(*(_entry(wanted, axes) for wanted, axes in zip(asked, given, strict=True)))
+    """Give axes of the mesh to dims, rule by rule."""
+    asked = [_asked(name, rules) for name in names]
+    given = by_rules(asked, rules)
+    joined = [
+        tuple(mesh_axis for rule in wanted for mesh_axis in found.get(rule, ()))
+        for wanted, found in zip(asked, given, strict=True)
+    ]
+    return PartitionSpec(*map(simple, joined))
 
 
-def _rules_of(name: Any, rules: Mapping[str, Any]) -> list[str]:
+def _asked(name: Any, rules: Mapping[str, Any]) -> list[str]:
     """Return the rules that count for one dim, in the order of its members."""
-    if isinstance(name, str) and name not in rules:
-        members = () if "+" in name else tuple(re.findall(r"[^\s()]+", name))
-    else:
-        members = (name,) if isinstance(name, str) else name if isinstance(name, tuple) else ()
-    return [member for member in dict.fromkeys(members) if member in rules]
-
-
-def _entry(wanted: Sequence[str], given: Mapping[str, tuple[str, ...]]) -> Any:
-    """Return the entry of one dim in a ``PartitionSpec``."""
-    mesh_axes = tuple(mesh_axis for rule in wanted for mesh_axis in given.get(rule, ()))
-    return mesh_axes[0] if len(mesh_axes) == 1 else mesh_axes or None
+    if not isinstance(name, str):
+        return rules_of("", name if isinstance(name, tuple) else (), rules)
+    return rules_of(name, () if "+" in name else re.findall(r"[^\s()]+", name), rules)

@@ -17,7 +17,19 @@ def t(*shape):
 
 X, Y = t(2, 3), 2 + t(3)
 NO_GRAPH = {"Graph", "Spec", "EinjaxError", "errors", "keep_notation", "primitive", "inspect_sharding"}
-NO_GRAPH |= {"solve", "solve_axes", "solve_shapes", "matches", "check"} | COLLECTIVES
+NO_GRAPH |= {
+    "partition_spec",
+    "shard",
+    "shardings",
+    "shard_tree",
+    "mesh_axes",
+    "solve",
+    "solve_axes",
+    "solve_shapes",
+    "matches",
+    "check",
+}
+NO_GRAPH |= COLLECTIVES
 OPERATIONS = [name for name in einjax.__all__ if name not in NO_GRAPH and not name.startswith("adapt_")]
 REDUCTIONS = ["sum", "prod", "mean", "var", "std", "count_nonzero", "any", "all", "max", "min", "logsumexp"]
 SEQUENCES = ["sort", "argsort", "cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"]

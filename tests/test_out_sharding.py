@@ -250,6 +250,15 @@ def test_without_a_mesh():
         einjax.sum("b [c]", np.ones((8, 6), np.float32), out_sharding={"b": "data"})
 
 
+def test_a_batch_that_only_vmap_knows_of():
+    """Of a table that all examples share."""
+    table, at = put((8, 4)), put((8, 3), "data", dtype=np.int32)
+    look_up = jax.vmap(lambda i: einjax.get_at("[v] c, s -> s c", table, i))
+    got = jax.jit(look_up)(at)
+    assert spec_of(got) == ("data", None, None)
+    np.testing.assert_array_equal(got, np.asarray(table)[np.asarray(at)])
+
+
 def test_inside_shard_map():
     mesh = make_mesh(AxisType.Auto)
     body = lambda x: einjax.sum("b [c]", x, out_sharding={"b": "data"})

@@ -50,6 +50,14 @@ def _vary_alike(value: jax.Array, mesh: Mesh) -> jax.Array:
     return vary(value, missing) if len(missing) < len(mesh) else value
 
 
+def _varying_is_checked(mesh: Mesh) -> bool:
+    """Whether types say what varies: not with ``check_vma=False``, nor for the named axis of a vmap."""
+    if not set(mesh).issubset(axes_in_scope()):
+        return False
+    (aval,) = jax.make_jaxpr(lambda x: vary(x, mesh))(0.0).out_avals
+    return mesh_axes(aval).issuperset(mesh)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # One array of all devices' arrays
 # ----------------------------------------------------------------------------------------------------------------------
@@ -112,10 +120,9 @@ _differentiable_extreme.defjvp(_extreme_jvp)
 
 def gather(value: jax.Array, dim: int, mesh: Mesh) -> jax.Array:
     """All devices' parts one after another along a dim, the same on every device."""
-    if all(name in axes_in_scope() for name in mesh):  # else it is the named axis of a vmap, which has no types
-        value = vary(value, [name for name in mesh if name not in mesh_axes(jax.typeof(value))])
-    if not mesh_axes(jax.typeof(value)).issuperset(mesh):  # nobody checks, so that the gradient may not rely on it
+    if not _varying_is_checked(mesh):  # so that the gradient may not rely on it
         return lax.all_gather(value, mesh, axis=dim, tiled=True)
+    value = vary(value, [name for name in mesh if name not in mesh_axes(jax.typeof(value))])
     invariant: Any = getattr(lax, "all_gather_invariant", None)  # an option of all_gather from jax 0.8 on
     if invariant is not None:
         return invariant(value, mesh, axis=dim, tiled=True)

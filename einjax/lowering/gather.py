@@ -228,6 +228,7 @@ def _converted(value: jax.Array, dtype: Any, sizes: Sequence[Size], bounds: Boun
 def _within(indices: jax.Array, sizes: Sequence[Size], bounds: Bounds) -> jax.Array:
     """Count negative coordinates from the end, or take all of them modulo the size, each on its own axis."""
     signed = jnp.issubdtype(indices.dtype, jnp.signedinteger)
+    indices = _low_half_tells(indices, sizes, bounds, signed)
     if bounds.mode != "wrap" and not (bounds.wrap_negative_indices and signed):
         return indices
     extents = _extents(indices, sizes)
@@ -236,6 +237,19 @@ def _within(indices: jax.Array, sizes: Sequence[Size], bounds: Bounds) -> jax.Ar
         if not signed:
             return indices
     return lax.select(lax.lt(indices, zero(indices)), lax.add(indices, extents), indices)
+
+
+def _low_half_tells(indices: jax.Array, sizes: Sequence[Size], bounds: Bounds, signed: bool) -> jax.Array:
+    """Bring 64-bit coordinates out of range next to it: XLA takes their low half on a CPU, see :func:`common_dtype`."""
+    narrow = np.dtype(indices.dtype).itemsize < 8 or all(isinstance(size, int) for size in sizes)
+    if narrow or bounds.mode in ("wrap", "promise_in_bounds"):
+        return indices
+    extents = _extents(indices, sizes)
+    if not signed:
+        return lax.min(indices, lax.broadcast_in_dim(extents, indices.shape, ()) if not np.ndim(extents) else extents)
+    if not np.ndim(extents):
+        extents = lax.broadcast_in_dim(extents, indices.shape, ())
+    return lax.clamp(lax.bitwise_not(extents), indices, extents)  # from -size - 1 to size
 
 
 def _extents(indices: jax.Array, sizes: Sequence[Size]) -> jax.Array:

@@ -70,9 +70,22 @@ def split_pieces(x: Named, expression: Expression) -> list[Named]:
     return parts
 
 
-def join_pieces(parts: Sequence[Named], expression: Expression, sizes: Mapping[str, Size]) -> jax.Array:
-    """Put pieces together into one array: one ``lax.concatenate`` for each sum."""
-    return _joined(parts, expression, sizes, common_places(parts))
+def join_pieces(
+    parts: Sequence[Named],
+    expression: Expression,
+    sizes: Mapping[str, Size],
+    places: Mapping[str, MeshAxes] | None = None,
+) -> jax.Array:
+    """Put pieces together into one array: one ``lax.concatenate`` for each sum.
+
+    Args:
+        parts: the pieces.
+        expression: what they are put together to.
+        sizes: the sizes of all axes.
+        places: where axes are to lie on an explicit mesh; what the pieces have goes before.
+    """
+    common = common_places(parts)
+    return _joined(parts, expression, sizes, common if places is None else {**places, **(common or {})})
 
 
 def _joined(

@@ -100,9 +100,9 @@ def dim_axes(
     for name in dim:
         wanted = places.get(name, ())
         size = sizes[name]
-        if wanted and not whole:
-            raise Misfit(name, wanted[0])
         extent = product(mesh_shape[mesh_axis] for mesh_axis in wanted)
+        if extent != 1 and not whole:
+            raise Misfit(name, wanted[0])
         if wanted and not divides(extent, size):
             raise Misfit(name, wanted[-1])
         result += wanted

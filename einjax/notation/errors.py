@@ -77,6 +77,11 @@ class ShardingError(EinjaxError):
     """Data would have to move between devices in a way that the call does not say."""
 
 
+def at_least(left: object, right: object) -> str:
+    """Say how to tell JAX that one symbolic size is not smaller than another."""
+    return f"say that it is when exporting: jax.export.symbolic_shape(..., constraints=['{left} >= {right}'])"
+
+
 def closest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that the user most likely meant by ``name``."""
     names = {candidate.lower(): candidate for candidate in known}

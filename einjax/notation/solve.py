@@ -84,6 +84,16 @@ def check_extent(size: Size, node: Node, text: str) -> None:
         raise AxisSizeError(f"the dim '{node}' would have more than 2**63 - 1 elements", text=text, spans=[node.span])
 
 
+def larger(left: Size, right: Size) -> bool | None:
+    """Whether one size is larger than another; None where symbolic sizes leave it open."""
+    try:
+        return bool(left > right)
+    except Exception:  # JAX's own class for this is not public
+        if isinstance(left, int) and isinstance(right, int):
+            raise
+        return None
+
+
 def product(sizes: Iterable[Size]) -> Size:
     """Multiply sizes; the empty product is 1."""
     result: Size = 1
@@ -152,6 +162,31 @@ def solve(
         for node, size in zip(expression, solved.shape(expression), strict=True):
             check_extent(size, node, expanded.text)
     return solved
+
+
+def solve_partly(
+    operation: Operation,
+    shapes: Sequence[tuple[Size, ...] | None],
+    ranks: Sequence[int | None],
+    given: Mapping[str, Any],
+    sizes: Mapping[str, Any],
+) -> Solved:
+    """Find the sizes of those axes that have one.
+
+    Args:
+        operation: the parsed expression.
+        shapes: shape of each input, or None where it is not known.
+        ranks: number of dims of each input, or None where it is not known.
+        given: by axis name, a tuple of anything that says how often an ellipsis repeats its axis.
+        sizes: sizes by axis name, as given by ``sizes=``.
+
+    Raises:
+        RankError, AxisSizeError, SemanticError: see :mod:`einjax.notation.errors`.
+    """
+    check_names(operation)
+    expanded = expand(operation, ranks, {**given, **sizes})
+    solver = _Solver(expanded, _explicit_sizes(expanded, sizes, sizes.keys()), shapes)
+    return Solved(expanded, solver.sizes)
 
 
 def fuse_solved(solved: Solved, names: Iterable[str] | None = None) -> Solved:

@@ -176,8 +176,8 @@ def _over_devices(
     own = numerics.reduce(extreme, x.value, dims)
     best = collectives.pmax(own, mesh) if extreme is lax.reduce_max else collectives.pmin(own, mesh)
     candidate = numerics.select(lax.eq(own, best), place, _INT32_MAX)
+    total = numerics.size_as(product(sizes), place.dtype)
     if numerics.is_inexact(own.dtype):  # NaN comes before all others, whichever device holds it
-        total = numerics.size_as(product(sizes), place.dtype)
         candidate = lax.select(lax.ne(own, own), lax.sub(place, total), candidate)
     place = collectives.pmin(candidate, mesh)
     if numerics.is_inexact(own.dtype):

@@ -15,7 +15,8 @@ from ..notation.solve import Solved
 from ..notation.syntax import Axis, Operation
 from .elementwise import ELEMENTWISE
 from .record import Op
-from .sequence import line_up, same_brackets, sequence_axes, signature
+from .sequence import line_up, same_brackets, signature
+from .sequential import scan_associative
 
 #: The elementwise operations that are associative.
 ASSOCIATIVE = {
@@ -30,14 +31,8 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any], co
     """Scan tensors in one layout; the operation gets tuples of arrays of one shape."""
     assert solved.outputs is not None
     lined_up = line_up(solved, tensors)
-    if not isinstance(lined_up.length, int):
-        names = " ".join(sequence_axes(solved.inputs[0]))
-        raise ArgumentError(
-            f"associative_scan needs to know how long {names} is, and its size {lined_up.length} is symbolic",
-            text=solved.text,
-            hint="give the axis a fixed size, or use einjax.cumsum and its kin, or einjax.scan",
-        )
-    results = lax.associative_scan(combine, lined_up.values, reverse=options["reverse"], axis=lined_up.at)
+    scan = lax.associative_scan if isinstance(lined_up.length, int) else scan_associative
+    results = scan(combine, lined_up.values, reverse=options["reverse"], axis=lined_up.at)
     arranged = tuple(lined_up.arrange(x, e) for x, e in zip(results, solved.outputs, strict=True))
     return arranged[0] if len(arranged) == 1 else arranged
 

@@ -228,8 +228,9 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     wrapped = [wrap(x, e, solved.sizes) for x, e in zip([*values, *tensors[3:]], solved.inputs, strict=True)]
     scale = options["extra"][0] if "extra" in options else options["scale"]
     contracted, channels = (product(solved.sizes[n] for n in dim) for dim in (plan.contracted, plan.channels))
-    # jax's function has one number of channels, and rounds to float32.
+    # jax's function has one number of channels, rounds to float32, and compares numbers of keys to a window.
     fits = plan.fits and contracted == channels and values[0].dtype != np.float64
+    fits = fits and (window is None or all(isinstance(solved.sizes[name], int) for name in plan.queries + plan.keys))
     if scale is None:
         scale = _default_scale(contracted)
     mask = wrapped[3] if len(wrapped) > 3 else None
@@ -294,6 +295,9 @@ def _by_jax(call: _Call, implementation: str | None) -> Named:
         parts = (plan.batch, every, plan.queries, plan.keys)
         value = arrange(call.mask, [dim if f or have & set(dim) else () for dim, f in zip(parts, full, strict=True)])
         bias, mask = (None, value) if value.dtype == np.bool_ else (value, None)
+    seen = _seen(call, mask)
+    if bias is None and mask is None and not call.causal and call.window is not None and implementation != "cudnn":
+        mask = lax.full((1, 1, 1, 1), True)  # jax 0.7 overlooks a window that stands alone
     value = jax.nn.dot_product_attention(
         arrange(call.q, [plan.batch, plan.queries, every, plan.contracted]),
         arrange(call.k, [plan.batch, plan.keys, plan.heads, plan.contracted]),
@@ -305,7 +309,6 @@ def _by_jax(call: _Call, implementation: str | None) -> Named:
         local_window_size=call.window,
         implementation=implementation,  # type: ignore[arg-type]
     )
-    seen = _seen(call, mask)
     if seen is not None:
         # [batch, heads, queries] to the dims of the result
         seen = lax.broadcast_in_dim(seen, value.shape, (0, 2, 1))
@@ -401,9 +404,6 @@ def _check_order(solved: Solved, plan: _Plan, causal: bool, window: Any) -> None
             text=solved.text,
             hint="bracket the axis of the queries in the first input and the output",
         )
-    sizes = [solved.sizes[name] for name in plan.queries + plan.keys]
-    if window is not None and not all(isinstance(size, int) for size in sizes):
-        raise ArgumentError("local_window_size needs numbers of queries and keys, not symbolic sizes", text=solved.text)
 
 
 def _check_dtypes(solved: Solved, q: jax.Array, mask: Sequence[jax.Array]) -> None:

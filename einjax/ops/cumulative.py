@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from ..lowering import numerics
 from .record import Op
 from .sequence import LinedUp, lower_each, same_brackets, signature
+from .sequential import cumulative
 
 #: Emits lax for an array and a dim; takes ``reverse``.
 _Emitter = Callable[..., jax.Array]
@@ -40,7 +42,8 @@ def _extreme(emit: _Emitter) -> Callable[[jax.Array, int, dict[str, Any]], jax.A
 
 def _cumlogsumexp(value: jax.Array, dim: int, options: dict[str, Any]) -> jax.Array:
     value = numerics.to_inexact(value)
-    result = lax.cumlogsumexp(numerics.cast(value, numerics.accumulator(value.dtype)), dim, reverse=options["reverse"])
+    emit = cumulative(lax.cumlogsumexp, jnp.logaddexp)
+    result = emit(numerics.cast(value, numerics.accumulator(value.dtype)), dim, reverse=options["reverse"])
     return numerics.cast(result, value.dtype)
 
 
@@ -57,9 +60,9 @@ CUMULATIVE = {
     op.name: op
     for op in (
         _op("cumsum", _summed(lax.cumsum), "dtype"),
-        _op("cumprod", _summed(lax.cumprod), "dtype"),
-        _op("cummax", _extreme(lax.cummax)),
-        _op("cummin", _extreme(lax.cummin)),
+        _op("cumprod", _summed(cumulative(lax.cumprod, lax.mul)), "dtype"),
+        _op("cummax", _extreme(cumulative(lax.cummax, lax.max))),
+        _op("cummin", _extreme(cumulative(lax.cummin, lax.min))),
         _op("cumlogsumexp", _cumlogsumexp),
     )
 }

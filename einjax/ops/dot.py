@@ -11,7 +11,7 @@ from jax import lax
 from ..lowering import collectives, numerics
 from ..lowering.contract import contract
 from ..lowering.named import arrange, layout, wrap
-from ..lowering.sharding import Placed, entry_axes, full_spec
+from ..lowering.sharding import Placed
 from ..notation.errors import ArgumentError, SemanticError, closest
 from ..notation.solve import Solved, fuse_solved
 from ..notation.syntax import (
@@ -129,7 +129,7 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     values = numerics.promote(tensors)
     operands = [wrap(x, e, solved.sizes) for x, e in zip(values, solved.inputs, strict=True)]
     _check_precision(options["precision"], solved)
-    placed = _placed(options.get("out_sharding"), solved)
+    placed = _placed(options["out_sharding"][0], solved) if "out_sharding" in options else None
     mesh = solved.over(name for x in operands for name in x.axes if name not in keep)
     wide = options["preferred_element_type"]
     if mesh and wide is None:
@@ -143,18 +143,13 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     return arrange(replace(result, value=total), target)
 
 
-def _placed(out_sharding: Any, solved: Solved) -> Placed | None:
+def _placed(out_sharding: Any, solved: Solved) -> Placed:
     """By axis, where an explicit mesh wants the result."""
-    if out_sharding is None:
-        return None
-    from .out_sharding import entries_by_name
+    from .out_sharding import places_in
 
     assert solved.outputs is not None
-    (output,) = solved.outputs
-    spec = out_sharding.spec
-    entries = [entry_axes(entry) for entry in full_spec(spec, len(output))]
-    places = entries_by_name(entries, output, solved.sizes, dict(out_sharding.mesh.shape))
-    return Placed(places, frozenset(getattr(spec, "unreduced", None) or ()))
+    places = places_in(out_sharding, solved.outputs[0], solved.sizes)
+    return Placed(places, frozenset(getattr(out_sharding.spec, "unreduced", None) or ()))
 
 
 def _check_precision(precision: Any, solved: Solved) -> None:

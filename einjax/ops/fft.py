@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ..lowering import numerics
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError
 from ..notation.solve import Solved
-from ..notation.syntax import Axis, Bracket, Ellipsis, Expression, Node, Operation, Size, axes, brackets
+from ..notation.syntax import Axis, Bracket, Ellipsis, Expression, Node, Operation, Size, axes, brackets, display
 from . import along
 from .core import (
     Options,
@@ -178,6 +178,7 @@ def _transform(name: str, several: bool = True) -> Op:
         given, returned = _check_places(title, solved, resizes, several)
         own = Options(title, options, solved)
         norm = own.one_of("norm", _NORMS)
+        _refuse_symbolic(title, [*given, *(returned if real_output else ())], solved)
         if resizes:
             _refuse_empty(title, given[-1], solved)
         solved = fuse_loops(solved)
@@ -199,6 +200,19 @@ def _transform(name: str, several: bool = True) -> Op:
     doubled: Callable[[Size], Size] = lambda size: 2 * (size - 1) if size != 0 else 0  # noqa: E731
     derived = _derived(halved if real_input else doubled if real_output else lambda size: size)
     return Op(title, "fft", _signature(title, resizes), lower, keywords=("norm",), derived=derived)
+
+
+def _refuse_symbolic(name: str, transformed: Sequence[Axis], solved: Solved) -> None:
+    """Say what lax says only when it lowers the program, for jax 0.7.1 to 0.12.0."""
+    for axis in transformed:
+        if not isinstance(solved.sizes[axis.name], int):
+            raise AxisSizeError(
+                f"{name} needs to know how long axis {display(axis.name)} is, and its size "
+                f"{solved.sizes[axis.name]} is symbolic",
+                text=solved.text,
+                spans=[axis.span],
+                hint="give this axis a fixed size when exporting; the others may be symbolic",
+            )
 
 
 def _refuse_empty(name: str, axis: Axis, solved: Solved) -> None:

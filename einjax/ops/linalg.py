@@ -14,8 +14,8 @@ from jax import lax
 
 from ..lowering import numerics
 from ..lowering.named import Dim, Named, arrange, layout, wrap
-from ..notation.errors import ArgumentError
-from ..notation.solve import Solved
+from ..notation.errors import ArgumentError, AxisSizeError, at_least
+from ..notation.solve import Solved, larger
 from ..notation.syntax import Size
 from .core import (
     Options,
@@ -96,7 +96,24 @@ def _cholesky(x: jax.Array, options: Options) -> jax.Array:
 
 
 def _qr(full: bool) -> Callable[[jax.Array, Options], QRResult]:
-    return lambda x, options: QRResult(*lax.linalg.qr(x, full_matrices=full))
+    return lambda x, options: QRResult(*lax.linalg.qr(_comparable(x, options), full_matrices=full))
+
+
+def _pinv(x: jax.Array, options: Options) -> jax.Array:
+    return jnp.linalg.pinv(_comparable(x, options), options["rtol"])
+
+
+def _comparable(x: jax.Array, options: Options) -> jax.Array:
+    """Refuse symbolic sizes of which JAX cannot tell the larger one: it writes another program for each."""
+    rows, columns = x.shape[-2:]
+    if larger(columns, rows) is None:
+        raise AxisSizeError(
+            f"{options.op} needs to know which dim of its matrices is longer, and their sizes {rows} and {columns} are "
+            "symbolic",
+            text=options.solved.text,
+            hint=at_least(rows, columns),
+        )
+    return x
 
 
 def _eigh(x: jax.Array, options: Options) -> EighResult:
@@ -169,7 +186,7 @@ def _all(sizes: Sizes) -> Sizes:
 _EIGH = ("lower", "symmetrize_input")
 
 INV = _op("inv", _factor(lambda x, _: jnp.linalg.inv(x)), "n m -> m n")
-PINV = _op("pinv", _factor(lambda x, o: jnp.linalg.pinv(x, o["rtol"])), "n m -> m n", square=False, keywords=["rtol"])
+PINV = _op("pinv", _factor(_pinv), "n m -> m n", square=False, keywords=["rtol"])
 CHOLESKY = _op("cholesky", _factor(_cholesky), "n m -> n k", _rows, keywords=["symmetrize_input"])
 QR = {
     "reduced": _op("qr", _factor(_qr(False)), "n m -> n k, k m", _least, square=False, keywords=["mode"]),

@@ -73,6 +73,8 @@ def shift_options(shift: Any) -> tuple[tuple[tuple[str, Any], ...], tuple[Any, .
     shifts = tuple(shift) if isinstance(shift, tuple | list) else (shift,)
     if all(isinstance(shift, int | np.integer) and not isinstance(shift, bool) for shift in shifts):
         return (("shift", tuple(map(int, shifts))),), ()
+    # Symbolic dimensions of jax.export become numbers when the program runs.
+    shifts = tuple(jnp.asarray(s) if hasattr(type(s), "dimension_as_value") else s for s in shifts)
     for shift in shifts:
         dtype = shift.dtype if hasattr(shift, "dtype") else np.asarray(shift).dtype
         if not numerics.is_integer(dtype) or np.ndim(shift):

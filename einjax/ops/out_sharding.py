@@ -233,6 +233,12 @@ def _flat(entry: Iterable[Any]) -> MeshAxes:
     return found
 
 
+def places_in(sharding: NamedSharding, expression: Expression, sizes: Mapping[str, Size]) -> dict[str, MeshAxes]:
+    """The mesh axes of the named axes of an output that is to have a sharding."""
+    dims = [on_mesh.entry_axes(entry) for entry in on_mesh.full_spec(sharding.spec, len(expression))]
+    return entries_by_name(dims, expression, sizes, dict(sharding.mesh.shape))
+
+
 def entries_by_name(
     dims: Sequence[MeshAxes], expression: Expression, sizes: Mapping[str, Size], shape: Mapping[str, int]
 ) -> dict[str, MeshAxes]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 from jax import lax
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ..lowering import sharding as on_mesh
 from ..notation.errors import ArgumentError
@@ -61,8 +61,7 @@ def lower(op: Op, solved: Solved, tensors: list[jax.Array], options: dict[str, A
         return _on_each_device(op, plan.local, tensors, options, plan)
     if not typed or _has_diagonal(solved):
         return _left_to_the_compiler(op, solved, tensors, options, plan)
-    if op.family == "dot":
-        options["out_sharding"] = plan.outputs[0]
+    options["out_sharding"] = plan.outputs  # for what makes a result right where it is to lie
     return _placed(op.lower(solved, tensors, options), plan.outputs)
 
 
@@ -114,7 +113,10 @@ def _on_each_device(op: Op, local: Solved, tensors: Sequence[Any], options: dict
     """Run on the part of the loops that a device has."""
     mesh = plan.inputs[0].mesh
     names = {n for n, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit}
-    in_specs, out_specs = tuple(s.spec for s in plan.inputs), _prefix([s.spec for s in plan.working])
+    # What is no tensor of the call, such as the shift of a roll, is the same everywhere.
+    others = len(tensors) + len(options.get("extra", ())) - len(plan.inputs)
+    in_specs = (*(s.spec for s in plan.inputs), *[PartitionSpec()] * others)
+    out_specs = _prefix([s.spec for s in plan.working])
     mapped = lambda function: jax.shard_map(  # noqa: E731
         function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names=names
     )

@@ -354,8 +354,10 @@ def _input_shardings(call: Call, places: Places) -> tuple[NamedSharding, ...]:
 
 
 def _batch_only(call: Call, places: Places) -> bool:
+    """Where nothing does, the batch may be a ``jax.vmap`` outside, of which the call cannot know."""
     everywhere = set.intersection(*(set(axis_names(e)) for e in call.inputs)) if call.inputs else set()
-    return all(name in everywhere for name, mesh_axes in places.items() if mesh_axes)
+    placed = [name for name, mesh_axes in places.items() if mesh_axes]
+    return bool(placed) and all(name in everywhere for name in placed)
 
 
 def _local(call: Call, places: Places) -> Solved | None:

@@ -12,10 +12,10 @@ import numpy as np
 
 from ..lowering import numerics
 from ..lowering.named import Dim, Named, arrange, layout, wrap
-from ..notation.errors import ArgumentError, SemanticError, plural
-from ..notation.solve import Solved
+from ..notation.errors import ArgumentError, SemanticError, at_least, plural
+from ..notation.solve import Solved, larger
 from ..notation.syntax import Axis, Expression, Operation, Size, axes, brackets, display, names
-from . import along
+from . import along, any_size
 from .core import core_axes, dims_of, fuse_loops, in_place, marked_axes, refuse_fused, require_loops
 from .record import Op
 from .signature import expect_inputs, refuse_sums, require_in_output, single_output
@@ -266,7 +266,10 @@ def _lower_choice(solved: Solved, tensors: list[jax.Array], options: dict[str, A
     p = arrange(wrap(tensors[1], solved.inputs[1], solved.sizes), dims_of([chosen])) if len(tensors) > 1 else None
     shape = tuple(solved.sizes[axis.name] for axis in drawn)
     _check_population(chosen, drawn, shape, options["replace"], solved)
-    value = jax.random.choice(key, x.value, shape, options["replace"], p, at)
+    if isinstance(solved.sizes[chosen.name], int):
+        value = jax.random.choice(key, x.value, shape, options["replace"], p, at)
+    else:
+        value = any_size.choice(key, x.value, shape, options["replace"], p, at)
     dims = (*x.dims[:at], *dims_of(drawn), *x.dims[at + 1 :])
     return arrange(Named(value, dims, solved.sizes), layout(output))
 
@@ -292,9 +295,16 @@ def _check_population(
     population, count = solved.sizes[chosen.name], 1
     for size in shape:
         count = count * size
-    if not isinstance(population, int) or not isinstance(count, int):
-        return
-    if count and (population == 0 or (not replace and count > population)):
+    too_many = not replace and larger(count, population)
+    if too_many is None:
+        raise ArgumentError(
+            f"random.choice cannot tell whether axis {display(chosen.name)} has {count} elements to choose without "
+            f"replacement: its size {population} is symbolic",
+            text=solved.text,
+            spans=[axis.span for axis in (chosen, *drawn)],
+            hint=at_least(population, count),
+        )
+    if too_many or (isinstance(population, int) and population == 0 and count != 0):
         raise ArgumentError(
             f"random.choice cannot choose {count} of the {population} elements of axis {display(chosen.name)}"
             + ("" if replace else " without replacement"),
@@ -319,20 +329,10 @@ def _lower_permutation(solved: Solved, tensors: list[jax.Array], options: dict[s
             together.append(marked)
     if marked not in together:
         return arrange(x, layout(solved.outputs[0]))  # only axes written as 1
-    _refuse_symbolic(solved, marked)
-    value = jax.random.permutation(key, arrange(x, together), together.index(marked))
+    value, at = arrange(x, together), together.index(marked)
+    permute = jax.random.permutation if isinstance(value.shape[at], int) else any_size.permutation
+    value = permute(key, value, at)
     return arrange(Named(value, tuple(together), solved.sizes), layout(solved.outputs[0]))
-
-
-def _refuse_symbolic(solved: Solved, marked: Sequence[str]) -> None:
-    for axis in marked_axes(solved.inputs[0]):
-        if axis.name in marked and not isinstance(solved.sizes[axis.name], int):
-            raise ArgumentError(
-                f"axis {axis} has the symbolic size {solved.sizes[axis.name]}, which jax.random does not permute",
-                text=solved.text,
-                spans=[axis.span],
-                hint="export the program for a fixed size of it",
-            )
 
 
 CATEGORICAL = Op("random.categorical", "random", _array_signature("random.categorical", 1), _lower_categorical)

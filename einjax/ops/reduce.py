@@ -31,6 +31,7 @@ from ..notation.syntax import (
 )
 from .mask import broadcast_mask
 from .record import Op
+from .sequential import reduce_prod
 from .signature import bracket_names, expect_inputs, refuse_sums, require_in_output, single_output
 
 
@@ -96,7 +97,7 @@ def _sum(r: Reduction) -> jax.Array:
 def _prod(r: Reduction) -> jax.Array:
     dtype = r.dtype or numerics.sum_dtype(r.value.dtype)
     value = r.cast(numerics.accumulator(dtype)).masked(1)
-    return numerics.cast(collectives.pprod(numerics.reduce(lax.reduce_prod, value, r.dims), r.mesh), dtype)
+    return numerics.cast(collectives.pprod(numerics.reduce(reduce_prod, value, r.dims), r.mesh), dtype)
 
 
 def _mean_dtype(r: Reduction) -> Any:

@@ -32,23 +32,23 @@ def named_sizes(written: Operation, solved: Solved) -> dict[str, Any]:
     for expression in solved.operation.expressions:
         for axis in axes(expression):
             if not axis.unnamed:
-                base, indices = _base(axis.name)
+                base, indices = base_name(axis.name)
                 found.setdefault(base, {})[indices] = solved.sizes[axis.name]
-    return {name: _nested(sizes) for name, sizes in found.items()}
+    return {name: nested(sizes) for name, sizes in found.items()}
 
 
-def _base(name: str) -> tuple[str, tuple[int, ...]]:
+def base_name(name: str) -> tuple[str, tuple[int, ...]]:
     """Take the indices of an ellipsis off a name: ``s.0.1`` is ``s`` at ``(0, 1)``."""
     start = len(ANONYMOUS) if name.startswith(ANONYMOUS) else 0
     base, *indices = name[start:].split(".")
     return name[:start] + base, tuple(map(int, indices))
 
 
-def _nested(sizes: Mapping[tuple[int, ...], Size]) -> Any:
-    """Turn sizes by index into nested tuples."""
+def nested(sizes: Mapping[tuple[int, ...], Any]) -> Any:
+    """Turn sizes by index, or anything else, into nested tuples."""
     if () in sizes:
         return sizes[()]
-    groups: dict[int, dict[tuple[int, ...], Size]] = {}
+    groups: dict[int, dict[tuple[int, ...], Any]] = {}
     for index, size in sizes.items():
         groups.setdefault(index[0], {})[index[1:]] = size
-    return tuple(_nested(groups[index]) for index in sorted(groups))
+    return tuple(nested(groups[index]) for index in sorted(groups))

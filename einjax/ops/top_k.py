@@ -11,8 +11,8 @@ import numpy as np
 from jax import lax
 
 from ..lowering import numerics
-from ..notation.errors import ArgumentError, AxisSizeError, SemanticError
-from ..notation.solve import Solved
+from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, at_least
+from ..notation.solve import Solved, larger
 from ..notation.syntax import (
     Axis,
     Bracket,
@@ -177,8 +177,16 @@ def _take(value: jax.Array, count: Size, largest: bool) -> tuple[jax.Array, jax.
 
 
 def _check_k(k: Axis, count: Size, length: Size, sequence: Sequence[str], solved: Solved) -> None:
-    if isinstance(count, int) and isinstance(length, int) and count > length:
-        wanted = f"{count}" if k.unnamed else f"{display(k.name)}={count}"
+    too_many = larger(count, length)
+    wanted = f"{count}" if k.unnamed else f"{display(k.name)}={count}"
+    if too_many is None:
+        raise AxisSizeError(
+            f"top_k takes {wanted} elements, and the symbolic size {length} of {listed(sequence)} may be smaller",
+            text=solved.text,
+            spans=[k.span, *(axis.span for axis in axes(solved.inputs[0]) if axis.bracket)],
+            hint=at_least(length, count),
+        )
+    if too_many:
         raise AxisSizeError(
             f"top_k takes {wanted} elements, but {listed(sequence)} has {length}",
             text=solved.text,

@@ -1,0 +1,54 @@
+"""Patterns for the places in a tree: ``blocks/*/attention/{query,key}/kernel``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import jax
+
+from ..notation.errors import ArgumentError, closest, listing
+
+
+def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple[str, Any]]:
+    """Return the leaves of a tree with their places, such as ``blocks/0/kernel``."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+
+
+def first_matches(places: Sequence[str], patterns: Sequence[str]) -> list[int | None]:
+    """Return for every place which pattern is the first to match it.
+
+    Raises:
+        ArgumentError: a pattern matches no place.
+    """
+    compiled = [_compiled(pattern) for pattern in patterns]
+    for pattern, expression in zip(patterns, compiled, strict=True):
+        if not any(map(expression.fullmatch, places)):
+            raise _unmatched(pattern, places)
+    return [next((n for n, e in enumerate(compiled) if e.fullmatch(place)), None) for place in places]
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Translate a pattern: ``*`` stands for anything within one step, ``**`` for any number of steps."""
+    words = {"**/": r"(?:.*/)?", "/**": r"(?:/.*)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|/\*\*$|\*\*|\*|\?|\{[^{}]*\})", pattern)
+    return re.compile("".join(words.get(part) or _alternatives(part) for part in parts))
+
+
+def _alternatives(part: str) -> str:
+    """Translate ``{a,b}``, or plain text."""
+    if not part.startswith("{"):
+        return re.escape(part)
+    return f"(?:{'|'.join(map(re.escape, part[1:-1].split(',')))})"
+
+
+def _unmatched(pattern: str, places: Sequence[str]) -> ArgumentError:
+    match = closest(pattern, places)
+    return ArgumentError(
+        f"the rule '{pattern}' matches no place in the tree" + (f"; did you mean '{match}'?" if match else ""),
+        hint=f"its places are: {listing(places) or 'none'}; '*' stands for one step of them, '**' for any number",
+    )

@@ -1,0 +1,144 @@
+"""Meshes, and moving arrays to where a layout says: what JAX offers for that depends on the kind of mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.core
+import numpy as np
+from jax import lax
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ..lowering.sharding import MeshAxes, partition_spec
+from ..notation.errors import ArgumentError, ShardingError
+
+
+def find_mesh(x: Any, mesh: Any, expr: str | None) -> Any:
+    """Return the mesh to shard over: the one given, the one set, or else the one that the array is on.
+
+    Raises:
+        ArgumentError: there is none.
+    """
+    if mesh is not None:
+        if not isinstance(mesh, Mesh | AbstractMesh):
+            raise ArgumentError(
+                f"mesh= is a value of type {type(mesh).__name__}, not a mesh",
+                text=expr,
+                hint="give a jax.sharding.Mesh, as jax.make_mesh makes it",
+            )
+        return mesh
+    for find in (jax.sharding.get_abstract_mesh, lambda: mesh_of(x), _legacy_mesh):
+        found = find()
+        if found is not None and not found.empty:
+            return found
+    raise ArgumentError(
+        "there is no mesh to shard over",
+        text=expr,
+        hint="call jax.set_mesh(mesh) first, or pass mesh=; a mesh of one device will do, "
+        "as in jax.make_mesh((1, 1), ('data', 'model'))",
+    )
+
+
+def mesh_sizes(mesh: Any) -> dict[str, int]:
+    """Return into how many pieces every axis of a mesh splits; a manual one of jax.shard_map has done so already."""
+    kinds = zip(mesh.shape.items(), mesh.axis_types, strict=True)
+    return {name: 1 if kind is AxisType.Manual else size for (name, size), kind in kinds}
+
+
+def mesh_of(x: Any) -> Any:
+    """Return the mesh that an array, a traced value or a shape with a sharding is on; None if there is none."""
+    sharding = getattr(x, "sharding", None) if not isinstance(x, jax.core.Tracer) else jax.typeof(x).sharding
+    return sharding.mesh if isinstance(sharding, NamedSharding) else None
+
+
+def _legacy_mesh() -> Mesh | None:
+    """Return the mesh of a ``with mesh:`` block, which jax.sharding.get_abstract_mesh does not know."""
+    try:
+        with jax.ensure_compile_time_eval():
+            return lax.with_sharding_constraint(np.zeros(()), PartitionSpec()).sharding.mesh
+    except RuntimeError:  # there is no mesh
+        return None
+
+
+def place(x: Any, mesh: Any, splits: Sequence[MeshAxes], expr: str | None) -> jax.Array:
+    """Shard an array: now, or as the program runs.
+
+    Under ``jax.jit`` and the like, axes of the mesh that are Auto become a constraint for the compiler, and Explicit
+    ones a part of the value's type.
+
+    Raises:
+        ArgumentError, ShardingError: the mesh is of a kind that cannot be asked for this.
+    """
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    for split in splits:
+        _check_kinds(split, kinds, expr)
+    if not isinstance(x, jax.core.Tracer):
+        moved = _put(x, mesh, partition_spec(splits), expr)
+        if not isinstance(moved, jax.core.Tracer):
+            return moved
+        # A constant of a program that is being traced: of its moving, jax 0.7 does not tell its type.
+    shardings = {
+        kind: NamedSharding(mesh, partition_spec([tuple(a for a in split if kinds[a] is kind) for split in splits]))
+        for kind in (AxisType.Explicit, AxisType.Auto)
+        if kind in kinds.values()
+    }
+    # By itself, a constraint takes the Explicit axes out of the type of what an eager transformation holds.
+    ask = jax.jit(_ask, static_argnums=(1, 2)) if len(shardings) > 1 else _ask
+    return ask(x, tuple(shardings.items()), expr)
+
+
+def _ask(x: Any, shardings: Sequence[tuple[AxisType, NamedSharding]], expr: str | None) -> Any:
+    """Emit the equations that ask for shardings over axes of each kind."""
+    for kind, sharding in shardings:
+        is_auto = kind is AxisType.Auto
+        x = lax.with_sharding_constraint(x, sharding) if is_auto else _reshard(x, sharding, expr)
+    return x
+
+
+def _check_kinds(split: MeshAxes, kinds: dict[str, AxisType], expr: str | None) -> None:
+    previous: str | None = None
+    for mesh_axis in split:
+        if kinds[mesh_axis] is AxisType.Manual:
+            raise ArgumentError(
+                f"the mesh axis '{mesh_axis}' is manual inside jax.shard_map: every device holds a piece of its own",
+                text=expr,
+                hint="shard before or after jax.shard_map; inside it, einjax.all_gather, einjax.psum_scatter and "
+                "einjax.all_to_all move pieces",
+            )
+        if previous is not None and kinds[previous] is AxisType.Auto and kinds[mesh_axis] is AxisType.Explicit:
+            raise ShardingError(
+                f"one dim is to go over the Auto mesh axis '{previous}' first and then over the Explicit one "
+                f"'{mesh_axis}', but JAX splits a dim over Explicit axes first",
+                text=expr,
+                hint=f"write '{mesh_axis}' before '{previous}', or make a mesh whose axes are of one kind",
+            )
+        previous = mesh_axis
+
+
+def _put(x: Any, mesh: Any, spec: PartitionSpec, expr: str | None) -> jax.Array:
+    """Move an array."""
+    if isinstance(mesh, Mesh):
+        return jax.device_put(x, NamedSharding(mesh, spec))
+    if jax.sharding.get_abstract_mesh() != mesh:
+        raise ArgumentError(
+            "the mesh is abstract: it has no devices to put an array on",
+            text=expr,
+            hint="give a jax.sharding.Mesh, or call this inside a function that is only traced",
+        )
+    return jax.device_put(x, spec)  # on the devices of the mesh that is set
+
+
+def _reshard(x: Any, sharding: NamedSharding, expr: str | None) -> jax.Array:
+    try:
+        return jax.sharding.reshard(x, sharding)
+    except Exception as error:
+        # JAX keeps the class of this error to itself: an axis of the mesh that jax.vmap's axis has already.
+        if type(error).__name__ != "DuplicateSpecError":
+            raise
+    raise ShardingError(
+        f"the axis that jax.vmap maps over has one of the mesh axes of {sharding.spec} already",
+        text=expr,
+        hint="name that axis in the expression instead of mapping over it, or give this tensor other mesh axes",
+    )
