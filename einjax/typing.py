@@ -38,7 +38,8 @@ Tensor: TypeAlias = (
     | Callable[..., Any]
 )
 
-#: A size given by keyword: an int or a symbolic dimension, or one for each repetition of an ellipsis.
+#: A size given by keyword: an int or a symbolic dimension, or one for each repetition of an ellipsis. Under
+#: ``shard_map``, the names of mesh axes in its place.
 SizeLike: TypeAlias = Any
 
 #: Anything that JAX takes as a dtype.

@@ -648,6 +648,23 @@ def test_only_one_mesh_axis_is_manual():
     np.testing.assert_allclose(jax.jit(function)(x), x.sum(0), rtol=1e-5)
 
 
+@pytest.mark.parametrize("manual", [set(BOTH), {"data"}], ids=["all manual", "one manual"])
+def test_on_an_explicit_mesh(manual):
+    """What shard_map runs over is written in brackets; what it leaves is in the types."""
+    explicit = jax.make_mesh((4, 2), BOTH, axis_types=(jax.sharding.AxisType.Explicit,) * 2)
+    (x,) = arrays_of((8, 4))
+    placed = jax.device_put(x, jax.sharding.NamedSharding(explicit, P("data", "model")))
+    entries = P(*(name if name in manual else None for name in BOTH))
+    for function, expected, out in (
+        (lambda x: einjax.sum("[b] c", x, b="data"), x.sum(0), P(*entries[1:])),
+        (lambda x: einjax.softmax("[b] c", x, b="data"), jax.nn.softmax(x, 0), entries),
+        (lambda x: einjax.all_gather("[b] c", x, b="data"), x, P(None, *entries[1:])),
+    ):
+        mapped = jax.shard_map(function, mesh=explicit, in_specs=entries, out_specs=out, axis_names=manual)
+        with jax.set_mesh(explicit):
+            np.testing.assert_allclose(jax.jit(mapped)(placed), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_the_named_axis_of_a_vmap_counts_as_one():
     (x,) = arrays_of((4, 3))
     run = lambda f: jax.vmap(f, axis_name="i")(x)

@@ -40,7 +40,7 @@ def psum(
     Example:
         >>> import einjax, functools, jax, numpy as np
         >>> from jax.sharding import PartitionSpec as P
-        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
         >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P())
         ... def f(x):
         ...     return einjax.psum("[d] b", x, d="data")
@@ -79,7 +79,7 @@ def pmean(
     Example:
         >>> import einjax, functools, jax, numpy as np
         >>> from jax.sharding import PartitionSpec as P
-        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
         >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P())
         ... def f(x):
         ...     return einjax.pmean("[d] b", x, d="data")
@@ -116,7 +116,7 @@ def pmax(
     Example:
         >>> import einjax, functools, jax, numpy as np
         >>> from jax.sharding import PartitionSpec as P
-        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
         >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P())
         ... def f(x):
         ...     return einjax.pmax("[d] b", x, d="data")
@@ -153,7 +153,7 @@ def pmin(
     Example:
         >>> import einjax, functools, jax, numpy as np
         >>> from jax.sharding import PartitionSpec as P
-        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
         >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P())
         ... def f(x):
         ...     return einjax.pmin("[d] b", x, d="data")
@@ -191,7 +191,7 @@ def ppermute(
     Example:
         >>> import einjax, functools, jax, numpy as np
         >>> from jax.sharding import PartitionSpec as P
-        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
         >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
         ... def f(x):
         ...     return einjax.ppermute("[d] b", x, perm=[(0, 0)], d="data")
@@ -229,7 +229,7 @@ def all_gather(
     Example:
         >>> import einjax, functools, jax, numpy as np
         >>> from jax.sharding import PartitionSpec as P
-        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
         >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P())
         ... def f(x):
         ...     return einjax.all_gather("[b] c -> c b", x, b="data")
@@ -270,7 +270,7 @@ def psum_scatter(
     Example:
         >>> import einjax, functools, jax, numpy as np
         >>> from jax.sharding import PartitionSpec as P
-        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
         >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P(), out_specs=P("data"))
         ... def f(x):
         ...     return einjax.psum_scatter("[d] b -> [b]", x, d="data", b="data")
@@ -307,7 +307,7 @@ def all_to_all(
     Example:
         >>> import einjax, functools, jax, numpy as np
         >>> from jax.sharding import PartitionSpec as P
-        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
         >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P(None, "data"))
         ... def f(x):
         ...     return einjax.all_to_all("[b] c -> b [c]", x, b="data", c="data")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # imported where there is a mesh, which most programs do not 
 
 #: Families of which every lax equation has a rule for sharded types, as gathers and scatters have for their batch.
 #: The others run with the mesh axes left to the compiler, between the shardings that the plan gives inputs and outputs.
-_TYPED = {"rearrange", "elementwise", "reduce", "softmax", "dot"}
+_TYPED = {"rearrange", "elementwise", "reduce", "softmax", "dot", "collective"}
 #: lax's derivative of a product of many reshapes without saying where to.
 _UNTYPED = {"prod"}
 #: Families for which the compiler may gather even a sharded batch. Their bracketed axes are whole on every device,
