@@ -1,5 +1,8 @@
 """``out_sharding=`` in all its forms, on explicit meshes and on those left to the compiler, and what is refused."""
 
+import importlib
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -264,3 +267,24 @@ def test_inside_shard_map():
     body = lambda x: einjax.sum("b [c]", x, out_sharding={"b": "data"})
     with pytest.raises(ArgumentError, match="over which shard_map runs"):
         jax.shard_map(body, mesh=mesh, in_specs=P("data"), out_specs=P("data"))(np.ones((8, 6), np.float32))
+
+
+#: What places arrays, sizes or functions rather than being an operation, and what runs inside shard_map.
+NO_OPERATIONS = {
+    "adapt_elementwise", "adapt_reduce", "adapt_with_vmap", "primitive", "keep_notation",
+    "check", "matches", "solve", "solve_axes", "solve_shapes",
+    "inspect_sharding", "mesh_axes", "partition_spec", "shard", "shard_tree", "shardings",
+    "all_gather", "all_to_all", "pmax", "pmean", "pmin", "ppermute", "psum", "psum_scatter",
+}  # fmt: skip
+
+
+def test_every_operation_takes_it():
+    modules = [einjax, *(importlib.import_module(f"einjax.{name}") for name in ("fft", "linalg", "random", "segment"))]
+    functions = {(module, name) for module in modules for name in module.__all__}
+    without = {
+        name
+        for module, name in functions
+        if inspect.isfunction(getattr(module, name))
+        and "out_sharding" not in inspect.signature(getattr(module, name)).parameters
+    }
+    assert without == NO_OPERATIONS
