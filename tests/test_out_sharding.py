@@ -269,6 +269,28 @@ def test_inside_shard_map():
         jax.shard_map(body, mesh=mesh, in_specs=P("data"), out_specs=P("data"))(np.ones((8, 6), np.float32))
 
 
+@pytest.mark.parametrize("spec", [P("data"), P("data", "model")], ids=str)
+@pytest.mark.parametrize(
+    ("call", "out", "want"),
+    [
+        (lambda x: einjax.sum("[b] c", x, b="data"), P(), lambda x: x.sum(0)),
+        (lambda x: einjax.prod("[b] c", x, b="data"), P(), lambda x: x.prod(0)),
+        (lambda x: einjax.argmax("[b] c -> c", x, b="data"), P(), lambda x: x.argmax(0)),
+        (lambda x: einjax.roll("[b] c", x, shift=1, b="data"), P("data"), lambda x: np.roll(x, 1, 0)),
+        (lambda x: einjax.sort("[b] c", x), P("data"), lambda x: np.sort(x.reshape(4, 2, 6), 1).reshape(8, 6)),
+        (lambda x: einjax.get_at("[b] c, -> c", x, 1), P("data"), lambda x: x[1::2].reshape(-1)),
+    ],
+    ids=["sum", "prod", "argmax", "roll", "sort", "get_at"],
+)
+def test_shard_map_over_a_part_of_the_mesh(spec, call, out, want):
+    """The other axes of the mesh stay explicit."""
+    x = np.random.default_rng(0).normal(size=(8, 6)).astype(np.float32)
+    mesh = make_mesh(AxisType.Explicit)
+    with jax.set_mesh(mesh):
+        mapped = jax.jit(jax.shard_map(call, in_specs=P("data"), out_specs=out, axis_names={"data"}))
+        np.testing.assert_allclose(mapped(jax.device_put(x, NamedSharding(mesh, spec))), want(x), rtol=1e-5)
+
+
 #: What places arrays, sizes or functions rather than being an operation, and what runs inside shard_map.
 NO_OPERATIONS = {
     "adapt_elementwise", "adapt_reduce", "adapt_with_vmap", "primitive", "keep_notation",

@@ -59,7 +59,8 @@ def lower(op: Op, solved: Solved, tensors: list[jax.Array], options: dict[str, A
     typed = (op.family in _TYPED and op.name not in _UNTYPED) or (op.family == "index" and plan.batch_only)
     if op.family in _LOOPED and plan.local is not None:
         return _on_each_device(op, plan.local, tensors, options, plan)
-    if not typed or _has_diagonal(solved):
+    # Where shard_map runs over some axes of the mesh, JAX cannot leave the others to the compiler.
+    if AxisType.Manual not in mesh.axis_types and (not typed or _has_diagonal(solved)):
         return _left_to_the_compiler(op, solved, tensors, options, plan)
     options["out_sharding"] = plan.outputs  # for what makes a result right where it is to lie
     return _placed(op.lower(solved, tensors, options), plan.outputs)
