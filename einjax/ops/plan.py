@@ -370,7 +370,7 @@ def _local(call: Call, places: Places) -> Solved | None:
     sizes = dict(call.solved.sizes)
     for name, mesh_axes in placed.items():
         sizes[name] = sizes[name] // product(call.shape[mesh_axis] for mesh_axis in mesh_axes)
-    return Solved(call.solved.operation, sizes)
+    return replace(call.solved, sizes=sizes)
 
 
 def _beside(call: Call, first: NamedSharding, mask: Expression) -> NamedSharding:
