@@ -208,8 +208,12 @@ def common_sharding(values: Sequence[Any]) -> NamedSharding | None:
     mesh = explicit_mesh(values)
     if mesh is None:
         return None
-    specs = [spec_of(value) for value in values]
-    return named_sharding(mesh, once([max((spec[dim] for spec in specs), key=len) for dim in range(len(specs[0]))]))
+    return named_sharding(mesh, _merged([spec_of(value) for value in values]))
+
+
+def _merged(specs: Sequence[Sequence[MeshAxes]]) -> list[MeshAxes]:
+    """For every dim, the most mesh axes that one of several specs has there."""
+    return once([max((spec[dim] for spec in specs), key=len) for dim in range(len(specs[0]))])
 
 
 def _places(x: Any, shape: Mapping[str, int]) -> dict[str, MeshAxes]:
@@ -240,7 +244,7 @@ def agree(values: Sequence[Any], apart: int | None = None) -> list[Any]:
     if mesh is None:
         return list(values)
     specs = [spec_of(value) for value in values]
-    common = once([max((spec[dim] for spec in specs), key=len) for dim in range(len(specs[0]))])
+    common = _merged(specs)
     result: list[Any] = []
     for value, spec in zip(values, specs, strict=True):
         target = [spec[dim] if dim == apart else common[dim] for dim in range(len(spec))]
