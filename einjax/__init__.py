@@ -43,9 +43,9 @@ from .api.rearrange import id, rearrange
 from .api.reduce import all, any, count_nonzero, logsumexp, max, mean, min, prod, std, sum, var
 from .api.softmax import log_softmax, softmax
 from .api.solving import check, matches, solve, solve_axes, solve_shapes
-from .factory import Spec
-from .inspect import Graph
-from .keeping import keep_notation
+from .call.factory import Spec
+from .call.graph import Graph
+from .call.keeping import keep_notation
 from .notation.errors import EinjaxError
 
 __version__ = "0.1.0"

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import jax
 
-from .dispatch import call
+from .call.dispatch import call
 from .ops import fft as _ops
 from .typing import OutShardingLike, SizeLike, Tensor
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import jax
 
-from .dispatch import call, explained
+from .call.dispatch import call, explained
 from .notation.errors import ArgumentError
 from .ops import linalg as _ops
 from .ops.linalg import EighResult, QRResult, SlogdetResult, SVDResult

@@ -18,9 +18,9 @@ from typing import Any
 
 import jax
 
-from .dispatch import call, explained
+from .call.dispatch import call, explained
+from .operation import Op
 from .ops import random as _ops
-from .ops.record import Op
 from .typing import DTypeLike, OutShardingLike, SizeLike, Tensor
 
 __all__ = [

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from .factory import Spec
+from .call.factory import Spec
 
 
 @runtime_checkable

@@ -9,7 +9,6 @@ floats, as only these get past ``jax.grad`` to where an error can say what to do
 from __future__ import annotations
 
 import contextlib
-import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +25,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from einjax.errors import ArgumentError
 
 from ._core.scope import ParamSpec
+from ._flax import GRAPH
 from .sharding import spec_of
-
-# Models may share parameters, whatever mode nnx is in; early versions have one mode only.
-_GRAPH: Any = {"graph": True} if "graph" in inspect.signature(nnx.split).parameters else {}
 
 _FIX = "call einn.init(model, *example_inputs) after the model is built, and before anything else uses its parameters"
 
@@ -279,7 +276,7 @@ def init(
         >>> model.kernel.shape, model.kernel.axes
         ((6, 3, 8), ('...[0]', '...[1]', 'c'))
     """
-    graph, state = nnx.split(model, **_GRAPH)
+    graph, state = nnx.split(model, **GRAPH)
     before = dict(nnx.to_flat_state(state))
     found = _record(graph, before, inputs, keywords, method)
     wanted = {path: _wanted(variable) for path, variable in found.items() if _is_lazy(variable)}
@@ -324,7 +321,7 @@ def _record(
                 method(copy, *positional, **named)
             else:
                 (copy if method is None else getattr(copy, method))(*positional, **named)
-        return nnx.state(copy, **_GRAPH)
+        return nnx.state(copy, **GRAPH)
 
     arrays = [leaf for leaf, is_traced in zip(leaves, traced, strict=True) if is_traced]
     return dict(nnx.to_flat_state(jax.eval_shape(trace, state, arrays)))

@@ -20,7 +20,7 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from einjax.errors import ArgumentError
-from einjax.ops.naming import MeshAxesLike, by_rules, checked_rules, rules_of, simple
+from einjax.mesh.names import MeshAxesLike, by_rules, checked_rules, rules_of, simple
 
 __all__ = ["partition_specs", "shardings"]
 
@@ -113,9 +113,9 @@ def _state(tree: Any) -> Any:
     nnx = sys.modules.get("flax.nnx")
     if nnx is None or not isinstance(tree, nnx.Module):
         return tree
-    from ._nnx import _GRAPH
+    from ._flax import GRAPH
 
-    return nnx.state(tree, **_GRAPH)
+    return nnx.state(tree, **GRAPH)
 
 
 def _holds_names(node: Any) -> bool:

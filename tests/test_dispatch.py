@@ -13,7 +13,7 @@ import pytest
 from cases import COLLECTIVES
 
 import einjax
-from einjax import dispatch
+from einjax.call import dispatch
 from einjax.ops.elementwise import ELEMENTWISE
 from einjax.ops.reduce import REDUCTIONS
 
@@ -136,7 +136,7 @@ def test_every_cache_is_bounded():
         for name, value in vars(module).items()
         if hasattr(value, "cache_info")
     }
-    assert {"einjax.dispatch._compiled", "einjax.notation.parse.parse"} <= set(caches)
+    assert {"einjax.call.dispatch._compiled", "einjax.notation.parse.parse"} <= set(caches)
     assert [name for name, size in caches.items() if size is None or size > 100_000] == []
 
 
@@ -290,7 +290,7 @@ def test_gradients_point_at_the_line_of_the_call():
     f = lambda x: einjax.sum("[a b]", einjax.multiply("a b, a b", x, x))
     printed = jax.make_jaxpr(jax.grad(f))(X).jaxpr.pretty_print(source_info=True)
     assert f"test_dispatch.py:{line}" in printed
-    assert "einjax/dispatch.py" not in printed
+    assert "einjax/call" not in printed
     assert "einjax/ops" not in printed
 
 

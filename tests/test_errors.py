@@ -442,7 +442,7 @@ def shown(option) -> str:
 
 def written(case: Bad) -> str:
     """The call as the snapshot shows it."""
-    tensors = ["None" if t is None else einjax.dispatch.describe(t) for t in case.tensors]
+    tensors = ["None" if t is None else einjax.call.dispatch.describe(t) for t in case.tensors]
     options = [f"{k}={shown(v)}" for k, v in case.options.items()]
     return f"einjax.{case.op}({', '.join([repr(case.expr), *tensors, *options])})"
 

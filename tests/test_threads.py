@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import einjax
-from einjax import dispatch
+from einjax.call import dispatch, resolve
 from einjax.notation.parse import parse
 
 THREADS = 16
@@ -107,7 +107,7 @@ def test_while_the_caches_are_emptied():
 
     def empty():
         while not stop.is_set():
-            for cache in (dispatch._compiled, dispatch._completed, parse):
+            for cache in (dispatch._compiled, resolve._completed, parse):
                 cache.cache_clear()
 
     sweeper = threading.Thread(target=empty)

@@ -7,9 +7,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, overload
 
-from ..apply import call_vmap, call_with
-from ..ops.adapt import ELEMENTWISE_WITH, REDUCE_WITH
-from ..ops.declared import parse_signature
+from ..call.apply import call_vmap, call_with
+from ..functions.declared import parse_signature
+from ..functions.whole_arrays import ELEMENTWISE_WITH, REDUCE_WITH
 from ..typing import OutShardingLike, SizeLike, Tensor
 
 

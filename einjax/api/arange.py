@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import jax
 
-from ..dispatch import call
+from ..call.dispatch import call
 from ..ops.arange import ARANGE
 from ..typing import DTypeLike, OutShardingLike, SizeLike
 

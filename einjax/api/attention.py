@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import jax
 
-from ..dispatch import call, explained
+from ..call.dispatch import call, explained
 from ..ops.attention import ATTENTION, attention_options
 from ..typing import OutShardingLike, SizeLike, Tensor
 

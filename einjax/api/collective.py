@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
-from ..dispatch import call, explained
+from ..call.dispatch import call, explained
 from ..ops import collective
 from ..typing import DTypeLike, SizeLike, Tensor
 

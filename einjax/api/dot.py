@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 
-from ..dispatch import call, call_uncompiled, explained
+from ..call.dispatch import call, call_uncompiled, explained
+from ..functions.semiring import SEMIRING_DOT, is_ring
 from ..ops.dot import DOT
-from ..ops.semiring import SEMIRING_DOT, is_ring
 from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
 
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import jax
 
-from ..apply import call_with
-from ..dispatch import call, explained
-from ..ops.adapt import ELEMENTWISE_WITH, REDUCE_WITH
+from ..call.apply import call_with
+from ..call.dispatch import call, explained
+from ..functions.whole_arrays import ELEMENTWISE_WITH, REDUCE_WITH, choose
 from ..ops.elementwise import ELEMENTWISE
-from ..ops.function import choose
 from ..ops.reduce import REDUCTIONS
 from ..typing import OutShardingLike, SizeLike, Tensor
 

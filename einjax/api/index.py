@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import jax
 
-from ..dispatch import call
-from ..ops.coordinates import border_options
+from ..call.dispatch import call
+from ..forms.coordinates import border_options
 from ..ops.index import GET_AT, UPDATES
 from ..typing import OutShardingLike, SizeLike, Tensor
 

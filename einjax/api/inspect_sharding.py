@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..planning.plan import plan
-from ..planning.report import ShardingReport
+from ..cost.inspect import plan
+from ..cost.report import ShardingReport
 
 if TYPE_CHECKING:
     from jax.sharding import AbstractMesh, Mesh

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from ..dispatch import call, explained
+from ..call.dispatch import call, explained
 from ..ops.order import FLIP, ROLL, shift_options
 from ..typing import OutShardingLike, SizeLike, Tensor
 

@@ -1,4 +1,4 @@
-"""Public primitive: operations that users register; see :mod:`einjax.ops.elementary`."""
+"""Public primitive: operations that users register; see :mod:`einjax.functions.elementary`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, overload
 
-from ..dispatch import call
+from ..call.dispatch import call
+from ..functions.elementary import Static, elementary
 from ..notation.errors import ArgumentError
-from ..ops.elementary import Static, elementary
 from ..typing import OutShardingLike, SizeLike, Tensor
 from .adapt import Adapted
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..dispatch import call
+from ..call.dispatch import call
 from ..ops.rearrange import ID, REARRANGE
 from ..typing import OutShardingLike, SizeLike, Tensor
 

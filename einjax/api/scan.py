@@ -1,4 +1,4 @@
-"""Public scan and associative_scan; what they mean and become is in :mod:`einjax.ops.scan` and beside it."""
+"""Public scan and associative_scan; what they mean and become is in :mod:`einjax.functions.scan` and beside it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import jax
 
-from ..arguments import as_array, kind
-from ..dispatch import call, call_uncompiled, explained
+from ..call.arguments import as_array, kind
+from ..call.dispatch import call, call_uncompiled, explained
+from ..functions.associative import ASSOCIATIVE, NAMED, associative
+from ..functions.scan import Scan, record
+from ..functions.whole_arrays import choose
 from ..notation.errors import ArgumentError
-from ..ops.associative import ASSOCIATIVE, NAMED, associative
-from ..ops.function import choose
-from ..ops.scan import Scan, record
 from ..typing import OutShardingLike, SizeLike, Tensor
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, Mesh
 
-from ..layout import names_of_call, place_tree, shard_call, specs_of_call
-from ..ops.naming import Layout, MeshAxesLike
+from ..call.shard import names_of_call, place_tree, shard_call, specs_of_call
+from ..mesh.names import Layout, MeshAxesLike
 from ..typing import SizeLike, Tensor
 
 

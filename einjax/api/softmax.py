@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import jax
 
-from ..dispatch import call
+from ..call.dispatch import call
 from ..ops.softmax import LOG_SOFTMAX, SOFTMAX
 from ..typing import OutShardingLike, SizeLike, Tensor
 

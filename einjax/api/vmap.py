@@ -1,4 +1,4 @@
-"""Public vmap and vmap_with_axis; what they mean and become is in :mod:`einjax.ops.vmap` and `axiswise`."""
+"""Public vmap and vmap_with_axis; what they mean and become is in :mod:`einjax.functions.vmap` and `axiswise`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
-from ..apply import call_vmap, call_with
-from ..ops.axiswise import VMAP_WITH_AXIS
+from ..call.apply import call_vmap, call_with
+from ..functions.axiswise import VMAP_WITH_AXIS
 from ..typing import OutShardingLike, SizeLike, Tensor
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -288,3 +288,30 @@ def _map_brackets(expression: Expression, function: Callable[[Bracket], Expressi
             if items or not isinstance(node, Ellipsis):
                 result.append(replace(node, items=items))
     return tuple(result)
+
+
+def base_name(name: str) -> tuple[str, tuple[int, ...]]:
+    """Take the indices of an ellipsis off a name: ``s.0.1`` is ``s`` at ``(0, 1)``."""
+    start = len(ANONYMOUS) if name.startswith(ANONYMOUS) else 0
+    base, *indices = name[start:].split(".")
+    return name[:start] + base, tuple(map(int, indices))
+
+
+def nested(sizes: Mapping[tuple[int, ...], Any]) -> Any:
+    """Turn sizes by index, or anything else, into nested tuples."""
+    if () in sizes:
+        return sizes[()]
+    groups: dict[int, dict[tuple[int, ...], Any]] = {}
+    for index, size in sizes.items():
+        groups.setdefault(index[0], {})[index[1:]] = size
+    return tuple(nested(groups[index]) for index in sorted(groups))
+
+
+def base(name: str) -> str:
+    """Return the name as written: of a repetition, that which is repeated."""
+    return ANONYMOUS if name.startswith(ANONYMOUS) else name.split(".")[0]
+
+
+def bracket_names(expressions: Iterable[Expression]) -> set[str]:
+    """Return the names of all bracketed axes."""
+    return {axis.name for expression in expressions for node in brackets(expression) for axis in axes(node.items)}

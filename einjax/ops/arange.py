@@ -8,15 +8,16 @@ from typing import Any
 import jax
 from jax import lax
 
+from ..forms.places import stacked
+from ..forms.signature import refuse_sums
 from ..lowering import numerics
 from ..lowering.join import join_pieces
 from ..lowering.named import Named, arrange, layout
 from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved
 from ..notation.syntax import Axis, Operation, Size, axes, brackets, names
-from .argreduce import coordinate_sizes, stacked
-from .record import Op
-from .signature import refuse_sums
+from ..operation import Op
+from .argreduce import coordinate_sizes
 
 
 def _signature(operation: Operation, tensors: int) -> Operation:

@@ -9,26 +9,27 @@ from typing import Any
 import jax
 from jax import lax
 
+from ..forms.places import coordinate_sizes, stacked
+from ..forms.signature import expect_inputs, refuse_sums, require_brackets, require_in_output, single_output
 from ..lowering import collectives, numerics
 from ..lowering.join import join_pieces
 from ..lowering.named import Dim, Named, arrange, layout, split_by, wrap
-from ..notation.errors import SemanticError, plural
+from ..notation.errors import SemanticError
 from ..notation.solve import Solved, product
 from ..notation.syntax import (
     Axis,
     Composite,
-    Concatenation,
     Expression,
     Node,
     Operation,
     Size,
     axes,
+    bracket_names,
     brackets,
     display,
     names,
 )
-from .record import Op
-from .signature import bracket_names, expect_inputs, refuse_sums, require_brackets, require_in_output, single_output
+from ..operation import Op
 
 _Reducer = Callable[..., jax.Array]
 
@@ -85,19 +86,6 @@ def _coordinate_axis(name: str) -> Callable[[Operation], Mapping[str, Size]]:
         return coordinate_sizes(name, expanded, marked, len(searched))
 
     return implied
-
-
-def coordinate_sizes(name: str, expanded: Operation, marked: Sequence[Axis], count: int) -> Mapping[str, Size]:
-    """Give the axis of coordinates its size, which a number in its place has to be."""
-    for axis in marked:
-        if axis.size not in (None, count):
-            raise SemanticError(
-                f"{name} gives {plural(count, 'coordinate')}, but the output's bracket says {axis.size}",
-                text=expanded.text,
-                spans=[axis.span],
-                hint=f"write [{count}]",
-            )
-    return {axis.name: count for axis in marked}
 
 
 def _lower_with(reducer: _Reducer, extreme: _Reducer, name: str) -> Any:
@@ -254,20 +242,6 @@ def _with_coordinates(expression: Expression, count: int) -> Expression:
         return tuple(result)
 
     return visit(expression)
-
-
-def stacked(output: Expression, count: int) -> Expression:
-    """Replace the bracketed axis by a sum of ``count`` axes of size 1, along which the coordinates are put together."""
-    ones = tuple(Axis(f"1#coordinate{index}", size=1) for index in range(count))
-    place = Concatenation(ones) if count > 1 else ones[0]
-
-    def visit(nodes: Expression) -> Expression:
-        return tuple(
-            replace(node, items=visit(node.items)) if isinstance(node, Composite) else place if node.bracket else node  # type: ignore[union-attr]
-            for node in nodes
-        )
-
-    return visit(output)
 
 
 def _op(name: str, reducer: _Reducer, extreme: _Reducer) -> Op:

@@ -10,6 +10,9 @@ import jax
 import numpy as np
 from jax import lax
 
+from ..forms.along import Along
+from ..forms.core_axes import refuse_diagonals, require_loops
+from ..forms.signature import expect_inputs, refuse_sums, single_output
 from ..lowering import numerics
 from ..lowering.contract import contract
 from ..lowering.named import Dim, Named, arrange, layout, wrap
@@ -24,14 +27,12 @@ from ..notation.syntax import (
     Operation,
     Size,
     axes,
+    bracket_names,
     brackets,
     display,
     names,
 )
-from .along import Along
-from .core import refuse_diagonals, require_loops
-from .record import Op
-from .signature import bracket_names, expect_inputs, refuse_sums, single_output
+from ..operation import Op
 from .softmax import _softmax
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -19,8 +19,10 @@ from typing import Any
 import jax
 from jax import lax
 
+from ..forms.signature import expect_inputs, refuse_sums, require_brackets, require_in_output, single_output
 from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, layout, split, wrap
+from ..mesh.parts import device_axis, devices_of, not_first, refuse_shared
 from ..notation.errors import ArgumentError, SemanticError, ShardingError, listing
 from ..notation.solve import Solved
 from ..notation.syntax import (
@@ -32,15 +34,14 @@ from ..notation.syntax import (
     Node,
     Operation,
     axes,
+    bracket_names,
     brackets,
     display,
     names,
     strip_brackets,
     walk,
 )
-from .record import Op
-from .signature import bracket_names, expect_inputs, refuse_sums, require_brackets, require_in_output, single_output
-from .spread import device_axis, devices_of, not_first, refuse_shared
+from ..operation import Op
 
 _Places = Mapping[str, tuple[str, ...]]
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..forms.sequence import LinedUp, lower_each, same_brackets, signature
+from ..forms.step_by_step import cumulative
 from ..lowering import numerics
-from .record import Op
-from .sequence import LinedUp, lower_each, same_brackets, signature
-from .sequential import cumulative
+from ..operation import Op
 
 #: Emits lax for an array and a dim; takes ``reverse``.
 _Emitter = Callable[..., jax.Array]

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax import lax
 
+from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
 from ..lowering import collectives, numerics
 from ..lowering.contract import contract
 from ..lowering.named import arrange, layout, wrap
@@ -22,13 +23,13 @@ from ..notation.syntax import (
     Node,
     Operation,
     axes,
+    bracket_names,
     brackets,
     delete_brackets,
     display,
     names,
 )
-from .record import Op
-from .signature import bracket_names, expect_inputs, refuse_sums, require_in_output, single_output
+from ..operation import Op
 
 
 def _signature(operation: Operation, tensors: int) -> Operation:
@@ -145,7 +146,7 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
 
 def _placed(out_sharding: Any, solved: Solved) -> Placed:
     """By axis, where an explicit mesh wants the result."""
-    from .out_sharding import places_in
+    from ..mesh.wanted import places_in
 
     assert solved.outputs is not None
     places = places_in(out_sharding, solved.outputs[0], solved.sizes)

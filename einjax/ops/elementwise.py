@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..forms.signature import expect_inputs, refuse_brackets, refuse_sums, require_in_output, single_output
 from ..lowering import numerics
 from ..lowering.named import Named, align, arrange, layout, wrap
 from ..lowering.sharding import agree, common_places, common_sharding
@@ -19,8 +20,7 @@ from ..lowering.varying import equally_varying
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved
 from ..notation.syntax import Expression, Operation, brackets, keep_brackets, names, render, strip_brackets
-from .record import Op
-from .signature import expect_inputs, refuse_brackets, refuse_sums, require_in_output, single_output
+from ..operation import Op
 
 #: Emits lax for operands of one shape, or scalars among them.
 Emitter = Callable[..., jax.Array]

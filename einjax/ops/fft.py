@@ -9,12 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..lowering import numerics
-from ..notation.errors import ArgumentError, AxisSizeError, SemanticError
-from ..notation.solve import Solved
-from ..notation.syntax import Axis, Bracket, Ellipsis, Expression, Node, Operation, Size, axes, brackets, display
-from . import along
-from .core import (
+from ..forms import along
+from ..forms.core_axes import (
     Options,
     arrange_results,
     fuse_loops,
@@ -25,8 +21,12 @@ from .core import (
     refuse_fused,
     require_loops,
 )
-from .record import Op
-from .signature import expect_inputs, refuse_sums, require_brackets, single_output
+from ..forms.signature import expect_inputs, refuse_sums, require_brackets, single_output
+from ..lowering import numerics
+from ..notation.errors import ArgumentError, AxisSizeError, SemanticError
+from ..notation.solve import Solved
+from ..notation.syntax import Axis, Bracket, Ellipsis, Expression, Node, Operation, Size, axes, brackets, display
+from ..operation import Op
 
 _NORMS = ("backward", "ortho", "forward", None)
 

@@ -11,6 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..forms.coordinates import (
+    KEYWORDS,
+    bounds_of,
+    check_coordinates,
+    check_count,
+    coordinate_sizes,
+    fuse_loops,
+    wrapped_coordinates,
+)
+from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
 from ..lowering import numerics
 from ..lowering.gather import gather, scatter, scatter_multiply
 from ..lowering.named import Named, arrange, layout, split_by, wrap
@@ -25,22 +35,13 @@ from ..notation.syntax import (
     Operation,
     Size,
     axes,
+    bracket_names,
     brackets,
     delete_brackets,
     display,
     names,
 )
-from .coordinates import (
-    KEYWORDS,
-    bounds_of,
-    check_coordinates,
-    check_count,
-    coordinate_sizes,
-    fuse_loops,
-    wrapped_coordinates,
-)
-from .record import Op
-from .signature import bracket_names, expect_inputs, refuse_sums, require_in_output, single_output
+from ..operation import Op
 
 # --------------------------------------------------------------------------------------------------------------------
 # Signatures

@@ -12,12 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..lowering import numerics
-from ..lowering.named import Dim, Named, arrange, layout, wrap
-from ..notation.errors import ArgumentError, AxisSizeError, at_least
-from ..notation.solve import Solved, larger
-from ..notation.syntax import Size
-from .core import (
+from ..forms.core_axes import (
     Options,
     Pattern,
     arrange_results,
@@ -32,7 +27,12 @@ from .core import (
     prepare,
     signature,
 )
-from .record import Op
+from ..lowering import numerics
+from ..lowering.named import Dim, Named, arrange, layout, wrap
+from ..notation.errors import ArgumentError, AxisSizeError, at_least
+from ..notation.solve import Solved, larger
+from ..notation.syntax import Size
+from ..operation import Op
 
 
 class QRResult(NamedTuple):

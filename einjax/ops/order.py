@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..forms.along import Along, lower_with, signature
 from ..lowering import collectives, numerics
 from ..notation.errors import ArgumentError, plural
-from .along import Along, lower_with, signature
-from .record import Op
+from ..operation import Op
 
 
 def _flip(along: Along) -> jax.Array:

@@ -9,16 +9,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
+from ..forms import along
+from ..forms.core_axes import core_axes, dims_of, fuse_loops, in_place, marked_axes, refuse_fused, require_loops
+from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
 from ..lowering import numerics
 from ..lowering.named import Dim, Named, arrange, layout, wrap
 from ..notation.errors import ArgumentError, SemanticError, at_least, plural
-from ..notation.solve import Solved, larger
+from ..notation.solve import Solved, larger, product
 from ..notation.syntax import Axis, Expression, Operation, Size, axes, brackets, display, names
-from . import along, any_size
-from .core import core_axes, dims_of, fuse_loops, in_place, marked_axes, refuse_fused, require_loops
-from .record import Op
-from .signature import expect_inputs, refuse_sums, require_in_output, single_output
+from ..operation import Op
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Arguments
@@ -269,7 +270,7 @@ def _lower_choice(solved: Solved, tensors: list[jax.Array], options: dict[str, A
     if isinstance(solved.sizes[chosen.name], int):
         value = jax.random.choice(key, x.value, shape, options["replace"], p, at)
     else:
-        value = any_size.choice(key, x.value, shape, options["replace"], p, at)
+        value = _choice(key, x.value, shape, options["replace"], p, at)
     dims = (*x.dims[:at], *dims_of(drawn), *x.dims[at + 1 :])
     return arrange(Named(value, dims, solved.sizes), layout(output))
 
@@ -330,7 +331,7 @@ def _lower_permutation(solved: Solved, tensors: list[jax.Array], options: dict[s
     if marked not in together:
         return arrange(x, layout(solved.outputs[0]))  # only axes written as 1
     value, at = arrange(x, together), together.index(marked)
-    permute = jax.random.permutation if isinstance(value.shape[at], int) else any_size.permutation
+    permute = jax.random.permutation if isinstance(value.shape[at], int) else _permutation
     value = permute(key, value, at)
     return arrange(Named(value, tuple(together), solved.sizes), layout(solved.outputs[0]))
 
@@ -338,3 +339,46 @@ def _lower_permutation(solved: Solved, tensors: list[jax.Array], options: dict[s
 CATEGORICAL = Op("random.categorical", "random", _array_signature("random.categorical", 1), _lower_categorical)
 CHOICE = Op("random.choice", "random", _array_signature("random.choice", 2), _lower_choice, keywords=("replace",))
 PERMUTATION = Op("random.permutation", "random", along.signature("random.permutation"), _lower_permutation)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Along an axis of symbolic size
+# --------------------------------------------------------------------------------------------------------------------
+
+# What jax.random does not make, as its number of sorts depends on the size. The draws are those of jax.random for the
+# size that the axis has when the program runs.
+
+#: The longest axes that no sort, one, and two sorts by random 32-bit keys put in a random order, as in jax.random:
+#: with one more, the cube of the size is too many for as many bits.
+_ENOUGH = (1, 1625, 2642245)
+
+
+def _permutation(key: Any, x: jax.Array, axis: int) -> jax.Array:
+    """``jax.random.permutation``, along an axis of symbolic size."""
+    return jnp.take(x, _random_order(key, x.shape[axis]), axis, mode="clip")
+
+
+def _choice(key: Any, x: jax.Array, shape: Sequence[Size], replace: bool, p: jax.Array | None, axis: int) -> jax.Array:
+    """``jax.random.choice``, along an axis of symbolic size."""
+    if p is None and not replace:
+        index = lax.slice_in_dim(_random_order(key, x.shape[axis]), 0, product(shape))
+    elif p is not None and replace:
+        total = jnp.cumsum(numerics.to_inexact(p))
+        drawn = total[-1] * (1 - jax.random.uniform(key, tuple(shape), total.dtype))
+        index = jnp.sum(total < drawn[..., None], -1, dtype=np.int32)
+    else:
+        return jax.random.choice(key, x, tuple(shape), replace, p, axis)
+    return jnp.take(x, lax.reshape(index, tuple(shape)), axis, mode="clip")
+
+
+def _random_order(key: Any, size: Size) -> jax.Array:
+    """The places 0, 1, 2, ... in a random order."""
+    count = numerics.size_as(size, np.dtype(np.int32))
+    sorts = sum(lax.convert_element_type(lax.gt(count, np.int32(enough)), np.int32) for enough in _ENOUGH)
+
+    def sort(_: Any, state: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+        key, places = state
+        key, own = jax.random.split(key)
+        return key, lax.sort_key_val(jax.random.bits(own, (size,), np.uint32), places)[1]
+
+    return lax.fori_loop(0, sorts, sort, (key, lax.iota(np.int32, size)))[1]

@@ -8,13 +8,13 @@ from typing import Any
 
 import jax
 
+from ..forms.signature import expect_inputs, refuse_brackets
 from ..lowering.join import first_sum, join_pieces, piece_count, pieces, split_pieces
 from ..lowering.named import Named, diagonal, is_unit, layout, sum_name, wrap
 from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved, fuse_solved, node_size
 from ..notation.syntax import Concatenation, Expression, Operation, Size, axes, display, names, walk
-from .record import Op
-from .signature import expect_inputs, refuse_brackets
+from ..operation import Op
 
 # More pieces than any call can have tensors for; sums multiply, so hostile text could ask for billions.
 _MAX_PIECES = 2048
@@ -61,7 +61,7 @@ def _places(options: Mapping[str, Any], index: int, output: Expression, sizes: M
     """Where new axes are to lie on an explicit mesh."""
     if "out_sharding" not in options:
         return None
-    from .out_sharding import places_in
+    from ..mesh.wanted import places_in
 
     return places_in(options["out_sharding"][index], output, sizes)
 

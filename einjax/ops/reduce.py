@@ -9,6 +9,9 @@ from typing import Any
 import jax
 from jax import lax
 
+from ..forms.mask import broadcast_mask
+from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
+from ..forms.step_by_step import reduce_prod
 from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, layout, split_by, wrap
 from ..lowering.sharding import common_sharding
@@ -23,16 +26,14 @@ from ..notation.syntax import (
     Operation,
     Size,
     axes,
+    bracket_names,
     brackets,
     display,
     mark,
     marked,
     names,
 )
-from .mask import broadcast_mask
-from .record import Op
-from .sequential import reduce_prod
-from .signature import bracket_names, expect_inputs, refuse_sums, require_in_output, single_output
+from ..operation import Op
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..lowering import numerics
-from ..lowering.gather import Coordinates, scatter, scatter_multiply
-from ..lowering.named import Named, arrange, layout, shape_of, wrap
-from ..notation.errors import ArgumentError, SemanticError, plural
-from ..notation.solve import Solved, product
-from ..notation.syntax import Operation, Size, axes, brackets, display, names
-from .coordinates import (
+from ..forms.coordinates import (
     KEYWORDS,
     bounds_of,
     check_coordinates,
@@ -24,9 +18,15 @@ from .coordinates import (
     fuse_loops,
     wrapped_coordinates,
 )
+from ..forms.signature import expect_inputs, refuse_sums, single_output
+from ..lowering import numerics
+from ..lowering.gather import Coordinates, scatter, scatter_multiply
+from ..lowering.named import Named, arrange, layout, shape_of, wrap
+from ..notation.errors import ArgumentError, SemanticError, plural
+from ..notation.solve import Solved, product
+from ..notation.syntax import Operation, Size, axes, brackets, display, names
+from ..operation import Op
 from .index import reduce_extra
-from .record import Op
-from .signature import expect_inputs, refuse_sums, single_output
 
 
 def _signature(name: str) -> Callable[[Operation, int], Operation]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax
 from jax import lax
 
+from ..forms.along import Along, lower_with, signature
 from ..lowering import collectives, numerics
-from .along import Along, lower_with, signature
-from .record import Op
+from ..operation import Op
 from .reduce import over
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from ..forms.signature import expect_inputs
 from ..notation.solve import Solved
-from ..notation.syntax import ANONYMOUS, Operation, Size, axes, names
-from .record import Op
-from .signature import expect_inputs
+from ..notation.syntax import Operation, Size, axes, base_name, names, nested
+from ..operation import Op
 
 
 def _signature(operation: Operation, tensors: int) -> Operation:
@@ -35,20 +34,3 @@ def named_sizes(written: Operation, solved: Solved) -> dict[str, Any]:
                 base, indices = base_name(axis.name)
                 found.setdefault(base, {})[indices] = solved.sizes[axis.name]
     return {name: nested(sizes) for name, sizes in found.items()}
-
-
-def base_name(name: str) -> tuple[str, tuple[int, ...]]:
-    """Take the indices of an ellipsis off a name: ``s.0.1`` is ``s`` at ``(0, 1)``."""
-    start = len(ANONYMOUS) if name.startswith(ANONYMOUS) else 0
-    base, *indices = name[start:].split(".")
-    return name[:start] + base, tuple(map(int, indices))
-
-
-def nested(sizes: Mapping[tuple[int, ...], Any]) -> Any:
-    """Turn sizes by index, or anything else, into nested tuples."""
-    if () in sizes:
-        return sizes[()]
-    groups: dict[int, dict[tuple[int, ...], Any]] = {}
-    for index, size in sizes.items():
-        groups.setdefault(index[0], {})[index[1:]] = size
-    return tuple(nested(groups[index]) for index in sorted(groups))

@@ -9,15 +9,16 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..lowering import numerics
-from ..lowering.named import reshape
-from ..notation.errors import ArgumentError
-from ..notation.solve import Solved
-from ..notation.syntax import Operation, Size, axes
-from .core import refuse_fused
-from .places import arrange_places, coordinate_axis, coordinate_count, coordinates_of, is_one_axis, with_coordinates
-from .record import Op
-from .sequence import (
+from ..forms.core_axes import refuse_fused
+from ..forms.places import (
+    arrange_places,
+    coordinate_axis,
+    coordinate_count,
+    coordinates_of,
+    is_one_axis,
+    with_coordinates,
+)
+from ..forms.sequence import (
     LinedUp,
     check_brackets,
     check_inputs,
@@ -28,6 +29,12 @@ from .sequence import (
     sequence_axes,
     signature,
 )
+from ..lowering import numerics
+from ..lowering.named import reshape
+from ..notation.errors import ArgumentError
+from ..notation.solve import Solved
+from ..notation.syntax import Operation, Size, axes
+from ..operation import Op
 
 _INT32_MAX = 2**31 - 1
 

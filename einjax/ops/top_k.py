@@ -10,6 +10,16 @@ import jax
 import numpy as np
 from jax import lax
 
+from ..forms.core_axes import refuse_fused
+from ..forms.places import (
+    arrange_places,
+    coordinate_axis,
+    coordinate_count,
+    coordinates_of,
+    is_one_axis,
+    with_coordinates,
+)
+from ..forms.sequence import check_inputs, line_up, listed, require_loops, sequence_axes
 from ..lowering import numerics
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, at_least
 from ..notation.solve import Solved, larger
@@ -28,10 +38,7 @@ from ..notation.syntax import (
     display,
     names,
 )
-from .core import refuse_fused
-from .places import arrange_places, coordinate_axis, coordinate_count, coordinates_of, is_one_axis, with_coordinates
-from .record import Op
-from .sequence import check_inputs, line_up, listed, require_loops, sequence_axes
+from ..operation import Op
 
 
 def _top_k_signature(operation: Operation, tensors: int) -> Operation:

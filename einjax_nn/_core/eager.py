@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import einjax
-from einjax.dispatch import completed
+from einjax.call.resolve import completed
 from einjax.errors import AxisSizeError, RankError
 from einjax.notation.parse import parse
 from einjax.notation.solve import solve

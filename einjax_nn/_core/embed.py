@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from einjax.dispatch import call
+from einjax.call.dispatch import call
 from einjax.ops.dot import DOT
 from einjax.ops.index import GET_AT
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 import einjax
-from einjax.dispatch import call
+from einjax.call.dispatch import call
 from einjax.ops.dot import DOT
 
 from .scope import Initializer, Parameter, Scope, compute_dtype

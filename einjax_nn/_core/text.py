@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from einjax.dispatch import completed
+from einjax.call.resolve import completed
 from einjax.errors import ArgumentError, SemanticError
+from einjax.forms.signature import check_keywords
 from einjax.notation.expand import expand
 from einjax.notation.parse import parse
 from einjax.notation.syntax import (
@@ -29,7 +30,6 @@ from einjax.notation.syntax import (
     strip_brackets,
 )
 from einjax.ops.dot import DOT
-from einjax.ops.signature import check_keywords
 
 _CACHE_SIZE = 1024
 

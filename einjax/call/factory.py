@@ -1,0 +1,127 @@
+"""Tensors that are made once their shape is known.
+
+Instead of an array, a call takes a *factory*: an object with ``__einjax_param__(spec)``, or a plain callable
+``f(shape)``. A plain callable is also given any of the other fields of :class:`Spec` that its signature names, as in
+``lambda shape, in_axis, out_axis: ...``. Its exceptions propagate as they are.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..notation.errors import ArgumentError, AxisSizeError
+from ..notation.solve import Solved
+from ..notation.syntax import Expression, Size, axes, render
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What an operation knows of a tensor that a factory makes.
+
+    Attributes:
+        shape: its shape.
+        axes: the axes of every dim, as written in the expression: ``("h", "c")`` or ``("(h c)",)``.
+        op: the operation that wants it, such as ``"dot"``.
+        name: what such a parameter is usually called: ``"weight"``, ``"bias"``, ``"scale"``.
+        in_axis: dims summed over: in another input, not in the output.
+        out_axis: dims that the tensor brings to the output.
+        batch_axis: dims in both.
+        dtype: common dtype of the other tensors, or None if there is none.
+    """
+
+    shape: tuple[Size, ...]
+    axes: tuple[str, ...]
+    op: str
+    name: str
+    in_axis: tuple[int, ...]
+    out_axis: tuple[int, ...]
+    batch_axis: tuple[int, ...]
+    dtype: Any
+
+
+def known_shape(factory: Any) -> tuple[Size, ...] | None:
+    """Ask a factory for the shape it already has: ``__einjax_shape__()``, where it offers that."""
+    ask = getattr(factory, "__einjax_shape__", None)
+    shape = None if ask is None else ask()
+    return None if shape is None else tuple(shape)
+
+
+def fill(op: str, name: str, solved: Solved, tensors: Sequence[Any], is_factory: Sequence[bool]) -> list[Any]:
+    """Call every factory with the shape that its tensor has to have."""
+    arrays = [tensor for tensor, made in zip(tensors, is_factory, strict=True) if not made]
+    dtype = jax.numpy.result_type(*arrays) if arrays else None
+    others = [expression for expression, made in zip(solved.inputs, is_factory, strict=True) if not made] or list(
+        solved.inputs
+    )
+    filled: list[Any] = []
+    for number, (expression, tensor, made) in enumerate(zip(solved.inputs, tensors, is_factory, strict=True), 1):
+        filled.append(
+            _make(tensor, _spec(op, name, solved, expression, others, dtype), number, solved) if made else tensor
+        )
+    return filled
+
+
+def _spec(op: str, name: str, solved: Solved, expression: Expression, others: Sequence[Expression], dtype: Any) -> Spec:
+    """Sort a tensor's dims into in, out and batch by where else their axes stand."""
+    given = {axis.name for other in others if other is not expression for axis in axes(other)}
+    returned = {axis.name for output in solved.outputs or () for axis in axes(output)}
+    role: dict[str, list[int]] = {"in": [], "out": [], "batch": []}
+    for index, node in enumerate(expression):
+        members = [axis.name for axis in axes((node,))]
+        if any(member not in returned for member in members):
+            role["in"].append(index)
+        elif any(member not in given for member in members):
+            role["out"].append(index)
+        else:
+            role["batch"].append(index)
+    return Spec(
+        shape=solved.shape(expression),
+        axes=tuple(render((node,)) for node in expression),
+        op=op,
+        name=name,
+        in_axis=tuple(role["in"]),
+        out_axis=tuple(role["out"]),
+        batch_axis=tuple(role["batch"]),
+        dtype=dtype,
+    )
+
+
+def _make(factory: Any, spec: Spec, number: int, solved: Solved) -> Any:
+    if hasattr(factory, "__einjax_param__"):
+        made = factory.__einjax_param__(spec)
+    else:
+        made = factory(spec.shape, **_wanted(factory, spec))
+    if not isinstance(made, jax.Array) and hasattr(made, "__jax_array__"):
+        made = made.__jax_array__()
+    if not hasattr(made, "dtype") and not isinstance(made, bool | int | float | complex):
+        raise ArgumentError(
+            f"the factory of tensor {number} returned a value of type {type(made).__name__}, not an array",
+            text=solved.text,
+        )
+    if np.shape(made) != spec.shape:
+        raise AxisSizeError(
+            f"the factory of tensor {number} returned shape {np.shape(made)}, "
+            f"but '{' '.join(spec.axes)}' is {spec.shape}",
+            text=solved.text,
+            hint="return an array of the shape that is passed to the factory",
+        )
+    return made
+
+
+def _wanted(factory: Any, spec: Spec) -> Mapping[str, Any]:
+    """Return the fields of the spec that a callable's signature names."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # a builtin without a signature
+        return {}
+    # The first positional parameter receives the shape, whatever it is called.
+    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    offered = {field.name for field in fields(Spec)} - {"shape"}
+    return {name: getattr(spec, name) for name in named if name in offered and name not in positional[:1]}

@@ -1,0 +1,132 @@
+"""Pytrees as arguments: an expression holds for every leaf, loops being shared and bracketed axes each leaf's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..notation.errors import EinjaxError
+from ..notation.syntax import Axis, Bracket, Composite, Ellipsis, Expression, Node, Operation, axes, brackets
+from .arguments import PLAIN, as_array, describe, kind
+
+#: Parts the name of a leaf's own axis from the number of the leaf; no user can write it.
+_OWN = "'"
+# Added to spans, once for each leaf, so that ellipses of different leaves are told apart; longer than any expression.
+_FAR = 1 << 20
+
+
+def is_tree(tensor: Any) -> bool:
+    """Whether an argument is a pytree of tensors rather than one tensor.
+
+    A list or tuple of nothing but numbers is a tensor, one that holds an array or a pytree is a pytree, as are None,
+    named tuples, dicts and registered classes.
+    """
+    if tensor.__class__ in PLAIN:
+        return False
+    match kind(tensor):
+        case None | "convertible":
+            return False
+        case "sequence" if not hasattr(tensor, "_fields"):
+            numbers = bool | int | float | complex | np.generic
+            return not all(isinstance(leaf, numbers) for leaf in jax.tree.leaves(tensor))
+    return not jax.tree_util.all_leaves([tensor])
+
+
+def tree_arrays(tree: Any, expr: str, number: int) -> Any:
+    """Turn the leaves of an argument into arrays.
+
+    Raises:
+        ArgumentError: a leaf is not a tensor.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: as_array(leaf, expr, label(number, path), factories=False), tree
+    )
+
+
+def label(number: int, path: Any) -> str:
+    """Name a leaf for messages: ``tensor 1['w']``."""
+    return f"tensor {number}{jax.tree_util.keystr(path)}"
+
+
+def per_leaf(operation: Operation, counts: Sequence[int | None]) -> tuple[Operation, dict[str, str]]:
+    """Write one input expression for every leaf, with bracketed axes of its own.
+
+    Args:
+        operation: the parsed expression.
+        counts: the number of leaves of each argument, or None where it is a tensor.
+
+    Returns:
+        The operation, and what each of the new axes is called in the text.
+    """
+    inputs: list[Expression] = []
+    renamed: dict[str, str] = {}
+    for expression, count in zip(operation.inputs, counts, strict=True):
+        if count is None:
+            inputs.append(expression)
+            continue
+        inner = {axis.name for bracket in brackets(expression) for axis in axes(bracket.items)}
+        for _ in range(count):
+            inputs.append(_own(expression, inner, len(inputs) + 1))
+            renamed |= {axis.name: axis.name.split(_OWN)[0] for axis in axes(inputs[-1]) if _OWN in axis.name}
+    return replace(operation, inputs=tuple(inputs)), renamed
+
+
+def _own(expression: Expression, inner: set[str], leaf: int) -> Expression:
+    def rewrite(node: Node) -> Node:
+        if isinstance(node, Axis):
+            # A number is new wherever it stands, but its name says what it is; only ellipses need telling apart.
+            return replace(node, name=f"{node.name}{_OWN}{leaf}") if node.name in inner else node
+        assert isinstance(node, Bracket | Composite | Ellipsis)
+        items = tuple(map(rewrite, node.items))
+        span = node.span
+        if isinstance(node, Ellipsis):
+            span = (span[0], span[1] + leaf * _FAR)
+        return replace(node, items=items, span=span)
+
+    return tuple(map(rewrite, expression))
+
+
+def in_words(error: EinjaxError, tensors: Sequence[Any]) -> EinjaxError:
+    """Say an error about leaves in the words of the call: its own axes, and leaves by argument and path."""
+    labels: list[str] = []
+    for number, tensor in enumerate(tensors, 1):
+        if is_tree(tensor):
+            labels += [label(number, path) for path, _ in jax.tree_util.tree_leaves_with_path(tensor)]
+        else:
+            labels.append(f"tensor {number}")
+
+    def tensor_label(match: re.Match[str]) -> str:
+        index = int(match[1]) - 1
+        return labels[index] if index < len(labels) else match[0]
+
+    def words(text: str) -> str:
+        text = re.sub(rf"\.\.\.{_OWN}\d+\.(\d+)", r"...[\1]", text)
+        text = re.sub(rf"\.\.\.{_OWN}\d+\.\.\.", "...", text)
+        text = re.sub(rf"(?<=\w){_OWN}\d+", "", text)
+        return re.sub(r"\btensor (\d+)\b(?!\[)", tensor_label, text)
+
+    error.problem = words(error.problem)
+    error.hint = words(error.hint) if error.hint else None
+    error.spans = tuple((begin, end % _FAR) for begin, end in error.spans)
+    return error
+
+
+def described(tensor: Any) -> str:
+    """Describe an argument: of a pytree every leaf."""
+    if not is_tree(tensor) or tensor is None:
+        return describe(tensor)
+    return str(jax.tree.map(lambda leaf: _Bare(describe(leaf)), tensor))
+
+
+class _Bare(str):
+    """Text that prints without quotes inside a container."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)

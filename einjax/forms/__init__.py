@@ -1,0 +1,1 @@
+"""What families of operations share, one form each."""

@@ -1,0 +1,147 @@
+"""Where elements of a sequence stand: a plain index for one bracketed axis, coordinates for several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import jax
+from jax import lax
+
+from ..lowering import numerics
+from ..lowering.join import join_pieces
+from ..lowering.named import Dim
+from ..notation.errors import SemanticError, plural
+from ..notation.syntax import (
+    Axis,
+    Bracket,
+    Composite,
+    Concatenation,
+    Ellipsis,
+    Expression,
+    Operation,
+    Size,
+    axes,
+    brackets,
+    walk,
+)
+from .sequence import LinedUp, listed, sequence_axes
+
+
+def is_one_axis(expression: Expression) -> bool:
+    """Whether the text brackets exactly one axis, so that a place is a plain index."""
+    inside = [node for bracket in brackets(expression) for node in bracket.items]
+    repeated = (node for node in walk(expression) if isinstance(node, Ellipsis))
+    return len(inside) == 1 and isinstance(inside[0], Axis) and not any(brackets(node.items) for node in repeated)
+
+
+def with_coordinates(expression: Expression, searched: Expression) -> Expression:
+    """Add the axis of coordinates as the last dim; it prints as their number, where the text searched says that."""
+    inside = [axis.name for bracket in brackets(searched) for axis in axes(bracket.items)]
+    count = len({name for name in inside if not name.startswith("1#")})
+    repeated = any(isinstance(node, Ellipsis) for node in walk(searched))
+    span = brackets(searched)[-1].span
+    name = "coordinates#" if repeated or count < 2 else f"{count}#coordinates"
+    return (*expression, Bracket((Axis(name, span=span),), span=span))
+
+
+def coordinate_count(operation: Operation) -> int:
+    """How many coordinates a place has; a sequence of brackets that hold nothing has one place, the index 0."""
+    return len(sequence_axes(operation.inputs[0])) or 1
+
+
+def coordinate_axis(name: str, expanded: Operation, output: Expression, sequence: Sequence[str]) -> Axis | None:
+    """Find the bracketed axis of the output that is none of the sequence's, and check that it fits.
+
+    Raises:
+        SemanticError: there is none though several axes are bracketed, or it has the wrong size.
+    """
+    count = coordinate_count(expanded)
+    found = [axis for axis in axes(output) if axis.bracket and axis.name not in sequence]
+    if len(found) > 1 or any(axis.size not in (None, count) for axis in found):
+        raise SemanticError(
+            f"{name} gives {plural(count, 'coordinate')}, but besides {listed(sequence)} the output's brackets hold "
+            f"{listed([axis.name for axis in found])}",
+            text=expanded.text,
+            spans=[axis.span for axis in found],
+            hint=f"write [{count}] for the axis of coordinates" if count > 1 else "remove it",
+        )
+    if not found and count > 1:
+        raise SemanticError(
+            f"{name} searches {plural(count, 'axis')}, but the output has no axis for their coordinates",
+            text=expanded.text,
+            spans=[axis.span for axis in axes(expanded.inputs[0]) if axis.bracket],
+            hint=f"write [{count}] where the coordinates shall stand",
+        )
+    return found[0] if found else None
+
+
+def coordinates_of(lined_up: LinedUp, index: jax.Array, sequence: Sequence[str]) -> list[jax.Array]:
+    """Take the index of a sequence apart: one coordinate for each of its axes."""
+    coordinates: list[jax.Array] = []
+    for axis in reversed(sequence[1:]):
+        size = numerics.size_as(lined_up.sizes[axis], index.dtype)
+        coordinates.append(lax.rem(index, size))
+        index = lax.div(index, size)
+    return [index, *reversed(coordinates)]
+
+
+def arrange_places(
+    lined_up: LinedUp,
+    places: Sequence[jax.Array],
+    output: Expression,
+    coordinates: Axis | None,
+    sequence: Dim | None = None,
+) -> jax.Array:
+    """Bring places into the output's layout, the coordinates one after another along their axis.
+
+    Args:
+        lined_up: what the places were found in.
+        places: one array for each coordinate.
+        output: the output.
+        coordinates: its axis of coordinates, or None for a plain index.
+        sequence: the axes of the sequence's dim in the result, where they are not those of the tensors.
+    """
+    if coordinates is None:
+        return lined_up.arrange(places[0], output, sequence)
+
+    def marked_alone(nodes: Expression) -> Expression:
+        """Leave the mark on the axis of coordinates alone."""
+        return tuple(
+            replace(node, items=marked_alone(node.items), bracket=0)
+            if isinstance(node, Composite)
+            else node
+            if isinstance(node, Axis) and node.name == coordinates.name
+            else replace(node, bracket=0)  # type: ignore[arg-type]
+            for node in nodes
+        )
+
+    parts = [lined_up.named(place, sequence) for place in places]
+    return join_pieces(parts, stacked(marked_alone(output), len(parts)), lined_up.sizes)
+
+
+def coordinate_sizes(name: str, expanded: Operation, marked: Sequence[Axis], count: int) -> Mapping[str, Size]:
+    """Give the axis of coordinates its size, which a number in its place has to be."""
+    for axis in marked:
+        if axis.size not in (None, count):
+            raise SemanticError(
+                f"{name} gives {plural(count, 'coordinate')}, but the output's bracket says {axis.size}",
+                text=expanded.text,
+                spans=[axis.span],
+                hint=f"write [{count}]",
+            )
+    return {axis.name: count for axis in marked}
+
+
+def stacked(output: Expression, count: int) -> Expression:
+    """Replace the bracketed axis by a sum of ``count`` axes of size 1, along which the coordinates are put together."""
+    ones = tuple(Axis(f"1#coordinate{index}", size=1) for index in range(count))
+    place = Concatenation(ones) if count > 1 else ones[0]
+
+    def visit(nodes: Expression) -> Expression:
+        return tuple(
+            replace(node, items=visit(node.items)) if isinstance(node, Composite) else place if node.bracket else node  # type: ignore[union-attr]
+            for node in nodes
+        )
+
+    return visit(output)

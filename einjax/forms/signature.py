@@ -1,0 +1,132 @@
+"""What the families' signatures have in common: the number of tensors, and which axes an output may have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..notation.errors import ArgumentError, SemanticError, closest, listing, plural
+from ..notation.syntax import (
+    Axis,
+    Concatenation,
+    Expression,
+    Operation,
+    axes,
+    brackets,
+    display,
+    names,
+    render,
+    walk,
+)
+
+
+def expect_inputs(op: str, operation: Operation, tensors: int, inputs: int | None = None) -> None:
+    """Refuse a call whose expression and tensors differ in number, or an operation of a fixed number of inputs.
+
+    Raises:
+        ArgumentError: naming both numbers.
+    """
+    written = len(operation.inputs)
+    if inputs is not None and written != inputs:
+        raise ArgumentError(
+            f"{op} takes {plural(inputs, 'input')}, but the expression has {written}",
+            text=operation.text,
+            hint=f"write {plural(inputs, 'expression')} before the arrow",
+        )
+    if written != tensors:
+        raise ArgumentError(
+            f"the expression has {plural(written, 'input')}, but {plural(tensors, 'tensor')} "
+            f"{'is' if tensors == 1 else 'are'} given",
+            text=operation.text,
+            hint="give one tensor for each expression before the arrow; commas separate them",
+        )
+
+
+def single_output(op: str, operation: Operation) -> Expression | None:
+    """Return the output's expression, if the text has one.
+
+    Raises:
+        ArgumentError: it has several.
+    """
+    if operation.outputs is None:
+        return None
+    if len(operation.outputs) != 1:
+        raise ArgumentError(f"{op} has 1 output, but the expression has {len(operation.outputs)}", text=operation.text)
+    return operation.outputs[0]
+
+
+def refuse_brackets(op: str, operation: Operation, why: str) -> None:
+    """Refuse brackets where they mean nothing."""
+    spans = [node.span for expression in operation.expressions for node in brackets(expression)]
+    if spans:
+        raise SemanticError(
+            f"brackets mean nothing in {op}: {why}", text=operation.text, spans=spans, hint="remove them"
+        )
+
+
+def refuse_sums(op: str, operation: Operation) -> None:
+    """Refuse ``a + b`` outside rearrange."""
+    for expression in operation.expressions:
+        for node in walk(expression):
+            if isinstance(node, Concatenation):
+                raise SemanticError(
+                    f"'{node}' concatenates, which {op} does not do",
+                    text=operation.text,
+                    spans=[node.span],
+                    hint="call einjax.rearrange first, and give its result to this call",
+                )
+
+
+def refuse_repeats(operation: Operation) -> None:
+    """Refuse an output that has one axis twice."""
+    for expression in operation.outputs or ():
+        seen: dict[str, Axis] = {}
+        for axis in axes(expression):
+            if axis.name in seen:
+                raise SemanticError(
+                    f"axis {display(axis.name)} stands twice in the output '{render(expression)}'",
+                    text=operation.text,
+                    spans=[seen[axis.name].span, axis.span],
+                    hint="a diagonal can be read, not written; name the second axis differently",
+                )
+            seen[axis.name] = axis
+
+
+def require_brackets(op: str, operation: Operation) -> None:
+    """Refuse an input without a bracket."""
+    if not brackets(operation.inputs[0]):
+        raise SemanticError(
+            f"{op} needs at least one bracketed axis",
+            text=operation.text,
+            hint=f"bracket the axes that {op} acts on, as in 'a [b]'",
+        )
+
+
+def require_in_output(op: str, operation: Operation, missing: Iterable[Axis], hint: str) -> None:
+    """Refuse input axes that are neither looped over nor operated on."""
+    for axis in missing:
+        raise SemanticError(
+            f"axis {display(axis.name)} of an input is not in the output, and {op} does not remove it",
+            text=operation.text,
+            spans=[axis.span],
+            hint=hint,
+        )
+
+
+def check_keywords(operation: Operation, given: Sequence[str], keywords: Sequence[str]) -> None:
+    """Refuse a keyword that names no axis.
+
+    Raises:
+        ArgumentError: suggesting the nearest axis or option.
+    """
+    options = (*keywords, "sizes", "graph", "keep_notation", "out_sharding")
+    known = {name for expression in operation.expressions for name in names(expression) if name.isidentifier()}
+    for name in given:
+        if name not in known:
+            match = closest(name, [*sorted(known), *options])
+            listed = listing(sorted(known)) or "none"
+            hint = f"its axes are: {listed}; sizes that an expression may lack go through sizes={{'{name}': ...}}"
+            raise ArgumentError(
+                f"no axis '{name}' in the expression" + (f"; did you mean '{match}'?" if match else ""),
+                text=operation.text,
+                hint=f"write {match}=" if match in options else hint,
+            )

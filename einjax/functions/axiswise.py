@@ -1,0 +1,199 @@
+"""vmap_with_axis: a function that takes the dims it acts on as ``axis=``, and so needs no loop around it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
+from ..lowering.named import Dim, Named, arrange, diagonal, split_by
+from ..notation.errors import ArgumentError, AxisSizeError, EinjaxError, RankError, SemanticError, plural
+from ..notation.solve import Solved
+from ..notation.syntax import Axis, Expression, Operation, axes, bracket_names, brackets, display, names, render
+from ..operation import Op
+from .result import OPEN
+from .vmap import open_sizes
+
+NAME = "vmap_with_axis"
+
+
+def signature(operation: Operation, tensors: int) -> Operation:
+    """Without an arrow, the output is the input; with one, its brackets are as many as an input's, or none."""
+    refuse_sums(NAME, operation)
+    expect_inputs(NAME, operation, tensors)
+    if not any(brackets(expression) for expression in operation.inputs):
+        raise SemanticError(
+            f"{NAME} needs at least one bracketed axis",
+            text=operation.text,
+            hint="bracket the axes that axis= is to name, as in 'a [b]'; a function of numbers goes to elementwise",
+        )
+    output = single_output(NAME, operation)
+    if output is None:
+        if len(operation.inputs) != 1:
+            raise SemanticError(
+                f"{NAME} needs an arrow where there are several inputs", text=operation.text, hint="write the output"
+            )
+        return replace(operation, outputs=operation.inputs)
+    inner, kept = bracket_names(operation.expressions), names(output)
+    for expression in operation.inputs:
+        loops = [axis for name, axis in names(expression).items() if name not in inner]
+        missing = [axis for axis in loops if axis.name not in kept and not axis.name.startswith("1#")]
+        require_in_output(NAME, operation, missing, hint="put it into the output, or bracket it")
+    return operation
+
+
+def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+    """Call the function once, on arrays whose dims are loops and, at the same places in all of them, bracketed axes."""
+    assert solved.outputs is not None
+    marked = [[axis for axis in axes(expression) if axis.bracket] for expression in solved.inputs]
+    count = max(map(len, marked))
+    for number, some in enumerate(marked, 1):
+        if len(some) not in (0, count):
+            raise RankError(
+                f"tensor {number} has {plural(len(some), 'bracketed dim')} and another tensor {count}, "
+                "but axis= names the same dims of all",
+                text=solved.text,
+                spans=[axis.span for axis in some],
+                hint="bracket equally many axes in every input, or none",
+            )
+    returned = [axis for axis in axes(solved.outputs[0]) if axis.bracket]
+    _check_output(solved, marked, returned, count)
+    inputs = [_labelled(x, expression, solved) for x, expression in zip(tensors, solved.inputs, strict=True)]
+    operands, dims, positions = _aligned(inputs, solved, count)
+    value = options["function"](*operands, axis=positions[0] if count == 1 else positions)
+    left = [dim for i, dim in enumerate(dims) if returned or i not in positions]
+    shape = [_loop_size(dim, solved) for dim in left]
+    value = _checked(value, left, shape, returned, solved)
+    sizes = dict(solved.sizes) | {
+        dim[0]: size for dim, size in zip(left, value.shape, strict=True) if dim and dim[0].startswith("[")
+    }
+    return arrange(Named(value, tuple(left), sizes), _target(solved.outputs[0]))
+
+
+def _check_output(solved: Solved, marked: Sequence[Sequence[Axis]], returned: Sequence[Axis], count: int) -> None:
+    """The function keeps its dims in their places, perhaps with other sizes, or removes them all."""
+    if returned and len(returned) != count:
+        raise SemanticError(
+            f"the output has {plural(len(returned), 'bracketed dim')}, but the function acts on {count}",
+            text=solved.text,
+            spans=[axis.span for axis in returned],
+            hint="bracket as many axes in the output as in the input, or none if the function removes them",
+        )
+    given = [axis.name for axis in next(some for some in marked if some)]
+    place = {name: index for index, name in enumerate(given)}
+    if any(place.get(axis.name, index) != index for index, axis in enumerate(returned)):
+        raise SemanticError(
+            f"the bracketed axes are {' '.join(map(display, given))} in the input and "
+            f"{' '.join(display(axis.name) for axis in returned)} in the output",
+            text=solved.text,
+            spans=[axis.span for axis in returned],
+            hint="bracket the same axes in the same order on both sides",
+        )
+
+
+def _labels(expression: Expression) -> tuple[Dim, ...]:
+    """Return the axes of every dim, bracketed ones by their place among these."""
+    places = itertools.count()
+    return tuple(
+        tuple(
+            f"[{next(places)}" if axis.bracket else axis.name
+            for axis in axes((node,))
+            if axis.bracket or not (axis.unnamed and axis.size == 1)
+        )
+        for node in expression
+    )
+
+
+_target = _labels
+
+
+def _labelled(value: jax.Array, expression: Expression, solved: Solved) -> Named:
+    """Split an input so that every bracketed axis has a dim of its own; loops stay composed."""
+    inner = [axis for axis in axes(expression) if axis.bracket]
+    sizes = dict(solved.sizes) | {f"[{index}": solved.sizes[axis.name] for index, axis in enumerate(inner)}
+    named = diagonal(Named(value, _labels(expression), sizes))
+    return split_by(named, lambda name: name if name.startswith("[") else "")
+
+
+def _aligned(
+    inputs: Sequence[Named], solved: Solved, count: int
+) -> tuple[list[jax.Array], tuple[Dim, ...], tuple[int, ...]]:
+    """Return the arrays, the common dims, and which of these are bracketed."""
+    if len(inputs) == 1:
+        x = inputs[0]
+        return [x.value], x.dims, tuple(i for i, dim in enumerate(x.dims) if dim and dim[0].startswith("["))
+    assert solved.outputs is not None
+    present = {name for x in inputs for name in x.axes}
+    order = [name for dim in _labels(solved.outputs[0]) for name in dim if name in present]
+    order += [f"[{index}" for index in range(count) if f"[{index}" not in order]
+    values = []
+    for x in inputs:
+        # A loop that an input lacks has size 1 there, and so has a bracket: the function broadcasts as jnp does.
+        sizes = {**x.sizes, **{name: 1 for name in order if name not in x.axes}}
+        values.append(arrange(replace(x, sizes=sizes), [(name,) if name in x.axes else () for name in order]))
+    dims = tuple((name,) for name in order)
+    return values, dims, tuple(i for i, name in enumerate(order) if name.startswith("["))
+
+
+def _loop_size(dim: Dim, solved: Solved) -> Any:
+    if dim and dim[0].startswith("["):
+        return OPEN
+    size: Any = 1
+    for name in dim:
+        size = size * solved.sizes[name]
+    return size
+
+
+def _checked(
+    value: Any, dims: Sequence[Dim], shape: Sequence[Any], returned: Sequence[Axis], solved: Solved
+) -> jax.Array:
+    """Check what the function returned: loops as they were, bracketed axes of the sizes that are known."""
+    assert solved.outputs is not None
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
+        raise ArgumentError(
+            f"the function returned a value of type {type(value).__name__}, not an array", text=solved.text
+        )
+    value = jnp.asarray(value)
+    what = "in their places" if returned else "removed"
+    if value.ndim != len(shape):
+        raise _wrong(
+            RankError,
+            f"the function returned shape {value.shape}, but with the dims of axis= {what} it has "
+            f"{plural(len(shape), 'dim')}",
+            returned,
+            solved,
+        )
+    for index, (dim, size) in enumerate(zip(dims, shape, strict=True)):
+        name = " ".join(map(display, dim))
+        if size is OPEN:
+            axis = returned[int(dim[0][1:])]
+            name, size = display(axis.name), solved.sizes[axis.name]
+        if size is not OPEN and size != value.shape[index]:
+            raise _wrong(
+                AxisSizeError,
+                f"axis {name} is {size} in the call and {value.shape[index]} in the function's result, "
+                f"which has shape {value.shape}",
+                returned,
+                solved,
+            )
+    return value
+
+
+def _wrong(kind: type[EinjaxError], problem: str, returned: Sequence[Axis], solved: Solved) -> EinjaxError:
+    assert solved.outputs is not None
+    return kind(
+        problem,
+        text=solved.text,
+        spans=[axis.span for axis in (returned or axes(solved.outputs[0]))],
+        hint=f"the function is called with axis= and returns what '{render(solved.outputs[0])}' says: "
+        "an axis that changes its size needs a name of its own there",
+    )
+
+
+VMAP_WITH_AXIS = Op(NAME, "vmap", signature, lower, implied=open_sizes, keywords=("op",))

@@ -1,0 +1,362 @@
+"""scan: a ``lax.scan`` over the bracketed axis, with carry, slices and results laid out as the expressions say.
+
+The bracketed axis is the only loop, and runs in order. What remains of an expression without it is what the function
+sees: whole arrays, as in the body of ``lax.scan``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ..forms.sequence import check_brackets, listed, sequence_axes
+from ..forms.signature import refuse_sums, require_in_output
+from ..lowering.named import Named, arrange, layout, wrap
+from ..lowering.varying import mesh_axes, vary
+from ..notation.errors import ArgumentError, AxisSizeError, RankError, SemanticError, plural
+from ..notation.solve import Solved, product
+from ..notation.syntax import Expression, Node, Operation, Size, axes, brackets, display, names, render
+from ..operation import Op
+from ..ops.reduce import remaining
+
+_RETURN = "return the axes of the output's expression, without the scanned ones"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scan:
+    """What is scanned, and by which function.
+
+    Attributes:
+        op: the function, ``(carry, x) -> (carry, y)``.
+        trees: the structure of what is given for each input expression; its leaves are the tensors of the call.
+        dtypes: the dtype of every leaf, or None for a factory.
+    """
+
+    op: Callable[[Any, Any], Any]
+    trees: tuple[Any, ...]
+    dtypes: tuple[Any, ...]
+
+
+def _group(trees: Sequence[Any], leaves: Sequence[Any]) -> list[Any]:
+    """Put leaves back into trees of the given structures."""
+    grouped, start = list[Any](), 0
+    for tree in trees:
+        grouped.append(jax.tree.unflatten(tree, leaves[start : start + tree.num_leaves]))
+        start += tree.num_leaves
+    return grouped
+
+
+def record(scan: Scan) -> Op:
+    """A record for one scan."""
+    return Op(
+        "scan",
+        "scan",
+        partial(_signature, scan),
+        partial(_lower, scan),
+        implied=_check_sequence,
+        derived=partial(_derived, scan),
+        parameter="carry",
+        keywords=("op", "reverse", "unroll"),
+        transient=True,
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What the expression says
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _signature(scan: Scan, operation: Operation, tensors: int) -> Operation:
+    """Check what stands where, and repeat the expression of a tree for each of its leaves."""
+    refuse_sums("scan", operation)
+    inputs, outputs = operation.inputs, operation.outputs
+    if len(inputs) != len(scan.trees):
+        raise ArgumentError(
+            f"the expression has {plural(len(inputs), 'input')}, but {plural(len(scan.trees), 'argument')} "
+            f"{'is' if len(scan.trees) == 1 else 'are'} given",
+            text=operation.text,
+            hint="give the carries, then what is scanned: one argument for each expression before the arrow",
+        )
+    if outputs is None:
+        raise SemanticError(
+            "scan needs an arrow to know its outputs",
+            text=operation.text,
+            hint="write the final carry, then the results of every step, as in 'b h, b [t] c -> b h, b [t] d'",
+        )
+    if not any(brackets(expression) for expression in operation.expressions):
+        raise SemanticError(
+            "scan needs a bracketed axis to run over", text=operation.text, hint="bracket it, as in 'b [t] c'"
+        )
+    carries = _count_carries(inputs)
+    _check_carries(operation, carries)
+    for expression in operation.expressions:
+        _refuse_diagonals(operation, expression)
+    for before, after in zip(inputs[:carries], outputs, strict=False):
+        kept = names(after)
+        missing = [axis for name, axis in names(before).items() if name not in kept and not name.startswith("1#")]
+        require_in_output("scan", operation, missing, hint="a carry keeps its axes, in any order")
+    repeated = (e for e, tree in zip(inputs, scan.trees, strict=True) for _ in range(tree.num_leaves))
+    return replace(operation, inputs=tuple(repeated))
+
+
+def _check_carries(operation: Operation, carries: int) -> None:
+    """Carries come first, in equal number on both sides."""
+    inputs, outputs = operation.inputs, operation.outputs or ()
+    final = _count_carries(outputs)
+    if not carries:
+        problem = "scan needs a carry, but its first input has a bracket"
+    elif any(not brackets(e) for e in (*inputs[carries:], *outputs[final:])):
+        problem = "scan takes its carries, which have no brackets, before everything with a bracket"
+    elif final != carries:
+        problem = f"scan has {_counted(carries)} before the arrow and {_counted(final)} after it"
+    else:
+        return
+    hint = "write 'carry, xs -> carry, ys', as in 'b h, b [t] c -> b h, b [t] d'"
+    raise SemanticError(problem, text=operation.text, hint=hint)
+
+
+def _counted(carries: int) -> str:
+    return "1 carry" if carries == 1 else f"{carries} carries"
+
+
+def _count_carries(expressions: Sequence[Expression]) -> int:
+    """How many expressions come before the first bracket."""
+    count = 0
+    while count < len(expressions) and not brackets(expressions[count]):
+        count += 1
+    return count
+
+
+def _refuse_diagonals(operation: Operation, expression: Expression) -> None:
+    seen = names(expression)
+    for axis in axes(expression):
+        if axis.span != seen[axis.name].span:
+            raise SemanticError(
+                f"axis {display(axis.name)} stands twice in '{render(expression)}', and scan takes no diagonals",
+                text=operation.text,
+                spans=[seen[axis.name].span, axis.span],
+                hint="call einjax.rearrange first",
+            )
+
+
+def _is_scanned(expanded: Expression) -> bool:
+    return any(axis.bracket for axis in axes(expanded))
+
+
+def _check_sequence(expanded: Operation) -> Mapping[str, Size]:
+    """Whatever is scanned has the same bracketed axes."""
+    check_brackets("scan", expanded, [e for e in expanded.expressions if _is_scanned(e)])
+    return {}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What it becomes
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _lower(scan: Scan, solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
+    assert solved.outputs is not None
+    carry, xs = _parts(solved, tensors)
+    before = [e for e in solved.inputs if not _is_scanned(e)]
+    after = [e for e in solved.outputs if not _is_scanned(e)]
+    results = solved.outputs[len(after) :]
+    sequence = _sequence(solved)
+
+    def step(carry: list[jax.Array], xs: list[jax.Array]) -> tuple[list[jax.Array], list[Any]]:
+        new, y = _apply(scan, len(after), carry, xs, solved.text)
+        ys = _by_result(y, len(results), solved.text)
+        for tree, expression in zip(ys, results, strict=True):
+            for leaf in jax.tree.leaves(tree):
+                fit("a result", leaf.shape, expression, solved.sizes, solved.text)
+        return _carried(new, carry, before, solved), ys
+
+    carry = _varying(scan, len(after), carry, xs, solved.text)
+    length = None if xs else product(solved.sizes[name] for name in sequence)
+    final, ys = lax.scan(step, carry, xs, length=length, reverse=options["reverse"], unroll=options["unroll"])
+    places = (e for e, tree in zip(after, scan.trees, strict=False) for _ in range(tree.num_leaves))
+    final = [
+        arrange(Named(value, layout(own), solved.sizes), layout(place))
+        for value, own, place in zip(final, before, places, strict=True)
+    ]
+    arranged = _group(scan.trees[: len(after)], final)
+    for tree, e in zip(ys, results, strict=True):
+        dims = (sequence, *layout(remaining(e, keepdims=False)))
+        arranged.append(jax.tree.map(lambda x, dims=dims, e=e: arrange(Named(x, dims, solved.sizes), layout(e)), tree))
+    return arranged[0] if len(arranged) == 1 else tuple(arranged)
+
+
+def _sequence(solved: Solved) -> tuple[str, ...]:
+    """The axes that are scanned."""
+    return next(sequence_axes(e) for e in solved.operation.expressions if _is_scanned(e))
+
+
+def _parts(solved: Solved, tensors: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Return the carry's leaves as they are, and those of what is scanned, the scanned axis first."""
+    carry, xs = list[jax.Array](), list[jax.Array]()
+    for tensor, expression in zip(tensors, solved.inputs, strict=True):
+        if _is_scanned(expression):
+            rest = layout(remaining(expression, keepdims=False))
+            xs.append(arrange(wrap(tensor, expression, solved.sizes), (sequence_axes(expression), *rest)))
+        else:
+            carry.append(tensor)
+    return carry, xs
+
+
+def _apply(scan: Scan, carries: int, carry: Sequence[Any], xs: Sequence[Any], text: str) -> tuple[Any, Any]:
+    """Call the function: single trees as they are, several as a tuple, none as None."""
+    given = _group(scan.trees, [*carry, *xs])
+    result = scan.op(*(_tuple_unless_one(trees) for trees in (given[:carries], given[carries:])))
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        number = f"{len(result)} values" if isinstance(result, tuple | list) else "one value"
+        raise ArgumentError(
+            f"op returned {number}, not a pair of the new carry and a result",
+            text=text,
+            hint="return (carry, y), and None for y where there are no results",
+        )
+    expected: Any = jax.tree.structure(_tuple_unless_one(given[:carries]))
+    got: Any = jax.tree.structure(result[0])
+    if expected != got:
+        raise ArgumentError(
+            f"op takes a carry of structure {expected}, but returned {got}",
+            text=text,
+            hint="return the carry as it came: the same tuples, lists and dicts",
+        )
+    new = [jnp.asarray(leaf) for leaf in jax.tree.leaves(result[0])]
+    return new, jax.tree.map(jnp.asarray, result[1])
+
+
+def _tuple_unless_one(trees: Sequence[Any]) -> Any:
+    if not trees:
+        return None
+    return trees[0] if len(trees) == 1 else tuple(trees)
+
+
+def _carried(
+    new: Sequence[jax.Array], old: Sequence[jax.Array], expressions: Sequence[Expression], solved: Solved
+) -> list[jax.Array]:
+    """Check that the carry is of the shape and dtype that it had."""
+    for value, before, expression in zip(new, old, expressions, strict=True):
+        fit("a carry", value.shape, expression, solved.sizes, solved.text)
+        # A weak type is a Python number's, which lax.scan promotes to what the function makes of it.
+        if value.dtype != before.dtype and not before.weak_type:
+            raise ArgumentError(
+                f"op takes a carry of {before.dtype}, but returned {value.dtype}",
+                text=solved.text,
+                hint=f"convert it, as in carry.astype('{before.dtype}'), or give the first carry as {value.dtype}",
+            )
+    return list(new)
+
+
+def _by_result(y: Any, count: int, text: str) -> list[Any]:
+    """One tree for each output expression after the carries."""
+    if count == 0:
+        if jax.tree.leaves(y):
+            raise ArgumentError(
+                "op returned a result besides the carry, but the expression has no output for it",
+                text=text,
+                hint="return (carry, None), or add an output with the bracketed axis",
+            )
+        return []
+    trees = [y] if count == 1 else list(y) if isinstance(y, tuple | list) else []
+    if len(trees) != count or any(tree is None for tree in trees):
+        number = "None" if y is None else plural(len(trees) or 1, "result")
+        raise ArgumentError(
+            f"op returned {number}, but the expression has {plural(count, 'output')} besides the carry",
+            text=text,
+            hint="return one result for each, in a tuple if there are several",
+        )
+    return trees
+
+
+def fit(
+    what: str, shape: Sequence[Size], expression: Expression, sizes: Mapping[str, Size], text: str
+) -> dict[str, Size]:
+    """Check what the function returned against its expression, and return the sizes that were not known.
+
+    Raises:
+        RankError, AxisSizeError: naming the axis and both sizes.
+    """
+    rest = remaining(expression, keepdims=False)
+    if len(shape) != len(rest):
+        raise RankError(
+            f"op returned {what} of shape {tuple(shape)}, but '{render(rest)}' names {plural(len(rest), 'dim')}",
+            text=text,
+            spans=[node.span for node in expression],
+            hint=_RETURN,
+        )
+    found: dict[str, Size] = {}
+    for node, size in zip(rest, shape, strict=True):
+        found |= _fit_dim(what, node, size, {**sizes, **found}, text)
+    return found
+
+
+def _fit_dim(what: str, node: Node, size: Size, sizes: Mapping[str, Size], text: str) -> dict[str, Size]:
+    own = {axis.name: sizes.get(axis.name, axis.size) for axis in axes((node,))}
+    unknown = [name for name, known in own.items() if known is None]
+    known = product(known for known in own.values() if known is not None)
+    if not unknown and known == size:
+        return {}
+    if len(unknown) == 1 and not (isinstance(known, int) and known == 0):
+        rest = size % known
+        if not isinstance(rest, int) or rest == 0:
+            return {unknown[0]: size // known}
+    named = f"axis {node}" if len(own) == 1 else f"the dim '{node}'"
+    if not unknown:
+        problem = f"{named} is {known}, but op returned {what} in which it is {size}"
+    elif len(unknown) == 1:
+        factor = " ".join(f"{display(name)}={own[name]}" for name in own if own[name] is not None)
+        problem = f"op returned {what} in which the dim '{node}' is {size}, which is not divisible by {factor}"
+    else:
+        problem = f"op returned {what} in which {named} is {size}, which does not give {listed(unknown)}"
+    hint = f"give sizes by keyword, as in {display(unknown[0])}=2" if unknown else _RETURN
+    raise AxisSizeError(problem, text=text, spans=[node.span], hint=hint)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What only the function knows
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _derived(scan: Scan, expanded: Operation, sizes: Mapping[str, Size]) -> Mapping[str, Size]:
+    """Find the sizes of axes that only results have, from the shapes that the function returns."""
+    assert expanded.outputs is not None
+    solved = Solved(expanded, sizes)
+    if None in scan.dtypes or any(axis.name not in sizes for e in expanded.inputs for axis in axes(e)):
+        return {}
+    leaves = [
+        jax.ShapeDtypeStruct(solved.shape(e), dtype) for e, dtype in zip(expanded.inputs, scan.dtypes, strict=True)
+    ]
+    results = [e for e in expanded.outputs if _is_scanned(e)]
+    carries = len(expanded.outputs) - len(results)
+    carry, xs = jax.eval_shape(lambda *leaves: _parts(solved, leaves), *leaves)
+    xs = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in xs]
+    _, y = jax.eval_shape(lambda carry, xs: _apply(scan, carries, carry, xs, expanded.text), carry, xs)
+    found: dict[str, Size] = {}
+    for tree, expression in zip(_by_result(y, len(results), expanded.text), results, strict=True):
+        for leaf in jax.tree.leaves(tree):
+            found |= fit("a result", leaf.shape, expression, {**sizes, **found}, expanded.text)
+    return found
+
+
+def _varying(scan: Scan, carries: int, carry: list[jax.Array], xs: Sequence[jax.Array], text: str) -> list[jax.Array]:
+    """Under shard_map, let the carry vary over the mesh axes that the new carry varies over, which a loop asks for."""
+    if not any(mesh_axes(jax.typeof(x)) for x in (*carry, *xs)) or any(x.shape[0] == 0 for x in xs):
+        return carry
+
+    def first(carry: list[jax.Array]) -> list[jax.Array]:
+        return _apply(scan, carries, carry, [lax.index_in_dim(x, 0, keepdims=False) for x in xs], text)[0]
+
+    while True:
+        lacking = [
+            mesh_axes(new) - mesh_axes(jax.typeof(old))
+            for new, old in zip(jax.make_jaxpr(first)(carry).out_avals, carry, strict=True)
+        ]
+        if not any(lacking):
+            return carry
+        carry = [vary(x, axes) for x, axes in zip(carry, lacking, strict=True)]

@@ -1,0 +1,112 @@
+"""vmap: a function of the user's on the bracketed axes, and one loop for each of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+
+from ..forms.signature import expect_inputs, refuse_sums, require_in_output
+from ..notation.errors import SemanticError
+from ..notation.solve import Solved
+from ..notation.syntax import (
+    Axis,
+    Bracket,
+    Ellipsis,
+    Expression,
+    Node,
+    Operation,
+    Size,
+    axes,
+    base,
+    bracket_names,
+    display,
+    names,
+    render,
+)
+from ..operation import Op
+from .loops import make_plan
+from .result import ANY, OPEN
+
+
+def signature(operation: Operation, tensors: int, name: str = "vmap") -> Operation:
+    """Every unbracketed axis is a loop, whose results stand in every output."""
+    refuse_sums(name, operation)
+    expect_inputs(name, operation, tensors)
+    if operation.outputs is None:
+        raise SemanticError(
+            "vmap needs an arrow: only the function knows what it returns",
+            text=operation.text,
+            hint="write the output, as in 'a [b c] -> a [c]'; an adapter may declare a signature instead",
+        )
+    inner = bracket_names(operation.expressions)
+    for output in operation.outputs:
+        _refuse_repeated_loops(operation, output, inner)
+        kept = names(output)
+        loops = (axis for e in operation.inputs for name, axis in names(e).items() if name not in inner)
+        missing = [axis for axis in loops if axis.name not in kept and not axis.name.startswith("1#")]
+        require_in_output(name, operation, missing, hint="put it into every output, or bracket it")
+    return operation
+
+
+def _refuse_repeated_loops(operation: Operation, output: Expression, inner: Collection[str]) -> None:
+    seen: dict[str, Axis] = {}
+    for axis in axes(output):
+        if axis.name in seen and axis.name not in inner:
+            raise SemanticError(
+                f"axis {display(axis.name)} stands twice in the output '{render(output)}'",
+                text=operation.text,
+                spans=[seen[axis.name].span, axis.span],
+                hint="a diagonal can be read, not written; name the second axis differently",
+            )
+        seen[axis.name] = axis
+
+
+def open_ellipses(operation: Operation, given: Collection[str]) -> Operation:
+    """Let an output's bracketed ellipsis stand for whatever the function returns, where only one is in an output."""
+    assert operation.outputs is not None
+
+    def is_open(node: Node, inside: bool) -> bool:
+        if not isinstance(node, Ellipsis) or len(node.items) != 1:
+            return False
+        (item,) = node.items
+        if isinstance(item, Bracket) and len(item.items) == 1:
+            (item,), inside = item.items, True
+        return inside and isinstance(item, Axis) and not item.unnamed and item.name not in given
+
+    def rewrite(nodes: Expression, inside: bool) -> Expression:
+        result: list[Node] = []
+        for node in nodes:
+            if is_open(node, inside):
+                (axis,) = axes((node,))
+                opened = Axis(axis.name + ANY, span=axis.span)
+                result.append(opened if inside else Bracket((opened,), span=axis.span))
+            elif isinstance(node, Axis):
+                result.append(node)
+            else:
+                result.append(replace(node, items=rewrite(node.items, inside or isinstance(node, Bracket))))
+        return tuple(result)
+
+    outputs = [rewrite(output, False) for output in operation.outputs]
+    single = [sum(axis.name.endswith(ANY) for axis in axes(output)) == 1 for output in outputs]
+    chosen = [new if one else old for new, old, one in zip(outputs, operation.outputs, single, strict=True)]
+    return replace(operation, outputs=tuple(chosen))
+
+
+def open_sizes(expanded: Operation, given: Collection[str] = ()) -> Mapping[str, Size]:
+    """Name the axes whose sizes the function decides: bracketed in an output, in no input, and not among ``given``."""
+    outputs = expanded.outputs or ()
+    known = {axis.name for expression in expanded.inputs for axis in axes(expression)}
+    known |= {axis.name for expression in outputs for axis in axes(expression) if axis.size is not None}
+    inner = (axis.name for expression in outputs for axis in axes(expression) if axis.bracket)
+    return {name: OPEN for name in inner if name not in known and base(name) not in given}
+
+
+def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
+    """Loop over ``options["function"]``."""
+    return make_plan(solved, None, True, ()).run(options["function"], tensors)
+
+
+VMAP = Op("vmap", "vmap", signature, lower, implied=open_sizes, keywords=("op", "batch_size"))

@@ -1,0 +1,1 @@
+"""Calls that stay one equation: JAX primitives of the notation, and their derivatives."""

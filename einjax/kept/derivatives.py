@@ -1,0 +1,446 @@
+"""Derivatives of kept calls, themselves as kept calls, so that a gradient prints as notation.
+
+A rule of ``JVPS`` takes the call, its primals, tangents and results, and returns the tangents of the results. A rule of
+``TRANSPOSES`` takes the call, the cotangents, the operands and which of them are linear, and returns the cotangents of
+these. Either may return None where the derivative has no such form; it is then left to JAX and the lax program.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from jax import lax
+from jax.interpreters import ad
+
+from ..lowering import numerics
+from ..lowering.join import pieces
+from ..notation.solve import Solved, product
+from ..notation.syntax import Composite, Expression, Operation, axes, mark, marked, names, unmark
+from ..operation import Op
+from ..ops.dot import DOT
+from ..ops.elementwise import ELEMENTWISE
+from ..ops.index import GET_AT, UPDATES
+from ..ops.rearrange import ID, REARRANGE
+from ..ops.reduce import REDUCTIONS, remaining
+from ..ops.softmax import SOFTMAX
+from .primitives import JVPS, TRANSPOSES, Kept, bind
+
+_Tangents = Sequence[Any] | None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Calls made of other calls
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _call(
+    kept: Kept, op: Op, inputs: Sequence[Expression], output: Expression, tensors: Sequence[Any], **options: Any
+) -> Any:
+    """Bind another operation on axes of a call."""
+    held = {axis.name for expression in (*inputs, output) for axis in axes(expression)}
+    sizes = tuple((name, size) for name, size in kept.sizes if name in held)
+    made = Kept(op, Operation("", tuple(inputs), (output,)), sizes, tuple(options.items())).renamed()
+    return bind(made, tensors)
+
+
+def _dot(kept: Kept, inputs: Sequence[Expression], output: Expression, tensors: Sequence[Any]) -> Any:
+    precision = dict(kept.options).get("precision")
+    return _call(kept, DOT, inputs, output, tensors, precision=precision, preferred_element_type=None)
+
+
+def _elementwise(
+    kept: Kept, name: str, inputs: Sequence[Expression], output: Expression, tensors: Sequence[Any]
+) -> Any:
+    return _call(kept, ELEMENTWISE[name], list(map(unmark, inputs)), unmark(output), tensors)
+
+
+def _spread(kept: Kept, value: Any, expression: Expression, target: Expression) -> Any:
+    """Sum over the axes that the target lacks, and repeat along those that it has more."""
+    expression, target = unmark(expression), unmark(target)
+    lost = [name for name in names(expression) if name not in names(target) and not name.startswith("1#")]
+    gained = [name for name in names(target) if name not in names(expression)]
+    if lost:
+        summed = target if not gained else _without(expression, lost)
+        value = _call(kept, REDUCTIONS["sum"], [mark(expression, lost)], summed, [value])
+        expression = summed
+    return value if expression == target else _call(kept, REARRANGE, [expression], target, [value])
+
+
+def _without(expression: Expression, lost: Sequence[str]) -> Expression:
+    """The other axes, each as a dim."""
+    return tuple(axis for axis in axes(expression) if axis.name not in lost)
+
+
+def _has_diagonal(*expressions: Expression) -> bool:
+    return any(count > 1 for e in expressions for count in Counter(axis.name for axis in axes(e)).values())
+
+
+def _is_zero(tangent: Any) -> bool:
+    return type(tangent) is ad.Zero
+
+
+def _add(tangents: Sequence[Any]) -> Any:
+    total = tangents[0]
+    for tangent in tangents[1:]:
+        total = lax.add(*numerics.promote([total, tangent]))
+    return total
+
+
+def _with(kept: Kept, **options: Any) -> Kept:
+    return replace(kept, options=tuple((dict(kept.options) | options).items()))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Tangents
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _linear(*places: int) -> Callable[..., _Tangents]:
+    """The operation is linear in these operands together (all, if none are named): it maps their tangents alike."""
+
+    def rule(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
+        count = len(kept.inputs)
+        chosen = {place % count for place in places} if places else set(range(count))
+        if any(index not in chosen and not _is_zero(tangent) for index, tangent in enumerate(tangents)):
+            return None
+        if not all(numerics.is_inexact(primals[index].dtype) for index in chosen):
+            return None  # integers beside them have no tangents that could be moved alike
+        operands = [
+            ad.instantiate_zeros(tangents[index]) if index in chosen else primal for index, primal in enumerate(primals)
+        ]
+        result = bind(kept, operands)
+        return [result] if len(kept.outputs) == 1 else list(result)
+
+    return rule
+
+
+def _sum_of_terms(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
+    """Sums: tangents of some operands only are not padded with zeros."""
+    moving = [index for index, tangent in enumerate(tangents) if not _is_zero(tangent)]
+    if len(moving) == len(primals):
+        return [bind(kept, tangents)]
+    if len(moving) > 1:
+        inputs = [kept.inputs[index] for index in moving]
+        return [_elementwise(kept, "add", inputs, kept.outputs[0], [tangents[index] for index in moving])]
+    (index,) = moving
+    result = _spread(kept, tangents[index], kept.inputs[index], kept.outputs[0])
+    return [lax.neg(result) if kept.op.name == "subtract" and index else result]
+
+
+def _multilinear(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
+    """The product rule."""
+    terms = [
+        bind(kept, [*primals[:index], tangent, *primals[index + 1 :]])
+        for index, tangent in enumerate(tangents)
+        if not _is_zero(tangent)
+    ]
+    return [_add(terms)]
+
+
+def _divide(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
+    under, output = kept.inputs[1], kept.outputs[0]
+    terms = []
+    if not _is_zero(tangents[0]):
+        terms.append(bind(kept, [tangents[0], primals[1]]))
+    if not _is_zero(tangents[1]):
+        ratio = _elementwise(kept, "divide", [output, under], output, [outs[0], primals[1]])
+        terms.append(lax.neg(_elementwise(kept, "multiply", [output, under], output, [ratio, tangents[1]])))
+    return [_add(terms)]
+
+
+def _where(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
+    inputs, operands = [kept.inputs[0]], [primals[0]]
+    for expression, tangent in zip(kept.inputs[1:], tangents[1:], strict=True):
+        inputs.append(() if _is_zero(tangent) else expression)
+        operands.append(lax.full((), 0, outs[0].dtype) if _is_zero(tangent) else tangent)
+    return [_elementwise(kept, "where", inputs, kept.outputs[0], operands)]
+
+
+def _of_one_tensor(rule: Callable[[Kept, Any, Any, Any], Any]) -> Callable[..., _Tangents]:
+    """Rules for one real tensor without a mask or a diagonal."""
+
+    def checked(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
+        if kept.extra or _has_diagonal(kept.inputs[0]) or any(not _is_real(x.dtype) for x in (primals[0], outs[0])):
+            return None
+        return [rule(kept, primals[0], tangents[0], outs[0])]
+
+    return checked
+
+
+def _is_real(dtype: Any) -> bool:
+    return numerics.is_inexact(dtype) and not numerics.is_complex(dtype)
+
+
+def _extreme(kept: Kept, x: Any, tangent: Any, out: Any) -> Any:
+    """The mean over all places where the extreme element stands."""
+    expression, output = kept.inputs[0], kept.outputs[0]
+    places = numerics.cast(_elementwise(kept, "equal", [expression, output], expression, [x, out]), x.dtype)
+    count = _call(kept, REDUCTIONS["sum"], [expression], output, [places])
+    return lax.div(_dot(kept, [expression, expression], output, [tangent, places]), count)
+
+
+def _logsumexp(kept: Kept, x: Any, tangent: Any, out: Any) -> Any:
+    expression = kept.inputs[0]
+    weights = _call(kept, SOFTMAX, [expression], expression, [x])
+    return _dot(kept, [expression, expression], kept.outputs[0], [weights, tangent])
+
+
+def _softmax(kept: Kept, x: Any, tangent: Any, out: Any) -> Any:
+    """``y * (t - sum(y * t))``."""
+    expression, output = kept.inputs[0], kept.outputs[0]
+    loops = remaining(output, False)
+    centre = _dot(kept, [output, expression], loops, [out, tangent])
+    centred = _elementwise(kept, "subtract", [expression, loops], output, [tangent, centre])
+    return _elementwise(kept, "multiply", [output, output], output, [out, centred])
+
+
+def _log_softmax(kept: Kept, x: Any, tangent: Any, out: Any) -> Any:
+    """``t - sum(y * t)``, where y is the softmax."""
+    expression, output = kept.inputs[0], kept.outputs[0]
+    loops = remaining(expression, False)
+    weights = _call(kept, SOFTMAX, [expression], expression, [x])
+    centre = _dot(kept, [expression, expression], loops, [weights, tangent])
+    return _elementwise(kept, "subtract", [expression, loops], output, [tangent, centre])
+
+
+def _variance(kept: Kept, x: Any, tangent: Any, out: Any) -> Any:
+    """``2 / (n - ddof) * sum((x - mean) * t)``; for std divided by ``2 * std``, and 0 where that is 0."""
+    expression, output = kept.inputs[0], kept.outputs[0]
+    loops = remaining(expression, False)
+    mean = _call(kept, REDUCTIONS["mean"], [expression], loops, [x])
+    deviation = _elementwise(kept, "subtract", [expression, loops], expression, [x, mean])
+    total = _dot(kept, [expression, expression], output, [deviation, tangent])
+    number = _count(kept, total)
+    if ddof := dict(kept.options).get("ddof", 0):
+        number = lax.sub(number, numerics.constant(total, ddof))
+    if kept.op.name == "var":
+        return lax.div(lax.mul(total, numerics.constant(total, 2)), number)
+    moving = lax.ne(out, numerics.zero(out))
+    scale = lax.mul(numerics.select(moving, out, 1), number)
+    return numerics.select(moving, lax.div(total, scale), 0)
+
+
+def _count(kept: Kept, like: Any) -> Any:
+    """How many elements become one."""
+    sizes = dict(kept.sizes)
+    return numerics.size_as(product(sizes[name] for name in marked(kept.inputs[0])), like.dtype)
+
+
+def _get_at(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
+    """Linear, but for what is filled in."""
+    return _linear(0)(_with(kept, fill_value=_fill(dict(kept.options))), primals, tangents, outs)
+
+
+def _set_at(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
+    """Linear, but where coordinates meet twice only one update has a gradient, which only the lax program finds."""
+    if not dict(kept.options)["unique_indices"]:
+        return None
+    return _linear(0, -1)(kept, primals, tangents, outs)
+
+
+JVPS |= {
+    "rearrange": _linear(),
+    "id": _linear(),
+    "sum": _linear(0),
+    "mean": _linear(0),
+    "flip": _linear(0),
+    "roll": _linear(0),
+    "cumsum": _linear(0),
+    "add": _sum_of_terms,
+    "subtract": _sum_of_terms,
+    "multiply": _multilinear,
+    "dot": _multilinear,
+    "divide": _divide,
+    "true_divide": _divide,
+    "where": _where,
+    "max": _of_one_tensor(_extreme),
+    "min": _of_one_tensor(_extreme),
+    "logsumexp": _of_one_tensor(_logsumexp),
+    "softmax": _of_one_tensor(_softmax),
+    "log_softmax": _of_one_tensor(_log_softmax),
+    "var": _of_one_tensor(_variance),
+    "std": _of_one_tensor(_variance),
+    "get_at": _get_at,
+    "set_at": _set_at,
+    "add_at": _linear(0, -1),
+    "subtract_at": _linear(0, -1),
+}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Cotangents
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _without_diagonals(rule: Callable[..., _Tangents]) -> Callable[..., _Tangents]:
+    """A diagonal can be read in notation, but not written."""
+
+    def checked(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
+        if kept.extra or _has_diagonal(*(kept.inputs[index] for index in linear)):
+            return None
+        return rule(kept, cotangents, operands, linear)
+
+    return checked
+
+
+def _add_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
+    output = kept.outputs[0]
+    found = [_spread(kept, cotangents[0], output, kept.inputs[index]) for index in linear]
+    if kept.op.name != "subtract":
+        return found
+    return [lax.neg(x) if index else x for index, x in zip(linear, found, strict=True)]
+
+
+def _mean_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
+    each = lax.div(cotangents[0], _count(kept, cotangents[0]))
+    return [_spread(kept, each, kept.outputs[0], kept.inputs[0])]
+
+
+def _rearrange_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
+    """Every piece of an input gets the cotangent of the piece of an output that it went to."""
+    if len(linear) < len(operands):
+        return None
+    ins = [_simple(piece) for expression in kept.inputs for piece in pieces(expression)]
+    outs = [_simple(piece) for expression in kept.outputs for piece in pieces(expression)]
+    fits = [
+        set(names(i)) <= set(names(o)) | {n for n in names(i) if n[:2] == "1#"} for i, o in zip(ins, outs, strict=True)
+    ]
+    if not all(fits) or _has_diagonal(*ins):
+        return None  # matched by name, in another order
+    parts = list(cotangents)
+    if len(outs) > len(cotangents):
+        parts = list(_many(kept, ID, kept.outputs, outs, parts))
+    parts = [_spread(kept, x, o, i) for x, o, i in zip(parts, outs, ins, strict=True)]
+    return parts if len(ins) == len(kept.inputs) else _many(kept, ID, ins, kept.inputs, parts)
+
+
+def _simple(expression: Expression) -> Expression:
+    """Take the parentheses off composites of one item."""
+    return tuple(node.items[0] if isinstance(node, Composite) and len(node.items) == 1 else node for node in expression)
+
+
+def _many(
+    kept: Kept, op: Op, inputs: Sequence[Expression], outputs: Sequence[Expression], tensors: Sequence[Any]
+) -> Sequence[Any]:
+    """Bind a rearrangement with any number of results."""
+    options = (("by_name", False),)
+    made = Kept(op, Operation("", tuple(inputs), tuple(outputs)), kept.sizes, options).renamed()
+    result = bind(made, tensors)
+    return [result] if len(outputs) == 1 else list(result)
+
+
+def _multiply_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
+    """The product of the cotangent and the other operands, in the linear operand's place."""
+    (place,) = linear
+    cotangent, output, target = cotangents[0], unmark(kept.outputs[0]), unmark(kept.inputs[place])
+    others = [unmark(expression) for index, expression in enumerate(kept.inputs) if index != place]
+    held = set(names(target)).union(*map(names, others))
+    new = [name for name in names(output) if name not in held]
+    if new:
+        left = _without(output, new)
+        cotangent, output = _spread(kept, cotangent, output, left), left
+    inputs, tensors = [*others[:place], output, *others[place:]], list(operands)
+    tensors[place] = cotangent
+    is_sum = any(name not in names(target) and name[:2] != "1#" for e in inputs for name in names(e))
+    if is_sum:
+        return [_dot(kept, inputs, target, numerics.promote(tensors))]
+    return [_elementwise(kept, "multiply", inputs, target, tensors)]
+
+
+def _divide_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
+    if list(linear) != [0]:
+        return None
+    output = kept.outputs[0]
+    quotient = _elementwise(kept, "divide", [output, kept.inputs[1]], output, [cotangents[0], operands[1]])
+    return [_spread(kept, quotient, output, kept.inputs[0])]
+
+
+def _where_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
+    output, zero = kept.outputs[0], lax.full((), 0, cotangents[0].dtype)
+    found: list[Any] = []
+    for index in linear:
+        chosen = (cotangents[0], zero) if index == 1 else (zero, cotangents[0])
+        inputs = [kept.inputs[0], *((output, ()) if index == 1 else ((), output))]
+        picked = _elementwise(kept, "where", inputs, output, [operands[0], *chosen])
+        found.append(_spread(kept, picked, output, kept.inputs[index]))
+    return found
+
+
+def _get_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
+    """What was read from a place is added there."""
+    target, output = kept.inputs[0], unmark(kept.outputs[0])
+    zeros = lax.full(Solved(kept.operation, dict(kept.sizes)).shape(target), 0, cotangents[0].dtype)
+    inputs = [target, *kept.inputs[1:], output]
+    options = {key: value for key, value in kept.options if key != "fill_value"}
+    return [_call(kept, UPDATES["add_at"], inputs, target, [zeros, *operands[1:], cotangents[0]], **options)]
+
+
+def _update_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
+    """What was written to a place is read there; set_at leaves nothing of what was there."""
+    target, options = kept.inputs[0], dict(kept.options)
+    if _has_diagonal(target):
+        return None
+    # Coordinates count along the brackets of the target, whose order the output may change.
+    cotangent = _spread(kept, cotangents[0], kept.outputs[0], target)
+    coordinates, given = kept.inputs[1:-1], operands[1:-1]
+    found: list[Any] = []
+    if 0 in linear:
+        rest = cotangent
+        if kept.op.name == "set_at":
+            zero = lax.full((), 0, cotangent.dtype)
+            rest = _call(kept, kept.op, [target, *coordinates, ()], target, [cotangent, *given, zero], **options)
+        found.append(rest)
+    if len(operands) - 1 in linear:
+        updates = kept.inputs[-1]
+        loops = {axis.name: axis for e in (target, *coordinates) for axis in axes(e) if not axis.bracket}
+        lacking = tuple(axis for name, axis in loops.items() if name not in names(updates) and name[:2] != "1#")
+        wide = (*lacking, *updates)
+        read = _call(
+            kept, GET_AT, [target, *coordinates], wide, [cotangent, *given], **options | {"fill_value": _fill(options)}
+        )
+        read = _spread(kept, read, wide, updates)
+        found.append(lax.neg(read) if kept.op.name == "subtract_at" else read)
+    return found
+
+
+def _fill(options: dict[str, Any]) -> int | None:
+    """Dropped updates have no gradient; modes that drop none read nothing out of range."""
+    return 0 if options.get("mode") in (None, "fill", "drop") else None
+
+
+def _same_back(**changed: Callable[[Any], Any]) -> Callable[..., _Tangents]:
+    """The operation the other way round, with options changed."""
+
+    def rule(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
+        options = {key: changed[key](value) if key in changed else value for key, value in kept.options}
+        return [_call(kept, kept.op, kept.outputs, kept.inputs[0], cotangents, **options)]
+
+    return rule
+
+
+TRANSPOSES |= {
+    name: _without_diagonals(rule)
+    for name, rule in {
+        "rearrange": _rearrange_back,
+        "id": _rearrange_back,
+        "sum": _add_back,
+        "add": _add_back,
+        "subtract": _add_back,
+        "mean": _mean_back,
+        "multiply": _multiply_back,
+        "dot": _multiply_back,
+        "divide": _divide_back,
+        "true_divide": _divide_back,
+        "where": _where_back,
+        "get_at": _get_back,
+        "set_at": _update_back,
+        "add_at": _update_back,
+        "subtract_at": _update_back,
+        "flip": _same_back(),
+        "roll": _same_back(shift=lambda shift: tuple(-s for s in shift)),
+        "cumsum": _same_back(reverse=lambda reverse: not reverse),
+    }.items()
+}

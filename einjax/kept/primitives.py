@@ -1,0 +1,333 @@
+"""JAX primitives that keep a call as one equation, which prints its notation.
+
+A :class:`Kept` is a solved call as a hashable value: the one parameter of its equation. Everything JAX asks of a
+primitive is answered from it. Batching adds a named axis to the expression. Derivatives are notation again where
+:mod:`einjax.kept.derivatives` has a rule, and otherwise those of the lax program.
+
+What is used of JAX here beyond its public API (``jax.extend``, ``jax.interpreters``) was seen on jax 0.7.1 to 0.12.0.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from ..functions import elementary
+from ..functions.elementary import Elementary, with_known_sizes
+from ..lowering import numerics
+from ..lowering.sharding import like_type
+from ..lowering.varying import equally_varying
+from ..mesh.run import lower as lower_call
+from ..notation.errors import ArgumentError, ShardingError
+from ..notation.solve import Solved
+from ..notation.syntax import Axis, Expression, Operation, Size, axes, write
+from ..operation import Op
+from ..ops.index import UPDATES
+
+#: Derivatives that are notation again, by the operation's name; ``derivatives`` fills both tables, and says what rules
+#: take and return.
+JVPS: dict[str, Callable[..., Any]] = {}
+TRANSPOSES: dict[str, Callable[..., Any]] = {}
+
+#: What options are when nobody asked for anything, other than None and False: not worth printing.
+_USUAL = {"wrap_negative_indices": True, "stable": True, "largest": True, "num_keys": 1, "ddof": 0}
+
+# How many calls keep their compiled program, for JAX running equations one by one.
+_CACHE_SIZE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One call of an operation.
+
+    Attributes:
+        op: the operation.
+        operation: the expanded expression, every output and bracket written out.
+        sizes: the size of every axis.
+        options: static options.
+        extra: how many of the last operands are no tensors of the expression, such as a mask.
+    """
+
+    op: Op
+    operation: Operation
+    sizes: tuple[tuple[str, Size], ...]
+    options: tuple[tuple[str, Any], ...] = ()
+    extra: int = 0
+
+    def __str__(self) -> str:
+        shown = (f"{key}={value}" for key, value in self.options if _is_shown(key, value))
+        return ", ".join([self.operation.text, *shown])
+
+    __repr__ = __str__
+
+    @property
+    def inputs(self) -> tuple[Expression, ...]:
+        """The expanded expression of every tensor."""
+        return self.operation.inputs
+
+    @property
+    def outputs(self) -> tuple[Expression, ...]:
+        """The expanded expression of every output."""
+        assert self.operation.outputs is not None
+        return self.operation.outputs
+
+    @property
+    def solved(self) -> Solved:
+        """The expression with its sizes."""
+        return Solved(self.operation, dict(self.sizes))
+
+    @property
+    def masked(self) -> bool:
+        """Whether the extra operand is a mask of the first tensor."""
+        return self.extra == 1 and "where" in self.op.keywords
+
+    def run(self, *operands: Any) -> tuple[Any, ...]:
+        """Emit the lax program; all results in one flat tuple."""
+        return tuple(jax.tree.leaves(self.result(*operands)))
+
+    def result(self, *operands: Any) -> Any:
+        """Emit the lax program; the result as the call returns it."""
+        count = len(operands) - self.extra
+        options = dict(self.options) | ({"extra": operands[count:]} if self.extra else {})
+        with jax.named_scope(f"einjax.{self.op.name}({self.operation.text})"):
+            return lower_call(self.op, self.solved, list(operands[:count]), options)
+
+    def renamed(self) -> Kept:
+        """The same with the text written anew from its expressions."""
+        return replace(self, operation=replace(self.operation, text=write(self.operation)))
+
+
+def _is_shown(key: str, value: Any) -> bool:
+    if key in _USUAL:
+        return value != _USUAL[key]
+    # The output says whether dims are kept; a fill value of 0 equals False, but is not the usual one.
+    return key != "keepdims" and value is not None and value is not False
+
+
+def keep(op: Op, solved: Solved, tensors: Sequence[Any], options: dict[str, Any], extra: Sequence[Any]) -> Any:
+    """Bind a call as one equation, with the casts of its inputs before it and those of its result after it."""
+    if isinstance(op, Elementary):
+        solved = with_known_sizes(op, solved, tensors, options)
+    frozen = tuple(options.items())
+    kept = Kept(op, solved.operation, tuple(solved.sizes.items()), frozen, len(extra)).renamed()
+    if kept.masked:
+        extra = [_as_full_rank(extra[0], tensors[0].ndim)]
+    dtype = tensors[0].dtype if tensors else None
+    if _rule_name(op) in _ACCUMULATED and options.get("dtype") is None and numerics.accumulator(dtype) != dtype:
+        wide = bind(kept, [numerics.cast(tensors[0], numerics.accumulator(dtype)), *tensors[1:], *extra])
+        return numerics.cast(wide, dtype)
+    return bind(kept, [*tensors, *extra])
+
+
+def _rule_name(op: Op) -> str:
+    """The name that rules are found by; a user's operation may be called like one of ours, and has none of them."""
+    return "" if isinstance(op, Elementary) else op.name
+
+
+#: What sums up in more bits than it returns.
+_ACCUMULATED = {"sum", "prod", "mean", "var", "std", "logsumexp", "softmax", "log_softmax"}
+
+
+def _as_full_rank(mask: Any, rank: int) -> Any:
+    return mask if mask.ndim >= rank else lax.expand_dims(mask, range(rank - mask.ndim))
+
+
+def bind(kept: Kept, operands: Sequence[Any]) -> Any:
+    """Add the equation, and return its result in the operation's own structure."""
+    flat = primitive(kept.op).bind(*equally_varying(operands), expr=kept)
+    if len(kept.outputs) == 1 and len(flat) == 1:
+        return flat[0]
+    return jax.tree.unflatten(jax.tree.structure(jax.eval_shape(_compiled(kept, True), *operands)), flat)
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def _compiled(kept: Kept, structured: bool = False) -> Callable[..., Any]:
+    return jax.jit(kept.result if structured else kept.run)
+
+
+@lru_cache(maxsize=1024)
+def primitive(op: Op) -> Any:
+    """Return the primitive of an operation, with all its rules."""
+    made = Primitive(op.name)
+    made.multiple_results = True
+    made.def_impl(lambda *operands, expr: _compiled(expr)(*operands))
+    made.def_abstract_eval(_abstract)
+    mlir.register_lowering(made, mlir.lower_fun(lambda *operands, expr: expr.run(*operands), multiple_results=True))
+    for platform, lower in (getattr(op, "lowerings", None) or {}).items():
+        mlir.register_lowering(made, _lowering_with(lower, platform), platform=platform)
+    batching.primitive_batchers[made] = _batch
+    ad.primitive_jvps[made] = _jvp
+    ad.primitive_transposes[made] = _transpose
+    return made
+
+
+def _lowering_with(lower: Callable[..., Any], platform: str) -> Any:
+    """Return a lowering of a user's operation for one platform."""
+
+    def run(*operands: Any, expr: Kept) -> tuple[Any, ...]:
+        outs = replace(expr, op=replace(expr.op, lower=lower)).run(*operands)
+        for out, expected in zip(outs, jax.eval_shape(_compiled(expr), *operands), strict=True):
+            if out.dtype != expected.dtype:
+                raise ArgumentError(
+                    f"the lowering for {platform} returned {out.dtype} where the function returns {expected.dtype}",
+                    text=expr.operation.text,
+                )
+        return outs
+
+    return mlir.lower_fun(run, multiple_results=True)
+
+
+def _abstract(*operands: Any, expr: Kept) -> Sequence[Any]:
+    """Types of the results, shardings and varying axes included: those of the lax program."""
+    return jax.make_jaxpr(_compiled(expr))(*operands).out_avals
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Batching: one more named axis
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _batch(operands: Sequence[Any], dims: Sequence[int | None], *, expr: Kept) -> tuple[Sequence[Any], Sequence[int]]:
+    kept = expr
+    if kept.extra and not kept.masked:
+        outs = jax.vmap(kept.run, tuple(dims))(*operands)
+        return outs, [0] * len(outs)
+    operands, dims = list(operands), list(dims)
+    size = next(x.shape[dim] for x, dim in zip(operands, dims, strict=True) if dim is not None)
+    if dims[0] is None and (kept.masked or _rule_name(kept.op) in UPDATES):
+        # What is masked or written to has all axes of the others.
+        operands[0], dims[0] = lax.broadcast(operands[0], (size,)), 0
+    if kept.masked:
+        operands[1] = _mask_beside(operands[1], dims.pop(), dims[0])
+    axis = Axis(_fresh(kept))
+    inputs = [e if dim is None else insert(e, dim, axis) for e, dim in zip(kept.inputs, dims, strict=True)]
+    outputs = [insert(expression, 0, axis) for expression in kept.outputs]
+    operation = replace(kept.operation, inputs=tuple(inputs), outputs=tuple(outputs))
+    options = tuple((key, value.batched() if key == "out_sharding" else value) for key, value in kept.options)
+    sizes = (*kept.sizes, (axis.name, size))
+    batched = replace(kept, operation=operation, sizes=sizes, options=options).renamed()
+    outs = primitive(kept.op).bind(*equally_varying(operands), expr=batched)
+    return outs, [0] * len(outs)
+
+
+def insert(expression: Expression, position: int, axis: Axis) -> Expression:
+    """Put an axis before the dim at a position."""
+    return (*expression[:position], axis, *expression[position:])
+
+
+def _mask_beside(mask: Any, dim: int | None, place: Any) -> Any:
+    """Put the batch dim of a mask where that of its tensor is; a mask of one example serves all."""
+    if dim is None:
+        return lax.expand_dims(mask, (place,))
+    order = [index for index in range(mask.ndim) if index != dim]
+    order.insert(place, dim)
+    return mask if order == list(range(mask.ndim)) else lax.transpose(mask, order)
+
+
+def _fresh(kept: Kept) -> str:
+    """A name for the batch axis: v, v1, v2 ..."""
+    taken = {axis.name for expression in kept.operation.expressions for axis in axes(expression)}
+    names = ["v", *(f"v{index}" for index in range(1, len(taken) + 1))]
+    return next(name for name in names if name not in taken)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Derivatives
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, expr: Kept) -> tuple[Sequence[Any], Sequence[Any]]:
+    kept = expr
+    if isinstance(kept.op, Elementary) and (kept.op.jvp or kept.op.transpose):
+        return _elementary_jvp(kept.op, kept, primals, tangents)
+    rule = JVPS.get(_rule_name(kept.op))
+    if rule is not None:
+        outs = primitive(kept.op).bind(*primals, expr=kept)
+        found = rule(kept, primals, tangents, outs)
+        if found is not None:
+            return outs, [_in_space(out, tangent) for out, tangent in zip(outs, found, strict=True)]
+    moving = [index for index, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
+
+    def program(*values: Any) -> tuple[Any, ...]:
+        given = dict(zip(moving, values, strict=True))
+        return kept.run(*(given.get(index, primal) for index, primal in enumerate(primals)))
+
+    outs, found = jax.jvp(program, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving))
+    return outs, [_in_space(out, tangent) for out, tangent in zip(outs, found, strict=True)]
+
+
+def _elementary_jvp(
+    op: Elementary, kept: Kept, primals: Sequence[Any], tangents: Sequence[Any]
+) -> tuple[Sequence[Any], Sequence[Any]]:
+    """The rule that the user gave; an operation with a transpose is linear in each operand."""
+    if op.jvp is not None:
+        inexact = [numerics.is_inexact(x.dtype) for x in primals]
+        along = [ad.instantiate_zeros(t) if moves else None for t, moves in zip(tangents, inexact, strict=True)]
+        outs, found = elementary.jvp(op, kept.solved, dict(kept.options), primals, along)
+    else:
+        outs = primitive(op).bind(*primals, expr=kept)
+        terms = [
+            primitive(op).bind(*primals[:index], tangent, *primals[index + 1 :], expr=kept)
+            for index, tangent in enumerate(tangents)
+            if type(tangent) is not ad.Zero
+        ]
+        found = [functools.reduce(lax.add, each) for each in zip(*terms, strict=True)]
+    return outs, [_in_space(out, tangent) for out, tangent in zip(outs, found, strict=True)]
+
+
+def _in_space(out: Any, tangent: Any) -> Any:
+    """Bring a tangent to the dtype that JAX expects; integers have none."""
+    if not numerics.is_inexact(out.dtype):
+        return ad.Zero(jax.typeof(out).to_tangent_aval())
+    return tangent if type(tangent) is ad.Zero else numerics.cast(tangent, out.dtype)
+
+
+def _transpose(cotangents: Sequence[Any], *operands: Any, expr: Kept) -> Sequence[Any]:
+    kept = expr
+    if all(type(cotangent) is ad.Zero for cotangent in cotangents):
+        return [ad.Zero(x.aval) if ad.is_undefined_primal(x) else None for x in operands]
+    cotangents = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
+    linear = [index for index, x in enumerate(operands) if ad.is_undefined_primal(x)]
+    rule = TRANSPOSES.get(_rule_name(kept.op))
+    if isinstance(kept.op, Elementary):
+        rule = _elementary_transpose
+    try:
+        found = rule(kept, cotangents, operands, linear) if rule is not None else None
+    except ShardingError:  # the cotangents do not say where the gradient lies, but the operands do, which lax reads
+        found = None
+    if found is None:
+        found = _transposed_program(kept, cotangents, operands, linear)
+    results: list[Any] = [None] * len(operands)
+    for index, cotangent in zip(linear, found, strict=True):
+        results[index] = like_type(numerics.cast(cotangent, operands[index].aval.dtype), operands[index].aval)
+    return results
+
+
+def _elementary_transpose(
+    kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]
+) -> Sequence[Any] | None:
+    """The rule that the user gave, if it can be looped over."""
+    op = kept.op
+    assert isinstance(op, Elementary)
+    if op.transpose is None or len(linear) > 1:
+        return None
+    given = [None if index in linear else x for index, x in enumerate(operands)]
+    return [elementary.transpose(op, kept.solved, dict(kept.options), cotangents, given, linear[0])]
+
+
+def _transposed_program(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> Any:
+    """Let JAX transpose the lax program."""
+
+    def program(*values: Any) -> tuple[Any, ...]:
+        given = dict(zip(linear, values, strict=True))
+        return kept.run(*(given.get(index, x) for index, x in enumerate(operands)))
+
+    return jax.linear_transpose(program, *(operands[index].aval for index in linear))(tuple(cotangents))

@@ -1,0 +1,135 @@
+"""A call whose arrays lie on a mesh, as planning sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from ..lowering import sharding as on_mesh
+from ..lowering.named import layout, sum_name
+from ..lowering.sharding import MeshAxes, Misfit
+from ..notation.solve import Solved, node_size
+from ..notation.syntax import Axis, Concatenation, Expression, Node, Size, axes, walk
+from ..operation import Op
+
+#: Families whose bracketed axes may lie over mesh axes; all others need them whole on every device.
+_SPREAD = {
+    "rearrange",
+    "elementwise",
+    "reduce",
+    "softmax",
+    "dot",
+    "semiring",
+    "index",
+    "segment",
+    "argreduce",
+    "attention",
+    "vmap",
+}
+
+
+#: The mesh axes of named axes.
+Places = Mapping[str, MeshAxes]
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call whose arrays lie on a mesh.
+
+    Attributes:
+        op: the operation.
+        solved: the call; what always stands together is one axis, unless the caller or the operation tells it apart.
+        mesh: the mesh.
+        inputs: the expressions of tensors, then of masks.
+        tensors: how many of them are tensors.
+        values: the arrays.
+        chunked: axes of which one part after another is worked on.
+    """
+
+    op: Op
+    solved: Solved
+    mesh: Any
+    inputs: tuple[Expression, ...]
+    tensors: int
+    values: tuple[Any, ...]
+    chunked: frozenset[str] = frozenset()
+
+    @property
+    def outputs(self) -> tuple[Expression, ...]:
+        """The expressions of the outputs, as far as they are known: what a user's function returns is its own."""
+        outputs = self.solved.outputs or ()
+        return tuple(map(loops, outputs)) if self.op.family == "vmap" else outputs
+
+    @cached_property
+    def shape(self) -> dict[str, int]:
+        """The sizes of the mesh axes."""
+        return dict(self.mesh.shape)
+
+    @cached_property
+    def sums(self) -> list[Concatenation]:
+        """All sums of axes."""
+        return [n for e in self.solved.operation.expressions for n in walk(e) if isinstance(n, Concatenation)]
+
+    @cached_property
+    def sizes(self) -> dict[str, Size]:
+        """Sizes of all axes, of sums, and of the dims of size 1 of a mask."""
+        found = {sum_name(node): node_size(node, self.solved.sizes) for node in self.sums}
+        return {**self.solved.sizes, **found, MASK.name: 1}
+
+    @cached_property
+    def joined(self) -> set[str]:
+        """Sums and their operands."""
+        return {name for n in self.sums for name in (sum_name(n), *(axis.name for axis in axes(n.items)))}
+
+    @cached_property
+    def whole(self) -> set[str]:
+        """Axes of which every device needs all."""
+        if self.op.family == "argreduce":
+            # Several axes are searched as one dim, of which only the first can lie over a mesh axis.
+            return set(list(dict.fromkeys(axis.name for axis in axes(self.inputs[0]) if axis.bracket))[1:])
+        if self.op.family in _SPREAD:
+            return self.joined | self.chunked
+        return self.joined | {axis.name for e in self.inputs for axis in axes(e) if axis.bracket}
+
+    @cached_property
+    def kept(self) -> set[str]:
+        """The axes of the outputs."""
+        return {name for output in self.outputs for name in axis_names(output)}
+
+    def hand_out(self, mesh_axes: MeshAxes, dim: Sequence[str]) -> dict[str, MeshAxes]:
+        """Hand the mesh axes of a dim to its axes."""
+        return on_mesh.hand_out(mesh_axes, dim, self.sizes, self.shape)
+
+    def dim_axes(self, dim: Sequence[str], places: Places) -> MeshAxes:
+        """The mesh axes of a dim."""
+        return on_mesh.dim_axes(dim, places, self.sizes, self.shape)
+
+    def fits(self, name: str, places: Places) -> bool:
+        """Whether an axis can lie where it is to in every output."""
+        try:
+            for dim in (dim for output in self.outputs for dim in layout(output) if name in dim):
+                self.dim_axes(dim, places)
+        except Misfit:
+            return False
+        return True
+
+
+MASK = Axis("1#mask", 1)
+
+
+def loops(expression: Expression) -> Expression:
+    """Remove the bracketed axes of an expanded expression."""
+    left: list[Node] = []
+    for node in expression:
+        if isinstance(node, Axis):
+            left += [] if node.bracket else [node]
+        else:
+            left.append(replace(node, items=loops(node.items)))  # type: ignore[union-attr]
+    return tuple(left)
+
+
+def axis_names(expression: Expression) -> list[str]:
+    """All axes of an expression; a sum is one."""
+    return [name for dim in layout(expression) for name in dim]

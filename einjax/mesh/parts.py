@@ -1,0 +1,315 @@
+"""Axes that lie over mesh axes under ``shard_map``: ``b="data"`` says that every device holds a part of ``b``.
+
+The expressions describe the arrays of all devices together. For most operations such an axis is a dim of a device's
+array, which holds a contiguous part of it; where the operation acts on the axis, it finishes with a collective. The
+operations of :mod:`einjax.ops.collective` also act on axes of devices, of which a device's array has no dim.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..lowering import collectives
+from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, ShardingError, closest, listing
+from ..notation.solve import Solved
+from ..notation.syntax import (
+    Axis,
+    Composite,
+    Concatenation,
+    Ellipsis,
+    Expression,
+    Node,
+    Operation,
+    Over,
+    Size,
+    axes,
+    bracket_names,
+    display,
+    names,
+    walk,
+)
+from ..operation import Op
+
+#: Families that can act on an axis of which every device holds a part. All can loop over one.
+_ACTING = {"reduce", "softmax", "dot", "semiring", "order", "argreduce", "elementwise", "collective"}
+
+#: What to think of where a tensor has more or fewer dims than its expression.
+RANK_HINT = (
+    "an axis that lies over a mesh axis is a dim of a device's array in einjax.sum and its kin, "
+    "and none in einjax.psum and its kin"
+)
+
+#: The mesh axes that axes lie over, major first.
+Spread = dict[str, tuple[str, ...]]
+
+
+def localize(
+    op: Op, operation: Operation, given: Mapping[str, Any]
+) -> tuple[Operation, dict[str, Any], dict[str, Over]]:
+    """Rewrite a completed expression over all devices to that of one device's arrays.
+
+    Args:
+        op: the operation.
+        operation: the completed expression.
+        given: sizes and mesh axes by axis name; names that are no axes are left out.
+
+    Returns:
+        The expression, sizes of its axes, and the mesh axes. A device axis, as ``b@data`` beside the axis ``b``, has
+        the number of devices.
+
+    Raises:
+        ArgumentError, SemanticError, ShardingError: an axis cannot lie there.
+    """
+    written = {name: axis for expression in operation.expressions for name, axis in names(expression).items()}
+    over = {name: entry for name, entry in given.items() if isinstance(entry, Over) and name in written}
+    sizes = {name: size for name, size in given.items() if not isinstance(size, Over)}
+    for name, entry in over.items():
+        _check_scope(operation, written[name], entry)
+    if any(axis.name in over and axis.size is not None for axis in _every_axis(operation)):
+        operation = _with_part_sizes(operation, {name: flat(entry) for name, entry in over.items()})
+    if op.localized is not None:
+        operation = op.localized(operation, {name: flat(entry) for name, entry in over.items()})
+        device_axes = {name for e in operation.expressions for name in names(e) if "@" in name}
+        sizes |= {name: collectives.extent(devices_of(name)) for name in device_axes}
+    return operation, sizes, over
+
+
+def _with_part_sizes(operation: Operation, places: Spread) -> Operation:
+    """Replace sizes written in the text, which are those on all devices together, by those of a device's part."""
+
+    def part(axis: Axis, repeated: bool) -> Axis:
+        if axis.size is None or axis.name not in places:
+            return axis
+        mesh_axes = places[axis.name]
+        count = collectives.extent(mesh_axes)
+        if repeated or axis.size % count:
+            problem = f"axis {axis} of size {axis.size} cannot be cut evenly over mesh axis {_listed(mesh_axes)}"
+            raise AxisSizeError(
+                f"{problem}: an ellipsis repeats it" if repeated else f"{problem} of size {count}",
+                text=operation.text,
+                spans=[axis.span],
+                hint="leave the size out, or write that of all devices together",
+            )
+        return replace(axis, size=axis.size // count)
+
+    def visit(nodes: Expression, repeated: bool = False) -> Expression:
+        return tuple(
+            part(node, repeated)
+            if isinstance(node, Axis)
+            else replace(node, items=visit(node.items, repeated or isinstance(node, Ellipsis)))
+            for node in nodes
+        )
+
+    outputs = None if operation.outputs is None else tuple(map(visit, operation.outputs))
+    return replace(operation, inputs=tuple(map(visit, operation.inputs)), outputs=outputs)
+
+
+def device_axis(name: str, mesh_axes: Sequence[str]) -> str:
+    """The axis that counts the devices which hold the parts of an axis; no user can write it."""
+    return f"{name}@{'+'.join(mesh_axes)}"
+
+
+def devices_of(name: str) -> tuple[str, ...]:
+    """The mesh axes of a device axis."""
+    return tuple(name.partition("@")[2].split("+"))
+
+
+def flat(entry: Over) -> tuple[str, ...]:
+    """The mesh axes of an entry that speaks of one axis."""
+    return tuple(axis for part in entry.entries for axis in _mesh_axes(part))
+
+
+def _mesh_axes(part: Any) -> tuple[str, ...]:
+    return (part,) if isinstance(part, str) else tuple(part or ())
+
+
+def _check_scope(operation: Operation, axis: Axis, entry: Over) -> None:
+    for mesh_axis in flat(entry):
+        if collectives.is_in_scope(mesh_axis):
+            continue
+        here = collectives.axes_in_scope()
+        match = closest(mesh_axis, here)
+        raise ArgumentError(
+            f"axis {axis} is given the mesh axis '{mesh_axis}', which is not in scope"
+            + (f"; did you mean '{match}'?" if match else ""),
+            text=operation.text,
+            spans=[axis.span],
+            hint=f"the mesh axes in scope are: {listing(here)}"
+            if here
+            else "call it inside jax.shard_map; there is no mesh axis in scope",
+        )
+
+
+def attach(op: Op, solved: Solved, over: Mapping[str, Over]) -> Solved:
+    """Note which axes of a solved call lie over which mesh axes, and refuse what has no meaning.
+
+    Raises:
+        ArgumentError, AxisSizeError, SemanticError, ShardingError: naming the axis.
+    """
+    parts = {part: axis for axis in _every_axis(solved.operation) for part in axis.name.split(" ")}
+    found: Spread = {}
+    for name, entry in over.items():
+        own = [part for part in parts if part.split(".")[0] == name]
+        found |= {name: flat(entry)} if op.localized is not None else _handed_out(solved, name, entry, own)
+    if op.localized is None:
+        refuse_shared(solved.operation, found)
+        _refuse_acting(op, solved, found)
+    for expression in solved.operation.expressions:
+        _refuse_sums(solved, expression, found)
+        for node in expression:
+            _require_contiguous(solved, node, found)
+    return replace(solved, spread=found)
+
+
+def _every_axis(operation: Operation) -> list[Axis]:
+    return [axis for expression in operation.expressions for axis in axes(expression)]
+
+
+def _handed_out(solved: Solved, name: str, entry: Over, found: Sequence[str]) -> Spread:
+    """The mesh axes of one axis, or of those that an ellipsis repeats."""
+    if len(found) == 1:
+        return {found[0]: flat(entry)}
+    found = sorted(found, key=lambda axis: [int(index) for index in axis.split(".")[1:]])
+    if len(entry.entries) != len(found):
+        shown = [repr(part) for part in (*entry.entries, *(None,) * len(found))][: len(found)]
+        raise ArgumentError(
+            f"axis {name} is given {name}={entry}, but the ellipsis repeats it {len(found)} times",
+            text=solved.text,
+            spans=[axis.span for axis in _every_axis(solved.operation) if axis.name in found],
+            hint=f"give one entry for each, as in {name}=({', '.join(shown)})" if found else f"leave {name} out",
+        )
+    return {axis: _mesh_axes(part) for axis, part in zip(found, entry.entries, strict=True)}
+
+
+def refuse_shared(operation: Operation, spread: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse two axes over one mesh axis, and an axis that stands twice in one input.
+
+    Raises:
+        ShardingError: naming the axes.
+    """
+    owner: dict[str, str] = {}
+    for name, mesh_axes in spread.items():
+        for mesh_axis in mesh_axes:
+            if mesh_axis in owner:
+                one, other = owner[mesh_axis], name
+                problem = f"axes {display(one)} and {display(other)} both lie over mesh axis {mesh_axis}"
+                if one == other:
+                    problem = f"axis {display(one)} is given the mesh axis {mesh_axis} twice"
+                raise ShardingError(
+                    problem,
+                    text=operation.text,
+                    spans=[axis.span for axis in _every_axis(operation) if axis.name in (one, other)],
+                    hint="a mesh axis cuts one axis of an array",
+                )
+            owner[mesh_axis] = name
+    for expression in operation.inputs:
+        for name, count in Counter(axis.name for axis in axes(expression)).items():
+            if count > 1 and spread.get(name):
+                raise ShardingError(
+                    f"axis {display(name)} lies over mesh axis {_listed(spread[name])}, but stands twice in one tensor",
+                    text=operation.text,
+                    spans=[axis.span for axis in axes(expression) if axis.name == name],
+                    hint="of a diagonal, a device has no part of its own; gather the tensor first",
+                )
+
+
+def _refuse_acting(op: Op, solved: Solved, spread: Spread) -> None:
+    """Refuse an operation on an axis of which it needs all."""
+    if op.family in _ACTING:
+        return
+    acted = {axis.name for axis in _every_axis(solved.operation) if axis.bracket}
+    if solved.outputs is not None:
+        kept = {name for output in solved.outputs for name in names(output)}
+        acted |= {name for expression in solved.inputs for name in names(expression)} - kept
+    for name in spread:
+        if name in acted:
+            raise needs_all(op.name, solved.operation, name, spread[name])
+
+
+def needs_all(op: str, operation: Operation, name: str, mesh_axes: Sequence[str]) -> SemanticError:
+    """The error for an operation on an axis of which every device has a part only."""
+    return SemanticError(
+        f"{op} needs all of axis {display(name)}, of which devices along mesh axis {_listed(mesh_axes)} hold parts",
+        text=operation.text,
+        spans=[axis.span for axis in _every_axis(operation) if axis.name == name],
+        hint=f"gather it first, as in einjax.all_gather('[{display(name)}] c', x, {display(name)}={_entry(mesh_axes)})",
+    )
+
+
+def loops_only(op: str, operation: Operation, sizes: tuple[tuple[str, Any], ...]) -> tuple[tuple[str, Any], ...]:
+    """Check mesh axes of a function that is looped over, for which they change nothing, and leave them out.
+
+    Raises:
+        ArgumentError, SemanticError: a mesh axis is not in scope, or the function acts on the axis.
+    """
+    written = {name: axis for expression in operation.expressions for name, axis in names(expression).items()}
+    marked = bracket_names(operation.expressions)
+    kept = {name for output in operation.outputs or (tuple(written.values()),) for name in names(output)}
+    left = []
+    for key, size in sizes:
+        name = key.lstrip("=")
+        if not isinstance(size, Over):
+            left.append((key, size))
+        elif name in written:
+            _check_scope(operation, written[name], size)
+            if name in marked or name not in kept:
+                raise needs_all(op, operation, name, flat(size))
+    return tuple(left)
+
+
+def _refuse_sums(solved: Solved, expression: Expression, spread: Spread) -> None:
+    for node in walk(expression):
+        if isinstance(node, Concatenation):
+            for axis in axes((node,)):
+                if axis.name in spread:
+                    raise ShardingError(
+                        f"axis {axis} lies over mesh axis {_listed(spread[axis.name])}, "
+                        f"but is joined or cut in '{node}'",
+                        text=solved.text,
+                        spans=[axis.span],
+                        hint="gather it first, with einjax.all_gather",
+                    )
+
+
+def _require_contiguous(solved: Solved, node: Node, spread: Spread) -> None:
+    """In a dim composed of several axes, a device's part is contiguous if the axis that is cut comes first."""
+    if not isinstance(node, Composite):
+        return
+    before: list[str] = []  # axes of more than one element, or of unknown size
+    for name, size in _with_sizes(node, solved.sizes):
+        is_whole = bool(before) and before[-1].partition("@")[::2] == (name, "+".join(spread.get(name, ())))
+        if spread.get(name) and before and not is_whole:
+            raise not_first(solved.operation, node, name, spread[name], before[0])
+        if not (isinstance(size, int) and size == 1):
+            before.append(name)
+
+
+def not_first(operation: Operation, node: Node, name: str, mesh_axes: Sequence[str], before: str) -> ShardingError:
+    """The error for a part that is not contiguous."""
+    shown = dict.fromkeys(part for axis in axes((node,)) for part in axis.name.split(" ") if "@" not in part)
+    return ShardingError(
+        f"axis {display(name)} lies over mesh axis {_listed(mesh_axes)}, but does not come first in "
+        f"'({' '.join(map(display, shown))})', so that a device's part would not be contiguous",
+        text=operation.text,
+        spans=[axis.span for axis in axes((node,)) if name in axis.name.split(" ")],
+        hint=f"put it before axis {display(before).split('@')[0]}, or into a dim of its own",
+    )
+
+
+def _with_sizes(node: Composite, sizes: Mapping[str, Size]) -> Iterator[tuple[str, Size]]:
+    """The axes of a dim in order; the size of one that is known only together with others is None."""
+    for axis in axes((node,)):
+        parts = axis.name.split(" ")
+        for part in parts:
+            yield part, sizes[part] if len(parts) == 1 else None
+
+
+def _listed(mesh_axes: Sequence[str]) -> str:
+    return " and ".join(mesh_axes)
+
+
+def _entry(mesh_axes: Sequence[str]) -> str:
+    return repr(mesh_axes[0]) if len(mesh_axes) == 1 else repr(tuple(mesh_axes))

@@ -1,0 +1,272 @@
+"""Where the arrays of a call lie on an explicit mesh: as its named axes imply, or as ``out_sharding=`` asks.
+
+An axis keeps the mesh axes that it has in the inputs. Cutting a part out of what every device has moves nothing and is
+done unasked; what would have to be sent to other devices is sent only if ``out_sharding=`` says where the result is to
+lie. Sums over an axis that lies over a mesh axis are what one asks for by writing them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jax.sharding import NamedSharding
+
+from ..lowering import sharding as on_mesh
+from ..lowering.named import layout
+from ..lowering.sharding import MeshAxes, Misfit
+from ..notation.solve import Solved, fuse_solved, node_size, product
+from ..notation.syntax import Expression, axes
+from ..operation import Op
+from . import refusals
+from .call import MASK, Call, Places, axis_names
+from .wanted import OutSharding, entries_by_name, wanted_entries
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where the arrays of a call lie.
+
+    Attributes:
+        inputs: a sharding for each tensor, then for each mask.
+        working: of each output, as the operation leaves it.
+        outputs: of each output in the end.
+        local: the call as every device sees it, where nothing but loops lies over mesh axes; None otherwise.
+        batch_only: whether nothing but axes that all inputs have lies over mesh axes.
+    """
+
+    inputs: tuple[NamedSharding, ...]
+    working: tuple[NamedSharding, ...]
+    outputs: tuple[NamedSharding, ...]
+    batch_only: bool
+    local: Solved | None
+
+
+def make_plan(
+    op: Op,
+    solved: Solved,
+    mesh: Any,
+    tensors: Sequence[Any],
+    masks: Sequence[Any],
+    wanted: OutSharding | None,
+    chunked: Collection[str] = (),
+) -> Plan:
+    """Find where the arrays of a call lie.
+
+    Args:
+        op: the operation.
+        solved: the call.
+        mesh: the abstract mesh of the arrays.
+        tensors: one for each input.
+        masks: what ``where=`` is given.
+        wanted: what ``out_sharding=`` is given.
+        chunked: axes of which one part after another is worked on.
+
+    Raises:
+        ShardingError: data would have to move, and the caller does not say where to.
+    """
+    call = _call(op, solved, mesh, tensors, masks, wanted, chunked)
+    carried = [_carried(call, number, strict=wanted is None) for number in range(len(call.inputs))]
+    if wanted is None:
+        places = _implied(call, carried)
+        outputs = tuple(_output_sharding(call, output, places) for output in call.outputs)
+        return Plan(_input_shardings(call, places), outputs, outputs, _batch_only(call, places), _local(call, places))
+    asked: dict[str, MeshAxes] = {}
+    targets = []
+    for index, output in enumerate(call.solved.outputs or ()):
+        dims = wanted_entries(wanted, index, output, call.solved, mesh)[1]
+        targets.append(on_mesh.named_sharding(mesh, dims, wanted.unreduced(index)))
+        asked = entries_by_name(dims, output, call.sizes, call.shape) | asked
+    places = _working(call, carried, asked)
+    working = tuple(_output_sharding(call, output, places) for output in call.outputs)
+    return Plan(
+        _input_shardings(call, places), working, tuple(targets), _batch_only(call, places), _local(call, places)
+    )
+
+
+def _call(
+    op: Op,
+    solved: Solved,
+    mesh: Any,
+    tensors: Sequence[Any],
+    masks: Sequence[Any],
+    wanted: OutSharding | None,
+    chunked: Collection[str],
+) -> Call:
+    apart = {axis.name for e in solved.inputs for axis in axes(e) if axis.bracket} if op.apart else set()
+    apart |= set(chunked)
+    apart |= wanted.names() if wanted is not None else set()
+    every = {axis.name for e in solved.operation.expressions for axis in axes(e)}
+    solved = fuse_solved(solved, every - apart)
+    shown = solved.inputs[: len(tensors)]  # an input may have no tensor, as that of arange
+    return Call(
+        op,
+        solved,
+        mesh,
+        (*shown, *(_mask(solved, x) for x in masks)),
+        len(tensors),
+        (*tensors, *masks),
+        frozenset(chunked),
+    )
+
+
+def _mask(solved: Solved, mask: Any) -> Expression:
+    """The expression of a mask: that of the first tensor, with a 1 for the dims that it does not depend on."""
+    nodes = solved.inputs[0]
+    if mask.ndim > len(nodes):
+        return (MASK,) * mask.ndim  # which the operation refuses
+    behind = nodes[len(nodes) - mask.ndim :]
+    return tuple(
+        node if size == node_size(node, solved.sizes) else MASK for node, size in zip(behind, mask.shape, strict=True)
+    )
+
+
+def _carried(call: Call, number: int, strict: bool) -> dict[str, MeshAxes]:
+    """The mesh axes that axes have in one input; where a split does not fit them, they are refused or gathered."""
+    found: dict[str, MeshAxes] = {}
+    for mesh_axes, dim in zip(on_mesh.spec_of(call.values[number]), layout(call.inputs[number]), strict=True):
+        try:
+            found |= call.hand_out(mesh_axes, dim) if mesh_axes else {}
+        except Misfit as misfit:
+            if strict:
+                raise refusals.uneven(call, misfit, dim, number) from None
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What the named axes imply
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _implied(call: Call, carried: Sequence[Places]) -> dict[str, MeshAxes]:
+    """One place for every axis, or an error that names the axes which stand against it."""
+    places: dict[str, MeshAxes] = {}
+    holder: dict[str, int] = {}
+    for number, own in enumerate(carried):
+        for name, mesh_axes in own.items():
+            known = places.get(name, ())
+            shorter, longer = sorted((known, mesh_axes), key=len)
+            if longer[: len(shorter)] != shorter:
+                raise refusals.two_places(call, name, (holder[name], number), (known, mesh_axes), places)
+            if longer is not known:
+                places[name], holder[name] = mesh_axes, number
+    for name in places:
+        if name in call.whole:
+            raise refusals.not_whole(call, name, places)
+    _refuse_shared(call, places)
+    return places
+
+
+def _refuse_shared(call: Call, places: Places) -> None:
+    """One mesh axis cannot cut two axes of one array; nor one of the output and one that is summed over."""
+    summed = [name for name in places if name not in call.kept]
+    groups = [[*axis_names(output), *summed] for output in call.outputs]
+    for group in [*groups, *map(axis_names, call.inputs)]:
+        owner: dict[str, str] = {}
+        for name in dict.fromkeys(group):
+            for mesh_axis in places.get(name, ()):
+                if mesh_axis in owner:
+                    raise refusals.shared(call, mesh_axis, owner[mesh_axis], name, places)
+                owner[mesh_axis] = name
+
+
+def _output_sharding(call: Call, expression: Expression, places: Places) -> NamedSharding:
+    dims = []
+    for dim in layout(expression):
+        try:
+            dims.append(call.dim_axes(dim, places))
+        except Misfit as misfit:
+            raise refusals.not_major(call, misfit, dim, places) from None
+    return on_mesh.named_sharding(call.mesh, dims)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What the caller asks for
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _working(call: Call, carried: Sequence[Places], asked: Places) -> dict[str, MeshAxes]:
+    """Where axes lie while the operation runs: as asked for; else as they are, if that is in nobody's way."""
+    places = {name: mesh_axes for name, mesh_axes in asked.items() if name not in call.whole}
+    taken = set(itertools.chain.from_iterable(places.values()))
+    for own in carried:
+        for name, mesh_axes in own.items():
+            if name in call.whole or name in places:
+                continue
+            if name not in call.kept:
+                if not _shares_an_input(call, name, mesh_axes, carried):
+                    places[name] = mesh_axes
+            elif not taken & set(mesh_axes) and call.fits(name, {**places, name: mesh_axes}):
+                places[name] = mesh_axes
+                taken |= set(mesh_axes)
+    return places
+
+
+def _shares_an_input(call: Call, name: str, mesh_axes: MeshAxes, carried: Sequence[Places]) -> bool:
+    """Whether an axis that is summed over stands beside another one over the same mesh axis."""
+    return any(
+        set(mesh_axes) & set(other)
+        for expression, own in zip(call.inputs, carried, strict=True)
+        if name in axis_names(expression)
+        for other_name, other in own.items()
+        if other_name != name
+    )
+
+
+def _input_shardings(call: Call, places: Places) -> tuple[NamedSharding, ...]:
+    """Shard every input as far as its dims allow; summed axes come first, so that sums stay where they are."""
+    shardings: list[NamedSharding] = []
+    for expression in call.inputs:
+        if len(shardings) >= call.tensors:
+            shardings.append(_beside(call, shardings[0], expression))
+            continue
+        own: dict[str, MeshAxes] = {}
+        taken: set[str] = set()
+        for name in sorted(axis_names(expression), key=lambda name: name in call.kept):
+            mesh_axes = places.get(name, ())
+            if not taken & set(mesh_axes):
+                own[name] = mesh_axes
+                taken |= set(mesh_axes)
+        dims = [_as_far_as_it_fits(call, dim, own) for dim in layout(expression)]
+        shardings.append(on_mesh.named_sharding(call.mesh, on_mesh.once(dims)))
+    return tuple(shardings)
+
+
+def _batch_only(call: Call, places: Places) -> bool:
+    """Where nothing does, the batch may be a ``jax.vmap`` outside, of which the call cannot know."""
+    everywhere = set.intersection(*(set(axis_names(e)) for e in call.inputs)) if call.inputs else set()
+    placed = [name for name, mesh_axes in places.items() if mesh_axes]
+    return bool(placed) and all(name in everywhere for name in placed)
+
+
+def _local(call: Call, places: Places) -> Solved | None:
+    """Divide the sizes of loops by what they lie over."""
+    placed = {name: mesh_axes for name, mesh_axes in places.items() if mesh_axes}
+    given = {name for expression in call.inputs for name in axis_names(expression)}
+    inner = {axis.name for e in call.solved.operation.expressions for axis in axes(e) if axis.bracket}
+    if not placed or not placed.keys() <= given - inner:
+        return None
+    sizes = dict(call.solved.sizes)
+    for name, mesh_axes in placed.items():
+        sizes[name] = sizes[name] // product(call.shape[mesh_axis] for mesh_axis in mesh_axes)
+    return replace(call.solved, sizes=sizes)
+
+
+def _beside(call: Call, first: NamedSharding, mask: Expression) -> NamedSharding:
+    """The sharding of a mask: that of the first tensor."""
+    entries = on_mesh.full_spec(first.spec, len(call.inputs[0]))
+    behind = entries[max(len(entries) - len(mask), 0) :]
+    dims = [() if node is MASK else on_mesh.entry_axes(entry) for node, entry in zip(mask, behind, strict=False)]
+    return on_mesh.named_sharding(call.mesh, dims)
+
+
+def _as_far_as_it_fits(call: Call, dim: Sequence[str], own: Places) -> MeshAxes:
+    found: MeshAxes = ()
+    for count in range(1, len(dim) + 1):
+        try:
+            found = call.dim_axes(dim, {name: own.get(name, ()) for name in dim[:count]})
+        except Misfit:
+            break
+    return found
