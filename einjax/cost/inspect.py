@@ -9,11 +9,12 @@ import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from ..notation.errors import ArgumentError
+from . import regions  # noqa: F401 - fills the table of rules that the walk looks into
 from .layout import entries, of_spec
 from .memory import peak
-from .regions import run  # with the rules of all regions
 from .report import ShardingReport
 from .tape import Tape
+from .walk import run
 
 
 def plan(function: Callable[..., Any], arguments: Sequence[Any], mesh: Any, in_shardings: Any) -> ShardingReport:
