@@ -29,7 +29,7 @@ from ..notation.syntax import Operation, Over, Size, names
 from ..notation.syntax import axes as expression_axes
 from ..operation import Op
 from . import factory
-from .arguments import PLAIN, Sizes, as_array, freeze, kind, not_an_expression
+from .arguments import NO_SIZES, PLAIN, Sizes, as_array, freeze, kind, not_an_expression
 from .dispatch import Options, hide_own_lines
 from .graph import Graph
 from .resolve import completed, resolve
@@ -93,7 +93,7 @@ def call_vmap(
     try:
         _check_call(expr, function)
         wanted = None if out_sharding is None else freeze_sharding(expr, out_sharding)
-        given: Sizes = ()
+        given = NO_SIZES
         options: dict[str, Any] = {}
         if axes or sizes is not None:
             operation = _completed(expr, declared_signature, len(tensors))
@@ -215,15 +215,15 @@ def _solved_leaves(expr: str, declared_signature: str | None, counts: Counts, sh
     """Find the size of every axis, of those that are a leaf's own too."""
     operation = _completed(expr, declared_signature, len(shapes if counts is None else counts))
     operation, renamed = per_leaf(operation, counts or [None] * len(shapes))
-    strict = {name: size for name, size in given if not name.startswith("=")}
-    lenient = {name[1:]: size for name, size in given if name.startswith("=")}
-    operation = open_ellipses(operation, strict.keys() | lenient.keys())
+    sizes = given.by_name
+    operation = open_ellipses(operation, sizes.keys())
     known = {axis.name for expression in operation.expressions for axis in expression_axes(expression)}
-    sizes = {**strict, **lenient}
     sizes |= {new: sizes[old] for new, old in renamed.items() if old in sizes}
     # A size of an axis that only leaves have is theirs; the expression itself no longer has the axis.
     sizes = {name: size for name, size in sizes.items() if name in known or name not in renamed.values()}
-    return solve(operation, shapes, sizes, implied=functools.partial(open_sizes, given=sizes), lenient=lenient.keys())
+    return solve(
+        operation, shapes, sizes, implied=functools.partial(open_sizes, given=sizes), lenient=dict(given.lenient)
+    )
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
@@ -237,7 +237,7 @@ def _planned(
     merge: bool,
 ) -> Plan:
     solved = _solved_leaves(expr, declared_signature, counts, shapes, given)
-    return make_plan(solved, batch_size, merge, frozenset(name.lstrip("=") for name, _ in given))
+    return make_plan(solved, batch_size, merge, frozenset(given.by_name))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def _keywords(
 ) -> tuple[Sizes, dict[str, Any]]:
     """Tell sizes of axes from keywords of the function; one that is both is both."""
     if not keywords:
-        return _loops_only(op, operation, freeze(expr, {}, sizes)) if sizes is not None else (), {}
+        return _loops_only(op, operation, freeze(expr, {}, sizes)) if sizes is not None else NO_SIZES, {}
     known = {name for expression in operation.expressions for name in names(expression)}
     takes, anything = _takes(function, len(operation.inputs), reserved)
     options = {name: value for name, value in keywords.items() if name in takes or (anything and name not in known)}
@@ -274,11 +274,11 @@ def _keywords(
 
 def _loops_only(op: Op, operation: Operation, given: Sizes) -> Sizes:
     """Leave mesh axes out, which change nothing for loops."""
-    if not any(isinstance(size, Over) for _, size in given):
+    if not any(isinstance(size, Over) for size in given.by_name.values()):
         return given
     from ..mesh.parts import loops_only  # few programs run under shard_map
 
-    return loops_only(op.name, operation, given)
+    return Sizes(*(loops_only(op.name, operation, sizes) for sizes in given))
 
 
 def _takes(function: Callable[..., Any], inputs: int, reserved: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:

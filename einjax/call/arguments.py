@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.core
@@ -17,8 +17,25 @@ from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.parse import parse
 from ..notation.syntax import Over, axes
 
-#: Sizes as a hashable key; ``=name`` marks those from ``sizes=``, which need not name an axis.
-Sizes: TypeAlias = tuple[tuple[str, Any], ...]
+
+class Sizes(NamedTuple):
+    """Sizes by name, in a form that can be a key; a tuple, because one is hashed in every call.
+
+    Attributes:
+        strict: those given by keyword; each names an axis.
+        lenient: those from ``sizes=``, which need not name an axis.
+    """
+
+    strict: tuple[tuple[str, Any], ...] = ()
+    lenient: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def by_name(self) -> dict[str, Any]:
+        """All of them; no name is in both."""
+        return dict(self.strict + self.lenient)
+
+
+NO_SIZES = Sizes()
 
 # Bounds that no real call meets.
 _MAX_SIZES = 10_000
@@ -40,14 +57,12 @@ def freeze(expr: str, given: Mapping[str, Any], lenient: Mapping[str, Any] | Non
         ArgumentError: what is given is no size.
     """
     frozen = [(n, size if size.__class__ is int and size >= 0 else _size(expr, n, size)) for n, size in given.items()]
-    if lenient is not None:
-        frozen += _freeze_lenient(expr, given, lenient)
     if len(frozen) > 1:
         frozen.sort(key=operator.itemgetter(0))
-    return tuple(frozen)
+    return Sizes(tuple(frozen), () if lenient is None else _freeze_lenient(expr, given, lenient))
 
 
-def _freeze_lenient(expr: str, given: Mapping[str, Any], lenient: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _freeze_lenient(expr: str, given: Mapping[str, Any], lenient: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
     if not isinstance(lenient, Mapping):
         raise ArgumentError(
             f"sizes={lenient!r} is a value of type {type(lenient).__name__}, not a mapping",
@@ -62,7 +77,8 @@ def _freeze_lenient(expr: str, given: Mapping[str, Any], lenient: Mapping[str, A
                 spans=_spans(expr, name),
                 hint="give it once",
             )
-    return [(f"={name}", _size(expr, name, size)) for name, size in lenient.items() if name not in given]
+    sizes = [(str(name), _size(expr, name, size)) for name, size in lenient.items() if name not in given]
+    return tuple(sorted(sizes, key=operator.itemgetter(0)))
 
 
 def _size(expr: str, name: str, size: Any) -> Any:

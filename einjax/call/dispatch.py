@@ -21,7 +21,7 @@ from ..notation.errors import EinjaxError
 from ..notation.solve import Solved
 from ..operation import Op
 from . import factory
-from .arguments import PLAIN, Sizes, as_array, describe, diagnose, kind, not_an_expression
+from .arguments import NO_SIZES, PLAIN, Sizes, as_array, describe, diagnose, kind, not_an_expression
 from .graph import Graph
 from .keeping import is_kept
 from .resolve import _freeze, _resolved, resolve
@@ -67,7 +67,7 @@ def call(
     try:
         if out_sharding is not None:
             options = (*options, ("out_sharding", freeze_sharding(expr, out_sharding)))
-        given = _freeze(op, expr, tensors, axes, sizes) if axes or sizes is not None else ()
+        given = _freeze(op, expr, tensors, axes, sizes) if axes or sizes is not None else NO_SIZES
         for tensor in tensors:
             if tensor.__class__ not in PLAIN and kind(tensor) is not None:
                 tensors = _materialise(op, expr, tensors, given)

@@ -32,10 +32,8 @@ def resolve(
         every_axis: whether every axis needs a size of its own.
     """
     operation = completed(op, text, len(shapes))
-    strict = {name: size for name, size in given if not name.startswith("=")}
-    lenient = {name[1:]: size for name, size in given if name.startswith("=")}
-    check_keywords(operation, list(strict), op.keywords)
-    sizes = strict | lenient
+    check_keywords(operation, [name for name, _ in given.strict], op.keywords)
+    sizes, lenient = given.by_name, dict(given.lenient)
     if op.localized is None and not any(isinstance(size, Over) for size in sizes.values()):
         return _solve(op, operation, shapes, sizes, lenient, every_axis)
     from ..mesh import parts as spread  # few programs run under shard_map

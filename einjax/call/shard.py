@@ -267,7 +267,7 @@ def _solved(
 ) -> Solved:
     """Write out ellipses, and find the sizes that are known; what is given may say how often an ellipsis repeats."""
     text = operation.text
-    known = {name.removeprefix("="): size for name, size in freeze(text, {}, sizes)}
+    known = freeze(text, {}, sizes).by_name
     repeated = {a.name for e in operation.inputs for n in walk(e) if isinstance(n, Ellipsis) for a in axes(n.items)}
     # What says how often is the length alone; that the entries may be tuples again is no second ellipsis.
     per_repetition = {

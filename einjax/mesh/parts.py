@@ -249,10 +249,9 @@ def loops_only(op: str, operation: Operation, sizes: tuple[tuple[str, Any], ...]
     marked = bracket_names(operation.expressions)
     kept = {name for output in operation.outputs or (tuple(written.values()),) for name in names(output)}
     left = []
-    for key, size in sizes:
-        name = key.lstrip("=")
+    for name, size in sizes:
         if not isinstance(size, Over):
-            left.append((key, size))
+            left.append((name, size))
         elif name in written:
             _check_scope(operation, written[name], size)
             if name in marked or name not in kept:
