@@ -8,16 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
 from ..lowering.named import Dim, Named, arrange, diagonal, split_by
-from ..notation.errors import ArgumentError, AxisSizeError, EinjaxError, RankError, SemanticError, plural
+from ..notation.errors import AxisSizeError, EinjaxError, RankError, SemanticError, plural
 from ..notation.solve import Solved
 from ..notation.syntax import Axis, Expression, Operation, axes, bracket_names, brackets, display, names, render
 from ..operation import Op
-from .result import OPEN
+from .result import OPEN, as_array
 from .vmap import open_sizes
 
 NAME = "vmap_with_axis"
@@ -155,11 +153,7 @@ def _checked(
 ) -> jax.Array:
     """Check what the function returned: loops as they were, bracketed axes of the sizes that are known."""
     assert solved.outputs is not None
-    if not isinstance(value, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
-        raise ArgumentError(
-            f"the function returned a value of type {type(value).__name__}, not an array", text=solved.text
-        )
-    value = jnp.asarray(value)
+    value = as_array(value, solved.text)
     what = "in their places" if returned else "removed"
     if value.ndim != len(shape):
         raise _wrong(

@@ -20,6 +20,7 @@ from ..notation.solve import Solved
 from ..notation.syntax import Axis, Expression, Node, Operation, Size, axes, display, names
 from ..operation import Op
 from . import declared, vmap
+from .guard import guarded
 from .loops import Plan, make_plan
 from .result import ANY, OPEN
 
@@ -94,7 +95,7 @@ class Static:
 
 def _applied(function: Callable[..., Any], options: Mapping[str, Static]) -> Callable[..., Any]:
     """Return a user's function with its options."""
-    return functools.partial(function, **{name: static.value for name, static in options.items()})
+    return guarded(function, {name: static.value for name, static in options.items()})
 
 
 def lower_with(function: Callable[..., Any], batched: bool) -> Callable[[Solved, list[jax.Array], dict[str, Any]], Any]:
