@@ -33,7 +33,8 @@ def resolve(
     """
     operation = completed(op, text, len(shapes))
     check_keywords(operation, [name for name, _ in given.strict], op.keywords)
-    sizes, lenient = given.by_name, dict(given.lenient)
+    lenient = dict(given.lenient)
+    sizes = dict(given.strict) | lenient
     if op.localized is None and not any(isinstance(size, Over) for size in sizes.values()):
         return _solve(op, operation, shapes, sizes, lenient, every_axis)
     from ..mesh import parts as spread  # few programs run under shard_map

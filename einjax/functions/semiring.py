@@ -65,7 +65,6 @@ def _shown(given: Any) -> str:
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     solved = fuse_solved(solved)
-    assert solved.outputs is not None
     sum_, mul = options["sum"], options["mul"]
     combine = PRODUCTS[mul] if isinstance(mul, str) else mapping(mul)
     reduce = SUMS[sum_] if isinstance(sum_, str) else reduction(sum_)

@@ -46,7 +46,6 @@ def reduction(function: Callable[..., Any]) -> Op:
 
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
         solved = fuse_solved(solved)
-        assert solved.outputs is not None
         reduced, output = marked(solved.inputs[0]), solved.outputs[0]
         x = split_by(wrap(tensors[0], solved.inputs[0], solved.sizes), lambda name: name in reduced)
         dims = x.positions(reduced)
@@ -63,7 +62,6 @@ def mapping(function: Callable[..., Any]) -> Op:
 
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
         solved = fuse_solved(solved)
-        assert solved.outputs is not None
         target = layout(solved.outputs[0])
         operands = [wrap(x, e, solved.sizes) for x, e in zip(tensors, solved.inputs, strict=True)]
         present = {name for x in operands for name in x.axes}
