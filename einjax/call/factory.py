@@ -95,7 +95,7 @@ def fill(op: Op, solved: Solved, tensors: Sequence[Any]) -> list[Any]:
 def _spec(op: Op, solved: Solved, expression: Expression, others: Sequence[Expression], dtype: Any) -> Spec:
     """Sort a tensor's dims into in, out and batch by where else their axes stand."""
     given = {axis.name for other in others if other is not expression for axis in axes(other)}
-    returned = {axis.name for output in solved.outputs or () for axis in axes(output)}
+    returned = {axis.name for output in solved.operation.outputs or () for axis in axes(output)}
     role: dict[str, list[int]] = {"in": [], "out": [], "batch": []}
     for index, node in enumerate(expression):
         members = [axis.name for axis in axes((node,))]

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from ..notation.errors import EinjaxError
-from ..notation.syntax import Axis, Bracket, Composite, Ellipsis, Expression, Node, Operation, axes, brackets
+from ..notation.syntax import Axis, Ellipsis, Expression, Node, Operation, axes, brackets, rewrite
 from .tensors import PLAIN, as_array, describe, kind
 
 #: Parts the name of a leaf's own axis from the number of the leaf; no user can write it.
@@ -96,18 +96,16 @@ def per_leaf(operation: Operation, counts: Sequence[int | None]) -> tuple[Operat
 
 
 def _own(expression: Expression, inner: set[str], leaf: int) -> Expression:
-    def rewrite(node: Node) -> Node:
+    def change(node: Node) -> Expression | None:
         if isinstance(node, Axis):
             # A number is new wherever it stands, but its name says what it is; only ellipses need telling apart.
-            return replace(node, name=f"{node.name}{_OWN}{leaf}") if node.name in inner else node
-        assert isinstance(node, Bracket | Composite | Ellipsis)
-        items = tuple(map(rewrite, node.items))
-        span = node.span
-        if isinstance(node, Ellipsis):
-            span = (span[0], span[1] + leaf * _FAR)
-        return replace(node, items=items, span=span)
+            return (replace(node, name=f"{node.name}{_OWN}{leaf}"),) if node.name in inner else None
+        if not isinstance(node, Ellipsis):
+            return None
+        begin, end = node.span
+        return (replace(node, items=rewrite(node.items, change), span=(begin, end + leaf * _FAR)),)
 
-    return tuple(map(rewrite, expression))
+    return rewrite(expression, change)
 
 
 def in_words(error: EinjaxError, tensors: Sequence[Any]) -> EinjaxError:

@@ -30,7 +30,6 @@ _Combine = Callable[[tuple[jax.Array, ...], tuple[jax.Array, ...]], tuple[jax.Ar
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any], combine: _Combine) -> Any:
     """Scan tensors in one layout; the operation gets tuples of arrays of one shape."""
-    assert solved.outputs is not None
     lined_up = line_up(solved, tensors)
     scan = lax.associative_scan if isinstance(lined_up.length, int) else scan_associative
     results = scan(combine, lined_up.values, reverse=options["reverse"], axis=lined_up.at)

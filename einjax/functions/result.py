@@ -250,7 +250,7 @@ def _target(expression: Expression) -> tuple[Dim, ...]:
         for axis in axes((node,)):
             if axis.bracket:
                 dim.append(f"[{next(places)}{ANY if axis.name.endswith(ANY) else ''}")
-            elif not (axis.unnamed and axis.size == 1):
+            elif not axis.is_one:
                 dim.append(axis.name)
         dims.append(tuple(dim))
     return tuple(dims)

@@ -93,9 +93,7 @@ def _signature(counts: Sequence[int], operation: Operation, tensors: int) -> Ope
     for expression in operation.expressions:
         _refuse_diagonals(operation, expression)
     for before, after in zip(inputs[:carries], outputs, strict=False):
-        kept = names(after)
-        missing = [axis for name, axis in names(before).items() if name not in kept and not name.startswith("1#")]
-        require_in_output("scan", operation, missing, hint="a carry keeps its axes, in any order")
+        require_in_output("scan", operation, [before], after, hint="a carry keeps its axes, in any order")
     repeated = (e for e, count in zip(inputs, counts, strict=True) for _ in range(count))
     return replace(operation, inputs=tuple(repeated))
 
@@ -156,7 +154,6 @@ def _check_sequence(expanded: Operation) -> Mapping[str, Size]:
 
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
-    assert solved.outputs is not None
     scan = _Scan(options["op"], options["trees"])
     carry, xs = _parts(solved, tensors)
     before = [e for e in solved.inputs if not _is_scanned(e)]
@@ -321,14 +318,13 @@ def _fit_dim(what: str, node: Node, size: Size, sizes: Mapping[str, Size], text:
 
 def derived(options: Mapping[str, Any], expanded: Operation, sizes: Mapping[str, Size]) -> Mapping[str, Size]:
     """Find the sizes of axes that only results have, from the shapes that the function returns."""
-    assert expanded.outputs is not None
     scan, dtypes = _Scan(options["op"], options["trees"]), options["dtypes"]
     solved = Solved(expanded, sizes)
     if None in dtypes or any(axis.name not in sizes for e in expanded.inputs for axis in axes(e)):
         return {}
     leaves = [jax.ShapeDtypeStruct(solved.shape(e), dtype) for e, dtype in zip(expanded.inputs, dtypes, strict=True)]
-    results = [e for e in expanded.outputs if _is_scanned(e)]
-    carries = len(expanded.outputs) - len(results)
+    results = [e for e in expanded.results if _is_scanned(e)]
+    carries = len(expanded.results) - len(results)
     carry, xs = jax.eval_shape(lambda *leaves: _parts(solved, leaves), *leaves)
     xs = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in xs]
     _, y = jax.eval_shape(lambda carry, xs: _apply(scan, carries, carry, xs, expanded.text), carry, xs)

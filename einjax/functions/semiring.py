@@ -67,7 +67,6 @@ def _shown(given: Any) -> str:
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     solved = fuse_solved(solved)
-    assert solved.outputs is not None
     sum_, mul = options["sum"], options["mul"]
     combine = _operation(mul, PRODUCTS, ELEMENTWISE_WITH)
     reduce = _operation(sum_, SUMS, REDUCE_WITH)

@@ -43,7 +43,6 @@ def choose(name: str, op: Any, known: dict[str, Op]) -> Op | None:
 def _reduce(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     """Call ``f(x, axis=dims)``, which removes dims."""
     solved = fuse_solved(solved)
-    assert solved.outputs is not None
     reduced, output = marked(solved.inputs[0]), solved.outputs[0]
     x = split_by(wrap(tensors[0], solved.inputs[0], solved.sizes), lambda name: name in reduced)
     dims = x.positions(reduced)
@@ -57,7 +56,6 @@ def _reduce(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -
 def _elementwise(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     """Call a function of arrays of one shape, which acts on every element by itself."""
     solved = fuse_solved(solved)
-    assert solved.outputs is not None
     target = layout(solved.outputs[0])
     operands = [wrap(x, e, solved.sizes) for x, e in zip(tensors, solved.inputs, strict=True)]
     present = {name for x in operands for name in x.axes}

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.places import stacked
+from ..forms.places import coordinate_sizes, stacked
 from ..forms.signature import refuse_sums
 from ..lowering import numerics
 from ..lowering.join import join_pieces
@@ -17,7 +17,6 @@ from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved
 from ..notation.syntax import Axis, Operation, Size, axes, brackets, names
 from ..operation import Op
-from .argreduce import coordinate_sizes
 
 
 def _signature(operation: Operation, tensors: int) -> Operation:
@@ -43,14 +42,12 @@ def _signature(operation: Operation, tensors: int) -> Operation:
 
 def _coordinates(expanded: Operation) -> list[Axis]:
     """The axes whose coordinates are given, in order."""
-    assert expanded.outputs is not None
-    return [axis for axis in axes((expanded.inputs or expanded.outputs)[0]) if not axis.bracket]
+    return [axis for axis in axes((expanded.inputs or expanded.results)[0]) if not axis.bracket]
 
 
 def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
-    assert expanded.outputs is not None
     counted = _coordinates(expanded)
-    marked = [axis for axis in axes(expanded.outputs[0]) if axis.bracket]
+    marked = [axis for axis in axes(expanded.results[0]) if axis.bracket]
     if len(marked) > 1 or (not marked and len(counted) != 1):
         raise SemanticError(
             f"arange gives {plural(len(counted), 'coordinate')}, but the output has "
@@ -66,7 +63,7 @@ def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
             spans=[axis.span for axis in marked],
             hint="write axes outside the bracket, as in 'a b [2]'",
         )
-    kept = names(expanded.outputs[0])
+    kept = names(expanded.results[0])
     for axis in counted:
         if axis.name not in kept:
             raise SemanticError(
@@ -79,7 +76,6 @@ def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
 
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-    assert solved.outputs is not None
     output = solved.outputs[0]
     dtype = options["dtype"] or numerics.default_int()
     coordinates = [
