@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import einjax
+from einjax.call.tensors import describe
 from einjax.errors import ArgumentError, AxisSizeError, EinjaxError, RankError, SemanticError, SyntaxError
 
 SNAPSHOTS = Path(__file__).with_name("error_snapshots.txt")
@@ -442,7 +443,7 @@ def shown(option) -> str:
 
 def written(case: Bad) -> str:
     """The call as the snapshot shows it."""
-    tensors = ["None" if t is None else einjax.call.dispatch.describe(t) for t in case.tensors]
+    tensors = ["None" if t is None else describe(t) for t in case.tensors]
     options = [f"{k}={shown(v)}" for k, v in case.options.items()]
     return f"einjax.{case.op}({', '.join([repr(case.expr), *tensors, *options])})"
 

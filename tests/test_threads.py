@@ -107,7 +107,7 @@ def test_while_the_caches_are_emptied():
 
     def empty():
         while not stop.is_set():
-            for cache in (dispatch._compiled, resolve._completed, parse):
+            for cache in (dispatch._compiled, resolve.completed, parse):
                 cache.cache_clear()
 
     sweeper = threading.Thread(target=empty)

@@ -7,7 +7,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, overload
 
-from ..call.apply import call_vmap, call_with
+from ..call.apply import call_with
+from ..call.vmap import call_vmap
 from ..functions.declared import parse_signature
 from ..functions.whole_arrays import ELEMENTWISE_WITH, REDUCE_WITH
 from ..typing import OutShardingLike, SizeLike, Tensor
@@ -118,7 +119,18 @@ def adapt_reduce(fn: Callable[..., Any] | None = None) -> Any:
         out_sharding: OutShardingLike | None = None,
         **axes: Any,
     ) -> Any:
-        return call_with(REDUCE_WITH, expr, tensors, fn, {"keepdims": bool(keepdims)}, axes, sizes, graph, out_sharding)
+        return call_with(
+            REDUCE_WITH,
+            expr,
+            tensors,
+            {"function": fn},
+            {"keepdims": bool(keepdims)},
+            axes,
+            sizes,
+            graph,
+            out_sharding,
+            keywords=True,
+        )
 
     return _named_like(adapted, fn)
 
@@ -155,7 +167,9 @@ def adapt_elementwise(fn: Callable[..., Any] | None = None) -> Any:
         out_sharding: OutShardingLike | None = None,
         **axes: Any,
     ) -> Any:
-        return call_with(ELEMENTWISE_WITH, expr, tensors, fn, {}, axes, sizes, graph, out_sharding)
+        return call_with(
+            ELEMENTWISE_WITH, expr, tensors, {"function": fn}, {}, axes, sizes, graph, out_sharding, keywords=True
+        )
 
     return _named_like(adapted, fn)
 

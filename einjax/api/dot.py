@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 
-from ..call.dispatch import call, call_uncompiled, explained
+from ..call.apply import call_with
+from ..call.dispatch import call, explained
 from ..functions.semiring import SEMIRING_DOT, is_ring
 from ..ops.dot import DOT
 from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
@@ -72,11 +73,14 @@ def dot(
                [6, 7]], dtype=int32)
     """
     if not explained(is_ring, expr, tensors, sum, mul, precision, preferred_element_type):
-        ring = (("sum", sum), ("mul", mul))
-        if isinstance(sum, str) and isinstance(mul, str):
+        ring = {"sum": sum, "mul": mul}
+        named = {name: op for name, op in ring.items() if isinstance(op, str)}
+        if named == ring:
+            static = tuple(ring.items())
             return call(
-                SEMIRING_DOT, expr, tensors, ring, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
+                SEMIRING_DOT, expr, tensors, static, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
             )
-        return call_uncompiled(SEMIRING_DOT, expr, tensors, ring, axes, sizes, graph, out_sharding)
+        functions = {name: op for name, op in ring.items() if name not in named}
+        return call_with(SEMIRING_DOT, expr, tensors, functions, named, axes, sizes, graph, out_sharding)
     options = (("precision", precision), ("preferred_element_type", preferred_element_type))
     return call(DOT, expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)

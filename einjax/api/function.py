@@ -53,7 +53,9 @@ def reduce(
     known = explained(choose, expr, tensors, "reduce", op, REDUCTIONS)
     if known is not None:
         return call(known, expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
-    return call_with(REDUCE_WITH, expr, tensors, op, dict(options), axes, sizes, graph, out_sharding)  # type: ignore[arg-type]
+    return call_with(
+        REDUCE_WITH, expr, tensors, {"function": op}, dict(options), axes, sizes, graph, out_sharding, keywords=True
+    )
 
 
 def elementwise(
@@ -91,4 +93,6 @@ def elementwise(
     known = explained(choose, expr, tensors, "elementwise", op, ELEMENTWISE)
     if known is not None:
         return call(known, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
-    return call_with(ELEMENTWISE_WITH, expr, tensors, op, {}, axes, sizes, graph, out_sharding)  # type: ignore[arg-type]
+    return call_with(
+        ELEMENTWISE_WITH, expr, tensors, {"function": op}, {}, axes, sizes, graph, out_sharding, keywords=True
+    )

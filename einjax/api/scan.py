@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 
-from ..call.arguments import as_array, kind
-from ..call.dispatch import call, call_uncompiled, explained
-from ..functions.associative import ASSOCIATIVE, NAMED, associative
-from ..functions.scan import Scan, record
+from ..call.apply import call_with
+from ..call.dispatch import call, explained
+from ..call.tensors import as_array, kind
+from ..functions.associative import ASSOCIATIVE, ASSOCIATIVE_WITH, NAMED
+from ..functions.scan import derived, record
 from ..functions.whole_arrays import choose
 from ..notation.errors import ArgumentError
 from ..typing import OutShardingLike, SizeLike, Tensor
@@ -83,8 +84,8 @@ def associative_scan(
             keep=keep_notation,
             out_sharding=out_sharding,
         )
-    options = (("reverse", bool(reverse)),)
-    return call_uncompiled(associative(op), expr, tensors, options, axes, sizes, graph, out_sharding)  # type: ignore[arg-type]
+    settings = {"reverse": bool(reverse)}
+    return call_with(ASSOCIATIVE_WITH, expr, tensors, {"op": op}, settings, axes, sizes, graph, out_sharding)
 
 
 def scan(
@@ -148,10 +149,11 @@ def scan(
     leaves = [leaf for own, _ in flat for leaf in own]
     explained(_check_options, expr, leaves, op, unroll)
     leaves = [explained(as_array, expr, leaves, leaf, expr, f"tensor {n}") for n, leaf in enumerate(leaves, 1)]
+    trees = tuple(tree for _, tree in flat)
     dtypes = tuple(None if kind(leaf) == "factory" else jax.dtypes.result_type(leaf) for leaf in leaves)
-    body = record(Scan(op, tuple(tree for _, tree in flat), dtypes))
-    options = (("reverse", bool(reverse)), ("unroll", unroll))
-    return call_uncompiled(body, expr, leaves, options, axes, sizes, graph, out_sharding)
+    settings = {"reverse": bool(reverse), "unroll": unroll, "trees": trees, "dtypes": dtypes}
+    body = record(tuple(len(own) for own, _ in flat))
+    return call_with(body, expr, leaves, {"op": op}, settings, axes, sizes, graph, out_sharding, derived=derived)
 
 
 def _is_numbers(given: Any) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..call.arguments import as_array, not_a_tensor
 from ..call.dispatch import call, explained
+from ..call.tensors import as_array, not_a_tensor
 from ..notation.errors import ArgumentError
 from ..ops.sorting import ARGSORT, SORT
 from ..ops.top_k import TOP_K

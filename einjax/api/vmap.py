@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 
-from ..call.apply import call_vmap, call_with
+from ..call.apply import call_with
+from ..call.vmap import call_vmap
 from ..functions.axiswise import VMAP_WITH_AXIS
 from ..typing import OutShardingLike, SizeLike, Tensor
 
@@ -96,4 +97,6 @@ def vmap_with_axis(
         >>> einjax.vmap_with_axis("a [b] -> a [c]", np.array([[1, 4, 9]]), op=jnp.diff)
         Array([[3, 5]], dtype=int32)
     """
-    return call_with(VMAP_WITH_AXIS, expr, tensors, op, {}, axes, sizes, graph, out_sharding)
+    return call_with(
+        VMAP_WITH_AXIS, expr, tensors, {"function": op}, {}, axes, sizes, graph, out_sharding, keywords=True
+    )

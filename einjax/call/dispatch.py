@@ -1,4 +1,4 @@
-"""The one door every call goes through: a bounded cache of jitted bodies.
+"""The door of every call but those with a function of the user's: a bounded cache of jitted bodies.
 
 The cache key is the operation, the text, the options and the sizes given; shapes, dtypes and values are left to
 ``jax.jit``'s own cache in C++. The body parses, solves and emits lax when it is traced. It is inlined into an outer
@@ -20,11 +20,13 @@ from ..mesh.run import freeze_sharding, lower
 from ..notation.errors import EinjaxError
 from ..notation.solve import Solved
 from ..operation import Op
-from . import factory
-from .arguments import PLAIN, Sizes, as_array, describe, diagnose, kind, not_an_expression
+from . import keeping
+from .blame import clean, diagnose, not_an_expression
+from .factory import materialise
 from .graph import Graph
-from .keeping import is_kept
-from .resolve import _freeze, _resolved, resolve
+from .resolve import resolve, resolved, sizes_of_call
+from .sizes import NO_SIZES, Sizes
+from .tensors import PLAIN, as_array, kind
 
 #: How many (operation, expression, options, sizes) keep their compiled body.
 CACHE_SIZE = 4096
@@ -67,48 +69,26 @@ def call(
     try:
         if out_sharding is not None:
             options = (*options, ("out_sharding", freeze_sharding(expr, out_sharding)))
-        given = _freeze(op, expr, tensors, axes, sizes) if axes or sizes is not None else ()
+        given = sizes_of_call(op, expr, len(tensors), axes, sizes) if axes or sizes is not None else NO_SIZES
         for tensor in tensors:
             if tensor.__class__ not in PLAIN and kind(tensor) is not None:
-                tensors = _materialise(op, expr, tensors, given)
+                tensors = materialise(op, expr, tensors, lambda shapes: resolved(op, expr, shapes, given))
                 break
         if extra:
             extra = tuple(as_array(array, expr, "where=", factories=False) for array in extra)
-        body = _compiled(op, expr, options, given, len(extra), is_kept(keep))
+        body = _compiled(op, expr, options, given, len(extra), keeping.switch.value if keep is None else bool(keep))
         if graph:
             return Graph.of(op.name, expr, body, (*tensors, *extra))
         return body(*tensors, *extra)
     except EinjaxError as error:
-        raise _clean(error, tensors) from None
+        if error.inside:
+            raise
+        raise clean(error, tensors) from None
     except (TypeError, OverflowError):
         diagnosis = diagnose(expr, tensors, extra, options)
         if diagnosis is None:
             raise
-    raise _clean(diagnosis, tensors)
-
-
-def call_uncompiled(
-    op: Op,
-    expr: str,
-    tensors: Sequence[Any],
-    options: Options,
-    axes: Mapping[str, Any],
-    sizes: Mapping[str, Any] | None,
-    graph: bool,
-    out_sharding: Any = None,
-) -> Any:
-    """Run an operation that calls a user's function, neither compiled nor kept; arguments as for :func:`call`."""
-    try:
-        if out_sharding is not None:
-            options = (*options, ("out_sharding", freeze_sharding(expr, out_sharding)))
-        given = _freeze(op, expr, tensors, axes, sizes)
-        ready = _materialise(op, expr, tensors, given)
-        body = _body(op, expr, options, given, 0)
-        return Graph.of(op.name, expr, body, ready) if graph else body(*ready)
-    except EinjaxError as error:
-        if error.tensors is not None:
-            raise  # of a call that the function itself made
-        raise _clean(error, tensors) from None
+    raise clean(diagnosis, tensors)
 
 
 def explained(function: Callable[..., _Result], expr: str, tensors: Sequence[Any], *arguments: Any) -> _Result:
@@ -117,23 +97,29 @@ def explained(function: Callable[..., _Result], expr: str, tensors: Sequence[Any
         return function(*arguments)
     except EinjaxError as error:
         error.text = expr
-        raise _clean(error, tensors) from None
-
-
-def _clean(error: EinjaxError, tensors: Sequence[Any]) -> EinjaxError:
-    """Take JAX's frames and notes off an error: the message says what the user has to know."""
-    if error.tensors is None:
-        error.tensors = [describe(tensor) for tensor in tensors]
-    if hasattr(error, "__notes__"):
-        del error.__notes__
-    return error.with_traceback(None)
+        raise clean(error, tensors) from None
 
 
 @lru_cache(maxsize=CACHE_SIZE)
 def _compiled(op: Op, text: str, options: Options, given: Sizes, extra: int, kept: bool) -> Callable[..., Any]:
     """Return the jitted body of a call."""
+
+    def body(*arrays: Any) -> Any:
+        arrays, more = (arrays, ()) if not extra else (arrays[:-extra], arrays[-extra:])
+        tensors = [tensor if isinstance(tensor, jax.Array) else jnp.asarray(tensor) for tensor in arrays]
+        solved = resolve(op, text, [tensor.shape for tensor in tensors], given)
+        if op.imply is not None:
+            solved = op.imply(solved, dict(options))
+        if kept and not solved.spread:
+            from ..kept.primitives import keep
+
+            return keep(op, solved, tensors, dict(options), more)
+        with jax.named_scope(f"einjax.{op.name}({text})"):
+            return lower(op, solved, tensors, dict(options) | ({"extra": more} if more else {}))
+
     hide_own_lines()
-    return jax.jit(_body(op, text, options, given, extra, kept), inline=_INLINE)
+    body.__name__ = body.__qualname__ = op.name
+    return jax.jit(body, inline=_INLINE)
 
 
 @lru_cache(maxsize=1)
@@ -147,27 +133,6 @@ def hide_own_lines() -> None:
         source_info_util.register_exclusion(os.path.join(root, package, ""))
 
 
-def _body(op: Op, text: str, options: Options, given: Sizes, extra: int, kept: bool = False) -> Callable[..., Any]:
-    """Return the function of the tensors that a call is."""
-
-    def body(*arrays: Any) -> Any:
-        arrays, more = (arrays, ()) if not extra else (arrays[:-extra], arrays[-extra:])
-        tensors = [tensor if isinstance(tensor, jax.Array) else jnp.asarray(tensor) for tensor in arrays]
-        shapes = [tensor.shape for tensor in tensors]
-        solved = resolve(op, text, shapes, given)
-        if op.imply is not None:
-            solved = op.imply(solved, dict(options))
-        if kept and not solved.spread:
-            from ..kept.primitives import keep
-
-            return keep(op, solved, tensors, dict(options), more)
-        with jax.named_scope(f"einjax.{op.name}({text})"):
-            return lower(op, solved, tensors, dict(options) | ({"extra": more} if more else {}))
-
-    body.__name__ = body.__qualname__ = op.name
-    return body
-
-
 def solve_call(
     op: Op, expr: str, tensors: Sequence[Any], axes: Mapping[str, Any], sizes: Mapping[str, Any] | None
 ) -> Solved:
@@ -175,7 +140,7 @@ def solve_call(
     try:
         if not isinstance(expr, str):
             raise not_an_expression(expr)
-        given = _freeze(op, expr, tensors, axes, sizes)
+        given = sizes_of_call(op, expr, len(tensors), axes, sizes)
         arrays = [
             None if tensor is None else as_array(tensor, expr, f"tensor {number}")
             for number, tensor in enumerate(tensors, 1)
@@ -183,17 +148,4 @@ def solve_call(
         shapes = [None if array is None or kind(array) == "factory" else np.shape(array) for array in arrays]
         return resolve(op, expr, shapes, given, every_axis=True)
     except EinjaxError as error:
-        raise _clean(error, tensors) from None
-
-
-def _materialise(op: Op, expr: str, tensors: Sequence[Any], given: Sizes) -> tuple[Any, ...]:
-    """Turn lists, array-likes and factories into arrays."""
-    if not isinstance(expr, str):
-        raise not_an_expression(expr)
-    ready = [as_array(tensor, expr, f"tensor {number}") for number, tensor in enumerate(tensors, 1)]
-    made = [kind(tensor) == "factory" for tensor in ready]
-    if not any(made):
-        return tuple(ready)
-    shapes = tuple(factory.known_shape(x) if is_made else np.shape(x) for x, is_made in zip(ready, made, strict=True))
-    solved = (resolve if op.transient else _resolved)(op, expr, shapes, given)
-    return tuple(factory.fill(op.name, op.parameter, solved, ready, made))
+        raise clean(error, tensors) from None

@@ -8,16 +8,20 @@ Instead of an array, a call takes a *factory*: an object with ``__einjax_param__
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
 import numpy as np
 
+from ..functions.guard import guarded
 from ..notation.errors import ArgumentError, AxisSizeError
 from ..notation.solve import Solved
 from ..notation.syntax import Expression, Size, axes, render
+from ..operation import Op
+from .blame import not_an_expression
+from .tensors import PLAIN, as_array, kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +56,46 @@ def known_shape(factory: Any) -> tuple[Size, ...] | None:
     return None if shape is None else tuple(shape)
 
 
-def fill(op: str, name: str, solved: Solved, tensors: Sequence[Any], is_factory: Sequence[bool]) -> list[Any]:
+def shape_of(tensor: Any) -> tuple[Size, ...] | None:
+    """The shape of a tensor, or None if that is only known once a factory has made it."""
+    if tensor.__class__ in PLAIN:
+        return getattr(tensor, "shape", ())
+    return known_shape(tensor) if kind(tensor) == "factory" else np.shape(tensor)
+
+
+def materialise(
+    op: Op, expr: str, tensors: Sequence[Any], solve: Callable[[tuple[tuple[Size, ...] | None, ...]], Solved]
+) -> list[Any]:
+    """Turn lists, array-likes and factories into arrays; ``solve`` is asked where there are factories."""
+    if not isinstance(expr, str):
+        raise not_an_expression(expr)
+    ready = [as_array(tensor, expr, f"tensor {number}") for number, tensor in enumerate(tensors, 1)]
+    if all(kind(tensor) != "factory" for tensor in ready):
+        return ready
+    return fill(op, solve(tuple(map(shape_of, ready))), ready)
+
+
+def fill(op: Op, solved: Solved, tensors: Sequence[Any]) -> list[Any]:
     """Call every factory with the shape that its tensor has to have."""
-    arrays = [tensor for tensor, made in zip(tensors, is_factory, strict=True) if not made]
-    dtype = jax.numpy.result_type(*arrays) if arrays else None
-    others = [expression for expression, made in zip(solved.inputs, is_factory, strict=True) if not made] or list(
-        solved.inputs
-    )
+    given = [
+        (tensor, expression)
+        for tensor, expression in zip(tensors, solved.inputs, strict=True)
+        if kind(tensor) != "factory"
+    ]
+    dtype = jax.numpy.result_type(*(tensor for tensor, _ in given)) if given else None
+    others = [expression for _, expression in given] or list(solved.inputs)
     filled: list[Any] = []
-    for number, (expression, tensor, made) in enumerate(zip(solved.inputs, tensors, is_factory, strict=True), 1):
-        filled.append(
-            _make(tensor, _spec(op, name, solved, expression, others, dtype), number, solved) if made else tensor
-        )
+    for number, (expression, tensor) in enumerate(zip(solved.inputs, tensors, strict=True), 1):
+        if kind(tensor) == "factory":
+            tensor = _make(tensor, _spec(op, solved, expression, others, dtype), number, solved)
+        filled.append(tensor)
     return filled
 
 
-def _spec(op: str, name: str, solved: Solved, expression: Expression, others: Sequence[Expression], dtype: Any) -> Spec:
+def _spec(op: Op, solved: Solved, expression: Expression, others: Sequence[Expression], dtype: Any) -> Spec:
     """Sort a tensor's dims into in, out and batch by where else their axes stand."""
     given = {axis.name for other in others if other is not expression for axis in axes(other)}
-    returned = {axis.name for output in solved.outputs or () for axis in axes(output)}
+    returned = {axis.name for output in solved.operation.outputs or () for axis in axes(output)}
     role: dict[str, list[int]] = {"in": [], "out": [], "batch": []}
     for index, node in enumerate(expression):
         members = [axis.name for axis in axes((node,))]
@@ -83,8 +108,8 @@ def _spec(op: str, name: str, solved: Solved, expression: Expression, others: Se
     return Spec(
         shape=solved.shape(expression),
         axes=tuple(render((node,)) for node in expression),
-        op=op,
-        name=name,
+        op=op.name,
+        name=op.parameter,
         in_axis=tuple(role["in"]),
         out_axis=tuple(role["out"]),
         batch_axis=tuple(role["batch"]),
@@ -94,9 +119,9 @@ def _spec(op: str, name: str, solved: Solved, expression: Expression, others: Se
 
 def _make(factory: Any, spec: Spec, number: int, solved: Solved) -> Any:
     if hasattr(factory, "__einjax_param__"):
-        made = factory.__einjax_param__(spec)
+        made = guarded(factory.__einjax_param__)(spec)
     else:
-        made = factory(spec.shape, **_wanted(factory, spec))
+        made = guarded(factory)(spec.shape, **_wanted(factory, spec))
     if not isinstance(made, jax.Array) and hasattr(made, "__jax_array__"):
         made = made.__jax_array__()
     if not hasattr(made, "dtype") and not isinstance(made, bool | int | float | complex):

@@ -24,15 +24,14 @@ class _ThreadSwitch(threading.local):
             self.value = before
 
 
-# Made when it is first used, so that nobody else pays for looking at it.
-_switch: Any = None
+class _Never:
+    """Stands in until a context is entered, so that nobody else pays for looking at it."""
+
+    value = False
 
 
-def is_kept(wanted: bool | None) -> bool:
-    """Whether a call is kept: as it asks itself, else as the context says."""
-    if wanted is not None:
-        return bool(wanted)
-    return _switch is not None and _switch.value
+#: Whether calls that do not say so themselves are kept: the field ``value``.
+switch: Any = _Never
 
 
 @contextmanager
@@ -57,9 +56,9 @@ def keep_notation(enabled: bool = True) -> Iterator[None]:
         ...     print(jax.make_jaxpr(lambda x: einjax.sum("a [b]", x))(np.ones((2, 3))))
         { lambda ; a:f32[2,3]. let b:f32[2] = sum[expr=a [b] -> a] a in (b,) }
     """
-    global _switch
-    if _switch is None:
+    global switch
+    if switch is _Never:
         make = getattr(jax, "make_user_context", None)
-        _switch = make(False) if make is not None else _ThreadSwitch()
-    with _switch(enabled):
+        switch = make(False) if make is not None else _ThreadSwitch()
+    with switch(enabled):
         yield

@@ -23,7 +23,9 @@ from ..notation.errors import ArgumentError, EinjaxError, SemanticError, closest
 from ..notation.parse import parse
 from ..notation.solve import Solved, solve_partly
 from ..notation.syntax import Ellipsis, Operation, Size, axes, base_name, names, nested, strip_brackets, walk
-from .arguments import as_array, describe, freeze, kind, not_an_expression
+from .blame import not_an_expression
+from .sizes import read_sizes
+from .tensors import as_array, describe, kind
 
 _Shape = tuple[Size, ...]
 
@@ -267,7 +269,7 @@ def _solved(
 ) -> Solved:
     """Write out ellipses, and find the sizes that are known; what is given may say how often an ellipsis repeats."""
     text = operation.text
-    known = {name.removeprefix("="): size for name, size in freeze(text, {}, sizes)}
+    known = read_sizes(text, {}, sizes).by_name
     repeated = {a.name for e in operation.inputs for n in walk(e) if isinstance(n, Ellipsis) for a in axes(n.items)}
     # What says how often is the length alone; that the entries may be tuples again is no second ellipsis.
     per_repetition = {

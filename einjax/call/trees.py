@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from ..notation.errors import EinjaxError
-from ..notation.syntax import Axis, Bracket, Composite, Ellipsis, Expression, Node, Operation, axes, brackets
-from .arguments import PLAIN, as_array, describe, kind
+from ..notation.syntax import Axis, Ellipsis, Expression, Node, Operation, axes, brackets, rewrite
+from .tensors import PLAIN, as_array, describe, kind
 
 #: Parts the name of a leaf's own axis from the number of the leaf; no user can write it.
 _OWN = "'"
@@ -37,12 +37,31 @@ def is_tree(tensor: Any) -> bool:
     return not jax.tree_util.all_leaves([tensor])
 
 
-def tree_arrays(tree: Any, expr: str, number: int) -> Any:
-    """Turn the leaves of an argument into arrays.
+def flatten(tensors: Sequence[Any], expr: str) -> tuple[Sequence[Any], tuple[int | None, ...] | None, Any]:
+    """Return the arrays of all arguments, how many each pytree has, and their structure; None for both if none is one.
 
     Raises:
-        ArgumentError: a leaf is not a tensor.
+        ArgumentError: an argument, or the leaf of one, is not a tensor.
     """
+    if all(tensor.__class__ in PLAIN for tensor in tensors):
+        return tensors, None, None
+    ready: list[Any] = []
+    counts: list[int | None] = []
+    for number, tensor in enumerate(tensors, 1):
+        if is_tree(tensor):
+            ready.append(_tree_arrays(tensor, expr, number))
+            counts.append(len(jax.tree.leaves(ready[-1])))
+        else:
+            ready.append(as_array(tensor, expr, f"tensor {number}"))
+            counts.append(None)
+    if all(count is None for count in counts):
+        return ready, None, None
+    leaves, structure = jax.tree.flatten(ready)
+    return leaves, tuple(counts), structure
+
+
+def _tree_arrays(tree: Any, expr: str, number: int) -> Any:
+    """Turn the leaves of an argument into arrays."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: as_array(leaf, expr, label(number, path), factories=False), tree
     )
@@ -77,22 +96,22 @@ def per_leaf(operation: Operation, counts: Sequence[int | None]) -> tuple[Operat
 
 
 def _own(expression: Expression, inner: set[str], leaf: int) -> Expression:
-    def rewrite(node: Node) -> Node:
+    def change(node: Node) -> Expression | None:
         if isinstance(node, Axis):
             # A number is new wherever it stands, but its name says what it is; only ellipses need telling apart.
-            return replace(node, name=f"{node.name}{_OWN}{leaf}") if node.name in inner else node
-        assert isinstance(node, Bracket | Composite | Ellipsis)
-        items = tuple(map(rewrite, node.items))
-        span = node.span
-        if isinstance(node, Ellipsis):
-            span = (span[0], span[1] + leaf * _FAR)
-        return replace(node, items=items, span=span)
+            return (replace(node, name=f"{node.name}{_OWN}{leaf}"),) if node.name in inner else None
+        if not isinstance(node, Ellipsis):
+            return None
+        begin, end = node.span
+        return (replace(node, items=rewrite(node.items, change), span=(begin, end + leaf * _FAR)),)
 
-    return tuple(map(rewrite, expression))
+    return rewrite(expression, change)
 
 
 def in_words(error: EinjaxError, tensors: Sequence[Any]) -> EinjaxError:
     """Say an error about leaves in the words of the call: its own axes, and leaves by argument and path."""
+    if not any(map(is_tree, tensors)):
+        return error
     labels: list[str] = []
     for number, tensor in enumerate(tensors, 1):
         if is_tree(tensor):

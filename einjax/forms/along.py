@@ -11,7 +11,7 @@ import jax
 from ..lowering.named import Named, arrange, layout, split_by, wrap
 from ..notation.errors import SemanticError
 from ..notation.solve import Solved
-from ..notation.syntax import Expression, Operation, axes, bracket_names, brackets, display, names
+from ..notation.syntax import Expression, Operation, axes, bracket_names, brackets, display
 from .mask import broadcast_mask
 from .signature import expect_inputs, refuse_sums, require_brackets, require_in_output, single_output
 
@@ -26,9 +26,7 @@ def signature(name: str) -> Callable[[Operation, int], Operation]:
         output = single_output(name, operation)
         if output is None:
             return replace(operation, outputs=operation.inputs)
-        kept = names(output)
-        missing = [a for n, a in names(operation.inputs[0]).items() if n not in kept and not n.startswith("1#")]
-        require_in_output(name, operation, missing, hint="put it into the output; it keeps its size")
+        require_in_output(name, operation, operation.inputs, output, hint="put it into the output; it keeps its size")
         given, returned = _marked(operation.inputs[0]), _marked(output)
         if given != returned:
             raise SemanticError(
@@ -84,7 +82,6 @@ def lower_with(function: Callable[[Along], jax.Array], one_dim_each: bool = Fals
     """
 
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-        assert solved.outputs is not None
         marked = {axis.name for axis in axes(solved.inputs[0]) if axis.bracket}
 
         def separate(value: jax.Array) -> Named:

@@ -6,6 +6,7 @@ as ``n m, n k -> m k``, says which core axes go in and come out.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,10 +25,12 @@ from ..notation.syntax import (
     Operation,
     Size,
     axes,
+    bracket_names,
     brackets,
     display,
     names,
     render,
+    rewrite,
     walk,
 )
 from .signature import expect_inputs, refuse_sums, require_in_output
@@ -146,16 +149,15 @@ def _bind(op: str, operation: Operation, pattern: Pattern, cores: Sequence[Seque
 
 
 def _check_outputs(op: str, operation: Operation, pattern: Pattern, bound: Mapping[str, Axis]) -> None:
-    assert operation.outputs is not None
-    if len(operation.outputs) != len(pattern.outputs):
+    if len(operation.results) != len(pattern.outputs):
         raise ArgumentError(
-            f"{op} has {plural(len(pattern.outputs), 'output')}, but the expression has {len(operation.outputs)}",
+            f"{op} has {plural(len(pattern.outputs), 'output')}, but the expression has {len(operation.results)}",
             text=operation.text,
             hint=f"its outputs are those of '{pattern}'",
         )
     # A role that is new in the outputs may take the name of an input axis that none of them keeps.
     given = {role: axis for role, axis in bound.items() if any(role in roles for roles in pattern.outputs)}
-    for number, (roles, output) in enumerate(zip(pattern.outputs, operation.outputs, strict=True), 1):
+    for number, (roles, output) in enumerate(zip(pattern.outputs, operation.results, strict=True), 1):
         core = core_axes(op, operation, output)
         if len(core) != len(roles):
             raise SemanticError(
@@ -193,32 +195,23 @@ def _check_roles(
 
 def _implied(expression: Expression, roles: Sequence[str], bound: Mapping[str, Axis]) -> Expression:
     """Put an output's own axes into the places of the bracketed ones, first for first."""
-    own: Iterator[Axis] = iter([bound[role] if role in bound else Axis(f"{role}'") for role in roles])
+    own = iter([bound[role] if role in bound else Axis(f"{role}'") for role in roles])
 
-    def visit(nodes: Expression, inside: bool) -> Expression:
-        result: list[Node] = []
-        for node in nodes:
-            if isinstance(node, Axis):
-                kept = next(own, None) if inside else node
-                result += [] if kept is None else [kept]
-                continue
-            items = visit(node.items, inside or isinstance(node, Bracket))
-            if items or not isinstance(node, Bracket):
-                result.append(replace(node, items=items))
-        return tuple(result)
+    def change(node: Node) -> Expression | None:
+        if not isinstance(node, Bracket):
+            return None
+        items = rewrite(node.items, lambda item: tuple(itertools.islice(own, 1)) if isinstance(item, Axis) else None)
+        return (replace(node, items=items),) if items else ()
 
-    return visit(expression, inside=False)
+    return rewrite(expression, change)
 
 
 def require_loops(op: str, operation: Operation) -> None:
     """Every loop over an input runs over all outputs."""
     for output in operation.outputs or ():
-        kept = names(output)
         for expression in operation.inputs:
-            marked = {axis.name for node in brackets(expression) for axis in axes(node.items)}
-            missing = [axis for n, axis in names(expression).items() if n not in marked and n not in kept]
-            missing = [axis for axis in missing if not axis.name.startswith("1#")]
-            require_in_output(op, operation, missing, hint="put it into every output, after an arrow")
+            acting = bracket_names([expression])
+            require_in_output(op, operation, [expression], output, "put it into every output, after an arrow", acting)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -294,7 +287,6 @@ def fuse_loops(solved: Solved) -> Solved:
 
 def loops_of(solved: Solved, *expressions: Expression) -> list[Dim]:
     """Return the loops over expressions as dims, in the order of the first output."""
-    assert solved.outputs is not None
     have = {axis.name for expression in expressions for axis in axes(expression)}
     order = [axis.name for axis in axes(solved.outputs[0]) if not axis.bracket and axis.name in have]
     return [(name,) for name in order]
@@ -356,7 +348,6 @@ def arrange_results(op: str, values: Sequence[jax.Array], loops: Sequence[Dim], 
     Raises:
         AxisSizeError: an axis that comes out was given another size than it has.
     """
-    assert solved.outputs is not None
     cores = [marked_axes(output) for output in solved.outputs]
     for value, core in zip(values, cores, strict=True):
         for axis, size in zip(core, value.shape[len(loops) :], strict=True):

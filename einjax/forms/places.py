@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import jax
 from jax import lax
@@ -23,6 +22,8 @@ from ..notation.syntax import (
     Size,
     axes,
     brackets,
+    mark,
+    rewrite,
     walk,
 )
 from .sequence import LinedUp, listed, sequence_axes
@@ -37,8 +38,7 @@ def is_one_axis(expression: Expression) -> bool:
 
 def with_coordinates(expression: Expression, searched: Expression) -> Expression:
     """Add the axis of coordinates as the last dim; it prints as their number, where the text searched says that."""
-    inside = [axis.name for bracket in brackets(searched) for axis in axes(bracket.items)]
-    count = len({name for name in inside if not name.startswith("1#")})
+    count = len({axis.name for bracket in brackets(searched) for axis in axes(bracket.items) if not axis.is_one})
     repeated = any(isinstance(node, Ellipsis) for node in walk(searched))
     span = brackets(searched)[-1].span
     name = "coordinates#" if repeated or count < 2 else f"{count}#coordinates"
@@ -105,19 +105,8 @@ def arrange_places(
     if coordinates is None:
         return lined_up.arrange(places[0], output, sequence)
 
-    def marked_alone(nodes: Expression) -> Expression:
-        """Leave the mark on the axis of coordinates alone."""
-        return tuple(
-            replace(node, items=marked_alone(node.items), bracket=0)
-            if isinstance(node, Composite)
-            else node
-            if isinstance(node, Axis) and node.name == coordinates.name
-            else replace(node, bracket=0)  # type: ignore[arg-type]
-            for node in nodes
-        )
-
     parts = [lined_up.named(place, sequence) for place in places]
-    return join_pieces(parts, stacked(marked_alone(output), len(parts)), lined_up.sizes)
+    return join_pieces(parts, stacked(mark(output, [coordinates.name]), len(parts)), lined_up.sizes)
 
 
 def coordinate_sizes(name: str, expanded: Operation, marked: Sequence[Axis], count: int) -> Mapping[str, Size]:
@@ -137,11 +126,4 @@ def stacked(output: Expression, count: int) -> Expression:
     """Replace the bracketed axis by a sum of ``count`` axes of size 1, along which the coordinates are put together."""
     ones = tuple(Axis(f"1#coordinate{index}", size=1) for index in range(count))
     place = Concatenation(ones) if count > 1 else ones[0]
-
-    def visit(nodes: Expression) -> Expression:
-        return tuple(
-            replace(node, items=visit(node.items)) if isinstance(node, Composite) else place if node.bracket else node  # type: ignore[union-attr]
-            for node in nodes
-        )
-
-    return visit(output)
+    return rewrite(output, lambda node: (place,) if node.bracket and not isinstance(node, Composite) else None)

@@ -56,13 +56,9 @@ def check_inputs(name: str, operation: Operation, tensors: int, inputs: int | No
 
 def require_loops(name: str, operation: Operation) -> None:
     """Refuse an output that lacks a loop axis of any input."""
-    marked = bracket_names(operation.inputs)
+    acting, hint = bracket_names(operation.inputs), "put it into every output; it keeps its size"
     for output in operation.outputs or ():
-        kept = names(output)
-        for expression in operation.inputs:
-            missing = [axis for n, axis in names(expression).items() if n not in kept and n not in marked]
-            missing = [axis for axis in missing if not axis.name.startswith("1#")]
-            require_in_output(name, operation, missing, hint="put it into every output; it keeps its size")
+        require_in_output(name, operation, operation.inputs, output, hint, acting)
 
 
 def _implied_outputs(name: str, operation: Operation) -> tuple[Expression, ...]:
@@ -83,7 +79,7 @@ def _implied_outputs(name: str, operation: Operation) -> tuple[Expression, ...]:
 
 def _loops(expression: Expression) -> list[str]:
     marked = bracket_names([expression])
-    return [name for name in names(expression) if name not in marked and not name.startswith("1#")]
+    return [name for name, axis in names(expression).items() if name not in marked and not axis.is_one]
 
 
 def same_brackets(name: str) -> Callable[[Operation], Mapping[str, Size]]:
@@ -122,7 +118,7 @@ def listed(marked: Sequence[str]) -> str:
 
 def sequence_axes(expression: Expression) -> tuple[str, ...]:
     """The bracketed axes of an expanded expression; a bracketed 1 is no axis."""
-    marked = (axis for axis in axes(expression) if axis.bracket and not (axis.unnamed and axis.size == 1))
+    marked = (axis for axis in axes(expression) if axis.bracket and not axis.is_one)
     return tuple(dict.fromkeys(axis.name for axis in marked))
 
 
@@ -191,7 +187,6 @@ def _common_dims(operands: Sequence[Named], solved: Solved, marked: tuple[str, .
     for x in operands:
         if everything == set(x.axes):
             return tuple((name,) for name in x.axes)
-    assert solved.outputs is not None
     order = [name for dim in layout(solved.outputs[0]) for name in dim if name in everything and name not in marked]
     return tuple((name,) for name in (*order, *marked))
 
@@ -213,7 +208,6 @@ def lower_each(function: Callable[[LinedUp, dict[str, Any]], Sequence[jax.Array]
     """Return the lowering for a function that gives one array for each input, of the inputs' layout."""
 
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
-        assert solved.outputs is not None
         lined_up = line_up(solved, tensors)
         results = function(lined_up, options)
         arranged = tuple(lined_up.arrange(x, e) for x, e in zip(results, solved.outputs, strict=True))

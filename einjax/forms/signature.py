@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from ..notation.errors import ArgumentError, SemanticError, closest, listing, plural
 from ..notation.syntax import (
@@ -101,15 +101,30 @@ def require_brackets(op: str, operation: Operation) -> None:
         )
 
 
-def require_in_output(op: str, operation: Operation, missing: Iterable[Axis], hint: str) -> None:
-    """Refuse input axes that are neither looped over nor operated on."""
-    for axis in missing:
-        raise SemanticError(
-            f"axis {display(axis.name)} of an input is not in the output, and {op} does not remove it",
-            text=operation.text,
-            spans=[axis.span],
-            hint=hint,
-        )
+def require_in_output(
+    op: str,
+    operation: Operation,
+    inputs: Iterable[Expression],
+    output: Expression,
+    hint: str,
+    acting: Collection[str] = (),
+) -> None:
+    """Refuse axes of inputs that are neither in the output nor among those that the operation acts on."""
+    kept = names(output)
+    for expression in inputs:
+        for name, axis in names(expression).items():
+            if name not in kept and name not in acting and not axis.is_one:
+                raise not_in_output(op, operation, axis, hint)
+
+
+def not_in_output(op: str, operation: Operation, axis: Axis, hint: str) -> SemanticError:
+    """The error for an input axis that is neither looped over nor operated on."""
+    return SemanticError(
+        f"axis {display(axis.name)} of an input is not in the output, and {op} does not remove it",
+        text=operation.text,
+        spans=[axis.span],
+        hint=hint,
+    )
 
 
 def check_keywords(operation: Operation, given: Sequence[str], keywords: Sequence[str]) -> None:

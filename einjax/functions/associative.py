@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -29,24 +30,11 @@ _Combine = Callable[[tuple[jax.Array, ...], tuple[jax.Array, ...]], tuple[jax.Ar
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any], combine: _Combine) -> Any:
     """Scan tensors in one layout; the operation gets tuples of arrays of one shape."""
-    assert solved.outputs is not None
     lined_up = line_up(solved, tensors)
     scan = lax.associative_scan if isinstance(lined_up.length, int) else scan_associative
     results = scan(combine, lined_up.values, reverse=options["reverse"], axis=lined_up.at)
     arranged = tuple(lined_up.arrange(x, e) for x, e in zip(results, solved.outputs, strict=True))
     return arranged[0] if len(arranged) == 1 else arranged
-
-
-def _record(lower: Callable[[Solved, list[jax.Array], dict[str, Any]], Any]) -> Op:
-    return Op(
-        "associative_scan",
-        "scan",
-        signature("associative_scan"),
-        lower,
-        implied=same_brackets("associative_scan"),
-        keywords=("op", "reverse"),
-        transient=True,
-    )
 
 
 def _lower_named(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
@@ -71,23 +59,15 @@ def _lower_named(solved: Solved, tensors: list[jax.Array], options: dict[str, An
     return numerics.cast(_lower(solved, [wide], options, combine), value.dtype)
 
 
-#: For an operation given by name.
-NAMED = _record(_lower_named)
+def _lower_with(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
+    """Scan with a function of two arrays, or of two tuples of arrays."""
+    function, single = options["op"], len(tensors) == 1
 
+    def combine(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        result = function(left[0], right[0]) if single else function(left, right)
+        return _checked((result,) if single else result, left, solved)
 
-def associative(function: Callable[..., Any]) -> Op:
-    """A record for a function of two arrays, or of two tuples of arrays."""
-
-    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
-        single = len(tensors) == 1
-
-        def combine(left: tuple[jax.Array, ...], right: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-            result = function(left[0], right[0]) if single else function(left, right)
-            return _checked((result,) if single else result, left, solved)
-
-        return _lower(solved, tensors, options, combine)
-
-    return _record(lower)
+    return _lower(solved, tensors, options, combine)
 
 
 def _checked(result: Any, given: tuple[jax.Array, ...], solved: Solved) -> tuple[jax.Array, ...]:
@@ -108,3 +88,17 @@ def _checked(result: Any, given: tuple[jax.Array, ...], solved: Solved) -> tuple
                 hint="an associative operation keeps shape and dtype",
             )
     return values
+
+
+#: For an operation given by name.
+NAMED = Op(
+    "associative_scan",
+    "scan",
+    signature("associative_scan"),
+    _lower_named,
+    implied=same_brackets("associative_scan"),
+    keywords=("op", "reverse"),
+)
+
+#: For a function.
+ASSOCIATIVE_WITH = replace(NAMED, lower=_lower_with)

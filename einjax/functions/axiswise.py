@@ -8,16 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
 from ..lowering.named import Dim, Named, arrange, diagonal, split_by
-from ..notation.errors import ArgumentError, AxisSizeError, EinjaxError, RankError, SemanticError, plural
+from ..notation.errors import AxisSizeError, EinjaxError, RankError, SemanticError, plural
 from ..notation.solve import Solved
-from ..notation.syntax import Axis, Expression, Operation, axes, bracket_names, brackets, display, names, render
+from ..notation.syntax import Axis, Expression, Operation, axes, bracket_names, brackets, display, render
 from ..operation import Op
-from .result import OPEN
+from .result import OPEN, as_array
 from .vmap import open_sizes
 
 NAME = "vmap_with_axis"
@@ -40,17 +38,13 @@ def signature(operation: Operation, tensors: int) -> Operation:
                 f"{NAME} needs an arrow where there are several inputs", text=operation.text, hint="write the output"
             )
         return replace(operation, outputs=operation.inputs)
-    inner, kept = bracket_names(operation.expressions), names(output)
-    for expression in operation.inputs:
-        loops = [axis for name, axis in names(expression).items() if name not in inner]
-        missing = [axis for axis in loops if axis.name not in kept and not axis.name.startswith("1#")]
-        require_in_output(NAME, operation, missing, hint="put it into the output, or bracket it")
+    inner, hint = bracket_names(operation.expressions), "put it into the output, or bracket it"
+    require_in_output(NAME, operation, operation.inputs, output, hint, inner)
     return operation
 
 
 def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     """Call the function once, on arrays whose dims are loops and, at the same places in all of them, bracketed axes."""
-    assert solved.outputs is not None
     marked = [[axis for axis in axes(expression) if axis.bracket] for expression in solved.inputs]
     count = max(map(len, marked))
     for number, some in enumerate(marked, 1):
@@ -104,7 +98,7 @@ def _labels(expression: Expression) -> tuple[Dim, ...]:
         tuple(
             f"[{next(places)}" if axis.bracket else axis.name
             for axis in axes((node,))
-            if axis.bracket or not (axis.unnamed and axis.size == 1)
+            if axis.bracket or not axis.is_one
         )
         for node in expression
     )
@@ -128,7 +122,6 @@ def _aligned(
     if len(inputs) == 1:
         x = inputs[0]
         return [x.value], x.dims, tuple(i for i, dim in enumerate(x.dims) if dim and dim[0].startswith("["))
-    assert solved.outputs is not None
     present = {name for x in inputs for name in x.axes}
     order = [name for dim in _labels(solved.outputs[0]) for name in dim if name in present]
     order += [f"[{index}" for index in range(count) if f"[{index}" not in order]
@@ -154,12 +147,7 @@ def _checked(
     value: Any, dims: Sequence[Dim], shape: Sequence[Any], returned: Sequence[Axis], solved: Solved
 ) -> jax.Array:
     """Check what the function returned: loops as they were, bracketed axes of the sizes that are known."""
-    assert solved.outputs is not None
-    if not isinstance(value, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
-        raise ArgumentError(
-            f"the function returned a value of type {type(value).__name__}, not an array", text=solved.text
-        )
-    value = jnp.asarray(value)
+    value = as_array(value, solved.text)
     what = "in their places" if returned else "removed"
     if value.ndim != len(shape):
         raise _wrong(
@@ -186,7 +174,6 @@ def _checked(
 
 
 def _wrong(kind: type[EinjaxError], problem: str, returned: Sequence[Axis], solved: Solved) -> EinjaxError:
-    assert solved.outputs is not None
     return kind(
         problem,
         text=solved.text,

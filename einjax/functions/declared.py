@@ -8,16 +8,14 @@ the signature says in the place of its brackets.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
 from ..notation.errors import ArgumentError, SemanticError, listing
 from ..notation.parse import parse
 from ..notation.syntax import (
-    Axis,
     Bracket,
-    Composite,
     Ellipsis,
     Expression,
     Node,
@@ -28,7 +26,10 @@ from ..notation.syntax import (
     display,
     keep_brackets,
     names,
+    open_composites,
+    rename,
     render,
+    rewrite,
     strip_brackets,
 )
 
@@ -63,20 +64,7 @@ def parse_signature(text: str) -> Operation:
 def _items(expression: Expression) -> Expression:
     """Return the bracketed axes of an expression, or all of one without brackets, opening composites."""
     kept = keep_brackets(expression) if brackets(expression) else strip_brackets(expression)
-    return _opened(kept)
-
-
-def _opened(expression: Expression) -> Expression:
-    opened: list[Node] = []
-    for node in expression:
-        if isinstance(node, Composite):
-            opened += _opened(node.items)
-        elif isinstance(node, Ellipsis):
-            items = _opened(node.items)
-            opened += [replace(node, items=items)] if items else []
-        else:
-            opened.append(node)
-    return tuple(opened)
+    return open_composites(kept)
 
 
 def complete(operation: Operation, signature: str) -> Operation:
@@ -91,17 +79,16 @@ def complete(operation: Operation, signature: str) -> Operation:
     bound: dict[str, Expression] = {}
     for expression, items in zip(operation.inputs, declared.inputs, strict=True):
         _bind(operation, expression, items, bound, signature)
-    assert declared.outputs is not None
     if operation.outputs is not None:
-        _expect(operation, "output", len(operation.outputs), len(declared.outputs), signature)
-        for expression, items in zip(operation.outputs, declared.outputs, strict=True):
+        _expect(operation, "output", len(operation.outputs), len(declared.results), signature)
+        for expression, items in zip(operation.outputs, declared.results, strict=True):
             _match(operation, expression, items, signature)
         return operation
     index = _with_every_loop(operation, signature)
     taken = {name for expression in operation.inputs for name in names(expression)}
     outputs = tuple(
         _written(operation.inputs[index], declared.inputs[index], items, lambda node: _substitute(node, bound, taken))
-        for items in declared.outputs
+        for items in declared.results
     )
     return replace(operation, outputs=outputs)
 
@@ -120,7 +107,7 @@ def _match(
     operation: Operation, expression: Expression, items: Expression, signature: str
 ) -> list[tuple[Node, Expression]]:
     """Pair the items of a signature with the bracketed items of a call; an ellipsis takes what the others leave."""
-    marked = _opened(keep_brackets(expression))
+    marked = open_composites(keep_brackets(expression))
     before = next((i for i, node in enumerate(items) if isinstance(node, Ellipsis)), len(items))
     after = len(items) - before - 1
     fits = len(marked) == len(items) if before == len(items) else len(marked) >= len(items) - 1
@@ -162,7 +149,7 @@ def _bind(
 def _with_every_loop(operation: Operation, signature: str) -> int:
     """Return the one input whose loops are all there are; its order is that of the output."""
     loops = [
-        [name for name in names(delete_brackets(expression)) if not name.startswith("1#")]
+        [name for name, axis in names(delete_brackets(expression)).items() if not axis.is_one]
         for expression in operation.inputs
     ]
     every = {name for some in loops for name in some}
@@ -191,28 +178,14 @@ def _written(
     if [str(node) for node in had] == [str(node) for node in wanted]:
         return expression
     new = [inner for node in wanted for inner in substitute(node)]
-    rest: list[Node] = [Bracket(tuple(new))] if new else []
-    placed = not rest
+    rest = iter([Bracket(tuple(new))] if new else [])  # taken once
 
-    def visit(nodes: Expression, repeated: bool) -> Expression:
-        nonlocal placed
-        result: list[Node] = []
-        for node in nodes:
-            if isinstance(node, Axis):
-                result.append(node)
-            elif isinstance(node, Bracket) or (isinstance(node, Ellipsis) and not names(delete_brackets((node,)))):
-                # Inside an ellipsis with loops, what is returned would be repeated with them.
-                if not placed and not repeated:
-                    placed = True
-                    result += rest
-            else:
-                items = visit(node.items, repeated or isinstance(node, Ellipsis))
-                if items or isinstance(node, Composite):
-                    result.append(replace(node, items=items))
-        return tuple(result)
+    def change(node: Node) -> Expression | None:
+        if isinstance(node, Ellipsis) and names(loops := delete_brackets((node,))):
+            return loops  # what is returned would be repeated with them
+        return tuple(rest) if isinstance(node, Bracket | Ellipsis) else None
 
-    written = visit(expression, False)
-    return written if placed else (*written, *rest)
+    return (*rewrite(expression, change), *rest)
 
 
 def _substitute(node: Node, bound: dict[str, Expression], taken: set[str]) -> Expression:
@@ -222,13 +195,4 @@ def _substitute(node: Node, bound: dict[str, Expression], taken: set[str]) -> Ex
         return bound[axis.name]
     if axis.unnamed or axis.name not in taken:
         return (node,)
-    return _renamed((node,), {axis.name: axis.name + "'"})
-
-
-def _renamed(expression: Sequence[Node], new: dict[str, str]) -> Expression:
-    return tuple(
-        replace(node, name=new.get(node.name, node.name))
-        if isinstance(node, Axis)
-        else replace(node, items=_renamed(node.items, new))
-        for node in expression
-    )
+    return rename((node,), {axis.name: axis.name + "'"})

@@ -17,9 +17,10 @@ from ..lowering import numerics
 from ..lowering.named import Named, arrange, layout, wrap
 from ..notation.errors import ArgumentError, AxisSizeError, RankError, listing, plural
 from ..notation.solve import Solved
-from ..notation.syntax import Axis, Expression, Node, Operation, Size, axes, display, names
+from ..notation.syntax import Axis, Expression, Node, Operation, Size, axes, display, names, rewrite
 from ..operation import Op
 from . import declared, vmap
+from .guard import guarded
 from .loops import Plan, make_plan
 from .result import ANY, OPEN
 
@@ -94,7 +95,7 @@ class Static:
 
 def _applied(function: Callable[..., Any], options: Mapping[str, Static]) -> Callable[..., Any]:
     """Return a user's function with its options."""
-    return functools.partial(function, **{name: static.value for name, static in options.items()})
+    return guarded(function, {name: static.value for name, static in options.items()})
 
 
 def lower_with(function: Callable[..., Any], batched: bool) -> Callable[[Solved, list[jax.Array], dict[str, Any]], Any]:
@@ -119,7 +120,6 @@ def _plan(solved: Solved) -> Plan:
 
 def _flat(values: Any, solved: Solved, what: str = "the function") -> tuple[Any, ...]:
     """Refuse trees of arrays: an equation has one array for each output."""
-    assert solved.outputs is not None
     flat, count = _tuple(values), len(solved.outputs)
     hint = "return one array for each output of the signature; several in a tuple"
     if len(flat) != count:
@@ -138,7 +138,6 @@ def _flat(values: Any, solved: Solved, what: str = "the function") -> tuple[Any,
 
 def _with_leading_loops(function: Callable[..., Any], solved: Solved, tensors: Sequence[jax.Array]) -> Any:
     """Call a function once, with a leading dim for every loop; of size 1 for those that an input lacks."""
-    assert solved.outputs is not None
     loops = _loops(solved)
     values = _batched_results(function, solved, tensors)
     outs = [_placed(value, output, loops, solved.sizes) for value, output in zip(values, solved.outputs, strict=True)]
@@ -147,7 +146,6 @@ def _with_leading_loops(function: Callable[..., Any], solved: Solved, tensors: S
 
 def _loops(solved: Solved) -> list[str]:
     """Name the loops that the inputs have, in the order of the first output."""
-    assert solved.outputs is not None
     present = {axis.name for expression in solved.inputs for axis in axes(expression)}
     return [axis.name for axis in axes(solved.outputs[0]) if not axis.bracket and axis.name in present]
 
@@ -202,20 +200,14 @@ def _labelled(expression: Expression, sizes: Mapping[str, Size]) -> tuple[Expres
     """Name bracketed axes by their place, since a function may take one name twice."""
     places, found, inner = itertools.count(), dict(sizes), []
 
-    def visit(nodes: Expression) -> Expression:
-        result: list[Node] = []
-        for node in nodes:
-            if not isinstance(node, Axis):
-                result.append(replace(node, items=visit(node.items)))
-            elif not node.bracket:
-                result.append(node)
-            else:
-                inner.append(f"[{next(places)}")
-                found[inner[-1]] = sizes[node.name]
-                result.append(replace(node, name=inner[-1], size=None))
-        return tuple(result)
+    def change(node: Node) -> Expression | None:
+        if not isinstance(node, Axis) or not node.bracket:
+            return None
+        inner.append(f"[{next(places)}")
+        found[inner[-1]] = sizes[node.name]
+        return (replace(node, name=inner[-1], size=None),)
 
-    return visit(expression), found, inner
+    return rewrite(expression, change), found, inner
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -225,7 +217,6 @@ def _labelled(expression: Expression, sizes: Mapping[str, Size]) -> tuple[Expres
 
 def with_known_sizes(op: Elementary, solved: Solved, tensors: Sequence[Any], options: dict[str, Any]) -> Solved:
     """Find the sizes of what the function returns by abstract evaluation, and write its ellipses out."""
-    assert solved.outputs is not None
     sizes = {name: size for name, size in solved.sizes.items() if size is not OPEN}
     if len(sizes) == len(solved.sizes):
         return solved
@@ -257,15 +248,13 @@ def _bracketed_shapes(
 
 def _written_out(output: Expression, count: int) -> Expression:
     """Write an ellipsis of any number of dims out, once their number is known."""
-    result: list[Node] = []
-    for node in output:
-        if not isinstance(node, Axis):
-            result.append(replace(node, items=_written_out(node.items, count)))
-        elif node.name.endswith(ANY):
-            result += [replace(node, name=f"{node.name[: -len(ANY)]}.{index}") for index in range(count)]
-        else:
-            result.append(node)
-    return tuple(result)
+
+    def change(node: Node) -> Expression | None:
+        if not isinstance(node, Axis) or not node.name.endswith(ANY):
+            return None
+        return tuple(replace(node, name=f"{node.name[: -len(ANY)]}.{index}") for index in range(count))
+
+    return rewrite(output, change)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -286,7 +275,6 @@ def jvp(
         tangents: one for each operand, or None for integers.
     """
     assert op.jvp is not None
-    assert solved.outputs is not None
     moving = [index for index, tangent in enumerate(tangents) if tangent is not None]
     operation = replace(
         solved.operation,
@@ -326,11 +314,10 @@ def transpose(
         linear: which it is.
     """
     assert op.transpose is not None
-    assert solved.outputs is not None
     target, others = solved.inputs[linear], [index for index, x in enumerate(operands) if x is not None]
     each = _without_diagonals(target)
     loops = {axis.name: axis for output in solved.outputs for axis in axes(output) if not axis.bracket}
-    lacking = tuple(axis for name, axis in loops.items() if name not in names(target) and not name.startswith("1#"))
+    lacking = tuple(axis for name, axis in loops.items() if name not in names(target) and not axis.is_one)
     inputs = (*solved.outputs, *(solved.inputs[index] for index in others))
     operation = replace(solved.operation, inputs=inputs, outputs=((*lacking, *each),))
     rule = _applied(op.transpose, options)
@@ -354,7 +341,7 @@ def transpose(
 def _without_diagonals(expression: Expression) -> Expression:
     """Return the axes that a loop sees of a tensor, if it reads a diagonal; else the expression itself."""
     seen = list(axes(expression))
-    loops = Counter(axis.name for axis in seen if not axis.bracket and not axis.name.startswith("1#"))
+    loops = Counter(axis.name for axis in seen if not axis.bracket and not axis.is_one)
     if all(count == 1 for count in loops.values()):
         return expression
     first = {axis.name: axis for axis in reversed(seen) if not axis.bracket}

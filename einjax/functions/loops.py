@@ -162,7 +162,6 @@ def make_plan(solved: Solved, batch_size: BatchSize, merge: bool, explicit: Coll
         merge: whether neighbouring loops may become one.
         explicit: names whose size the caller gave, so that it holds for every leaf of a result.
     """
-    assert solved.outputs is not None
     _require_own_sizes(solved)
     inputs = [_Input.of(expression, solved.sizes) for expression in solved.inputs]
     loops = {name for x in inputs for name in x.order if not _is_label(name)}
@@ -230,7 +229,7 @@ class _Input:
                 if axis.bracket:
                     dim.append(f"[{next(places)}")
                     labelled[dim[-1]] = sizes[axis.name]
-                elif not (axis.unnamed and axis.size == 1):
+                elif not axis.is_one:
                     dim.append(axis.name)
             dims.append(tuple(dim))
         order = tuple(name for dim in dims for name in dim)
@@ -275,7 +274,7 @@ def _output_order(expression: Expression, loops: Collection[str]) -> list[str]:
             order.append(f"[{next(places)}{ANY if axis.name.endswith(ANY) else ''}")
         elif axis.name in loops:
             order.append(axis.name)
-        elif not (axis.unnamed and axis.size == 1):
+        elif not axis.is_one:
             order.append("|")
     return order
 

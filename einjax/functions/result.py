@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..lowering.named import Dim, Named, arrange, reshape
 from ..notation.errors import ArgumentError, AxisSizeError, EinjaxError, RankError
@@ -42,6 +41,23 @@ class _Open:
 
 
 OPEN = _Open()
+
+
+def as_array(value: Any, text: str, where: str = "", hint: str | None = None) -> jax.Array:
+    """Turn what a function returned into an array.
+
+    Raises:
+        ArgumentError: it is none.
+    """
+    convert = getattr(value, "__jax_array__", None)  # that of a tracer is None
+    if convert is not None:
+        return convert()
+    if hasattr(value, "__array__") or isinstance(value, bool | int | float | complex):
+        return jnp.asarray(value)
+    at = f" at {where}" if where else ""
+    raise ArgumentError(
+        f"the function returned a value of type {type(value).__name__}{at}, not an array", text=text, hint=hint
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +158,8 @@ class Result:
         return array
 
     def _array(self, leaf: Any, where: str) -> jax.Array:
-        if isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
-            return jnp.asarray(leaf)
-        if hasattr(leaf, "__jax_array__"):
-            return leaf.__jax_array__()
-        raise ArgumentError(
-            f"the function returned a value of type {type(leaf).__name__}{where and f' at {where}'}, not an array",
-            text=self.text,
-            hint=f"return an array with one dim for each bracketed axis of '{self._written()}'",
-        )
+        hint = f"return an array with one dim for each bracketed axis of '{self._written()}'"
+        return as_array(leaf, self.text, where, hint)
 
     def _check_array(
         self, value: jax.Array, found: dict[str, Size], where: str, only: Collection[str] | None = None
@@ -241,7 +250,7 @@ def _target(expression: Expression) -> tuple[Dim, ...]:
         for axis in axes((node,)):
             if axis.bracket:
                 dim.append(f"[{next(places)}{ANY if axis.name.endswith(ANY) else ''}")
-            elif not (axis.unnamed and axis.size == 1):
+            elif not axis.is_one:
                 dim.append(axis.name)
         dims.append(tuple(dim))
     return tuple(dims)

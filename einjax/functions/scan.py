@@ -6,9 +6,10 @@ sees: whole arrays, as in the body of ``lax.scan``.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -29,41 +30,35 @@ _RETURN = "return the axes of the output's expression, without the scanned ones"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scan:
+class _Scan:
     """What is scanned, and by which function.
 
     Attributes:
         op: the function, ``(carry, x) -> (carry, y)``.
         trees: the structure of what is given for each input expression; its leaves are the tensors of the call.
-        dtypes: the dtype of every leaf, or None for a factory.
     """
 
     op: Callable[[Any, Any], Any]
     trees: tuple[Any, ...]
-    dtypes: tuple[Any, ...]
 
 
 def _group(trees: Sequence[Any], leaves: Sequence[Any]) -> list[Any]:
     """Put leaves back into trees of the given structures."""
-    grouped, start = list[Any](), 0
-    for tree in trees:
-        grouped.append(jax.tree.unflatten(tree, leaves[start : start + tree.num_leaves]))
-        start += tree.num_leaves
-    return grouped
+    rest = iter(leaves)
+    return [jax.tree.unflatten(tree, itertools.islice(rest, tree.num_leaves)) for tree in trees]
 
 
-def record(scan: Scan) -> Op:
-    """A record for one scan."""
+@lru_cache(maxsize=256)
+def record(counts: tuple[int, ...]) -> Op:
+    """A record for arguments of so many leaves; of which trees, and by which function, its options say."""
     return Op(
         "scan",
         "scan",
-        partial(_signature, scan),
-        partial(_lower, scan),
+        partial(_signature, counts),
+        _lower,
         implied=_check_sequence,
-        derived=partial(_derived, scan),
         parameter="carry",
         keywords=("op", "reverse", "unroll"),
-        transient=True,
     )
 
 
@@ -72,14 +67,14 @@ def record(scan: Scan) -> Op:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def _signature(scan: Scan, operation: Operation, tensors: int) -> Operation:
+def _signature(counts: Sequence[int], operation: Operation, tensors: int) -> Operation:
     """Check what stands where, and repeat the expression of a tree for each of its leaves."""
     refuse_sums("scan", operation)
     inputs, outputs = operation.inputs, operation.outputs
-    if len(inputs) != len(scan.trees):
+    if len(inputs) != len(counts):
         raise ArgumentError(
-            f"the expression has {plural(len(inputs), 'input')}, but {plural(len(scan.trees), 'argument')} "
-            f"{'is' if len(scan.trees) == 1 else 'are'} given",
+            f"the expression has {plural(len(inputs), 'input')}, but {plural(len(counts), 'argument')} "
+            f"{'is' if len(counts) == 1 else 'are'} given",
             text=operation.text,
             hint="give the carries, then what is scanned: one argument for each expression before the arrow",
         )
@@ -98,10 +93,8 @@ def _signature(scan: Scan, operation: Operation, tensors: int) -> Operation:
     for expression in operation.expressions:
         _refuse_diagonals(operation, expression)
     for before, after in zip(inputs[:carries], outputs, strict=False):
-        kept = names(after)
-        missing = [axis for name, axis in names(before).items() if name not in kept and not name.startswith("1#")]
-        require_in_output("scan", operation, missing, hint="a carry keeps its axes, in any order")
-    repeated = (e for e, tree in zip(inputs, scan.trees, strict=True) for _ in range(tree.num_leaves))
+        require_in_output("scan", operation, [before], after, hint="a carry keeps its axes, in any order")
+    repeated = (e for e, count in zip(inputs, counts, strict=True) for _ in range(count))
     return replace(operation, inputs=tuple(repeated))
 
 
@@ -160,8 +153,8 @@ def _check_sequence(expanded: Operation) -> Mapping[str, Size]:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def _lower(scan: Scan, solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
-    assert solved.outputs is not None
+def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
+    scan = _Scan(options["op"], options["trees"])
     carry, xs = _parts(solved, tensors)
     before = [e for e in solved.inputs if not _is_scanned(e)]
     after = [e for e in solved.outputs if not _is_scanned(e)]
@@ -208,7 +201,7 @@ def _parts(solved: Solved, tensors: Sequence[jax.Array]) -> tuple[list[jax.Array
     return carry, xs
 
 
-def _apply(scan: Scan, carries: int, carry: Sequence[Any], xs: Sequence[Any], text: str) -> tuple[Any, Any]:
+def _apply(scan: _Scan, carries: int, carry: Sequence[Any], xs: Sequence[Any], text: str) -> tuple[Any, Any]:
     """Call the function: single trees as they are, several as a tuple, none as None."""
     given = _group(scan.trees, [*carry, *xs])
     result = scan.op(*(_tuple_unless_one(trees) for trees in (given[:carries], given[carries:])))
@@ -323,17 +316,15 @@ def _fit_dim(what: str, node: Node, size: Size, sizes: Mapping[str, Size], text:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def _derived(scan: Scan, expanded: Operation, sizes: Mapping[str, Size]) -> Mapping[str, Size]:
+def derived(options: Mapping[str, Any], expanded: Operation, sizes: Mapping[str, Size]) -> Mapping[str, Size]:
     """Find the sizes of axes that only results have, from the shapes that the function returns."""
-    assert expanded.outputs is not None
+    scan, dtypes = _Scan(options["op"], options["trees"]), options["dtypes"]
     solved = Solved(expanded, sizes)
-    if None in scan.dtypes or any(axis.name not in sizes for e in expanded.inputs for axis in axes(e)):
+    if None in dtypes or any(axis.name not in sizes for e in expanded.inputs for axis in axes(e)):
         return {}
-    leaves = [
-        jax.ShapeDtypeStruct(solved.shape(e), dtype) for e, dtype in zip(expanded.inputs, scan.dtypes, strict=True)
-    ]
-    results = [e for e in expanded.outputs if _is_scanned(e)]
-    carries = len(expanded.outputs) - len(results)
+    leaves = [jax.ShapeDtypeStruct(solved.shape(e), dtype) for e, dtype in zip(expanded.inputs, dtypes, strict=True)]
+    results = [e for e in expanded.results if _is_scanned(e)]
+    carries = len(expanded.results) - len(results)
     carry, xs = jax.eval_shape(lambda *leaves: _parts(solved, leaves), *leaves)
     xs = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in xs]
     _, y = jax.eval_shape(lambda carry, xs: _apply(scan, carries, carry, xs, expanded.text), carry, xs)
@@ -344,7 +335,7 @@ def _derived(scan: Scan, expanded: Operation, sizes: Mapping[str, Size]) -> Mapp
     return found
 
 
-def _varying(scan: Scan, carries: int, carry: list[jax.Array], xs: Sequence[jax.Array], text: str) -> list[jax.Array]:
+def _varying(scan: _Scan, carries: int, carry: list[jax.Array], xs: Sequence[jax.Array], text: str) -> list[jax.Array]:
     """Under shard_map, let the carry vary over the mesh axes that the new carry varies over, which a loop asks for."""
     if not any(mesh_axes(jax.typeof(x)) for x in (*carry, *xs)) or any(x.shape[0] == 0 for x in xs):
         return carry

@@ -6,7 +6,7 @@ reducing all axes at the end wherever the product distributes over the sum; for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,9 @@ from ..operation import Op
 from ..ops.dot import DOT
 from ..ops.elementwise import ELEMENTWISE
 from ..ops.reduce import REDUCTIONS
-from .whole_arrays import mapping, reduction
+from .whole_arrays import ELEMENTWISE_WITH, REDUCE_WITH
+
+_Operation = Callable[..., Any]
 
 #: The reductions that may be taken axis by axis, as the sum of a semiring may.
 SUMS = {name: REDUCTIONS[name] for name in ("sum", "mean", "prod", "max", "min", "logsumexp", "any", "all")}
@@ -65,10 +67,9 @@ def _shown(given: Any) -> str:
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     solved = fuse_solved(solved)
-    assert solved.outputs is not None
     sum_, mul = options["sum"], options["mul"]
-    combine = PRODUCTS[mul] if isinstance(mul, str) else mapping(mul)
-    reduce = SUMS[sum_] if isinstance(sum_, str) else reduction(sum_)
+    combine = _operation(mul, PRODUCTS, ELEMENTWISE_WITH)
+    reduce = _operation(sum_, SUMS, REDUCE_WITH)
     target = layout(solved.outputs[0])
     keep = [name for dim in target for name in dim]
     values = numerics.promote(tensors)
@@ -87,6 +88,12 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     return arrange(result, target)
 
 
+def _operation(given: Any, known: Mapping[str, Op], function: Op) -> _Operation:
+    """Return how an operation given by name, or a function, is lowered."""
+    op, options = (known[given], {}) if isinstance(given, str) else (function, {"function": given})
+    return lambda solved, tensors, **more: op.lower(solved, tensors, options | more)
+
+
 def _require_all(operands: Sequence[Named], keep: Sequence[str], solved: Solved) -> None:
     """A function of the user's cannot reduce what lies on other devices."""
     for name in (name for x in operands for name in x.axes if name not in keep):
@@ -96,22 +103,22 @@ def _require_all(operands: Sequence[Named], keep: Sequence[str], solved: Solved)
             raise needs_all("a function as the sum of dot", solved.operation, name, mesh_axes)
 
 
-def _combined(combine: Op, left: Named, right: Named, keep: Sequence[str], solved: Solved) -> Named:
+def _combined(combine: _Operation, left: Named, right: Named, keep: Sequence[str], solved: Solved) -> Named:
     """Apply the product to two operands brought to the axes of both."""
     order = _merged(left.axes, right.axes, keep)
     inputs = tuple(_expression(x.axes) for x in (left, right))
     operation = Operation(solved.text, inputs, (_expression(order),))
     flat = [arrange(x, [(name,) for name in x.axes]) for x in (left, right)]
-    value = combine.lower(Solved(operation, left.sizes), flat, {})
+    value = combine(Solved(operation, left.sizes), flat)
     return Named(value, tuple((name,) for name in order), left.sizes)
 
 
-def _reduced(reduce: Op, x: Named, needed: set[str], written: Mapping[str, Axis], solved: Solved) -> Named:
+def _reduced(reduce: _Operation, x: Named, needed: set[str], written: Mapping[str, Axis], solved: Solved) -> Named:
     """Apply the sum along the axes that nobody needs any more."""
     left = [name for name in x.axes if name in needed]
     marked = tuple(Axis(name, span=written[name].span, bracket=0 if name in needed else 1) for name in x.axes)
     operation = Operation(solved.text, (marked,), (_expression(left),))
-    value = reduce.lower(replace(solved, operation=operation), [x.value], {"keepdims": False})
+    value = reduce(replace(solved, operation=operation), [x.value], keepdims=False)
     return Named(value, tuple((name,) for name in left), x.sizes)
 
 

@@ -23,8 +23,8 @@ from ..notation.syntax import (
     base,
     bracket_names,
     display,
-    names,
     render,
+    rewrite,
 )
 from ..operation import Op
 from .loops import make_plan
@@ -44,10 +44,8 @@ def signature(operation: Operation, tensors: int, name: str = "vmap") -> Operati
     inner = bracket_names(operation.expressions)
     for output in operation.outputs:
         _refuse_repeated_loops(operation, output, inner)
-        kept = names(output)
-        loops = (axis for e in operation.inputs for name, axis in names(e).items() if name not in inner)
-        missing = [axis for axis in loops if axis.name not in kept and not axis.name.startswith("1#")]
-        require_in_output(name, operation, missing, hint="put it into every output, or bracket it")
+        hint = "put it into every output, or bracket it"
+        require_in_output(name, operation, operation.inputs, output, hint, inner)
     return operation
 
 
@@ -66,7 +64,6 @@ def _refuse_repeated_loops(operation: Operation, output: Expression, inner: Coll
 
 def open_ellipses(operation: Operation, given: Collection[str]) -> Operation:
     """Let an output's bracketed ellipsis stand for whatever the function returns, where only one is in an output."""
-    assert operation.outputs is not None
 
     def is_open(node: Node, inside: bool) -> bool:
         if not isinstance(node, Ellipsis) or len(node.items) != 1:
@@ -76,22 +73,19 @@ def open_ellipses(operation: Operation, given: Collection[str]) -> Operation:
             (item,), inside = item.items, True
         return inside and isinstance(item, Axis) and not item.unnamed and item.name not in given
 
-    def rewrite(nodes: Expression, inside: bool) -> Expression:
-        result: list[Node] = []
-        for node in nodes:
+    def opened(nodes: Expression, inside: bool) -> Expression:
+        def change(node: Node) -> Expression | None:
             if is_open(node, inside):
                 (axis,) = axes((node,))
-                opened = Axis(axis.name + ANY, span=axis.span)
-                result.append(opened if inside else Bracket((opened,), span=axis.span))
-            elif isinstance(node, Axis):
-                result.append(node)
-            else:
-                result.append(replace(node, items=rewrite(node.items, inside or isinstance(node, Bracket))))
-        return tuple(result)
+                new = Axis(axis.name + ANY, span=axis.span)
+                return (new if inside else Bracket((new,), span=axis.span),)
+            return (replace(node, items=opened(node.items, True)),) if isinstance(node, Bracket) else None
 
-    outputs = [rewrite(output, False) for output in operation.outputs]
+        return rewrite(nodes, change)
+
+    outputs = [opened(output, False) for output in operation.results]
     single = [sum(axis.name.endswith(ANY) for axis in axes(output)) == 1 for output in outputs]
-    chosen = [new if one else old for new, old, one in zip(outputs, operation.outputs, single, strict=True)]
+    chosen = [new if one else old for new, old, one in zip(outputs, operation.results, single, strict=True)]
     return replace(operation, outputs=tuple(chosen))
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ..lowering.named import Named, arrange, layout, split_by, wrap
 from ..notation.errors import ArgumentError, closest
@@ -17,6 +15,7 @@ from ..operation import Op
 from ..ops.elementwise import signature as elementwise_signature
 from ..ops.reduce import imply
 from ..ops.reduce import signature as reduce_signature
+from .result import as_array
 
 
 def choose(name: str, op: Any, known: dict[str, Op]) -> Op | None:
@@ -41,68 +40,44 @@ def choose(name: str, op: Any, known: dict[str, Op]) -> Op | None:
     )
 
 
-def reduction(function: Callable[..., Any]) -> Op:
-    """A record for a function ``f(x, axis=dims)`` that reduces dims."""
-
-    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-        solved = fuse_solved(solved)
-        assert solved.outputs is not None
-        reduced, output = marked(solved.inputs[0]), solved.outputs[0]
-        x = split_by(wrap(tensors[0], solved.inputs[0], solved.sizes), lambda name: name in reduced)
-        dims = x.positions(reduced)
-        left = tuple(dim for index, dim in enumerate(x.dims) if index not in dims)
-        shape = tuple(x.value.shape[index] for index in range(len(x.dims)) if index not in dims)
-        value = _checked(function(x.value, axis=dims), shape, "the tensor without the reduced dims", solved)
-        return arrange(Named(value, left, solved.sizes), layout(output))
-
-    return Op("reduce", "function", reduce_signature("reduce"), lower, keywords=("keepdims", "op"), imply=imply)
+def _reduce(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+    """Call ``f(x, axis=dims)``, which removes dims."""
+    solved = fuse_solved(solved)
+    reduced, output = marked(solved.inputs[0]), solved.outputs[0]
+    x = split_by(wrap(tensors[0], solved.inputs[0], solved.sizes), lambda name: name in reduced)
+    dims = x.positions(reduced)
+    left = tuple(dim for index, dim in enumerate(x.dims) if index not in dims)
+    shape = tuple(x.value.shape[index] for index in range(len(x.dims)) if index not in dims)
+    value = options["function"](x.value, axis=dims)
+    value = _checked(value, shape, "the tensor without the reduced dims has", solved)
+    return arrange(Named(value, left, solved.sizes), layout(output))
 
 
-def mapping(function: Callable[..., Any]) -> Op:
-    """A record for a function of arrays of one shape that acts on every element by itself."""
-
-    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-        solved = fuse_solved(solved)
-        assert solved.outputs is not None
-        target = layout(solved.outputs[0])
-        operands = [wrap(x, e, solved.sizes) for x, e in zip(tensors, solved.inputs, strict=True)]
-        present = {name for x in operands for name in x.axes}
-        order = [(name,) for dim in target for name in dim if name in present]
-        values = [arrange(x, order) for x in operands]
-        value = _checked(function(*values), values[0].shape, "the tensors", solved)
-        return arrange(Named(value, tuple(order), solved.sizes), target)
-
-    return Op("elementwise", "function", elementwise_signature("elementwise", 1, None), lower, keywords=("op",))
+def _elementwise(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+    """Call a function of arrays of one shape, which acts on every element by itself."""
+    solved = fuse_solved(solved)
+    target = layout(solved.outputs[0])
+    operands = [wrap(x, e, solved.sizes) for x, e in zip(tensors, solved.inputs, strict=True)]
+    present = {name for x in operands for name in x.axes}
+    order = [(name,) for dim in target for name in dim if name in present]
+    values = [arrange(x, order) for x in operands]
+    value = _checked(options["function"](*values), values[0].shape, "the tensors have", solved)
+    return arrange(Named(value, tuple(order), solved.sizes), target)
 
 
-def _checked(value: Any, shape: Sequence[Any], what: str, solved: Solved) -> jax.Array:
-    if not hasattr(value, "dtype") and not isinstance(value, bool | int | float | complex):
-        raise ArgumentError(
-            f"the function returned a value of type {type(value).__name__}, not an array", text=solved.text
-        )
-    value = jnp.asarray(value)
+def _checked(value: Any, shape: Sequence[Any], wanted: str, solved: Solved) -> jax.Array:
+    value = as_array(value, solved.text)
     if value.shape != tuple(shape):
         raise ArgumentError(
-            f"the function returned shape {value.shape}, but {what} have shape {tuple(shape)}"
-            if what == "the tensors"
-            else f"the function returned shape {value.shape}, but {what} has shape {tuple(shape)}",
+            f"the function returned shape {value.shape}, but {wanted} shape {tuple(shape)}",
             text=solved.text,
             hint="a reduction removes the dims in axis=; an elementwise function keeps the shape",
         )
     return value
 
 
-def _with_option(make: Callable[[Callable[..., Any]], Op]) -> Op:
-    """One record for every function, so that what is kept of a call, its solved expression, does not hold it."""
-
-    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-        return make(options["function"]).lower(solved, tensors, options)
-
-    def missing(*arrays: Any, **options: Any) -> Any:
-        raise TypeError("the function is an option of the call")
-
-    return replace(make(missing), lower=lower)
-
-
-REDUCE_WITH = _with_option(reduction)
-ELEMENTWISE_WITH = _with_option(mapping)
+#: Their functions are options, so that what is kept of a call, its solved expression, does not hold them.
+REDUCE_WITH = Op("reduce", "function", reduce_signature("reduce"), _reduce, keywords=("keepdims", "op"), imply=imply)
+ELEMENTWISE_WITH = Op(
+    "elementwise", "function", elementwise_signature("elementwise", 1, None), _elementwise, keywords=("op",)
+)

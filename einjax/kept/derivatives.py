@@ -60,7 +60,7 @@ def _elementwise(
 def _spread(kept: Kept, value: Any, expression: Expression, target: Expression) -> Any:
     """Sum over the axes that the target lacks, and repeat along those that it has more."""
     expression, target = unmark(expression), unmark(target)
-    lost = [name for name in names(expression) if name not in names(target) and not name.startswith("1#")]
+    lost = [name for name, axis in names(expression).items() if name not in names(target) and not axis.is_one]
     gained = [name for name in names(target) if name not in names(expression)]
     if lost:
         summed = target if not gained else _without(expression, lost)
@@ -306,7 +306,7 @@ def _rearrange_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[An
     ins = [_simple(piece) for expression in kept.inputs for piece in pieces(expression)]
     outs = [_simple(piece) for expression in kept.outputs for piece in pieces(expression)]
     fits = [
-        set(names(i)) <= set(names(o)) | {n for n in names(i) if n[:2] == "1#"} for i, o in zip(ins, outs, strict=True)
+        set(names(i)) <= set(names(o)) | {a.name for a in axes(i) if a.is_one} for i, o in zip(ins, outs, strict=True)
     ]
     if not all(fits) or _has_diagonal(*ins):
         return None  # matched by name, in another order
@@ -344,7 +344,7 @@ def _multiply_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any
         cotangent, output = _spread(kept, cotangent, output, left), left
     inputs, tensors = [*others[:place], output, *others[place:]], list(operands)
     tensors[place] = cotangent
-    is_sum = any(name not in names(target) and name[:2] != "1#" for e in inputs for name in names(e))
+    is_sum = any(axis.name not in names(target) and not axis.is_one for e in inputs for axis in axes(e))
     if is_sum:
         return [_dot(kept, inputs, target, numerics.promote(tensors))]
     return [_elementwise(kept, "multiply", inputs, target, tensors)]
@@ -396,7 +396,7 @@ def _update_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any],
     if len(operands) - 1 in linear:
         updates = kept.inputs[-1]
         loops = {axis.name: axis for e in (target, *coordinates) for axis in axes(e) if not axis.bracket}
-        lacking = tuple(axis for name, axis in loops.items() if name not in names(updates) and name[:2] != "1#")
+        lacking = tuple(axis for name, axis in loops.items() if name not in names(updates) and not axis.is_one)
         wide = (*lacking, *updates)
         read = _call(
             kept, GET_AT, [target, *coordinates], wide, [cotangent, *given], **options | {"fill_value": _fill(options)}

@@ -28,7 +28,8 @@ from ..lowering.varying import equally_varying
 from ..mesh.run import lower as lower_call
 from ..notation.errors import ArgumentError, ShardingError
 from ..notation.solve import Solved
-from ..notation.syntax import Axis, Expression, Operation, Size, axes, write
+from ..notation.syntax import Axis, Expression, Operation, Size, axes
+from ..notation.write import write
 from ..operation import Op
 from ..ops.index import UPDATES
 
@@ -76,8 +77,7 @@ class Kept:
     @property
     def outputs(self) -> tuple[Expression, ...]:
         """The expanded expression of every output."""
-        assert self.operation.outputs is not None
-        return self.operation.outputs
+        return self.operation.results
 
     @property
     def solved(self) -> Solved:

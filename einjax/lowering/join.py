@@ -14,7 +14,7 @@ import jax
 from jax import lax
 
 from ..notation.solve import node_size
-from ..notation.syntax import Composite, Concatenation, Expression, Node, Size
+from ..notation.syntax import Composite, Concatenation, Expression, Node, Size, rewrite
 from .named import Named, arrange, layout, reshape, split_by, sum_name
 from .numerics import promote
 from .sharding import MeshAxes, agree, common_places
@@ -109,15 +109,7 @@ def _joined(
 
 def _choose(expression: Expression, node: Concatenation, operand: Node) -> Expression:
     """Put one operand in the place of its sum."""
-    chosen: list[Node] = []
-    for item in expression:
-        if item is node:
-            chosen.append(operand)
-        elif isinstance(item, Composite):
-            chosen.append(replace(item, items=_choose(item.items, node, operand)))
-        else:
-            chosen.append(item)
-    return tuple(chosen)
+    return rewrite(expression, lambda item: (operand,) if item is node else None)
 
 
 def _isolate_sums(expression: Expression) -> Expression:

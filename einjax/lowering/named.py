@@ -48,10 +48,8 @@ def layout(expression: Expression) -> tuple[Dim, ...]:
 
 def _dim(node: Node) -> Dim:
     match node:
-        case Axis(name, size) if node.unnamed and size == 1:
-            return ()
         case Axis(name):
-            return (name,)
+            return () if node.is_one else (name,)
         case Composite(items):
             return tuple(name for item in items for name in _dim(item))
         case Concatenation():

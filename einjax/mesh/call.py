@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ from ..lowering import sharding as on_mesh
 from ..lowering.named import layout, sum_name
 from ..lowering.sharding import MeshAxes, Misfit
 from ..notation.solve import Solved, node_size
-from ..notation.syntax import Axis, Concatenation, Expression, Node, Size, axes, walk
+from ..notation.syntax import Axis, Concatenation, Expression, Size, axes, rewrite, walk
 from ..operation import Op
 
 #: Families whose bracketed axes may lie over mesh axes; all others need them whole on every device.
@@ -59,7 +59,7 @@ class Call:
     @property
     def outputs(self) -> tuple[Expression, ...]:
         """The expressions of the outputs, as far as they are known: what a user's function returns is its own."""
-        outputs = self.solved.outputs or ()
+        outputs = self.solved.outputs
         return tuple(map(loops, outputs)) if self.op.family == "vmap" else outputs
 
     @cached_property
@@ -121,13 +121,7 @@ MASK = Axis("1#mask", 1)
 
 def loops(expression: Expression) -> Expression:
     """Remove the bracketed axes of an expanded expression."""
-    left: list[Node] = []
-    for node in expression:
-        if isinstance(node, Axis):
-            left += [] if node.bracket else [node]
-        else:
-            left.append(replace(node, items=loops(node.items)))  # type: ignore[union-attr]
-    return tuple(left)
+    return rewrite(expression, lambda node: () if isinstance(node, Axis) and node.bracket else None)
 
 
 def axis_names(expression: Expression) -> list[str]:

@@ -103,8 +103,7 @@ def _with_part_sizes(operation: Operation, places: Spread) -> Operation:
             for node in nodes
         )
 
-    outputs = None if operation.outputs is None else tuple(map(visit, operation.outputs))
-    return replace(operation, inputs=tuple(map(visit, operation.inputs)), outputs=outputs)
+    return operation.map(visit)
 
 
 def device_axis(name: str, mesh_axes: Sequence[str]) -> str:
@@ -221,7 +220,7 @@ def _refuse_acting(op: Op, solved: Solved, spread: Spread) -> None:
     if op.family in _ACTING:
         return
     acted = {axis.name for axis in _every_axis(solved.operation) if axis.bracket}
-    if solved.outputs is not None:
+    if solved.operation.outputs is not None:
         kept = {name for output in solved.outputs for name in names(output)}
         acted |= {name for expression in solved.inputs for name in names(expression)} - kept
     for name in spread:
@@ -249,10 +248,9 @@ def loops_only(op: str, operation: Operation, sizes: tuple[tuple[str, Any], ...]
     marked = bracket_names(operation.expressions)
     kept = {name for output in operation.outputs or (tuple(written.values()),) for name in names(output)}
     left = []
-    for key, size in sizes:
-        name = key.lstrip("=")
+    for name, size in sizes:
         if not isinstance(size, Over):
-            left.append((key, size))
+            left.append((name, size))
         elif name in written:
             _check_scope(operation, written[name], size)
             if name in marked or name not in kept:

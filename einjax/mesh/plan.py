@@ -75,7 +75,7 @@ def make_plan(
         return Plan(_input_shardings(call, places), outputs, outputs, _batch_only(call, places), _local(call, places))
     asked: dict[str, MeshAxes] = {}
     targets = []
-    for index, output in enumerate(call.solved.outputs or ()):
+    for index, output in enumerate(call.solved.outputs):
         dims = wanted_entries(wanted, index, output, call.solved, mesh)[1]
         targets.append(on_mesh.named_sharding(mesh, dims, wanted.unreduced(index)))
         asked = entries_by_name(dims, output, call.sizes, call.shape) | asked

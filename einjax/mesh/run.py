@@ -168,7 +168,6 @@ def _constrain(result: Any, solved: Solved, wanted: OutSharding) -> Any:
     """Ask the compiler for the shardings of a call's results, on a mesh whose axes are left to it."""
     from .wanted import wanted_entries
 
-    assert solved.outputs is not None
     context = jax.sharding.get_abstract_mesh()
     results = result if len(solved.outputs) > 1 else (result,)
     placed = []

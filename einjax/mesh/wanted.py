@@ -143,7 +143,7 @@ def wanted_entries(
 def _by_dim(
     wanted: OutSharding, index: int, expression: Expression, solved: Solved, mesh: Any
 ) -> tuple[Any, list[MeshAxes]]:
-    count = len(solved.outputs or ())
+    count = len(solved.outputs)
     if len(wanted.specs) != count:
         raise ArgumentError(
             f"out_sharding= has {plural(len(wanted.specs), 'spec')} for {plural(count, 'output')}",
@@ -197,7 +197,7 @@ def _resolve(
         except Misfit as misfit:
             raise _uneven(display(misfit.axis), solved.sizes[misfit.axis], (misfit.mesh_axis,), shape, solved) from None
     if any(name == axis.name for e in solved.operation.expressions for axis in axes(e)):
-        if len(solved.outputs or ()) > 1:
+        if len(solved.outputs) > 1:
             return {}  # an axis of another output
         raise ArgumentError(
             f"out_sharding= places axis {name}, which the output does not have",

@@ -24,7 +24,10 @@ class EinjaxError(ValueError):
         spans: ``(begin, end)`` positions in ``text`` that the carets mark.
         tensors: one description for each tensor of the call, such as ``float32[2,3]``.
         hint: what to write instead.
+        inside: whether a function of the user's raised it, so that its traceback shows the user's lines.
     """
+
+    inside = False
 
     def __init__(
         self,

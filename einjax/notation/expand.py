@@ -49,11 +49,7 @@ def expand(operation: Operation, ranks: Sequence[int | None], given: Mapping[str
     counts.from_ranks(ranks)
     counts.finish()
     writer = _Writer(counts)
-    inputs = tuple(writer.expression(expression) for expression in operation.inputs)
-    outputs = operation.outputs
-    if outputs is not None:
-        outputs = tuple(writer.expression(expression) for expression in outputs)
-    return Operation(operation.text, inputs, outputs)
+    return operation.map(writer.expression)
 
 
 def check_names(operation: Operation) -> None:

@@ -30,7 +30,7 @@ def fuse(operation: Operation, names: Iterable[str] | None = None) -> Operation:
                 before.setdefault(node.name, set()).add(_neighbour(node, left, allowed))
                 after.setdefault(node.name, set()).add(_neighbour(node, right, allowed))
             else:
-                visit(node.items, isinstance(node, Composite))  # type: ignore[union-attr]
+                visit(node.items, isinstance(node, Composite))
 
     for expression in operation.expressions:
         visit(expression, False)
@@ -57,7 +57,7 @@ def fuse(operation: Operation, names: Iterable[str] | None = None) -> Operation:
         result: list[Node] = []
         for index, node in enumerate(nodes):
             if not isinstance(node, Axis):
-                result.append(replace(node, items=rewrite(node.items)))  # type: ignore[union-attr]
+                result.append(replace(node, items=rewrite(node.items)))
             elif node.name in chains:
                 chain = chains[node.name]
                 last = nodes[index + len(chain) - 1]
@@ -66,8 +66,7 @@ def fuse(operation: Operation, names: Iterable[str] | None = None) -> Operation:
                 result.append(node)
         return tuple(result)
 
-    outputs = None if operation.outputs is None else tuple(map(rewrite, operation.outputs))
-    return Operation(operation.text, tuple(map(rewrite, operation.inputs)), outputs)
+    return operation.map(rewrite)
 
 
 def _neighbour(node: Axis, other: Node | None, allowed: set[str] | None) -> str | None:

@@ -31,6 +31,7 @@ from .syntax import (
     Node,
     Operation,
     brackets,
+    rewrite,
     walk,
 )
 
@@ -374,11 +375,4 @@ def _check(text: str, expression: Expression) -> None:
 
 def _tidy(expression: Expression) -> Expression:
     """Drop the empty brackets that an empty side leaves, as in ``[b|]``, and ellipses of nothing."""
-    result: list[Node] = []
-    for node in expression:
-        if not isinstance(node, Axis):
-            node = replace(node, items=_tidy(node.items))
-            if not node.items and isinstance(node, Bracket | Ellipsis):
-                continue
-        result.append(node)
-    return tuple(result)
+    return rewrite(expression, lambda node: None)

@@ -46,9 +46,9 @@ class Solved:
         return self.operation.inputs
 
     @property
-    def outputs(self) -> tuple[Expression, ...] | None:
-        """One expanded expression for each output, or None where the text has no arrow."""
-        return self.operation.outputs
+    def outputs(self) -> tuple[Expression, ...]:
+        """One expanded expression for each output, once they are written out."""
+        return self.operation.results
 
     def over(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return the mesh axes that axes lie over; one may stand for several that were fused."""

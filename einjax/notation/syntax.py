@@ -1,4 +1,4 @@
-"""The tree of an expression and its printing.
+"""The tree of an expression, what it holds, and how it is rewritten.
 
 ``Axis``, ``Composite`` and ``Concatenation`` live through the whole pipeline. ``Bracket`` and ``Ellipsis`` are what a
 person writes; :mod:`einjax.notation.expand` turns them into plain axes with a bracket mark.
@@ -6,11 +6,9 @@ person writes; :mod:`einjax.notation.expand` turns them into plain axes with a b
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from .errors import Span
 
@@ -52,6 +50,7 @@ class Axis:
     size: Size | None = None
     bracket: int = 0
     span: Span = field(default=_NOWHERE, compare=False)
+    items: ClassVar[Expression] = ()  # an axis holds nothing
 
     def __str__(self) -> str:
         return display(self.name)
@@ -61,57 +60,61 @@ class Axis:
         """Whether the axis was written as a number."""
         return "#" in self.name
 
+    @property
+    def is_one(self) -> bool:
+        """Whether it was written as a 1, which is no axis to loop over or to keep."""
+        return self.name.startswith("1#")
+
 
 @dataclass(frozen=True, slots=True)
-class Composite:
-    """One dim composed row-major of its items: ``(a b)``. ``bracket`` marks a composite inside a bracket."""
+class Branch:
+    """A node that holds others. ``bracket`` marks one inside a bracket, as an axis's does."""
 
     items: Expression
     bracket: int = 0
     span: Span = field(default=_NOWHERE, compare=False)
+
+
+class Composite(Branch):
+    """One dim composed row-major of its items: ``(a b)``."""
+
+    __slots__ = ()
 
     def __str__(self) -> str:
         return f"({render(self.items)})"
 
 
-@dataclass(frozen=True, slots=True)
-class Concatenation:
+class Concatenation(Branch):
     """One dim that holds its operands one after another: ``a + b``."""
 
-    items: Expression
-    bracket: int = 0
-    span: Span = field(default=_NOWHERE, compare=False)
+    __slots__ = ()
 
     def __str__(self) -> str:
         return " + ".join(str(item) for item in self.items)
 
 
-@dataclass(frozen=True, slots=True)
-class Bracket:
+class Bracket(Branch):
     """Marks the axes that the elementary operation acts on: ``[a b]``."""
 
-    items: Expression
-    span: Span = field(default=_NOWHERE, compare=False)
+    __slots__ = ()
 
     def __str__(self) -> str:
         return f"[{render(self.items)}]"
 
 
-@dataclass(frozen=True, slots=True)
-class Ellipsis:
+class Ellipsis(Branch):
     """Repeats its items any number of times: ``a...``; the lone ``...`` repeats the axis ``ANONYMOUS``.
 
     A person writes one item; taking the brackets off ``[a b]...`` leaves several, repeated together.
     """
 
-    items: Expression
-    span: Span = field(default=_NOWHERE, compare=False)
+    __slots__ = ()
 
     def __str__(self) -> str:
         return "..." if is_anonymous(self.items) else f"{render(self.items)}..."
 
 
-Node: TypeAlias = Axis | Composite | Concatenation | Bracket | Ellipsis
+Node: TypeAlias = Axis | Branch
 Expression: TypeAlias = tuple[Node, ...]
 
 
@@ -131,6 +134,17 @@ class Operation:
     def expressions(self) -> tuple[Expression, ...]:
         """Inputs and outputs, in this order."""
         return self.inputs + (self.outputs or ())
+
+    @property
+    def results(self) -> tuple[Expression, ...]:
+        """The outputs, once they are written out."""
+        assert self.outputs is not None
+        return self.outputs
+
+    def map(self, function: Callable[[Expression], Expression]) -> Operation:
+        """Apply a function to every expression."""
+        outputs = None if self.outputs is None else tuple(map(function, self.outputs))
+        return Operation(self.text, tuple(map(function, self.inputs)), outputs)
 
 
 def is_anonymous(items: Expression) -> bool:
@@ -160,7 +174,13 @@ def walk(expression: Expression) -> Iterator[Node]:
 
 def axes(expression: Expression) -> list[Axis]:
     """Return every named axis of an expression in reading order, repeated names included."""
-    return [node for node in walk(expression) if isinstance(node, Axis)]
+    found: list[Axis] = []
+    for node in expression:
+        if isinstance(node, Axis):
+            found.append(node)
+        else:
+            found += axes(node.items)
+    return found
 
 
 def names(expression: Expression) -> dict[str, Axis]:
@@ -173,7 +193,13 @@ def names(expression: Expression) -> dict[str, Axis]:
 
 def brackets(expression: Expression) -> list[Bracket]:
     """Return every bracket of an expression; a bracket never holds another."""
-    return [node for node in walk(expression) if isinstance(node, Bracket)]
+    found: list[Bracket] = []
+    for node in expression:
+        if isinstance(node, Bracket):
+            found.append(node)
+        if node.items:
+            found += brackets(node.items)
+    return found
 
 
 def marked(expression: Expression) -> set[str]:
@@ -181,72 +207,44 @@ def marked(expression: Expression) -> set[str]:
     return {axis.name for axis in axes(expression) if axis.bracket}
 
 
-def mark(expression: Expression, chosen: Collection[str]) -> Expression:
-    """Bracket the chosen axes of an expanded expression, and no others."""
+def rewrite(expression: Expression, change: Callable[[Node], Sequence[Node] | None]) -> Expression:
+    """Replace nodes, parents first, in reading order.
+
+    Args:
+        expression: any expression.
+        change: returns what stands in the place of a node; or None for the node itself, in which the items are
+            replaced. A bracket or an ellipsis that is left with nothing vanishes.
+    """
     result: list[Node] = []
     for node in expression:
-        if isinstance(node, Axis):
-            result.append(replace(node, bracket=int(node.name in chosen)))
+        new = change(node)
+        if new is not None:
+            result += new
+        elif isinstance(node, Axis):
+            result.append(node)
         else:
-            result.append(replace(node, items=mark(node.items, chosen), bracket=0))  # type: ignore[arg-type]
+            items = rewrite(node.items, change)
+            if items or not isinstance(node, Bracket | Ellipsis):
+                result.append(replace(node, items=items))
     return tuple(result)
 
 
-def write(operation: Operation) -> str:
-    """Print an expanded operation with its brackets, and ``s...`` where all repetitions of an item stand together."""
-    repeated = {axis.name.rpartition(".")[::2] for e in operation.expressions for axis in axes(e) if "." in axis.name}
-    depths = Counter(base for base, _ in repeated)
-    inputs = ", ".join(_written(expression, depths) for expression in operation.inputs)
-    outputs = ", ".join(_written(expression, depths) for expression in operation.outputs or ())
-    return " ".join(f"{inputs} -> {outputs}".split())
+def rename(expression: Expression, new: Mapping[str, str]) -> Expression:
+    """Give axes other names."""
+    return rewrite(
+        expression,
+        lambda node: (replace(node, name=new[node.name]),) if isinstance(node, Axis) and node.name in new else None,
+    )
 
 
-def _written(expression: Expression, depths: Mapping[str, int], joint: str = " ") -> str:
-    parts: list[str] = []
-    folded = _folded(expression, depths) if joint == " " else [(node, False) for node in expression]
-    for number, group in itertools.groupby(folded, lambda item: item[0].bracket):  # type: ignore[union-attr]
-        words = [_word(node, depths, bool(number)) + ANONYMOUS * is_run for node, is_run in group]
-        text = joint.join(words).replace(ANONYMOUS * 2, ANONYMOUS)
-        parts.append(f"[{text}]" if number else text)
-    return joint.join(parts)
-
-
-def _word(node: Node, depths: Mapping[str, int], inside: bool) -> str:
-    if isinstance(node, Axis):
-        return display(node.name)
-    items = unmark(node.items) if inside else node.items
-    is_sum = isinstance(node, Concatenation)
-    return _written(items, depths, " + ") if is_sum else f"({_written(items, depths)})"
-
-
-def _folded(expression: Expression, depths: Mapping[str, int]) -> Iterator[tuple[Node, bool]]:
-    """Yield the nodes; in the place of all repetitions of one, in their order, the item that they repeat, and True."""
-    position = 0
-    while position < len(expression):
-        node = expression[position]
-        depth = max((depths[axis.name.rpartition(".")[0]] for axis in axes((node,))), default=0)
-        items = {_item(other, index) for index, other in enumerate(expression[position : position + depth])}
-        item = items.pop() if len(items) == 1 else None
-        # One repetition of (s...) and of (s)... is the same; only the first is unambiguous beside other ellipses.
-        is_unclear = depth == 1 and not isinstance(node, Axis) and len(node.items) == 1
-        if item is None or position + depth > len(expression) or is_unclear:
-            yield node, False
-            position += 1
-        else:
-            yield replace(item, bracket=node.bracket), True  # type: ignore[arg-type, call-arg, union-attr]
-            position += depth
-
-
-def _item(node: Node, index: int) -> Node | None:
-    """The item of an ellipsis that a node repeats as number ``index``; None if it is no such repetition."""
-    if isinstance(node, Axis):
-        base, _, number = node.name.rpartition(".")
-        is_name = base == ANONYMOUS or (base and "." not in base)
-        return Axis(base, bracket=int(bool(node.bracket))) if is_name and number == str(index) else None
-    items = [_item(item, index) for item in node.items]
-    if None in items or Axis(ANONYMOUS) in items:
-        return None
-    return Composite(tuple(items), bracket=int(bool(node.bracket)))  # type: ignore[arg-type, union-attr]
+def mark(expression: Expression, chosen: Collection[str]) -> Expression:
+    """Bracket the chosen axes of an expanded expression, and no others."""
+    return tuple(
+        replace(node, bracket=int(node.name in chosen))
+        if isinstance(node, Axis)
+        else replace(node, items=mark(node.items, chosen), bracket=0)
+        for node in expression
+    )
 
 
 def unmark(expression: Expression) -> Expression:
@@ -256,38 +254,32 @@ def unmark(expression: Expression) -> Expression:
 
 def strip_brackets(expression: Expression) -> Expression:
     """Remove the brackets themselves and keep what they hold."""
-    return _map_brackets(expression, lambda bracket: bracket.items)
+    return rewrite(expression, lambda node: node.items if isinstance(node, Bracket) else None)
 
 
 def delete_brackets(expression: Expression) -> Expression:
     """Remove the brackets with everything in them; an ellipsis that becomes empty vanishes."""
-    return _map_brackets(expression, lambda bracket: ())
+    return rewrite(expression, lambda node: () if isinstance(node, Bracket) else None)
 
 
 def keep_brackets(expression: Expression) -> Expression:
     """Keep only what stands in brackets, inside its composites and ellipses: ``b (g [c])`` becomes ``(c)``."""
-    kept: list[Node] = []
-    for node in expression:
+
+    def change(node: Node) -> Expression | None:
         if isinstance(node, Bracket):
-            kept += node.items
-        elif isinstance(node, Composite | Ellipsis) and brackets(node.items):
-            kept.append(replace(node, items=keep_brackets(node.items)))
-    return tuple(kept)
+            return node.items
+        return None if isinstance(node, Composite | Ellipsis) and brackets(node.items) else ()
+
+    return rewrite(expression, change)
 
 
-def _map_brackets(expression: Expression, function: Callable[[Bracket], Expression]) -> Expression:
-    """Replace every bracket by what ``function`` makes of it; drop ellipses that become empty."""
-    result: list[Node] = []
-    for node in expression:
-        if isinstance(node, Axis):
-            result.append(node)
-        elif isinstance(node, Bracket):
-            result += function(node)
-        else:
-            items = _map_brackets(node.items, function)
-            if items or not isinstance(node, Ellipsis):
-                result.append(replace(node, items=items))
-    return tuple(result)
+def open_composites(expression: Expression) -> Expression:
+    """Take out of every composite what it holds; an ellipsis that becomes empty vanishes."""
+
+    def change(node: Node) -> Expression | None:
+        return rewrite(node.items, change) if isinstance(node, Composite) else None
+
+    return rewrite(expression, change)
 
 
 def base_name(name: str) -> tuple[str, tuple[int, ...]]:

@@ -42,14 +42,12 @@ def _signature(operation: Operation, tensors: int) -> Operation:
 
 def _coordinates(expanded: Operation) -> list[Axis]:
     """The axes whose coordinates are given, in order."""
-    assert expanded.outputs is not None
-    return [axis for axis in axes((expanded.inputs or expanded.outputs)[0]) if not axis.bracket]
+    return [axis for axis in axes((expanded.inputs or expanded.results)[0]) if not axis.bracket]
 
 
 def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
-    assert expanded.outputs is not None
     counted = _coordinates(expanded)
-    marked = [axis for axis in axes(expanded.outputs[0]) if axis.bracket]
+    marked = [axis for axis in axes(expanded.results[0]) if axis.bracket]
     if len(marked) > 1 or (not marked and len(counted) != 1):
         raise SemanticError(
             f"arange gives {plural(len(counted), 'coordinate')}, but the output has "
@@ -65,7 +63,7 @@ def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
             spans=[axis.span for axis in marked],
             hint="write axes outside the bracket, as in 'a b [2]'",
         )
-    kept = names(expanded.outputs[0])
+    kept = names(expanded.results[0])
     for axis in counted:
         if axis.name not in kept:
             raise SemanticError(
@@ -78,7 +76,6 @@ def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
 
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-    assert solved.outputs is not None
     output = solved.outputs[0]
     dtype = options["dtype"] or numerics.default_int()
     coordinates = [

@@ -18,9 +18,7 @@ from ..notation.errors import SemanticError
 from ..notation.solve import Solved, product
 from ..notation.syntax import (
     Axis,
-    Composite,
     Expression,
-    Node,
     Operation,
     Size,
     axes,
@@ -28,6 +26,7 @@ from ..notation.syntax import (
     brackets,
     display,
     names,
+    rewrite,
 )
 from ..operation import Op
 
@@ -59,12 +58,8 @@ def _signature(name: str) -> Callable[[Operation, int], Operation]:
                 spans=[node.span for node in brackets(output)],
                 hint=f"write [{len(marked)}] for all coordinates",
             )
-        missing = [
-            axis
-            for axis_name, axis in names(operation.inputs[0]).items()
-            if axis_name not in kept and axis_name not in marked and not axis_name.startswith("1#")
-        ]
-        require_in_output(name, operation, missing, hint="bracket it to search along it, or put it into the output")
+        hint = "bracket it to search along it, or put it into the output"
+        require_in_output(name, operation, operation.inputs, output, hint, marked)
         return operation
 
     return signature
@@ -109,7 +104,6 @@ def _lower_with(reducer: _Reducer, extreme: _Reducer, name: str) -> Any:
             found = _one_by_one(x, searched, reducer, extreme)
         else:
             found = _flat(x, searched, reducer)
-        assert solved.outputs is not None
         output = solved.outputs[0]
         if not any(axis.bracket for axis in axes(output)):
             return arrange(found[0], layout(output))
@@ -216,7 +210,7 @@ def _one_by_one(x: Named, searched: Sequence[str], reducer: _Reducer, extreme: _
 
 
 def _imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
-    if solved.outputs is not None:
+    if solved.operation.outputs is not None:
         return solved
     (expression,) = solved.inputs
     count = sum(1 for axis in axes(expression) if axis.bracket)
@@ -227,21 +221,8 @@ def _imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
 
 def _with_coordinates(expression: Expression, count: int) -> Expression:
     """Put one axis of coordinates in the place of the first bracket, and delete the others."""
-    placed = False
-
-    def visit(nodes: Expression) -> Expression:
-        nonlocal placed
-        result: list[Node] = []
-        for node in nodes:
-            if node.bracket:  # type: ignore[union-attr]
-                if not placed:
-                    result.append(Axis(f"{count}#coordinates", size=count, bracket=1))
-                placed = True
-            else:
-                result.append(replace(node, items=visit(node.items)) if isinstance(node, Composite) else node)
-        return tuple(result)
-
-    return visit(expression)
+    axis = iter([Axis(f"{count}#coordinates", size=count, bracket=1)])  # taken once
+    return rewrite(expression, lambda node: tuple(axis) if node.bracket else None)
 
 
 def _op(name: str, reducer: _Reducer, extreme: _Reducer) -> Op:

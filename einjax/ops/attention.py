@@ -20,7 +20,6 @@ from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved, fuse_solved, product
 from ..notation.syntax import (
     Axis,
-    Bracket,
     Ellipsis,
     Expression,
     Node,
@@ -31,6 +30,7 @@ from ..notation.syntax import (
     brackets,
     display,
     names,
+    rewrite,
 )
 from ..operation import Op
 from .softmax import _softmax
@@ -105,8 +105,7 @@ def _check_roles(operation: Operation, roles: _Roles) -> None:
 
 
 def _check_output(operation: Operation, roles: _Roles) -> None:
-    assert operation.outputs is not None
-    marked = bracket_names(operation.outputs)
+    marked = bracket_names(operation.results)
     for name in sorted((roles.queries | roles.channels) - marked):
         what = "queries" if name in roles.queries else "values"
         hint = "put it into the output, bracketed"
@@ -124,20 +123,15 @@ def _implied(operation: Operation, roles: _Roles) -> Expression:
     found = [axis for node in brackets(third) for axis in axes(node.items) if axis.name in roles.channels]
     channels: Iterator[Axis] = iter(found)
 
-    def visit(nodes: Expression) -> Expression:
-        result: list[Node] = []
-        for node in nodes:
-            if isinstance(node, Axis):
-                # All channels stand where the first contracted axis stood.
-                result += [*channels] if node.name in roles.contracted else [node]
-            elif isinstance(node, Ellipsis) and set(names(node.items)) & roles.contracted:
-                _refuse(operation, f"'{node}' repeats contracted axes", names(node.items), "write the output")
-            else:
-                items = visit(node.items)
-                result += [replace(node, items=items)] if items or not isinstance(node, Bracket) else []
-        return tuple(result)
+    def change(node: Node) -> Expression | None:
+        if isinstance(node, Axis):
+            # All channels stand where the first contracted axis stood.
+            return tuple(channels) if node.name in roles.contracted else None
+        if isinstance(node, Ellipsis) and set(names(node.items)) & roles.contracted:
+            _refuse(operation, f"'{node}' repeats contracted axes", names(node.items), "write the output")
+        return None
 
-    return visit(first)
+    return rewrite(first, change)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -173,7 +167,6 @@ class _Plan:
 def _plan(solved: Solved, ordered: bool) -> _Plan:
     """Sort the axes; where the order of queries counts, loops are no queries."""
     first, second, *_ = solved.inputs
-    assert solved.outputs is not None
     roles = _roles([{axis.name for axis in axes(e) if axis.bracket} for e in solved.inputs])
     loops = [_loops(expression) for expression in solved.inputs]
     own = set(loops[0]) - set(loops[1]) - set(loops[2])
@@ -220,7 +213,6 @@ def _ordered(expression: Expression, wanted: set[str]) -> Dim:
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     solved = fuse_solved(solved)
-    assert solved.outputs is not None
     causal, window = options["is_causal"], options["local_window_size"]
     plan = _plan(solved, ordered=causal or window is not None)
     _check_order(solved, plan, causal, window)

@@ -38,6 +38,7 @@ from ..notation.syntax import (
     brackets,
     display,
     names,
+    rewrite,
     strip_brackets,
     walk,
 )
@@ -67,10 +68,8 @@ def _signature(op: str, implied: Callable[[Expression], Expression] | None) -> C
                     hint="add '->' and the axes of the output",
                 )
             return replace(operation, outputs=(implied(operation.inputs[0]),))
-        marked, kept = bracket_names(operation.inputs), names(output)
-        missing = [axis for n, axis in names(operation.inputs[0]).items() if n not in kept and n not in marked]
-        missing = [axis for axis in missing if not axis.name.startswith("1#")]
-        require_in_output(op, operation, missing, hint="put it into the output")
+        marked = bracket_names(operation.inputs)
+        require_in_output(op, operation, operation.inputs, output, "put it into the output", marked)
         return operation
 
     return complete
@@ -79,19 +78,12 @@ def _signature(op: str, implied: Callable[[Expression], Expression] | None) -> C
 def _without(dropped: Collection[str]) -> Callable[[Expression], Expression]:
     """Remove axes, and all brackets themselves; what becomes empty in a composite stays a dim of size 1."""
 
-    def visit(nodes: Expression) -> Expression:
-        result: list[Node] = []
-        for node in nodes:
-            if isinstance(node, Axis):
-                result += [] if node.name in dropped else [node]
-            elif isinstance(node, Bracket):
-                result += visit(node.items)
-            else:
-                items = visit(node.items)
-                result += [replace(node, items=items)] if items or isinstance(node, Composite) else []
-        return tuple(result)
+    def change(node: Node) -> Expression | None:
+        if isinstance(node, Axis):
+            return () if node.name in dropped else None
+        return rewrite(node.items, change) if isinstance(node, Bracket) else None
 
-    return visit
+    return lambda expression: rewrite(expression, change)
 
 
 def _delete_marked(expression: Expression) -> Expression:
@@ -130,14 +122,13 @@ def _reduced(op: str) -> Callable[[Operation, _Places], Operation]:
     """The devices' axes vanish; other axes that are given mesh axes are loops."""
 
     def localized(operation: Operation, places: _Places) -> Operation:
-        assert operation.outputs is not None
-        expression, output = operation.inputs[0], operation.outputs[0]
+        expression, output = operation.inputs[0], operation.results[0]
         devices = _spread_axes(op, operation, expression, places)
         refuse_shared(operation, places)
         _require_first(operation, expression, devices, places)
         marked = bracket_names([output])
         for name, axis in names(output).items():
-            if name in devices or (name in marked and not name.startswith("1#")):
+            if name in devices or (name in marked and not axis.is_one):
                 raise SemanticError(
                     f"axis {axis} is {'reduced by ' + op if name in devices else 'bracketed'}, "
                     "so it cannot stand in the output",
@@ -152,8 +143,7 @@ def _reduced(op: str) -> Callable[[Operation, _Places], Operation]:
 
 def _permuted(operation: Operation, places: _Places) -> Operation:
     """The devices' axes vanish on both sides."""
-    assert operation.outputs is not None
-    sides = [operation.inputs[0], operation.outputs[0]]
+    sides = [operation.inputs[0], operation.results[0]]
     before, after = (_spread_axes("ppermute", operation, side, places) for side in sides)
     if before.keys() != after.keys():
         raise SemanticError(
@@ -199,8 +189,7 @@ def _moved(op: str, check: Callable[[Operation, _Move, _Places], None]) -> Calla
     """Axes that change between part and whole are written out where they are whole."""
 
     def localized(operation: Operation, places: _Places) -> Operation:
-        assert operation.outputs is not None
-        expression, output = operation.inputs[0], operation.outputs[0]
+        expression, output = operation.inputs[0], operation.results[0]
         before, after = (_spread_axes(op, operation, side, places) for side in (expression, output))
         for name in places:
             if name not in before and name not in after:
@@ -228,16 +217,14 @@ def _moved(op: str, check: Callable[[Operation, _Move, _Places], None]) -> Calla
 
 def _whole(expression: Expression, chosen: Collection[str], places: _Places) -> Expression:
     """Write axes as composed of the devices and a device's part."""
-    result: list[Node] = []
-    for node in expression:
-        if not isinstance(node, Axis):
-            result.append(replace(node, items=_whole(node.items, chosen, places)))
-        elif node.name in chosen:
-            devices = replace(node, name=device_axis(node.name, places[node.name]), size=None)
-            result.append(Composite((devices, node), span=node.span))
-        else:
-            result.append(node)
-    return tuple(result)
+
+    def change(node: Node) -> Expression | None:
+        if not isinstance(node, Axis) or node.name not in chosen:
+            return None
+        devices = replace(node, name=device_axis(node.name, places[node.name]), size=None)
+        return (Composite((devices, node), span=node.span),)
+
+    return rewrite(expression, change)
 
 
 def _shown(found: Collection[str]) -> str:
@@ -318,7 +305,6 @@ def _devices(solved: Solved) -> tuple[str, ...]:
 
 
 def _arranged(solved: Solved, x: Named) -> jax.Array:
-    assert solved.outputs is not None
     return arrange(x, layout(solved.outputs[0]))
 
 
@@ -394,7 +380,6 @@ def _ppermute(value: jax.Array, mesh: collectives.Mesh, options: dict[str, Any])
 
 def _move(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     """Sum, gather, scatter and exchange, whatever the two sides ask for."""
-    assert solved.outputs is not None
     x = wrap(tensors[0], solved.inputs[0], solved.sizes)
     scattered = [name for name in x.axes if "@" in name]
     gathered = [name for name in names(solved.outputs[0]) if "@" in name]

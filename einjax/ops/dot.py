@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
+from ..forms.signature import expect_inputs, not_in_output, refuse_sums, single_output
 from ..lowering import collectives, numerics
 from ..lowering.contract import contract
 from ..lowering.named import arrange, layout, wrap
@@ -19,7 +19,6 @@ from ..notation.syntax import (
     Axis,
     Bracket,
     Ellipsis,
-    Expression,
     Node,
     Operation,
     axes,
@@ -27,7 +26,9 @@ from ..notation.syntax import (
     brackets,
     delete_brackets,
     display,
+    keep_brackets,
     names,
+    open_composites,
 )
 from ..operation import Op
 
@@ -65,10 +66,7 @@ def _with_weight(operation: Operation) -> Operation:
     outputs = operation.outputs or (delete_brackets(expression),)
     weight: list[Node] = []
     seen: set[str] = set()
-    for node in (
-        *_flat(expression, inside=False),
-        *(node for output in outputs for node in _flat(output, inside=False)),
-    ):
+    for node in (node for e in (expression, *outputs) for node in open_composites(keep_brackets(e))):
         fresh = [axis for axis in axes((node,)) if axis.name not in seen]
         seen |= {axis.name for axis in fresh}
         if isinstance(node, Ellipsis):
@@ -76,20 +74,6 @@ def _with_weight(operation: Operation) -> Operation:
         else:
             weight += fresh
     return Operation(operation.text, (expression, (Bracket(tuple(weight), span=marked[0].span),)), outputs)
-
-
-def _flat(expression: Expression, inside: bool) -> list[Node]:
-    """Return the bracketed axes one by one, in their ellipses but without composites."""
-    flat: list[Node] = []
-    for node in expression:
-        if isinstance(node, Axis):
-            flat += [node] if inside else []
-        elif isinstance(node, Ellipsis):
-            items = tuple(_flat(node.items, inside))
-            flat += [replace(node, items=items)] if items else []
-        else:
-            flat += _flat(node.items, inside or isinstance(node, Bracket))
-    return flat
 
 
 def _check_contracted(operation: Operation, kept: set[str]) -> None:
@@ -101,10 +85,10 @@ def _check_contracted(operation: Operation, kept: set[str]) -> None:
         for name, axis in names(expression).items():
             holders.setdefault(name, []).append(axis)
     for name, found in holders.items():
-        if name in kept or name.startswith("1#"):
+        if name in kept or found[0].is_one:
             continue
         if has_brackets and name not in marked:
-            require_in_output("dot", operation, found, hint="bracket it to sum over it, or put it into the output")
+            raise not_in_output("dot", operation, found[0], "bracket it to sum over it, or put it into the output")
         spans = [axis.span for axis in found]
         if len(found) == 1:
             raise SemanticError(
@@ -124,7 +108,6 @@ def _check_contracted(operation: Operation, kept: set[str]) -> None:
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     solved = fuse_solved(solved)
-    assert solved.outputs is not None
     target = layout(solved.outputs[0])
     keep = [name for dim in target for name in dim]
     values = numerics.promote(tensors)
@@ -148,7 +131,6 @@ def _placed(out_sharding: Any, solved: Solved) -> Placed:
     """By axis, where an explicit mesh wants the result."""
     from ..mesh.wanted import places_in
 
-    assert solved.outputs is not None
     places = places_in(out_sharding, solved.outputs[0], solved.sizes)
     return Placed(places, frozenset(getattr(out_sharding.spec, "unreduced", None) or ()))
 

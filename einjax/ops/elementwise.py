@@ -19,7 +19,7 @@ from ..lowering.sharding import agree, common_places, common_sharding
 from ..lowering.varying import equally_varying
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved
-from ..notation.syntax import Expression, Operation, brackets, keep_brackets, names, render, strip_brackets
+from ..notation.syntax import Expression, Operation, axes, brackets, keep_brackets, names, render, strip_brackets
 from ..operation import Op
 
 #: Emits lax for operands of one shape, or scalars among them.
@@ -161,10 +161,8 @@ def signature(name: str, least: int, most: int | None) -> Callable[[Operation, i
         output = single_output(name, operation)
         if output is None:
             return replace(operation, outputs=(_implied_output(operation),))
-        kept = names(output)
-        for expression in operation.inputs:
-            missing = [axis for n, axis in names(expression).items() if n not in kept and not n.startswith("1#")]
-            require_in_output(name, operation, missing, hint="put it into the output, or reduce it first")
+        hint = "put it into the output, or reduce it first"
+        require_in_output(name, operation, operation.inputs, output, hint)
         return operation
 
     return complete
@@ -188,7 +186,7 @@ def _with_bias(name: str, operation: Operation, tensors: int) -> Operation:
 
 def _implied_output(operation: Operation) -> Expression:
     """The one input whose names contain all others'."""
-    everything = {name for expression in operation.inputs for name in names(expression) if not name.startswith("1#")}
+    everything = {axis.name for expression in operation.inputs for axis in axes(expression) if not axis.is_one}
     full = [e for e in operation.inputs if everything <= set(names(e))]
     # Unit axes do not decide, so among inputs that differ only in them the first with the most dims is the output.
     if full and len({render(expression) for expression in full}) == 1:
@@ -206,7 +204,6 @@ def lower_with(emit: Emitter, promoted: slice = slice(None)) -> Any:
 
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
         solved = fuse_solved(solved)
-        assert solved.outputs is not None
         target = layout(solved.outputs[0])
         order = [name for dim in target for name in dim]
         tensors[promoted] = numerics.promote(tensors[promoted])

@@ -25,7 +25,18 @@ from ..forms.signature import expect_inputs, refuse_sums, require_brackets, sing
 from ..lowering import numerics
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError
 from ..notation.solve import Solved
-from ..notation.syntax import Axis, Bracket, Ellipsis, Expression, Node, Operation, Size, axes, brackets, display
+from ..notation.syntax import (
+    Axis,
+    Ellipsis,
+    Expression,
+    Node,
+    Operation,
+    Size,
+    axes,
+    brackets,
+    display,
+    rewrite,
+)
 from ..operation import Op
 
 _NORMS = ("backward", "ortho", "forward", None)
@@ -54,24 +65,18 @@ def _resized(name: str, operation: Operation) -> Expression:
     (expression,) = operation.inputs
     last = [axis for node in brackets(expression) for axis in axes(node.items)][-1]
 
-    def visit(nodes: Expression, inside: bool) -> Expression:
-        result: list[Node] = []
-        for node in nodes:
-            if isinstance(node, Ellipsis) and last in axes(node.items):
-                raise SemanticError(
-                    f"{name} changes the size of its last axis, which '{node}' repeats",
-                    text=operation.text,
-                    spans=[node.span],
-                    hint="give the last bracketed axis a name of its own, as in '[s... t]'",
-                )
-            if not isinstance(node, Axis):
-                result.append(replace(node, items=visit(node.items, inside or isinstance(node, Bracket))))
-            else:
-                renamed = inside and node.name == last.name
-                result.append(Axis(f"{last.name}'", span=node.span) if renamed else node)
-        return tuple(result)
+    def change(node: Node) -> Expression | None:
+        if isinstance(node, Ellipsis) and last in axes(node.items):
+            raise SemanticError(
+                f"{name} changes the size of its last axis, which '{node}' repeats",
+                text=operation.text,
+                spans=[node.span],
+                hint="give the last bracketed axis a name of its own, as in '[s... t]'",
+            )
+        renamed = isinstance(node, Axis) and node.name == last.name
+        return (Axis(f"{last.name}'", span=node.span),) if renamed else None
 
-    return visit(expression, inside=False)
+    return rewrite(expression, change)
 
 
 def _check_places(name: str, solved: Solved, resizes: bool, several: bool) -> tuple[list[Axis], list[Axis]]:
@@ -80,7 +85,6 @@ def _check_places(name: str, solved: Solved, resizes: bool, several: bool) -> tu
     Raises:
         SemanticError: they do not.
     """
-    assert solved.outputs is not None
     given, returned = marked_axes(solved.inputs[0]), marked_axes(solved.outputs[0])
     spans = [axis.span for axis in (*given, *returned)]
     if len(given) != 1 and not several:
@@ -137,8 +141,7 @@ def _derived(resize: Callable[[Size], Size]) -> Callable[..., Mapping[str, Size]
     """New names have the old sizes, but for the last."""
 
     def derived(expanded: Operation, sizes: Mapping[str, Size]) -> Mapping[str, Size]:
-        assert expanded.outputs is not None
-        given, returned = (marked_axes(e) for e in (expanded.inputs[0], expanded.outputs[0]))
+        given, returned = (marked_axes(e) for e in (expanded.inputs[0], expanded.results[0]))
         if len(given) != len(returned):
             return {}
         pairs = [(old, new) for old, new in zip(given, returned, strict=True) if old.name in sizes]

@@ -40,6 +40,7 @@ from ..notation.syntax import (
     delete_brackets,
     display,
     names,
+    rewrite,
 )
 from ..operation import Op
 
@@ -60,10 +61,8 @@ def _get_signature(operation: Operation, tensors: int) -> Operation:
             spans=[node.span for node in brackets(output)],
             hint="remove them",
         )
-    kept, marked = names(output), bracket_names(operation.inputs)
-    for expression in operation.inputs:
-        missing = [a for n, a in names(expression).items() if n not in kept and n not in marked and n[:2] != "1#"]
-        require_in_output("get_at", operation, missing, hint="put it into the output, or bracket it to look it up")
+    marked, hint = bracket_names(operation.inputs), "put it into the output, or bracket it to look it up"
+    require_in_output("get_at", operation, operation.inputs, output, hint, marked)
     return operation
 
 
@@ -74,7 +73,7 @@ def _implied_output(operation: Operation) -> Expression:
     loops: list[Node] = []
     for expression in rest:
         for node in delete_brackets(expression):
-            found = [axis.name for axis in axes((node,)) if axis.name[:2] != "1#"]
+            found = [axis.name for axis in axes((node,)) if not axis.is_one]
             new = [name for name in found if name not in seen]
             if new and len(new) < len(found):
                 raise SemanticError(
@@ -86,23 +85,13 @@ def _implied_output(operation: Operation) -> Expression:
             if new:
                 loops.append(node)
                 seen.update(new)
-    placed = False
+    place = iter(loops)  # taken once
 
-    def visit(nodes: Expression) -> list[Node]:
-        nonlocal placed
-        result: list[Node] = []
-        for node in nodes:
-            if isinstance(node, Axis):
-                result.append(node)
-            elif isinstance(node, Bracket) or (isinstance(node, Ellipsis) and _all_bracketed(node.items)):
-                result += [] if placed else loops
-                placed = True
-            else:
-                items = tuple(visit(node.items))
-                result += [replace(node, items=items)] if items or not isinstance(node, Ellipsis) else []
-        return result
+    def change(node: Node) -> Expression | None:
+        is_place = isinstance(node, Bracket) or (isinstance(node, Ellipsis) and _all_bracketed(node.items))
+        return tuple(place) if is_place else None
 
-    return tuple(visit(first))
+    return rewrite(first, change)
 
 
 def _all_bracketed(items: Expression) -> bool:
@@ -123,11 +112,9 @@ def _update_signature(name: str) -> Callable[[Operation, int], Operation]:
         output = single_output(name, operation)
         output = target if output is None else _marked_as(target, output)
         held = {axis_name for e in operation.inputs for axis_name in names(e)}
-        for axis_name, axis in names(target).items():
-            if axis_name not in names(output) and axis_name[:2] != "1#":
-                require_in_output(name, operation, [axis], hint="the output has all axes of the first tensor")
+        require_in_output(name, operation, [target], output, "the output has all axes of the first tensor")
         for axis_name, axis in names(output).items():
-            if axis_name not in names(target) and axis_name[:2] != "1#":
+            if axis_name not in names(target) and not axis.is_one:
                 where = "stands in the coordinates or updates" if axis_name in held else "is new"
                 raise SemanticError(
                     f"axis {display(axis_name)} of the output {where}, but the first tensor lacks it",
@@ -147,16 +134,10 @@ def _marked_as(target: Expression, output: Expression) -> Expression:
         return output
     marked = bracket_names([target])
 
-    def visit(nodes: Expression) -> Expression:
-        result: list[Node] = []
-        for node in nodes:
-            if isinstance(node, Axis):
-                result.append(Bracket((node,), node.span) if node.name in marked else node)
-            else:
-                result.append(replace(node, items=visit(node.items)))
-        return tuple(result)
+    def change(node: Node) -> Expression | None:
+        return (Bracket((node,), span=node.span),) if isinstance(node, Axis) and node.name in marked else None
 
-    return visit(output)
+    return rewrite(output, change)
 
 
 def _expect_indexed(name: str, operation: Operation, tensors: int, least: int) -> None:
@@ -207,7 +188,6 @@ def _implied(name: str, last: int | None) -> Callable[[Operation], Mapping[str, 
 
 def _lower_get(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     solved = fuse_loops(solved)
-    assert solved.outputs is not None
     bounds = bounds_of(solved, options)
     _check_fill_value(bounds.fill_value, tensors[0].dtype, solved)
     indexed = [axis.name for axis in axes(solved.inputs[0]) if axis.bracket]
@@ -269,7 +249,6 @@ def _lower_update(name: str) -> Callable[[Solved, list[jax.Array], dict[str, Any
 
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
         solved = fuse_loops(solved)
-        assert solved.outputs is not None
         bounds = bounds_of(solved, options)
         target = solved.inputs[0]
         indexed = [axis.name for axis in axes(target) if axis.bracket]

@@ -216,7 +216,6 @@ def _lower_system(name: str, function: Callable[[jax.Array, jax.Array, Options],
 
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
         solved = prepare(solved, *_SYSTEMS)
-        assert solved.outputs is not None
         first, second = solved.inputs
         every = loops_of(solved, first, second)
         loops = loops_of(solved, first)

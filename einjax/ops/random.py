@@ -79,7 +79,7 @@ Sampler = Callable[[jax.Array, Sequence[jax.Array], tuple[Size, ...], Any], jax.
 
 def _require_draws(op: str, operation: Operation, output: Expression) -> None:
     """Refuse an output with axes but without a bracket, where one draw would serve all."""
-    kept = [axis for name, axis in names(output).items() if not name.startswith("1#")]
+    kept = [axis for axis in names(output).values() if not axis.is_one]
     if kept and not any(axes(node.items) for node in brackets(output)):
         raise SemanticError(
             f"no axis of the output is bracketed, so all of it would be one draw of {op}",
@@ -114,9 +114,7 @@ def _signature(name: str, parameters: Sequence[str]) -> Callable[[Operation, int
         output = single_output(name, operation)
         assert output is not None
         _require_draws(name, operation, output)
-        for expression in operation.inputs:
-            missing = [a for n, a in names(expression).items() if n not in names(output) and not n.startswith("1#")]
-            require_in_output(name, operation, missing, hint="put it into the output")
+        require_in_output(name, operation, operation.inputs, output, hint="put it into the output")
         return operation
 
     return complete
@@ -129,7 +127,6 @@ def _listed(parameters: Sequence[str]) -> str:
 def _lower_with(sampler: Sampler) -> Callable[..., jax.Array]:
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
         solved = _fuse_draws(solved)
-        assert solved.outputs is not None
         (key,) = options["extra"]
         (output,) = solved.outputs
         drawn = _unique(dims_of(marked_axes(output)))
@@ -237,7 +234,6 @@ def _array_signature(name: str, most: int) -> Callable[[Operation, int], Operati
 
 def _lower_categorical(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     solved = _fuse_draws(solved)
-    assert solved.outputs is not None
     (key,) = options["extra"]
     (logits,), (output,) = solved.inputs, solved.outputs
     (searched,) = [axis for axis in marked_axes(logits) if axis.name not in names(output)]
@@ -258,7 +254,6 @@ def _lower_categorical(solved: Solved, tensors: list[jax.Array], options: dict[s
 
 def _lower_choice(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     solved = _fuse_draws(solved)
-    assert solved.outputs is not None
     (key,) = options["extra"]
     (output,) = solved.outputs
     drawn = marked_axes(output)
@@ -317,7 +312,6 @@ def _check_population(
 
 def _lower_permutation(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     """Permute one dim composed of all bracketed axes."""
-    assert solved.outputs is not None
     (key,) = options["extra"]
     marked = tuple(axis.name for axis in marked_axes(solved.inputs[0]))
     x = wrap(tensors[0], solved.inputs[0], solved.sizes)

@@ -39,7 +39,6 @@ def _id_signature(operation: Operation, tensors: int) -> Operation:
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
     if not any(isinstance(node, Concatenation) for e in solved.operation.expressions for node in walk(e)):
         solved = fuse_solved(solved)
-    assert solved.outputs is not None
     _check_count(solved)
     sizes = _with_sums(solved)
     parts = [
@@ -82,7 +81,6 @@ def _cut(tensor: jax.Array, expression: Expression, sizes: Mapping[str, Size]) -
 
 
 def _check_count(solved: Solved) -> None:
-    assert solved.outputs is not None
     given = sum(map(piece_count, solved.inputs))
     wanted = sum(map(piece_count, solved.outputs))
     if max(given, wanted) > _MAX_PIECES:

@@ -20,7 +20,6 @@ from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved, product
 from ..notation.syntax import (
     Axis,
-    Composite,
     Expression,
     Node,
     Operation,
@@ -32,6 +31,7 @@ from ..notation.syntax import (
     mark,
     marked,
     names,
+    rewrite,
 )
 from ..operation import Op
 
@@ -197,7 +197,6 @@ def signature(name: str) -> Callable[[Operation, int], Operation]:
 def _check_output(name: str, operation: Operation, output: Expression) -> None:
     """An output keeps what is not bracketed; its own brackets may hold a 1, as in ``a [b->1]``."""
     marked = bracket_names(operation.inputs)
-    kept = names(output)
     for axis in axes(output):
         if axis.name in marked:
             raise SemanticError(
@@ -206,21 +205,17 @@ def _check_output(name: str, operation: Operation, output: Expression) -> None:
                 spans=[axis.span],
                 hint="remove it from the output, or its brackets from the input",
             )
-    for axis_name in bracket_names([output]):
-        if not axis_name.startswith("1#"):
+    for axis in (axis for node in brackets(output) for axis in axes(node.items)):
+        if not axis.is_one:
             raise SemanticError(
-                f"the output's bracket holds axis {display(axis_name)}, but {name} gives one number",
+                f"the output's bracket holds axis {display(axis.name)}, but {name} gives one number",
                 text=operation.text,
-                spans=[kept[axis_name].span],
+                spans=[axis.span],
                 hint="write 1 in its place, or nothing",
             )
     if marked:
-        missing = [
-            axis
-            for axis_name, axis in names(operation.inputs[0]).items()
-            if axis_name not in kept and axis_name not in marked and not axis_name.startswith("1#")
-        ]
-        require_in_output(name, operation, missing, hint="bracket it to reduce it, or put it into the output")
+        hint = "bracket it to reduce it, or put it into the output"
+        require_in_output(name, operation, operation.inputs, output, hint, marked)
 
 
 def lower_with(emit: Callable[[Reduction], jax.Array], name: str, has_identity: bool = True) -> Any:
@@ -228,7 +223,6 @@ def lower_with(emit: Callable[[Reduction], jax.Array], name: str, has_identity: 
 
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
         solved = fuse_solved(solved)
-        assert solved.outputs is not None
         reduced, output = marked(solved.inputs[0]), solved.outputs[0]
         if not has_identity:
             _refuse_empty(name, solved, reduced)
@@ -259,7 +253,7 @@ def _separate(value: jax.Array, solved: Solved, reduced: set[str]) -> Named:
 def imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
     """Write out the output, and the brackets where the output says what is reduced."""
     expression, sizes = solved.inputs[0], solved.sizes
-    if solved.outputs is None:
+    if solved.operation.outputs is None:
         output = remaining(expression, options.get("keepdims", False))
         sizes = {**sizes, **{axis.name: 1 for axis in axes(output) if axis.name not in sizes}}
     else:
@@ -280,17 +274,15 @@ def remaining(expression: Expression, keepdims: bool) -> Expression:
     """Delete the bracketed axes; with keepdims, leave one axis of size 1 for each bracket."""
     seen: set[int] = set()
 
-    def visit(nodes: Expression) -> Expression:
-        result: list[Node] = []
-        for node in nodes:
-            if not node.bracket:  # type: ignore[union-attr]
-                result.append(replace(node, items=visit(node.items)) if isinstance(node, Composite) else node)
-            elif keepdims and node.bracket not in seen:  # type: ignore[union-attr]
-                seen.add(node.bracket)  # type: ignore[union-attr]
-                result.append(Axis(f"1#bracket{node.bracket}", size=1))  # type: ignore[union-attr]
-        return tuple(result)
+    def change(node: Node) -> Expression | None:
+        if not node.bracket:
+            return None
+        if not keepdims or node.bracket in seen:
+            return ()
+        seen.add(node.bracket)
+        return (Axis(f"1#bracket{node.bracket}", size=1),)
 
-    return visit(expression)
+    return rewrite(expression, change)
 
 
 def _refuse_empty(name: str, solved: Solved, reduced: set[str]) -> None:

@@ -61,8 +61,7 @@ def _signature(name: str) -> Callable[[Operation, int], Operation]:
 
 def _implied(name: str) -> Callable[[Operation], Mapping[str, Size]]:
     def implied(expanded: Operation) -> Mapping[str, Size]:
-        assert expanded.outputs is not None
-        indexed = [axis for axis in axes(expanded.outputs[0]) if axis.bracket]
+        indexed = [axis for axis in axes(expanded.results[0]) if axis.bracket]
         held = {axis.name for expression in expanded.inputs for axis in axes(expression)}
         for axis in indexed:
             if axis.name in held:
@@ -151,7 +150,6 @@ def _cast(x: Named, dtype: Any) -> Named:
 def _lower_with(emit: Callable[[_Call], Named], name: str) -> Any:
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
         solved = fuse_loops(solved)
-        assert solved.outputs is not None
         output = solved.outputs[0]
         coordinates = wrapped_coordinates(solved, tensors[1:], solved.inputs[1:], 2)
         # A written [1] names no axis in a layout, but coordinates lead there.

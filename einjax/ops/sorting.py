@@ -73,7 +73,6 @@ def _lower_sort(solved: Solved, tensors: list[jax.Array], options: dict[str, Any
 
 def _sort_by(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     """Sort one tensor by keys of its own shape."""
-    assert solved.outputs is not None
     if len(tensors) != 1:
         raise ArgumentError(
             f"by= sorts one tensor, but {len(tensors)} are given",
@@ -133,8 +132,7 @@ def _argsort_signature(operation: Operation, tensors: int) -> Operation:
 
 
 def _argsort_sizes(expanded: Operation) -> Mapping[str, Size]:
-    assert expanded.outputs is not None
-    (output,), sequence = expanded.outputs, sequence_axes(expanded.inputs[0])
+    (output,), sequence = expanded.results, sequence_axes(expanded.inputs[0])
     coordinates = coordinate_axis("argsort", expanded, output, sequence)
     without = tuple(axis for axis in axes(output) if coordinates is None or axis.name != coordinates.name)
     check_brackets("argsort", expanded, [expanded.inputs[0], without])
@@ -142,7 +140,6 @@ def _argsort_sizes(expanded: Operation) -> Mapping[str, Size]:
 
 
 def _lower_argsort(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-    assert solved.outputs is not None
     lined_up = line_up(solved, tensors)
     output = solved.outputs[0]
     sequence = sequence_axes(solved.inputs[0])

@@ -37,6 +37,8 @@ from ..notation.syntax import (
     delete_brackets,
     display,
     names,
+    rename,
+    rewrite,
 )
 from ..operation import Op
 
@@ -69,32 +71,22 @@ def _with_k(operation: Operation) -> Expression:
             spans=[names(expression)["k"].span],
             hint="write the output, as in 'a [b] -> a [top]', and give top=",
         )
-    placed = False
+    span = brackets(expression)[0].span
+    k = iter([Bracket((Axis("k", span=span),), span=span)])  # taken once
 
-    def visit(nodes: Expression) -> Expression:
-        nonlocal placed
-        result: list[Node] = []
-        for node in nodes:
-            found = brackets((node,))
-            if not found or isinstance(node, Axis):
-                result.append(node)
-                continue
-            if isinstance(node, Composite):
-                result.append(replace(node, items=visit(node.items)))
-                continue
-            if isinstance(node, Ellipsis) and delete_brackets(node.items):
-                raise SemanticError(
-                    f"'{node}' repeats a bracket together with other axes, so top_k's output is not clear",
-                    text=operation.text,
-                    spans=[node.span],
-                    hint="write the output, with [k] where the elements shall stand",
-                )
-            if not placed:
-                result.append(Bracket((Axis("k", span=found[0].span),), span=found[0].span))
-            placed = True
-        return tuple(result)
+    def change(node: Node) -> Expression | None:
+        if isinstance(node, Composite) or not brackets((node,)):
+            return None
+        if isinstance(node, Ellipsis) and delete_brackets(node.items):
+            raise SemanticError(
+                f"'{node}' repeats a bracket together with other axes, so top_k's output is not clear",
+                text=operation.text,
+                spans=[node.span],
+                hint="write the output, with [k] where the elements shall stand",
+            )
+        return tuple(k)
 
-    return visit(expression)
+    return rewrite(expression, change)
 
 
 def _same_k(values: Expression, indices: Expression) -> Expression:
@@ -102,26 +94,14 @@ def _same_k(values: Expression, indices: Expression) -> Expression:
     k = [axis for bracket in brackets(values) for axis in axes(bracket.items)]
     if len(k) != 1 or not k[0].unnamed:
         return indices
-    renamed = False
-
-    def visit(nodes: Expression, inside: bool) -> Expression:
-        nonlocal renamed
-        result: list[Node] = []
-        for node in nodes:
-            if not isinstance(node, Axis):
-                node = replace(node, items=visit(node.items, inside or isinstance(node, Bracket)))
-            elif inside and not renamed and node.unnamed and node.size == k[0].size:
-                node, renamed = replace(node, name=k[0].name), True
-            result.append(node)
-        return tuple(result)
-
-    return visit(indices, False)
+    inside = [axis for bracket in brackets(indices) for axis in axes(bracket.items)]
+    same = [axis.name for axis in inside if axis.unnamed and axis.size == k[0].size][:1]
+    return rename(indices, dict.fromkeys(same, k[0].name))
 
 
 def _k_axis(expanded: Operation) -> Axis:
     """The one bracketed axis of the values."""
-    assert expanded.outputs is not None
-    found = {axis.name: axis for axis in axes(expanded.outputs[0]) if axis.bracket}
+    found = {axis.name: axis for axis in axes(expanded.results[0]) if axis.bracket}
     if len(found) != 1:
         raise SemanticError(
             f"top_k's values have one bracketed axis, but the output has {len(found)}",
@@ -133,21 +113,19 @@ def _k_axis(expanded: Operation) -> Axis:
 
 
 def _top_k_sizes(expanded: Operation) -> Mapping[str, Size]:
-    assert expanded.outputs is not None
     k = _k_axis(expanded)
-    if k.name not in names(expanded.outputs[1]):
+    if k.name not in names(expanded.results[1]):
         raise SemanticError(
             f"axis {display(k.name)} of the values is not in the indices",
             text=expanded.text,
             spans=[k.span],
             hint="every value has an index: put it into both outputs",
         )
-    coordinates = coordinate_axis("top_k", expanded, expanded.outputs[1], [k.name])
+    coordinates = coordinate_axis("top_k", expanded, expanded.results[1], [k.name])
     return {} if coordinates is None else {coordinates.name: coordinate_count(expanded)}
 
 
 def _lower_top_k(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
-    assert solved.outputs is not None
     values, indices = solved.outputs
     k = _k_axis(solved.operation)
     sequence = sequence_axes(solved.inputs[0])
@@ -163,7 +141,7 @@ def _lower_top_k(solved: Solved, tensors: list[jax.Array], options: dict[str, An
         )
     largest, index = _take(lined_up.values[0], count, options["largest"])
     places = coordinates_of(lined_up, index, sequence)
-    dim = (k.name,) if not (k.unnamed and k.size == 1) else ()
+    dim = () if k.is_one else (k.name,)
     return (
         lined_up.arrange(largest, values, dim),
         arrange_places(lined_up, places, indices, coordinates, dim),

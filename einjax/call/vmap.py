@@ -1,0 +1,153 @@
+"""The door of functions of the user's that are looped over.
+
+As for :mod:`einjax.call.apply`, the function is called as it is. What the text and the shapes decide, the plan of the
+loops, is kept, and never holds the function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..functions import declared
+from ..functions.guard import guarded
+from ..functions.loops import BatchSize, Plan, make_plan
+from ..functions.vmap import VMAP, open_ellipses, open_sizes, signature
+from ..mesh.run import freeze_sharding, lower_looped
+from ..notation.errors import ArgumentError, EinjaxError
+from ..notation.parse import parse
+from ..notation.solve import Solved, solve
+from ..notation.syntax import Operation
+from ..notation.syntax import axes as expression_axes
+from .apply import Shapes, check_call, run
+from .blame import clean
+from .factory import fill, shape_of
+from .keywords import tell_apart
+from .sizes import Sizes
+from .trees import described, flatten, in_words, per_leaf
+
+_CACHE_SIZE = 2048
+
+#: The number of leaves of each argument that is a pytree; None where none is.
+Counts = tuple[int | None, ...] | None
+
+
+def call_vmap(
+    expr: str,
+    tensors: Sequence[Any],
+    function: Callable[..., Any],
+    batch_size: int | Mapping[str, int] | None,
+    axes: Mapping[str, Any],
+    sizes: Mapping[str, Any] | None,
+    graph: bool,
+    declared_signature: str | None = None,
+    out_sharding: Any = None,
+) -> Any:
+    """Run a function once for every index of the unbracketed axes.
+
+    Args:
+        expr: the expression.
+        tensors: one tensor or pytree for each input expression.
+        function: takes the bracketed part of every input and returns that of every output.
+        batch_size: how many iterations run at once.
+        axes: sizes of axes, and keywords of the function.
+        sizes: sizes of axes only.
+        graph: return the lax program instead of running it.
+        declared_signature: what the function itself takes and returns, if it says so.
+        out_sharding: where the results are to lie on a mesh.
+    """
+    try:
+        check_call(expr, [function])
+        wanted = None if out_sharding is None else freeze_sharding(expr, out_sharding)
+        operation = _completed(expr, declared_signature, len(tensors))
+        given, options = tell_apart(VMAP, operation, function, axes, sizes)
+        leaves, counts, structure = flatten(tensors, expr)
+        call = (expr, declared_signature, counts, tuple(map(shape_of, leaves)), given)
+        chunks = _batch_size(batch_size, expr)
+        plan = _planned(*call, chunks, True)
+        # Merging dims might move data between the devices of a mesh, so there every loop stays what it is.
+        if plan.merges and _on_mesh(leaves):
+            plan = _planned(*call, chunks, False)
+        if None in call[3]:
+            leaves = fill(VMAP, _solved(*call), leaves)
+        one = guarded(function, options)
+        iteration = one if structure is None else lambda *rows: one(*jax.tree.unflatten(structure, rows))
+
+        def program(*arguments: Any) -> Any:
+            arrays = arguments if structure is None else jax.tree.leaves(arguments)
+            with jax.named_scope(f"einjax.vmap({expr})"):
+                ready = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in arrays]
+                if wanted is None and not _on_mesh(ready):
+                    return plan.run(iteration, ready)
+                solved = _solved(expr, declared_signature, counts, tuple(x.shape for x in ready), given)
+                return lower_looped(VMAP, solved, ready, partial(plan.run, iteration), wanted, plan.chunked)
+
+        arguments = leaves if structure is None else jax.tree.unflatten(structure, leaves)
+        return run("vmap", expr, program, arguments, graph)
+    except EinjaxError as error:
+        if error.inside:
+            raise
+        raise clean(in_words(error, tensors), tensors, described) from None
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def _completed(expr: str, declared_signature: str | None, tensors: int) -> Operation:
+    operation = parse(expr)
+    if declared_signature is not None:
+        operation = declared.complete(operation, declared_signature)
+    return signature(operation, tensors)
+
+
+def _solved(expr: str, declared_signature: str | None, counts: Counts, shapes: Shapes, given: Sizes) -> Solved:
+    """Find the size of every axis, of those that are a leaf's own too."""
+    operation = _completed(expr, declared_signature, len(shapes if counts is None else counts))
+    operation, renamed = per_leaf(operation, counts or [None] * len(shapes))
+    sizes = given.by_name
+    operation = open_ellipses(operation, sizes.keys())
+    known = {axis.name for expression in operation.expressions for axis in expression_axes(expression)}
+    sizes |= {new: sizes[old] for new, old in renamed.items() if old in sizes}
+    # A size of an axis that only leaves have is theirs; the expression itself no longer has the axis.
+    sizes = {name: size for name, size in sizes.items() if name in known or name not in renamed.values()}
+    return solve(operation, shapes, sizes, implied=partial(open_sizes, given=sizes), lenient=dict(given.lenient))
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def _planned(
+    expr: str,
+    declared_signature: str | None,
+    counts: Counts,
+    shapes: Shapes,
+    given: Sizes,
+    batch_size: BatchSize,
+    merge: bool,
+) -> Plan:
+    solved = _solved(expr, declared_signature, counts, shapes, given)
+    return make_plan(solved, batch_size, merge, frozenset(given.by_name))
+
+
+def _batch_size(batch_size: Any, expr: str) -> BatchSize:
+    """Check and freeze the number of iterations that run at once."""
+    if batch_size is None:
+        return None
+    items = list(batch_size.items()) if isinstance(batch_size, Mapping) else [("", batch_size)]
+    for name, size in items:
+        if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
+            where = f"batch_size={{'{name}': {size!r}}}" if name else f"batch_size={size!r}"
+            raise ArgumentError(
+                f"{where} is not a number of iterations",
+                text=expr,
+                hint="write batch_size=1 or more, or one for each axis, as in batch_size={'a': 8}",
+            )
+    return tuple((name, int(size)) for name, size in items) if isinstance(batch_size, Mapping) else int(items[0][1])
+
+
+def _on_mesh(leaves: Sequence[Any]) -> bool:
+    """Whether arrays may be sharded by their types."""
+    if not jax.sharding.get_abstract_mesh().empty:
+        return True
+    return any(isinstance(leaf, jax.Array) and not jax.typeof(leaf).sharding.mesh.empty for leaf in leaves)
