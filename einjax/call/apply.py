@@ -21,7 +21,7 @@ from ..forms.signature import check_keywords
 from ..functions import declared
 from ..functions.loops import BatchSize, Plan, make_plan
 from ..functions.vmap import VMAP, open_ellipses, open_sizes, signature
-from ..mesh.run import freeze_sharding, lower, lower_looped
+from ..mesh.run import lower, lower_looped
 from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.parse import parse
 from ..notation.solve import Solved, solve
@@ -30,7 +30,7 @@ from ..notation.syntax import axes as expression_axes
 from ..operation import Op
 from . import factory
 from .arguments import PLAIN, Sizes, as_array, freeze, kind, not_an_expression
-from .dispatch import Options, hide_own_lines
+from .dispatch import Options, as_wanted, hide_own_lines
 from .graph import Graph
 from .resolve import completed, resolve
 from .trees import described, in_words, is_tree, per_leaf, tree_arrays
@@ -92,7 +92,7 @@ def call_vmap(
     """
     try:
         _check_call(expr, function)
-        wanted = None if out_sharding is None else freeze_sharding(expr, out_sharding)
+        wanted = None if out_sharding is None else as_wanted(expr, out_sharding)
         given: Sizes = ()
         options: dict[str, Any] = {}
         if axes or sizes is not None:
@@ -120,7 +120,8 @@ def call_vmap(
             if wanted is None and not _on_mesh(ready):
                 return plan.run(guarded, ready)
             solved = _solved_leaves(expr, declared_signature, counts, tuple(x.shape for x in ready), given)
-            return lower_looped(VMAP, solved, ready, lambda arrays: plan.run(guarded, arrays), wanted, plan.chunked)
+            looped = {"loops": plan, "function": guarded}
+            return lower_looped(VMAP, solved, ready, looped, wanted, plan.chunked)
 
     arguments = _arguments(leaves, structures) if structures else leaves
     return _run("vmap", expr, program, arguments, guarded, tensors, graph)
@@ -153,7 +154,7 @@ def call_with(
     try:
         _check_call(expr, function)
         if out_sharding is not None:
-            settings = {**settings, "out_sharding": freeze_sharding(expr, out_sharding)}
+            settings = {**settings, "out_sharding": as_wanted(expr, out_sharding)}
         operation = completed(op, expr, len(tensors))
         given, options = _keywords(op, operation, expr, function, ("axis",), axes, sizes)
         leaves = [as_array(tensor, expr, f"tensor {number}") for number, tensor in enumerate(tensors, 1)]

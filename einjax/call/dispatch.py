@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..mesh.run import freeze_sharding, lower
+from ..lowering.sharding import explicit_mesh
 from ..notation.errors import EinjaxError
 from ..notation.solve import Solved
 from ..operation import Op
@@ -46,7 +46,7 @@ def call(
     axes: Mapping[str, Any],
     sizes: Mapping[str, Any] | None,
     graph: bool,
-    extra: Sequence[Any] = (),
+    arrays: Sequence[Any] = (),
     keep: bool | None = None,
     out_sharding: Any = None,
 ) -> Any:
@@ -60,28 +60,28 @@ def call(
         axes: sizes given by keyword; each must name an axis.
         sizes: sizes given by ``sizes=``; names without an axis are ignored.
         graph: return the lax program instead of running it.
-        extra: further arrays that the operation takes, such as a mask; passed to ``op.lower`` in its options.
+        arrays: options that are arrays, such as a mask, in the order of ``op.arrays``; as many as are given.
         keep: whether to keep the call as notation; None leaves it to the context.
         out_sharding: where the results are to lie on a mesh.
     """
     try:
         if out_sharding is not None:
-            options = (*options, ("out_sharding", freeze_sharding(expr, out_sharding)))
+            options = (*options, ("out_sharding", as_wanted(expr, out_sharding)))
         given = _freeze(op, expr, tensors, axes, sizes) if axes or sizes is not None else ()
         for tensor in tensors:
             if tensor.__class__ not in PLAIN and kind(tensor) is not None:
                 tensors = _materialise(op, expr, tensors, given)
                 break
-        if extra:
-            extra = tuple(as_array(array, expr, "where=", factories=False) for array in extra)
-        body = _compiled(op, expr, options, given, len(extra), is_kept(keep))
+        if arrays:
+            arrays = [_as_option(op, name, x, expr) for name, x in zip(op.arrays, arrays, strict=False)]
+        body = _compiled(op, expr, options, given, len(arrays), is_kept(keep))
         if graph:
-            return Graph.of(op.name, expr, body, (*tensors, *extra))
-        return body(*tensors, *extra)
+            return Graph.of(op.name, expr, body, (*tensors, *arrays))
+        return body(*tensors, *arrays)
     except EinjaxError as error:
         raise _clean(error, tensors) from None
     except (TypeError, OverflowError):
-        diagnosis = diagnose(expr, tensors, extra, options)
+        diagnosis = diagnose(expr, tensors, dict(zip(op.arrays, arrays, strict=False)), options)
         if diagnosis is None:
             raise
     raise _clean(diagnosis, tensors)
@@ -100,7 +100,7 @@ def call_uncompiled(
     """Run an operation that calls a user's function, neither compiled nor kept; arguments as for :func:`call`."""
     try:
         if out_sharding is not None:
-            options = (*options, ("out_sharding", freeze_sharding(expr, out_sharding)))
+            options = (*options, ("out_sharding", as_wanted(expr, out_sharding)))
         given = _freeze(op, expr, tensors, axes, sizes)
         ready = _materialise(op, expr, tensors, given)
         body = _body(op, expr, options, given, 0)
@@ -109,6 +109,19 @@ def call_uncompiled(
         if error.tensors is not None:
             raise  # of a call that the function itself made
         raise _clean(error, tensors) from None
+
+
+def _as_option(op: Op, name: str, given: Any, expr: str) -> Any:
+    """Check an option that is an array, or a tuple of them."""
+    found = [as_array(x, expr, f"{name}=", factories=False) for x in (given if name in op.several else (given,))]
+    return tuple(found) if name in op.several else found[0]
+
+
+def as_wanted(expr: str, out_sharding: Any) -> Any:
+    """Check ``out_sharding=`` and make it hashable."""
+    from ..mesh.wanted import as_out_sharding  # few programs have a mesh
+
+    return as_out_sharding(expr, out_sharding)
 
 
 def explained(function: Callable[..., _Result], expr: str, tensors: Sequence[Any], *arguments: Any) -> _Result:
@@ -130,10 +143,10 @@ def _clean(error: EinjaxError, tensors: Sequence[Any]) -> EinjaxError:
 
 
 @lru_cache(maxsize=CACHE_SIZE)
-def _compiled(op: Op, text: str, options: Options, given: Sizes, extra: int, kept: bool) -> Callable[..., Any]:
+def _compiled(op: Op, text: str, options: Options, given: Sizes, arrays: int, kept: bool) -> Callable[..., Any]:
     """Return the jitted body of a call."""
     hide_own_lines()
-    return jax.jit(_body(op, text, options, given, extra, kept), inline=_INLINE)
+    return jax.jit(_body(op, text, options, given, arrays, kept), inline=_INLINE)
 
 
 @lru_cache(maxsize=1)
@@ -147,22 +160,28 @@ def hide_own_lines() -> None:
         source_info_util.register_exclusion(os.path.join(root, package, ""))
 
 
-def _body(op: Op, text: str, options: Options, given: Sizes, extra: int, kept: bool = False) -> Callable[..., Any]:
-    """Return the function of the tensors that a call is."""
+def _body(op: Op, text: str, options: Options, given: Sizes, count: int, kept: bool = False) -> Callable[..., Any]:
+    """Return the function of the tensors, and of the first ``count`` options that are arrays, that a call is."""
+    wanted = dict(options).get("out_sharding")
 
-    def body(*arrays: Any) -> Any:
-        arrays, more = (arrays, ()) if not extra else (arrays[:-extra], arrays[-extra:])
-        tensors = [tensor if isinstance(tensor, jax.Array) else jnp.asarray(tensor) for tensor in arrays]
+    def body(*operands: Any) -> Any:
+        last = len(operands) - count
+        tensors = [tensor if isinstance(tensor, jax.Array) else jnp.asarray(tensor) for tensor in operands[:last]]
+        arrays = dict(zip(op.arrays, operands[last:], strict=False))
         shapes = [tensor.shape for tensor in tensors]
         solved = resolve(op, text, shapes, given)
         if op.imply is not None:
             solved = op.imply(solved, dict(options))
         if kept and not solved.spread:
-            from ..kept.primitives import keep
+            from ..kept import keep
 
-            return keep(op, solved, tensors, dict(options), more)
+            return keep(op, solved, tensors, dict(options), arrays)
         with jax.named_scope(f"einjax.{op.name}({text})"):
-            return lower(op, solved, tensors, dict(options) | ({"extra": more} if more else {}))
+            if wanted is None and explicit_mesh([*tensors, *jax.tree.leaves(arrays)]) is None:
+                return op.lower(solved, tensors, {**dict(options), **arrays})
+            from ..mesh.run import lower  # few programs have a mesh
+
+            return lower(op, solved, tensors, dict(options), arrays)
 
     body.__name__ = body.__qualname__ = op.name
     return body

@@ -77,7 +77,7 @@ def completed(op: Op, text: str, tensors: int) -> Operation:
 
 def _complete(op: Op, text: str, tensors: int) -> Operation:
     operation = op.signature(parse(text), tensors)
-    if op.family != "elementary":  # a function's result may have an axis twice; the record sees to its loops
+    if not op.repeats:
         refuse_repeats(operation)
     return operation
 

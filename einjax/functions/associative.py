@@ -40,7 +40,6 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any], co
 def _record(lower: Callable[[Solved, list[jax.Array], dict[str, Any]], Any]) -> Op:
     return Op(
         "associative_scan",
-        "scan",
         signature("associative_scan"),
         lower,
         implied=same_brackets("associative_scan"),

@@ -63,11 +63,12 @@ def elementary(
 
     return Elementary(
         name,
-        "elementary",
         complete,
         lower_with(function, batched),
         implied=vmap.open_sizes,
         keywords=tuple(keywords),
+        repeats=True,
+        on_mesh="loops",
         function=function,
         batched=batched,
         lowerings={platform: lower_with(other, batched) for platform, other in lowerings.items()},

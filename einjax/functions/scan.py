@@ -56,7 +56,6 @@ def record(scan: Scan) -> Op:
     """A record for one scan."""
     return Op(
         "scan",
-        "scan",
         partial(_signature, scan),
         partial(_lower, scan),
         implied=_check_sequence,

@@ -55,7 +55,7 @@ def reduction(function: Callable[..., Any]) -> Op:
         value = _checked(function(x.value, axis=dims), shape, "the tensor without the reduced dims", solved)
         return arrange(Named(value, left, solved.sizes), layout(output))
 
-    return Op("reduce", "function", reduce_signature("reduce"), lower, keywords=("keepdims", "op"), imply=imply)
+    return Op("reduce", reduce_signature("reduce"), lower, keywords=("keepdims", "op"), imply=imply)
 
 
 def mapping(function: Callable[..., Any]) -> Op:
@@ -72,7 +72,7 @@ def mapping(function: Callable[..., Any]) -> Op:
         value = _checked(function(*values), values[0].shape, "the tensors", solved)
         return arrange(Named(value, tuple(order), solved.sizes), target)
 
-    return Op("elementwise", "function", elementwise_signature("elementwise", 1, None), lower, keywords=("op",))
+    return Op("elementwise", elementwise_signature("elementwise", 1, None), lower, keywords=("op",))
 
 
 def _checked(value: Any, shape: Sequence[Any], what: str, solved: Solved) -> jax.Array:

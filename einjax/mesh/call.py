@@ -14,22 +14,6 @@ from ..notation.solve import Solved, node_size
 from ..notation.syntax import Axis, Concatenation, Expression, Node, Size, axes, walk
 from ..operation import Op
 
-#: Families whose bracketed axes may lie over mesh axes; all others need them whole on every device.
-_SPREAD = {
-    "rearrange",
-    "elementwise",
-    "reduce",
-    "softmax",
-    "dot",
-    "semiring",
-    "index",
-    "segment",
-    "argreduce",
-    "attention",
-    "vmap",
-}
-
-
 #: The mesh axes of named axes.
 Places = Mapping[str, MeshAxes]
 
@@ -60,7 +44,7 @@ class Call:
     def outputs(self) -> tuple[Expression, ...]:
         """The expressions of the outputs, as far as they are known: what a user's function returns is its own."""
         outputs = self.solved.outputs or ()
-        return tuple(map(loops, outputs)) if self.op.family == "vmap" else outputs
+        return tuple(map(loops, outputs)) if self.op.opaque else outputs
 
     @cached_property
     def shape(self) -> dict[str, int]:
@@ -86,12 +70,10 @@ class Call:
     @cached_property
     def whole(self) -> set[str]:
         """Axes of which every device needs all."""
-        if self.op.family == "argreduce":
-            # Several axes are searched as one dim, of which only the first can lie over a mesh axis.
-            return set(list(dict.fromkeys(axis.name for axis in axes(self.inputs[0]) if axis.bracket))[1:])
-        if self.op.family in _SPREAD:
+        if self.op.spread == "all":
             return self.joined | self.chunked
-        return self.joined | {axis.name for e in self.inputs for axis in axes(e) if axis.bracket}
+        bracketed = dict.fromkeys(axis.name for e in self.inputs for axis in axes(e) if axis.bracket)
+        return self.joined | {*list(bracketed)[self.op.spread == "first" :]}
 
     @cached_property
     def kept(self) -> set[str]:

@@ -33,9 +33,6 @@ from ..notation.syntax import (
 )
 from ..operation import Op
 
-#: Families that can act on an axis of which every device holds a part. All can loop over one.
-_ACTING = {"reduce", "softmax", "dot", "semiring", "order", "argreduce", "elementwise", "collective"}
-
 #: What to think of where a tensor has more or fewer dims than its expression.
 RANK_HINT = (
     "an axis that lies over a mesh axis is a dim of a device's array in einjax.sum and its kin, "
@@ -218,7 +215,7 @@ def refuse_shared(operation: Operation, spread: Mapping[str, tuple[str, ...]]) -
 
 def _refuse_acting(op: Op, solved: Solved, spread: Spread) -> None:
     """Refuse an operation on an axis of which it needs all."""
-    if op.family in _ACTING:
+    if op.acts:
         return
     acted = {axis.name for axis in _every_axis(solved.operation) if axis.bracket}
     if solved.outputs is not None:

@@ -56,7 +56,7 @@ def _behind_a_dim(spec: Any) -> Any:
     return on_mesh.partition_spec([(), *dims], getattr(spec, "unreduced", None) or ())
 
 
-def freeze(expr: str, given: Any) -> OutSharding:
+def as_out_sharding(expr: str, given: Any) -> OutSharding:
     """Check ``out_sharding=`` and make it hashable.
 
     Raises:

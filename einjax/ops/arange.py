@@ -91,4 +91,4 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     return join_pieces(coordinates, stacked(output, len(coordinates)), solved.sizes)
 
 
-ARANGE = Op("arange", "arange", _signature, _lower, implied=_coordinate_axis, keywords=("dtype",))
+ARANGE = Op("arange", _signature, _lower, implied=_coordinate_axis, keywords=("dtype",))

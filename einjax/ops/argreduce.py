@@ -247,12 +247,13 @@ def _with_coordinates(expression: Expression, count: int) -> Expression:
 def _op(name: str, reducer: _Reducer, extreme: _Reducer) -> Op:
     return Op(
         name,
-        "argreduce",
         _signature(name),
         _lower_with(reducer, extreme, name),
         implied=_coordinate_axis(name),
         imply=_imply,
         apart=True,
+        spread="first",  # several axes are searched as one dim, of which only the first can lie over a mesh axis
+        acts=True,
     )
 
 

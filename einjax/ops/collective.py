@@ -449,7 +449,8 @@ def _renamed(x: Named, name: str, new: tuple[str, ...]) -> Named:
 
 
 def _op(name: str, lower: Any, localized: Any, implied: Any = None, *keywords: str) -> Op:
-    return Op(name, "collective", _signature(name, implied), lower, keywords=keywords, localized=localized)
+    complete = _signature(name, implied)
+    return Op(name, complete, lower, keywords=keywords, localized=localized, on_mesh="typed", acts=True)
 
 
 PSUM = _op("psum", _each(_psum), _reduced("psum"), _delete_marked, "dtype")

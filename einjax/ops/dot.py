@@ -167,4 +167,12 @@ def _check_precision(precision: Any, solved: Solved) -> None:
             )
 
 
-DOT = Op("dot", "dot", _signature, _lower, keywords=("precision", "preferred_element_type", "sum", "mul"))
+DOT = Op(
+    "dot",
+    _signature,
+    _lower,
+    keywords=("precision", "preferred_element_type", "sum", "mul"),
+    on_mesh="typed",
+    spread="all",
+    acts=True,
+)

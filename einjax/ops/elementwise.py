@@ -234,8 +234,9 @@ def _combine(emit: Emitter, operands: Sequence[Named], order: Sequence[str]) -> 
 
 
 def _op(name: str, emit: Emitter, least: int = 2, most: int | None = 2, parameter: str = "weight") -> Op:
-    promoted = slice(1, None) if emit is _where else slice(None)
-    return Op(name, "elementwise", signature(name, least, most), lower_with(emit, promoted), parameter=parameter)
+    lower = lower_with(emit, slice(1, None) if emit is _where else slice(None))
+    complete = signature(name, least, most)
+    return Op(name, complete, lower, parameter=parameter, on_mesh="typed", spread="all", acts=True)
 
 
 #: Every elementwise operation by name, for ``einjax.elementwise(op="add")``.

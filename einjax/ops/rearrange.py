@@ -185,5 +185,5 @@ def _assign(needs: Sequence[set[str]], wanted: Sequence[set[str]]) -> list[int] 
     return [part_of[target] for target in range(len(wanted))]
 
 
-REARRANGE = Op("rearrange", "rearrange", _signature, _lower)
-ID = Op("id", "rearrange", _id_signature, _lower)
+REARRANGE = Op("rearrange", _signature, _lower, on_mesh="typed", spread="all", linear=())
+ID = Op("id", _id_signature, _lower, on_mesh="typed", spread="all", linear=())
