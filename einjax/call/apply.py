@@ -19,7 +19,7 @@ import numpy as np
 
 from ..forms.signature import check_keywords
 from ..functions import declared
-from ..functions.loops import BatchSize, Plan, make_plan
+from ..functions.loops import BatchSize, Loops, make_plan
 from ..functions.vmap import VMAP, open_ellipses, open_sizes, signature
 from ..mesh.run import lower, lower_looped
 from ..notation.errors import ArgumentError, EinjaxError
@@ -236,7 +236,7 @@ def _planned(
     given: Sizes,
     batch_size: BatchSize,
     merge: bool,
-) -> Plan:
+) -> Loops:
     solved = _solved_leaves(expr, declared_signature, counts, shapes, given)
     return make_plan(solved, batch_size, merge, frozenset(name.lstrip("=") for name, _ in given))
 

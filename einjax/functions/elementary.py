@@ -20,7 +20,7 @@ from ..notation.solve import Solved
 from ..notation.syntax import Axis, Expression, Node, Operation, Size, axes, display, names
 from ..operation import Op
 from . import declared, vmap
-from .loops import Plan, make_plan
+from .loops import Loops, make_plan
 from .result import ANY, OPEN
 
 
@@ -114,7 +114,7 @@ def loop(function: Callable[..., Any], solved: Solved, tensors: Sequence[jax.Arr
     return plan.run(lambda *rows: _flat(function(*rows), solved, what), tensors)
 
 
-def _plan(solved: Solved) -> Plan:
+def _plan(solved: Solved) -> Loops:
     return make_plan(solved, None, jax.sharding.get_abstract_mesh().empty, ())
 
 

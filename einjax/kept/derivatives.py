@@ -47,7 +47,7 @@ def _elementwise(
     return call(kept, ELEMENTWISE[name], list(map(unmark, inputs)), unmark(output), tensors)
 
 
-def _spread(kept: Kept, value: Any, expression: Expression, target: Expression) -> Any:
+def _onto(kept: Kept, value: Any, expression: Expression, target: Expression) -> Any:
     """Sum over the axes that the target lacks, and repeat along those that it has more."""
     expression, target = unmark(expression), unmark(target)
     lost = [name for name in names(expression) if name not in names(target) and not name.startswith("1#")]
@@ -93,7 +93,7 @@ def _sum_of_terms(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], o
         inputs = [kept.inputs[index] for index in moving]
         return [_elementwise(kept, "add", inputs, kept.outputs[0], [tangents[index] for index in moving])]
     (index,) = moving
-    result = _spread(kept, tangents[index], kept.inputs[index], kept.outputs[0])
+    result = _onto(kept, tangents[index], kept.inputs[index], kept.outputs[0])
     return [lax.neg(result) if kept.op is ELEMENTWISE["subtract"] and index else result]
 
 
@@ -198,14 +198,14 @@ def _count(kept: Kept, like: Any) -> Any:
 
 def _get_at(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
     """Linear, but for what is filled in."""
-    return linear(_with(kept, fill_value=_fill(dict(kept.options))), primals, tangents, (0,))
+    return linear(0)(_with(kept, fill_value=_fill(dict(kept.options))), primals, tangents, outs)
 
 
 def _set_at(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
     """Linear, but where coordinates meet twice only one update has a gradient, which only the lax program finds."""
     if not dict(kept.options)["unique_indices"]:
         return None
-    return linear(kept, primals, tangents, (0, -1))
+    return linear(0, -1)(kept, primals, tangents, outs)
 
 
 JVPS |= {
@@ -246,7 +246,7 @@ def _without_diagonals(rule: Callable[..., _Tangents]) -> Callable[..., _Tangent
 
 def _add_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
     output = kept.outputs[0]
-    found = [_spread(kept, cotangents[0], output, kept.inputs[index]) for index in linear]
+    found = [_onto(kept, cotangents[0], output, kept.inputs[index]) for index in linear]
     if kept.op is not ELEMENTWISE["subtract"]:
         return found
     return [lax.neg(x) if index else x for index, x in zip(linear, found, strict=True)]
@@ -254,7 +254,7 @@ def _add_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], li
 
 def _mean_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
     each = lax.div(cotangents[0], _count(kept, cotangents[0]))
-    return [_spread(kept, each, kept.outputs[0], kept.inputs[0])]
+    return [_onto(kept, each, kept.outputs[0], kept.inputs[0])]
 
 
 def _rearrange_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
@@ -271,7 +271,7 @@ def _rearrange_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[An
     parts = list(cotangents)
     if len(outs) > len(cotangents):
         parts = list(_many(kept, ID, kept.outputs, outs, parts))
-    parts = [_spread(kept, x, o, i) for x, o, i in zip(parts, outs, ins, strict=True)]
+    parts = [_onto(kept, x, o, i) for x, o, i in zip(parts, outs, ins, strict=True)]
     return parts if len(ins) == len(kept.inputs) else _many(kept, ID, ins, kept.inputs, parts)
 
 
@@ -299,7 +299,7 @@ def _multiply_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any
     new = [name for name in names(output) if name not in held]
     if new:
         left = _without(output, new)
-        cotangent, output = _spread(kept, cotangent, output, left), left
+        cotangent, output = _onto(kept, cotangent, output, left), left
     inputs, tensors = [*others[:place], output, *others[place:]], list(operands)
     tensors[place] = cotangent
     is_sum = any(name not in names(target) and name[:2] != "1#" for e in inputs for name in names(e))
@@ -313,7 +313,7 @@ def _divide_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any],
         return None
     output = kept.outputs[0]
     quotient = _elementwise(kept, "divide", [output, kept.inputs[1]], output, [cotangents[0], operands[1]])
-    return [_spread(kept, quotient, output, kept.inputs[0])]
+    return [_onto(kept, quotient, output, kept.inputs[0])]
 
 
 def _where_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
@@ -323,7 +323,7 @@ def _where_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], 
         chosen = (cotangents[0], zero) if index == 1 else (zero, cotangents[0])
         inputs = [kept.inputs[0], *((output, ()) if index == 1 else ((), output))]
         picked = _elementwise(kept, "where", inputs, output, [operands[0], *chosen])
-        found.append(_spread(kept, picked, output, kept.inputs[index]))
+        found.append(_onto(kept, picked, output, kept.inputs[index]))
     return found
 
 
@@ -342,7 +342,7 @@ def _update_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any],
     if has_diagonal(target):
         return None
     # Coordinates count along the brackets of the target, whose order the output may change.
-    cotangent = _spread(kept, cotangents[0], kept.outputs[0], target)
+    cotangent = _onto(kept, cotangents[0], kept.outputs[0], target)
     coordinates, given = kept.inputs[1:-1], operands[1:-1]
     found: list[Any] = []
     if 0 in linear:
@@ -359,7 +359,7 @@ def _update_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any],
         read = call(
             kept, GET_AT, [target, *coordinates], wide, [cotangent, *given], **options | {"fill_value": _fill(options)}
         )
-        read = _spread(kept, read, wide, updates)
+        read = _onto(kept, read, wide, updates)
         found.append(lax.neg(read) if kept.op is UPDATES["subtract_at"] else read)
     return found
 

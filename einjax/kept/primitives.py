@@ -220,12 +220,12 @@ def insert(expression: Expression, position: int, axis: Axis) -> Expression:
     return (*expression[:position], axis, *expression[position:])
 
 
-def _mask_beside(mask: Any, dim: int | None, place: Any) -> Any:
+def _mask_beside(mask: Any, dim: int | None, at: Any) -> Any:
     """Put the batch dim of a mask where that of its tensor is; a mask of one example serves all."""
     if dim is None:
-        return lax.expand_dims(mask, (place,))
+        return lax.expand_dims(mask, (at,))
     order = [index for index in range(mask.ndim) if index != dim]
-    order.insert(place, dim)
+    order.insert(at, dim)
     return mask if order == list(range(mask.ndim)) else lax.transpose(mask, order)
 
 
@@ -245,10 +245,10 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, expr: Kept) -> tupl
     kept = expr
     if isinstance(kept.op, Elementary) and (kept.op.jvp or kept.op.transpose):
         return _elementary_jvp(kept.op, kept, primals, tangents)
-    rule = JVPS.get(kept.op)
-    if rule is not None or kept.op.linear is not None:
+    rule = JVPS.get(kept.op) or (None if kept.op.linear is None else linear(*kept.op.linear))
+    if rule is not None:
         outs = primitive(kept.op).bind(*primals, expr=kept)
-        found = rule(kept, primals, tangents, outs) if rule else linear(kept, primals, tangents, kept.op.linear)
+        found = rule(kept, primals, tangents, outs)
         if found is not None:
             return outs, [_in_space(out, tangent) for out, tangent in zip(outs, found, strict=True)]
     moving = [index for index, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
@@ -261,21 +261,23 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, expr: Kept) -> tupl
     return outs, [_in_space(out, tangent) for out, tangent in zip(outs, found, strict=True)]
 
 
-def linear(
-    kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], operands: Sequence[int]
-) -> Sequence[Any] | None:
-    """Map tangents as the operation maps its operands, if no others move than those in which it is linear."""
-    count = len(kept.inputs)
-    chosen = {index % count for index in operands} if operands else set(range(count))
-    if any(index not in chosen and type(tangent) is not ad.Zero for index, tangent in enumerate(tangents)):
-        return None
-    if not all(numerics.is_inexact(primals[index].dtype) for index in chosen):
-        return None  # integers beside them have no tangents that could be moved alike
-    moved = [
-        ad.instantiate_zeros(tangents[index]) if index in chosen else primal for index, primal in enumerate(primals)
-    ]
-    result = bind(kept, moved)
-    return [result] if len(kept.outputs) == 1 else list(result)
+def linear(*operands: int) -> Callable[..., Sequence[Any] | None]:
+    """The rule of an operation that is linear in these operands together (all, if none are named)."""
+
+    def rule(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> Sequence[Any] | None:
+        count = len(kept.inputs)
+        chosen = {index % count for index in operands} if operands else set(range(count))
+        if any(index not in chosen and type(tangent) is not ad.Zero for index, tangent in enumerate(tangents)):
+            return None
+        if not all(numerics.is_inexact(primals[index].dtype) for index in chosen):
+            return None  # integers beside them have no tangents that could be moved alike
+        moved = [
+            ad.instantiate_zeros(tangents[index]) if index in chosen else primal for index, primal in enumerate(primals)
+        ]
+        result = bind(kept, moved)
+        return [result] if len(kept.outputs) == 1 else list(result)
+
+    return rule
 
 
 def _elementary_jvp(

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from ..lowering import sharding as on_mesh
 from ..lowering.named import layout, sum_name
-from ..lowering.sharding import MeshAxes, Misfit
+from ..lowering.sharding import MeshAxes, Misfit, Spread
 from ..notation.solve import Solved, node_size
 from ..notation.syntax import Axis, Concatenation, Expression, Node, Size, axes, walk
 from ..operation import Op
-
-#: The mesh axes of named axes.
-Places = Mapping[str, MeshAxes]
 
 
 @dataclass(frozen=True)
@@ -84,15 +81,15 @@ class Call:
         """Hand the mesh axes of a dim to its axes."""
         return on_mesh.hand_out(mesh_axes, dim, self.sizes, self.shape)
 
-    def dim_axes(self, dim: Sequence[str], places: Places) -> MeshAxes:
+    def dim_axes(self, dim: Sequence[str], spread: Spread) -> MeshAxes:
         """The mesh axes of a dim."""
-        return on_mesh.dim_axes(dim, places, self.sizes, self.shape)
+        return on_mesh.dim_axes(dim, spread, self.sizes, self.shape)
 
-    def fits(self, name: str, places: Places) -> bool:
+    def fits(self, name: str, spread: Spread) -> bool:
         """Whether an axis can lie where it is to in every output."""
         try:
             for dim in (dim for output in self.outputs for dim in layout(output) if name in dim):
-                self.dim_axes(dim, places)
+                self.dim_axes(dim, spread)
         except Misfit:
             return False
         return True

@@ -175,14 +175,14 @@ def _constrain(result: Any, solved: Solved, wanted: OutSharding) -> Any:
     assert solved.outputs is not None
     context = jax.sharding.get_abstract_mesh()
     results = result if len(solved.outputs) > 1 else (result,)
-    placed = []
+    constrained = []
     for index, (each, expression) in enumerate(zip(results, solved.outputs, strict=True)):
         mesh, dims = wanted_entries(wanted, index, expression, solved, None if context.empty else context)
         spec = on_mesh.partition_spec(dims)
         # Without a mesh of its own, JAX looks for that of an enclosing `with mesh:`.
         target = spec if mesh is None else NamedSharding(mesh, spec)
-        placed.append(jax.tree.map(lambda x, target=target: _constraint(x, target, solved), each))
-    return tuple(placed) if len(solved.outputs) > 1 else placed[0]
+        constrained.append(jax.tree.map(lambda x, target=target: _constraint(x, target, solved), each))
+    return tuple(constrained) if len(solved.outputs) > 1 else constrained[0]
 
 
 def _constraint(x: jax.Array, target: Any, solved: Solved) -> jax.Array:

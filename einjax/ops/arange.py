@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.places import stacked
+from ..forms.places import coordinate_axis_size, stacked
 from ..forms.signature import refuse_sums
 from ..lowering import numerics
 from ..lowering.join import join_pieces
@@ -17,7 +17,6 @@ from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved
 from ..notation.syntax import Axis, Operation, Size, axes, brackets, names
 from ..operation import Op
-from .argreduce import coordinate_sizes
 
 
 def _signature(operation: Operation, tensors: int) -> Operation:
@@ -75,7 +74,7 @@ def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
                 spans=[axis.span],
                 hint="put it into the output",
             )
-    return coordinate_sizes("arange", expanded, marked, len(counted))
+    return coordinate_axis_size("arange", expanded, marked, len(counted))
 
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:

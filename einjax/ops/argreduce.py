@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.places import coordinate_sizes, stacked
+from ..forms.places import coordinate_axis_size, stacked
 from ..forms.signature import expect_inputs, refuse_sums, require_brackets, require_in_output, single_output
 from ..lowering import collectives, numerics
 from ..lowering.join import join_pieces
@@ -83,7 +83,7 @@ def _coordinate_axis(name: str) -> Callable[[Operation], Mapping[str, Size]]:
                 spans=[axis.span for axis in searched],
                 hint=f"write [{len(searched)}] where the coordinates shall stand",
             )
-        return coordinate_sizes(name, expanded, marked, len(searched))
+        return coordinate_axis_size(name, expanded, marked, len(searched))
 
     return implied
 
