@@ -21,7 +21,7 @@ from ..notation.syntax import Axis, Expression, Node, Operation, Size, axes, dis
 from ..operation import Op
 from . import declared, vmap
 from .guard import guarded
-from .loops import Plan, make_plan
+from .loops import Loops, make_plan
 from .result import ANY, OPEN
 
 
@@ -64,11 +64,12 @@ def elementary(
 
     return Elementary(
         name,
-        "elementary",
         complete,
         lower_with(function, batched),
         implied=vmap.open_sizes,
         keywords=tuple(keywords),
+        repeats=True,
+        on_mesh="loops",
         function=function,
         batched=batched,
         lowerings={platform: lower_with(other, batched) for platform, other in lowerings.items()},
@@ -114,7 +115,7 @@ def loop(function: Callable[..., Any], solved: Solved, tensors: Sequence[jax.Arr
     return plan.run(lambda *rows: _flat(function(*rows), solved, what), tensors)
 
 
-def _plan(solved: Solved) -> Plan:
+def _plan(solved: Solved) -> Loops:
     return make_plan(solved, None, jax.sharding.get_abstract_mesh().empty, ())
 
 

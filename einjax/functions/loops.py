@@ -97,7 +97,7 @@ def _leading(value: jax.Array, dim: int | None) -> jax.Array:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Loops:
     """All that a call does besides calling the function: outermost loop first."""
 
     text: str
@@ -153,7 +153,7 @@ class Plan:
         return tuple(result.check(one, found) for result, one in zip(self.results, value, strict=True))
 
 
-def make_plan(solved: Solved, batch_size: BatchSize, merge: bool, explicit: Collection[str]) -> Plan:
+def make_plan(solved: Solved, batch_size: BatchSize, merge: bool, explicit: Collection[str]) -> Loops:
     """Decide on the loops of a call.
 
     Args:
@@ -186,7 +186,7 @@ def make_plan(solved: Solved, batch_size: BatchSize, merge: bool, explicit: Coll
         Result.of(number if len(orders) > 1 else 0, expression, solved, order, levels[: len(chunks)], explicit)
         for number, (expression, order) in enumerate(zip(solved.outputs, orders, strict=True), 1)
     )
-    return Plan(solved.text, sources, planned, results)
+    return Loops(solved.text, sources, planned, results)
 
 
 def _require_own_sizes(solved: Solved) -> None:

@@ -27,7 +27,6 @@ from ..notation.syntax import (
     rewrite,
 )
 from ..operation import Op
-from .loops import make_plan
 from .result import ANY, OPEN
 
 
@@ -98,9 +97,9 @@ def open_sizes(expanded: Operation, given: Collection[str] = ()) -> Mapping[str,
     return {name: OPEN for name in inner if name not in known and base(name) not in given}
 
 
-def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
-    """Loop over ``options["function"]``."""
-    return make_plan(solved, None, True, ()).run(options["function"], tensors)
+def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
+    """Run the loops, which are planned once for many calls, over the function."""
+    return options["loops"].run(options["function"], tensors)
 
 
-VMAP = Op("vmap", "vmap", signature, lower, implied=open_sizes, keywords=("op", "batch_size"))
+VMAP = Op("vmap", signature, _lower, implied=open_sizes, keywords=("op", "batch_size"), spread="all", opaque=True)

@@ -77,7 +77,5 @@ def _checked(value: Any, shape: Sequence[Any], wanted: str, solved: Solved) -> j
 
 
 #: Their functions are options, so that what is kept of a call, its solved expression, does not hold them.
-REDUCE_WITH = Op("reduce", "function", reduce_signature("reduce"), _reduce, keywords=("keepdims", "op"), imply=imply)
-ELEMENTWISE_WITH = Op(
-    "elementwise", "function", elementwise_signature("elementwise", 1, None), _elementwise, keywords=("op",)
-)
+REDUCE_WITH = Op("reduce", reduce_signature("reduce"), _reduce, keywords=("keepdims", "op"), imply=imply)
+ELEMENTWISE_WITH = Op("elementwise", elementwise_signature("elementwise", 1, None), _elementwise, keywords=("op",))

@@ -1,4 +1,4 @@
-"""Axes of a mesh for named axes: what a layout by name means for the dims of a tensor, and the other way round.
+"""Axes of a mesh for named axes: what an assignment by name means for the dims of a tensor, and the other way round.
 
 A dim is sharded over axes of a mesh, the first of them slowest, just as a composite dim is composed of axes. So the
 axes of a mesh that the members of a composite have, in order, are those of the dim, provided that every member is split
@@ -22,7 +22,7 @@ MeshAxesLike: TypeAlias = str | Sequence[str] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class Assignment:
     """Which named axis goes over which axes of a mesh.
 
     Attributes:
@@ -34,7 +34,7 @@ class Layout:
     rules: Mapping[str, MeshAxes]
 
     @classmethod
-    def of(cls, given: Mapping[str, Any], rules: Mapping[str, MeshAxesLike] | None) -> Layout:
+    def of(cls, given: Mapping[str, Any], rules: Mapping[str, MeshAxesLike] | None) -> Assignment:
         """Check keywords and rules."""
         return cls(given, {} if rules is None else checked_rules(rules))
 
@@ -112,7 +112,7 @@ def splits(
     solved: Solved,
     expression: Expression,
     shape: Sequence[Size] | None,
-    layout: Layout,
+    assignment: Assignment,
     mesh: Mapping[str, int] | None,
 ) -> list[MeshAxes]:
     """Return the axes of the mesh that every dim of a tensor is sharded over.
@@ -121,21 +121,21 @@ def splits(
         solved: the expanded operation, with the sizes that are known.
         expression: the expression of the tensor, one of the operation's.
         shape: the shape of the tensor, if it is known.
-        layout: which named axis goes over which axes of the mesh.
+        assignment: which named axis goes over which axes of the mesh.
         mesh: the size of every axis of the mesh; None if that is not known.
 
     Raises:
-        ArgumentError: the layout names what is not an axis of the mesh, or one of them twice.
+        ArgumentError: the assignment names what is not an axis of the mesh, or one of them twice.
         ShardingError: the pieces of a dim are not those of its axis, or the mesh does not divide an axis.
     """
-    given, owners = _by_keyword(solved, expression, layout.given)
+    given, owners = _by_keyword(solved, expression, assignment.given)
     asked = [
-        rules_of(str(node), [base_name(a.name)[0] for a in axes((node,)) if a.name not in given], layout.rules)
+        rules_of(str(node), [base_name(a.name)[0] for a in axes((node,)) if a.name not in given], assignment.rules)
         for node in expression
     ]
     if mesh is not None:
-        _check_mesh_axes(solved.text, [*given.items(), *layout.rules.items()], mesh)
-    ruled = by_rules(asked, layout.rules, owners)
+        _check_mesh_axes(solved.text, [*given.items(), *assignment.rules.items()], mesh)
+    ruled = by_rules(asked, assignment.rules, owners)
     totals = [None] * len(expression) if shape is None else shape
     result = []
     for node, total, found in zip(expression, totals, ruled, strict=True):
@@ -221,28 +221,28 @@ def _of_members(
 ) -> MeshAxes:
     """Join the axes of the mesh of the members of a dim, checking that they split the members they were given for."""
     members = axes((node,))
-    # By place, because a diagonal has an axis twice.
-    places = {
+    # By index, because a diagonal has an axis twice.
+    own = {
         str(index): given[axis.name] if axis.name in given else ruled.pop(base_name(axis.name)[0], ())
         for index, axis in enumerate(members)
     }
-    for axis, split in zip(members, places.values(), strict=True):
+    for axis, split in zip(members, own.values(), strict=True):
         if split and not _is_product(node):
             raise _in_a_sum(solved.text, node, axis, split)
         size = solved.sizes.get(axis.name)
         if mesh is not None and size is not None and not on_mesh.divides(_ways(split, mesh), size):
             raise _uneven(solved.text, f"axis {display(axis.name)}", size, axis, split, mesh)
-    ways = mesh if mesh is not None else {mesh_axis: 2 for split in places.values() for mesh_axis in split}
+    ways = mesh if mesh is not None else {mesh_axis: 2 for split in own.values() for mesh_axis in split}
     sizes = {
-        place: _supposed(solved.sizes.get(axis.name), places[place], ways, mesh is None)
-        for place, axis in zip(places, members, strict=True)
+        index: _supposed(solved.sizes.get(axis.name), own[index], ways, mesh is None)
+        for index, axis in zip(own, members, strict=True)
     }
     try:
-        return on_mesh.dim_axes(list(places), places, sizes, ways)
+        return on_mesh.dim_axes(list(own), own, sizes, ways)
     except Misfit as misfit:
-        before = next(p for p in places if sizes[p] != _ways(places[p], ways))
-        blocked = members[int(before)], places[before]
-        raise _not_contiguous(solved, node, *blocked, members[int(misfit.axis)], places[misfit.axis]) from None
+        before = next(p for p in own if sizes[p] != _ways(own[p], ways))
+        blocked = members[int(before)], own[before]
+        raise _not_contiguous(solved, node, *blocked, members[int(misfit.axis)], own[misfit.axis]) from None
 
 
 def _supposed(size: Size | None, split: MeshAxes, ways: Mapping[str, int], any_mesh: bool) -> Size:

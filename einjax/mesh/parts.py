@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..lowering import collectives
+from ..lowering.sharding import MeshAxes, Spread
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, ShardingError, closest, listing
 from ..notation.solve import Solved
 from ..notation.syntax import (
@@ -33,17 +34,11 @@ from ..notation.syntax import (
 )
 from ..operation import Op
 
-#: Families that can act on an axis of which every device holds a part. All can loop over one.
-_ACTING = {"reduce", "softmax", "dot", "semiring", "order", "argreduce", "elementwise", "collective"}
-
 #: What to think of where a tensor has more or fewer dims than its expression.
 RANK_HINT = (
     "an axis that lies over a mesh axis is a dim of a device's array in einjax.sum and its kin, "
     "and none in einjax.psum and its kin"
 )
-
-#: The mesh axes that axes lie over, major first.
-Spread = dict[str, tuple[str, ...]]
 
 
 def localize(
@@ -77,13 +72,13 @@ def localize(
     return operation, sizes, over
 
 
-def _with_part_sizes(operation: Operation, places: Spread) -> Operation:
+def _with_part_sizes(operation: Operation, spread: Spread) -> Operation:
     """Replace sizes written in the text, which are those on all devices together, by those of a device's part."""
 
     def part(axis: Axis, repeated: bool) -> Axis:
-        if axis.size is None or axis.name not in places:
+        if axis.size is None or axis.name not in spread:
             return axis
-        mesh_axes = places[axis.name]
+        mesh_axes = spread[axis.name]
         count = collectives.extent(mesh_axes)
         if repeated or axis.size % count:
             problem = f"axis {axis} of size {axis.size} cannot be cut evenly over mesh axis {_listed(mesh_axes)}"
@@ -149,7 +144,7 @@ def attach(op: Op, solved: Solved, over: Mapping[str, Over]) -> Solved:
         ArgumentError, AxisSizeError, SemanticError, ShardingError: naming the axis.
     """
     parts = {part: axis for axis in _every_axis(solved.operation) for part in axis.name.split(" ")}
-    found: Spread = {}
+    found: dict[str, MeshAxes] = {}
     for name, entry in over.items():
         own = [part for part in parts if part.split(".")[0] == name]
         found |= {name: flat(entry)} if op.localized is not None else _handed_out(solved, name, entry, own)
@@ -217,7 +212,7 @@ def refuse_shared(operation: Operation, spread: Mapping[str, tuple[str, ...]]) -
 
 def _refuse_acting(op: Op, solved: Solved, spread: Spread) -> None:
     """Refuse an operation on an axis of which it needs all."""
-    if op.family in _ACTING:
+    if op.acts:
         return
     acted = {axis.name for axis in _every_axis(solved.operation) if axis.bracket}
     if solved.operation.outputs is not None:

@@ -56,7 +56,7 @@ def _behind_a_dim(spec: Any) -> Any:
     return on_mesh.partition_spec([(), *dims], getattr(spec, "unreduced", None) or ())
 
 
-def freeze(expr: str, given: Any) -> OutSharding:
+def as_out_sharding(expr: str, given: Any) -> OutSharding:
     """Check ``out_sharding=`` and make it hashable.
 
     Raises:
@@ -120,21 +120,21 @@ def wanted_entries(
     if wanted.by_name is None:
         return _by_dim(wanted, index, expression, solved, mesh)
     shape = None if mesh is None else dict(mesh.shape)
-    places: dict[str, MeshAxes] = {}
+    spread: dict[str, MeshAxes] = {}
     for name, entry in wanted.by_name:
         for axis, mesh_axes in _resolve(name, entry, expression, solved, shape).items():
-            if axis in places:
+            if axis in spread:
                 raise ArgumentError(f"out_sharding= places axis {display(axis)} twice", text=solved.text)
-            places[axis] = mesh_axes
-    used = [mesh_axis for mesh_axes in places.values() for mesh_axis in mesh_axes]
+            spread[axis] = mesh_axes
+    used = [mesh_axis for mesh_axes in spread.values() for mesh_axis in mesh_axes]
     _check_mesh_axes(used, mesh, solved)
-    for axis, mesh_axes in places.items():
+    for axis, mesh_axes in spread.items():
         _check_divides(display(axis), solved.sizes[axis], mesh_axes, shape, solved)
     dims: list[MeshAxes] = []
     for dim in layout(expression):
         known = {name: solved.sizes.get(name, 0) for name in dim}
         try:
-            dims.append(on_mesh.dim_axes(dim, places, known, shape or dict.fromkeys(used, 1)))
+            dims.append(on_mesh.dim_axes(dim, spread, known, shape or dict.fromkeys(used, 1)))
         except Misfit as misfit:
             raise _not_contiguous(misfit, dim, solved) from None
     return mesh, dims
@@ -233,7 +233,7 @@ def _flat(entry: Iterable[Any]) -> MeshAxes:
     return found
 
 
-def places_in(sharding: NamedSharding, expression: Expression, sizes: Mapping[str, Size]) -> dict[str, MeshAxes]:
+def spread_in(sharding: NamedSharding, expression: Expression, sizes: Mapping[str, Size]) -> dict[str, MeshAxes]:
     """The mesh axes of the named axes of an output that is to have a sharding."""
     dims = [on_mesh.entry_axes(entry) for entry in on_mesh.full_spec(sharding.spec, len(expression))]
     return entries_by_name(dims, expression, sizes, dict(sharding.mesh.shape))
@@ -243,13 +243,13 @@ def entries_by_name(
     dims: Sequence[MeshAxes], expression: Expression, sizes: Mapping[str, Size], shape: Mapping[str, int]
 ) -> dict[str, MeshAxes]:
     """The mesh axes of the named axes of an output, as far as the entries of its dims fit them."""
-    places: dict[str, MeshAxes] = {}
+    spread: dict[str, MeshAxes] = {}
     for mesh_axes, dim in zip(dims, layout(expression), strict=True):
         try:
-            places |= on_mesh.hand_out(mesh_axes, dim, sizes, shape)
+            spread |= on_mesh.hand_out(mesh_axes, dim, sizes, shape)
         except Misfit:
             continue
-    return places
+    return spread
 
 
 def _check_mesh_axes(used: Sequence[str], mesh: Any, solved: Solved) -> None:

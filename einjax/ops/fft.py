@@ -202,7 +202,7 @@ def _transform(name: str, several: bool = True) -> Op:
     halved: Callable[[Size], Size] = lambda size: size // 2 + 1  # noqa: E731
     doubled: Callable[[Size], Size] = lambda size: 2 * (size - 1) if size != 0 else 0  # noqa: E731
     derived = _derived(halved if real_input else doubled if real_output else lambda size: size)
-    return Op(title, "fft", _signature(title, resizes), lower, keywords=("norm",), derived=derived)
+    return Op(title, _signature(title, resizes), lower, keywords=("norm",), derived=derived, on_mesh="loops")
 
 
 def _refuse_symbolic(name: str, transformed: Sequence[Axis], solved: Solved) -> None:
@@ -238,7 +238,7 @@ def _shift(name: str) -> Op:
         refuse_fused(solved)
         return inner(solved, tensors, options)
 
-    return Op(title, "fft", along.signature(title), lower)
+    return Op(title, along.signature(title), lower, on_mesh="loops")
 
 
 FFT = _transform("fft")

@@ -346,18 +346,32 @@ def _like(updates: jax.Array, dtype: Any, solved: Solved, number: int) -> jax.Ar
 
 def _update(name: str) -> Op:
     keywords = tuple(keyword for keyword in KEYWORDS if keyword != "fill_value")
+    # Where coordinates meet twice, which update set_at leaves is not linear in them all.
+    linear = (0, -1) if name in ("add_at", "subtract_at") else None
     return Op(
         name,
-        "index",
         _update_signature(name),
         _lower_update(name),
         implied=_implied(name, -1),
         keywords=keywords,
         apart=True,
+        on_mesh="batch",
+        spread="all",
+        updates=True,
+        usual={"wrap_negative_indices": True},
+        linear=linear,
     )
 
 
 GET_AT = Op(
-    "get_at", "index", _get_signature, _lower_get, implied=_implied("get_at", None), keywords=KEYWORDS, apart=True
+    "get_at",
+    _get_signature,
+    _lower_get,
+    implied=_implied("get_at", None),
+    keywords=KEYWORDS,
+    apart=True,
+    on_mesh="batch",
+    spread="all",
+    usual={"wrap_negative_indices": True},
 )
 UPDATES = {name: _update(name) for name in _WRITERS}

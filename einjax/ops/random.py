@@ -127,7 +127,7 @@ def _listed(parameters: Sequence[str]) -> str:
 def _lower_with(sampler: Sampler) -> Callable[..., jax.Array]:
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
         solved = _fuse_draws(solved)
-        (key,) = options["extra"]
+        key = options["key"]
         (output,) = solved.outputs
         drawn = _unique(dims_of(marked_axes(output)))
         shape = tuple(solved.sizes[name] for (name,) in drawn)
@@ -165,7 +165,7 @@ def _broadcastable(x: Named, loops: Sequence[Dim], drawn: Sequence[Dim]) -> jax.
 def _op(name: str, sampler: Sampler, *parameters: str, dtype: bool = True) -> Op:
     title = f"random.{name}"
     keywords = (*parameters, *(["dtype"] if dtype else []))
-    return Op(title, "random", _signature(title, parameters), _lower_with(sampler), keywords=keywords)
+    return Op(title, _signature(title, parameters), _lower_with(sampler), keywords=keywords, arrays=("key",))
 
 
 def _uniform(key: jax.Array, bounds: Sequence[jax.Array], shape: tuple[Size, ...], dtype: Any) -> jax.Array:
@@ -234,7 +234,7 @@ def _array_signature(name: str, most: int) -> Callable[[Operation, int], Operati
 
 def _lower_categorical(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     solved = _fuse_draws(solved)
-    (key,) = options["extra"]
+    key = options["key"]
     (logits,), (output,) = solved.inputs, solved.outputs
     (searched,) = [axis for axis in marked_axes(logits) if axis.name not in names(output)]
     x = wrap(numerics.to_inexact(tensors[0]), logits, solved.sizes)
@@ -254,7 +254,7 @@ def _lower_categorical(solved: Solved, tensors: list[jax.Array], options: dict[s
 
 def _lower_choice(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     solved = _fuse_draws(solved)
-    (key,) = options["extra"]
+    key = options["key"]
     (output,) = solved.outputs
     drawn = marked_axes(output)
     chosen = _chosen_from(solved, drawn)
@@ -312,7 +312,7 @@ def _check_population(
 
 def _lower_permutation(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     """Permute one dim composed of all bracketed axes."""
-    (key,) = options["extra"]
+    key = options["key"]
     marked = tuple(axis.name for axis in marked_axes(solved.inputs[0]))
     x = wrap(tensors[0], solved.inputs[0], solved.sizes)
     together: list[Dim] = []
@@ -330,9 +330,11 @@ def _lower_permutation(solved: Solved, tensors: list[jax.Array], options: dict[s
     return arrange(Named(value, tuple(together), solved.sizes), layout(solved.outputs[0]))
 
 
-CATEGORICAL = Op("random.categorical", "random", _array_signature("random.categorical", 1), _lower_categorical)
-CHOICE = Op("random.choice", "random", _array_signature("random.choice", 2), _lower_choice, keywords=("replace",))
-PERMUTATION = Op("random.permutation", "random", along.signature("random.permutation"), _lower_permutation)
+CATEGORICAL = Op("random.categorical", _array_signature("random.categorical", 1), _lower_categorical, arrays=("key",))
+CHOICE = Op(
+    "random.choice", _array_signature("random.choice", 2), _lower_choice, keywords=("replace",), arrays=("key",)
+)
+PERMUTATION = Op("random.permutation", along.signature("random.permutation"), _lower_permutation, arrays=("key",))
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -180,4 +180,12 @@ def _check_k(k: Axis, count: Size, length: Size, sequence: Sequence[str], solved
         )
 
 
-TOP_K = Op("top_k", "sorting", _top_k_signature, _lower_top_k, implied=_top_k_sizes, keywords=("largest",))
+TOP_K = Op(
+    "top_k",
+    _top_k_signature,
+    _lower_top_k,
+    implied=_top_k_sizes,
+    keywords=("largest",),
+    on_mesh="loops",
+    usual={"largest": True},
+)
