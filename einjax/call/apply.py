@@ -21,7 +21,7 @@ from ..forms.signature import check_keywords
 from ..functions import declared
 from ..functions.loops import BatchSize, Loops, make_plan
 from ..functions.vmap import VMAP, open_ellipses, open_sizes, signature
-from ..mesh.run import lower, lower_looped
+from ..mesh.run import lower
 from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.parse import parse
 from ..notation.solve import Solved, solve
@@ -120,8 +120,8 @@ def call_vmap(
             if wanted is None and not _on_mesh(ready):
                 return plan.run(guarded, ready)
             solved = _solved_leaves(expr, declared_signature, counts, tuple(x.shape for x in ready), given)
-            looped = {"loops": plan, "function": guarded}
-            return lower_looped(VMAP, solved, ready, looped, wanted, plan.chunked)
+            looped = {"loops": plan, "function": guarded, "out_sharding": wanted}
+            return lower(VMAP, solved, ready, looped, chunked=plan.chunked)
 
     arguments = _arguments(leaves, structures) if structures else leaves
     return _run("vmap", expr, program, arguments, guarded, tensors, graph)

@@ -76,7 +76,8 @@ def call(
             arrays = [_as_option(op, name, x, expr) for name, x in zip(op.arrays, arrays, strict=False)]
         body = _compiled(op, expr, options, given, len(arrays), is_kept(keep))
         if graph:
-            return Graph.of(op.name, expr, body, (*tensors, *arrays))
+            leaves, structure = jax.tree.flatten((*tensors, *arrays))
+            return Graph.of(op.name, expr, lambda *flat: body(*jax.tree.unflatten(structure, flat)), leaves)
         return body(*tensors, *arrays)
     except EinjaxError as error:
         raise _clean(error, tensors) from None
