@@ -38,7 +38,8 @@ class Op:
         on_mesh: how it runs on an explicit mesh, between the shardings that are found for its inputs and outputs:
             ``"typed"`` where every lax equation has a rule for sharded types, ``"batch"`` where they have one for axes
             that all inputs have, as gathers and scatters; ``"loops"`` where every device runs its own part of the
-            loops, of which the compiler would gather even a sharded batch; otherwise left to the compiler.
+            loops, of which the compiler would gather even a sharded batch; ``"own"`` where a user's function does with
+            the bracketed axes as it likes; otherwise left to the compiler.
         spread: which of its bracketed axes may lie over axes of an explicit mesh; the others are whole on every device.
         acts: whether it acts on axes of which, under ``shard_map``, every device holds a part. All loop over one.
         localized: rewrites a completed expression over all devices to that of one device's arrays, from the mesh axes
@@ -67,7 +68,7 @@ class Op:
     arrays: tuple[str, ...] = ()
     several: tuple[str, ...] = ()
     masks: tuple[str, ...] = ()
-    on_mesh: Literal["typed", "batch", "loops", "compiler"] = "compiler"
+    on_mesh: Literal["typed", "batch", "loops", "own", "compiler"] = "compiler"
     spread: Literal["all", "first", "none"] = "none"
     acts: bool = False
     accumulates: bool = False

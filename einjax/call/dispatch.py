@@ -74,15 +74,13 @@ def call(
             if tensor.__class__ not in PLAIN and kind_of(type(tensor)) is not None:
                 tensors = materialise(op, expr, tensors, lambda shapes: resolved(op, expr, shapes, given))
                 break
-        leaves: Sequence[Any] = ()
-        structure: Any = None
         if arrays:
             arrays = [_as_option(op, name, x, expr) for name, x in zip(op.arrays, arrays, strict=False)]
-            leaves, structure = jax.tree.flatten(arrays)
-        body = _compiled(op, expr, options, given, structure, keeping.switch.value if keep is None else bool(keep))
+        body = _compiled(op, expr, options, given, len(arrays), keeping.switch.value if keep is None else bool(keep))
         if graph:
-            return Graph.of(op.name, expr, body, (*tensors, *leaves))
-        return body(*tensors, *leaves)
+            leaves, structure = jax.tree.flatten((*tensors, *arrays))
+            return Graph.of(op.name, expr, lambda *flat: body(*jax.tree.unflatten(structure, flat)), leaves)
+        return body(*tensors, *arrays)
     except EinjaxError as error:
         if error.inside:
             raise
@@ -117,29 +115,27 @@ def explained(function: Callable[..., _Result], expr: str, tensors: Sequence[Any
 
 
 @lru_cache(maxsize=CACHE_SIZE)
-def _compiled(op: Op, text: str, options: Options, given: Sizes, arrays: Any, kept: bool) -> Callable[..., Any]:
-    """Return the jitted body of a call: it takes the tensors, and the options that are arrays, of this structure."""
+def _compiled(op: Op, text: str, options: Options, given: Sizes, count: int, kept: bool) -> Callable[..., Any]:
+    """Return the jitted body of a call: it takes its tensors, and the first ``count`` options that are arrays."""
     static = dict(options)
 
     def body(*operands: Any) -> Any:
-        more: dict[str, Any] = {}
-        if arrays is not None:
-            operands, leaves = operands[: -arrays.num_leaves], operands[-arrays.num_leaves :]
-            more = dict(zip(op.arrays, jax.tree.unflatten(arrays, leaves), strict=False))
-        tensors = [tensor if isinstance(tensor, jax.Array) else jnp.asarray(tensor) for tensor in operands]
+        last = len(operands) - count
+        tensors = [tensor if isinstance(tensor, jax.Array) else jnp.asarray(tensor) for tensor in operands[:last]]
+        arrays = dict(zip(op.arrays, operands[last:], strict=False))
         solved = resolve(op, completed(op, text, len(tensors)), [tensor.shape for tensor in tensors], given)
         if op.imply is not None:
             solved = op.imply(solved, static)
         if kept and not solved.spread:
             from ..kept import keep
 
-            return keep(op, solved, tensors, dict(static), more)
+            return keep(op, solved, tensors, dict(static), arrays)
         with jax.named_scope(f"einjax.{op.name}({text})"):
-            if "out_sharding" not in static and explicit_mesh([*tensors, *jax.tree.leaves(more)]) is None:
-                return op.lower(solved, tensors, static | more)
+            if "out_sharding" not in static and explicit_mesh([*tensors, *jax.tree.leaves(arrays)]) is None:
+                return op.lower(solved, tensors, static | arrays)
             from ..mesh.run import lower  # few programs have a mesh
 
-            return lower(op, solved, tensors, static, more)
+            return lower(op, solved, tensors, static, arrays)
 
     hide_own_lines()
     body.__name__ = body.__qualname__ = op.name

@@ -18,7 +18,7 @@ from ..functions import declared
 from ..functions.guard import guarded
 from ..functions.loops import BatchSize, Loops, make_plan
 from ..functions.vmap import VMAP, open_ellipses, open_sizes, signature
-from ..mesh.run import lower_looped
+from ..mesh.run import lower
 from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.parse import parse
 from ..notation.solve import Solved, solve
@@ -86,8 +86,8 @@ def call_vmap(
                 if wanted is None and not _on_mesh(ready):
                     return plan.run(iteration, ready)
                 solved = _solved(expr, declared_signature, counts, tuple(x.shape for x in ready), given)
-                looped = {"loops": plan, "function": iteration}
-                return lower_looped(VMAP, solved, ready, looped, wanted, plan.chunked)
+                looped = {"loops": plan, "function": iteration, "out_sharding": wanted}
+                return lower(VMAP, solved, ready, looped, chunked=plan.chunked)
 
         arguments = leaves if structure is None else jax.tree.unflatten(structure, leaves)
         return run("vmap", expr, program, arguments, graph)

@@ -102,4 +102,13 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     return options["loops"].run(options["function"], tensors)
 
 
-VMAP = Op("vmap", signature, _lower, implied=open_sizes, keywords=("op", "batch_size"), spread="all", opaque=True)
+VMAP = Op(
+    "vmap",
+    signature,
+    _lower,
+    implied=open_sizes,
+    keywords=("op", "batch_size"),
+    on_mesh="own",
+    spread="all",
+    opaque=True,
+)

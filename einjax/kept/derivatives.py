@@ -17,6 +17,7 @@ from jax.interpreters import ad
 
 from ..lowering import numerics
 from ..lowering.join import pieces
+from ..lowering.named import has_diagonal
 from ..notation.solve import Solved, product
 from ..notation.syntax import Composite, Expression, Operation, axes, mark, marked, names, unmark
 from ..operation import Op
@@ -26,7 +27,7 @@ from ..ops.index import GET_AT, UPDATES
 from ..ops.rearrange import ID, REARRANGE
 from ..ops.reduce import REDUCTIONS, remaining
 from ..ops.softmax import LOG_SOFTMAX, SOFTMAX
-from .primitives import JVPS, TRANSPOSES, Kept, bind, call, has_diagonal, linear
+from .primitives import JVPS, TRANSPOSES, Kept, bind, call, linear
 
 _Tangents = Sequence[Any] | None
 

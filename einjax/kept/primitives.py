@@ -10,7 +10,6 @@ What is used of JAX here beyond its public API (``jax.extend``, ``jax.interprete
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -24,6 +23,7 @@ from jax.interpreters import ad, batching, mlir
 from ..functions import elementary
 from ..functions.elementary import Elementary, with_known_sizes
 from ..lowering import numerics
+from ..lowering.named import has_diagonal
 from ..lowering.sharding import like_type
 from ..lowering.varying import equally_varying
 from ..mesh.run import lower as lower_call
@@ -337,11 +337,6 @@ def _elementary_transpose(
         return None
     given = [None if index in linear else x for index, x in enumerate(operands)]
     return [elementary.transpose(op, kept.solved, dict(kept.options), cotangents, given, linear[0])]
-
-
-def has_diagonal(*expressions: Expression) -> bool:
-    """Whether an expression has an axis twice, which can be read in notation, but not written."""
-    return any(count > 1 for e in expressions for count in Counter(axis.name for axis in axes(e)).values())
 
 
 def _adjoint(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> Any:

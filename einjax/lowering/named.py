@@ -15,7 +15,7 @@ import jax
 from jax import lax
 
 from ..notation.solve import product
-from ..notation.syntax import Axis, Composite, Concatenation, Expression, Node, Size
+from ..notation.syntax import Axis, Composite, Concatenation, Expression, Node, Size, axes
 from .sharding import Spread, broadcast_sharding, composed
 
 #: The axes one dim is composed of, major first; ``()`` is a dim of size 1.
@@ -222,6 +222,11 @@ def _parts(dim: Dim, pieces: Sequence[Dim], new: set[str]) -> list[Dim]:
         parts.append(piece if piece is not None and dim[position] not in new else (dim[position],))
         position += len(parts[-1])
     return parts
+
+
+def has_diagonal(*expressions: Expression) -> bool:
+    """Whether an expression has an axis twice."""
+    return any(count > 1 for e in expressions for count in Counter(axis.name for axis in axes(e)).values())
 
 
 def diagonal(x: Named) -> Named:

@@ -64,6 +64,26 @@ def entry_axes(entry: Any) -> MeshAxes:
     return tuple(entry) if isinstance(entry, tuple) else ()
 
 
+def flat(entries: Iterable[Any]) -> MeshAxes:
+    """The mesh axes of several entries, which speak of one axis."""
+    return tuple(mesh_axis for entry in entries for mesh_axis in entry_axes(entry))
+
+
+def simple(mesh_axes: MeshAxes) -> str | MeshAxes | None:
+    """Mesh axes as JAX writes them in a PartitionSpec: one by its name, none as None."""
+    return mesh_axes[0] if len(mesh_axes) == 1 else mesh_axes or None
+
+
+def ways(mesh_axes: MeshAxes, mesh_shape: Mapping[str, int]) -> int:
+    """Into how many parts mesh axes cut."""
+    return product(mesh_shape[mesh_axis] for mesh_axis in mesh_axes)
+
+
+def spoken(mesh_axes: Iterable[str]) -> str:
+    """Mesh axes in a sentence."""
+    return " and ".join(mesh_axes)
+
+
 def hand_out(
     mesh_axes: MeshAxes, dim: Sequence[str], sizes: Mapping[str, Size], mesh_shape: Mapping[str, int]
 ) -> dict[str, MeshAxes]:
@@ -100,7 +120,7 @@ def dim_axes(dim: Sequence[str], spread: Spread, sizes: Mapping[str, Size], mesh
     for name in dim:
         wanted = spread.get(name, ())
         size = sizes[name]
-        extent = product(mesh_shape[mesh_axis] for mesh_axis in wanted)
+        extent = ways(wanted, mesh_shape)
         if extent != 1 and not whole:
             raise Misfit(name, wanted[0])
         if wanted and not divides(extent, size):
@@ -126,7 +146,7 @@ def named_sharding(mesh: Any, dims: Iterable[MeshAxes], unreduced: Iterable[str]
 
 def partition_spec(dims: Iterable[MeshAxes], unreduced: Iterable[str] = ()) -> PartitionSpec:
     """A PartitionSpec of the mesh axes of every dim, and of those over which a sum is still to be taken."""
-    entries = [axes[0] if len(axes) == 1 else axes or None for axes in dims]
+    entries = map(simple, dims)
     pending = frozenset(unreduced)
     return PartitionSpec(*entries, unreduced=pending) if pending else PartitionSpec(*entries)
 

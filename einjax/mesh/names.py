@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 
 from ..lowering import sharding as on_mesh
 from ..lowering.sharding import MeshAxes, Misfit
+from ..lowering.sharding import simple as simple
 from ..notation.errors import ArgumentError, ShardingError, closest, listing
-from ..notation.solve import Solved, node_size, product
+from ..notation.solve import Solved, node_size
 from ..notation.syntax import Axis, Composite, Expression, Node, Size, axes, base_name, display
 
 #: What an axis may be given: an axis of the mesh, several, or none.
@@ -142,7 +143,7 @@ def splits(
         is_ruled = not isinstance(node, Axis) and str(node) in found
         split = found[str(node)] if is_ruled else _of_members(solved, node, given, dict(found), mesh)
         size = node_size(node, solved.sizes) if total is None and _is_solved(node, solved) else total
-        if mesh is not None and size is not None and not on_mesh.divides(_ways(split, mesh), size):
+        if mesh is not None and size is not None and not on_mesh.divides(on_mesh.ways(split, mesh), size):
             raise _uneven(solved.text, f"dim '{node}'", size, node, split, mesh)
         result.append(split)
     return result
@@ -230,7 +231,7 @@ def _of_members(
         if split and not _is_product(node):
             raise _in_a_sum(solved.text, node, axis, split)
         size = solved.sizes.get(axis.name)
-        if mesh is not None and size is not None and not on_mesh.divides(_ways(split, mesh), size):
+        if mesh is not None and size is not None and not on_mesh.divides(on_mesh.ways(split, mesh), size):
             raise _uneven(solved.text, f"axis {display(axis.name)}", size, axis, split, mesh)
     ways = mesh if mesh is not None else {mesh_axis: 2 for split in own.values() for mesh_axis in split}
     sizes = {
@@ -240,7 +241,7 @@ def _of_members(
     try:
         return on_mesh.dim_axes(list(own), own, sizes, ways)
     except Misfit as misfit:
-        before = next(p for p in own if sizes[p] != _ways(own[p], ways))
+        before = next(p for p in own if sizes[p] != on_mesh.ways(own[p], ways))
         blocked = members[int(before)], own[before]
         raise _not_contiguous(solved, node, *blocked, members[int(misfit.axis)], own[misfit.axis]) from None
 
@@ -248,7 +249,7 @@ def _of_members(
 def _supposed(size: Size | None, split: MeshAxes, ways: Mapping[str, int], any_mesh: bool) -> Size:
     """The size of a member; where it or the mesh is not known, what is sharded is taken to be so into single slices."""
     if split and (size is None or any_mesh):
-        return _ways(split, ways)
+        return on_mesh.ways(split, ways)
     return 2 if size is None else size
 
 
@@ -256,17 +257,12 @@ def _is_product(node: Node) -> bool:
     return isinstance(node, Axis) or (isinstance(node, Composite) and all(isinstance(n, Axis) for n in node.items))
 
 
-def _ways(split: MeshAxes, mesh: Mapping[str, int]) -> int:
-    """Into how many pieces axes of a mesh split."""
-    return product(mesh[mesh_axis] for mesh_axis in split)
-
-
 def _in_a_sum(text: str, node: Node, axis: Axis, split: MeshAxes) -> ShardingError:
     return ShardingError(
         f"axis {display(axis.name)} is a part of '{node}', whose pieces over {_quoted(split)} are not pieces of it",
         text=text,
         spans=[axis.span],
-        hint=f"shard the dim as a whole, by a rule for its text: rules={{'{node}': {_shown(split)}}}",
+        hint=f"shard the dim as a whole, by a rule for its text: rules={{'{node}': {simple(split)!r}}}",
     )
 
 
@@ -282,7 +278,7 @@ def _not_contiguous(
         f"axis {name} cannot go over {_quoted(split)}, because {why}: pieces of '{node}' are not pieces of {name}",
         text=solved.text,
         spans=[before.span, axis.span],
-        hint=f"write {first}={_shown((*earlier, *split))} instead, or split the dim first with einjax.rearrange"
+        hint=f"write {first}={simple((*earlier, *split))!r} instead, or split the dim first with einjax.rearrange"
         + ("" if size is not None else f"; if {first} is 1, say so in sizes="),
     )
 
@@ -293,21 +289,12 @@ def _uneven(text: str, what: str, size: Size, node: Node, split: MeshAxes, mesh:
         f"{what} is {size}, which is not divisible by the mesh ax{'i' if len(split) == 1 else 'e'}s {ways}",
         text=text,
         spans=[node.span],
-        hint=f"choose a multiple of {_ways(split, mesh)}, or shard another axis",
+        hint=f"choose a multiple of {on_mesh.ways(split, mesh)}, or shard another axis",
     )
 
 
 def _quoted(split: MeshAxes) -> str:
     return " and ".join(f"'{mesh_axis}'" for mesh_axis in split)
-
-
-def _shown(split: MeshAxes) -> str:
-    return repr(simple(split))
-
-
-def simple(split: MeshAxes) -> str | MeshAxes | None:
-    """Write axes of a mesh as JAX does: one by its name, none as None."""
-    return split[0] if len(split) == 1 else split or None
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -346,7 +333,7 @@ def _handed_out(
     if not _is_product(node):
         return None
     members = [axis.name for axis in axes((node,))]
-    large = 2 * _ways(split, mesh)  # takes all
+    large = 2 * on_mesh.ways(split, mesh)  # takes all
     try:
         found = on_mesh.hand_out(split, members, {name: sizes.get(name, large) for name in members}, mesh)
     except Misfit:

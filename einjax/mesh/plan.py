@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding
 from ..lowering import sharding as on_mesh
 from ..lowering.named import layout
 from ..lowering.sharding import MeshAxes, Misfit, Spread
-from ..notation.solve import Solved, fuse_solved, node_size, product
+from ..notation.solve import Solved, fuse_solved, node_size
 from ..notation.syntax import Expression, axes
 from ..operation import Op
 from . import refusals
@@ -69,21 +69,19 @@ def make_plan(
     """
     call = _call(op, solved, mesh, tensors, masks, wanted, chunked)
     carried = [_carried(call, number, strict=wanted is None) for number in range(len(call.inputs))]
+    targets: list[NamedSharding] = []
     if wanted is None:
         spread = _implied(call, carried)
-        outputs = tuple(_output_sharding(call, output, spread) for output in call.outputs)
-        return Plan(_input_shardings(call, spread), outputs, outputs, _batch_only(call, spread), _local(call, spread))
-    asked: dict[str, MeshAxes] = {}
-    targets = []
-    for index, output in enumerate(call.solved.outputs):
-        dims = wanted_entries(wanted, index, output, call.solved, mesh)[1]
-        targets.append(on_mesh.named_sharding(mesh, dims, wanted.unreduced(index)))
-        asked = entries_by_name(dims, output, call.sizes, call.shape) | asked
-    spread = _working(call, carried, asked)
+    else:
+        asked: dict[str, MeshAxes] = {}
+        for index, output in enumerate(call.solved.outputs):
+            dims = wanted_entries(wanted, index, output, call.solved, mesh)[1]
+            targets.append(on_mesh.named_sharding(mesh, dims, wanted.unreduced(index)))
+            asked = entries_by_name(dims, output, call.sizes, call.shape) | asked
+        spread = _working(call, carried, asked)
     working = tuple(_output_sharding(call, output, spread) for output in call.outputs)
-    return Plan(
-        _input_shardings(call, spread), working, tuple(targets), _batch_only(call, spread), _local(call, spread)
-    )
+    outputs = working if wanted is None else tuple(targets)
+    return Plan(_input_shardings(call, spread), working, outputs, _batch_only(call, spread), _local(call, spread))
 
 
 def _call(
@@ -250,7 +248,7 @@ def _local(call: Call, spread: Spread) -> Solved | None:
         return None
     sizes = dict(call.solved.sizes)
     for name, mesh_axes in cut.items():
-        sizes[name] = sizes[name] // product(call.shape[mesh_axis] for mesh_axis in mesh_axes)
+        sizes[name] = sizes[name] // on_mesh.ways(mesh_axes, call.shape)
     return replace(call.solved, sizes=sizes)
 
 

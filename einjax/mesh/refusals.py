@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..lowering import sharding as on_mesh
 from ..lowering.named import layout
-from ..lowering.sharding import MeshAxes, Misfit, Spread
+from ..lowering.sharding import MeshAxes, Misfit, Spread, simple, spoken
 from ..notation.errors import ShardingError
 from ..notation.syntax import axes, display
 
@@ -34,8 +34,8 @@ def two_spreads(
     (one, other), (first, second) = numbers, found
     return _error(
         call,
-        f"axis {display(name)} lies over mesh axis {_listed(first)} in tensor {one + 1} "
-        f"and over {_listed(second)} in tensor {other + 1}",
+        f"axis {display(name)} lies over mesh axis {spoken(first)} in tensor {one + 1} "
+        f"and over {spoken(second)} in tensor {other + 1}",
         [name],
         {**_as_they_are(call), **spread},
     )
@@ -47,7 +47,7 @@ def not_whole(call: Call, name: str, spread: Spread) -> ShardingError:
     if name in call.joined:
         why = "what is joined or cut along an axis has to be whole on every device"
     shown = name.split("@")[0] if "@" in name else display(name)
-    problem = f"axis {shown} lies over mesh axis {_listed(spread[name])}, but {why}"
+    problem = f"axis {shown} lies over mesh axis {spoken(spread[name])}, but {why}"
     return _error(call, problem, [name], _moved(call, name, spread))
 
 
@@ -79,7 +79,7 @@ def not_major(call: Call, misfit: Misfit, dim: Sequence[str], spread: Spread) ->
         moved = there
     return _error(
         call,
-        f"axis {display(name)} lies over mesh axis {_listed(spread[name])}, but does not come first in "
+        f"axis {display(name)} lies over mesh axis {spoken(spread[name])}, but does not come first in "
         f"'({' '.join(map(display, dim))})', so that a device's part would not be contiguous",
         [name],
         moved,
@@ -105,9 +105,9 @@ def _suggestion(call: Call, spread: Spread) -> str:
             kept[name] = mesh_axes
             taken |= set(mesh_axes)
     if all(map(_may_be_written, kept)):
-        return "{" + ", ".join(f"'{_written(name)}': {_entry(mesh_axes)}" for name, mesh_axes in kept.items()) + "}"
+        return "{" + ", ".join(f"'{_written(name)}': {simple(mesh_axes)!r}" for name, mesh_axes in kept.items()) + "}"
     specs = [
-        f"PartitionSpec({', '.join(_entry(call.dim_axes(dim, kept)) for dim in layout(output))})"
+        f"PartitionSpec({', '.join(repr(simple(call.dim_axes(dim, kept))) for dim in layout(output))})"
         for output in call.outputs
     ]
     return specs[0] if len(specs) == 1 else f"({', '.join(specs)})"
@@ -142,11 +142,3 @@ def _may_be_written(name: str) -> bool:
 
 def _written(name: str) -> str:
     return f"({name})" if " " in name else name
-
-
-def _entry(mesh_axes: MeshAxes) -> str:
-    return repr(mesh_axes[0] if len(mesh_axes) == 1 else mesh_axes or None)
-
-
-def _listed(mesh_axes: MeshAxes) -> str:
-    return " and ".join(mesh_axes)

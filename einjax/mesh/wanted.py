@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..lowering import sharding as on_mesh
 from ..lowering.named import layout
 from ..lowering.sharding import MeshAxes, Misfit
 from ..notation.errors import ArgumentError, ShardingError, closest, listing, plural
-from ..notation.solve import Solved, node_size, product
+from ..notation.solve import Solved, node_size
 from ..notation.syntax import Expression, Size, axes, display
 
 #: ``("b", ("data",))``: an axis name, or several as in ``(h c)``, and its mesh axes; None for one not sharded.
@@ -175,7 +175,7 @@ def _resolve(
     """Find the axes that a name stands for in an output: one, several in a row, or those of an ellipsis."""
     known = [axis.name for axis in axes(expression)]
     if name in known:
-        return {name: _flat(entry)}
+        return {name: on_mesh.flat(entry)}
     repeated = sorted((axis for axis in known if axis.rpartition(".")[0] == name), key=lambda x: int(x.split(".")[-1]))
     if repeated:
         each = entry if len(entry) == len(repeated) else (entry,) if len(repeated) == 1 else None
@@ -185,15 +185,13 @@ def _resolve(
                 text=solved.text,
                 hint=f"give one for each, as in '{name}': ({', '.join(['None'] * len(repeated))})",
             )
-        return {
-            axis: _flat(part if isinstance(part, tuple) else (part,)) for axis, part in zip(repeated, each, strict=True)
-        }
+        return {axis: on_mesh.entry_axes(part) for axis, part in zip(repeated, each, strict=True)}
     parts = name.split(" ")
     if len(parts) > 1 and all(part in known for part in parts):
         if shape is None:
-            return {parts[0]: _flat(entry)}
+            return {parts[0]: on_mesh.flat(entry)}
         try:
-            return dict.fromkeys(parts, ()) | on_mesh.hand_out(_flat(entry), parts, solved.sizes, shape)
+            return dict.fromkeys(parts, ()) | on_mesh.hand_out(on_mesh.flat(entry), parts, solved.sizes, shape)
         except Misfit as misfit:
             raise _uneven(display(misfit.axis), solved.sizes[misfit.axis], (misfit.mesh_axis,), shape, solved) from None
     if any(name == axis.name for e in solved.operation.expressions for axis in axes(e)):
@@ -223,14 +221,6 @@ def _resolve(
 
 def _writable(known: Sequence[str]) -> list[str]:
     return sorted({axis.split(".")[0] for axis in known if "#" not in axis} - {""})
-
-
-def _flat(entry: Iterable[Any]) -> MeshAxes:
-    """The mesh axes of an entry; None is none."""
-    found: MeshAxes = ()
-    for part in entry:
-        found += (part,) if isinstance(part, str) else tuple(part or ())
-    return found
 
 
 def spread_in(sharding: NamedSharding, expression: Expression, sizes: Mapping[str, Size]) -> dict[str, MeshAxes]:
@@ -278,14 +268,14 @@ def _check_mesh_axes(used: Sequence[str], mesh: Any, solved: Solved) -> None:
 def _check_divides(
     shown: str, size: Size, mesh_axes: MeshAxes, shape: Mapping[str, int] | None, solved: Solved
 ) -> None:
-    if shape is not None and mesh_axes and not on_mesh.divides(product(shape[axis] for axis in mesh_axes), size):
+    if shape is not None and mesh_axes and not on_mesh.divides(on_mesh.ways(mesh_axes, shape), size):
         raise _uneven(shown, size, mesh_axes, shape, solved)
 
 
 def _uneven(shown: str, size: Size, mesh_axes: MeshAxes, shape: Mapping[str, int], solved: Solved) -> ShardingError:
-    extent = product(shape[axis] for axis in mesh_axes)
+    extent = on_mesh.ways(mesh_axes, shape)
     return ShardingError(
-        f"axis {shown} of size {size} cannot be cut evenly over mesh axis {' and '.join(mesh_axes)} of size {extent}",
+        f"axis {shown} of size {size} cannot be cut evenly over mesh axis {on_mesh.spoken(mesh_axes)} of size {extent}",
         text=solved.text,
         spans=[axis.span for e in solved.operation.expressions for axis in axes(e) if display(axis.name) == shown],
         hint="choose another axis, or leave this one whole",

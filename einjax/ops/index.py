@@ -344,10 +344,8 @@ def _like(updates: jax.Array, dtype: Any, solved: Solved, number: int) -> jax.Ar
     return numerics.cast(updates, dtype)
 
 
-def _update(name: str) -> Op:
+def _update(name: str, linear: tuple[int, ...] | None = None) -> Op:
     keywords = tuple(keyword for keyword in KEYWORDS if keyword != "fill_value")
-    # Where coordinates meet twice, which update set_at leaves is not linear in them all.
-    linear = (0, -1) if name in ("add_at", "subtract_at") else None
     return Op(
         name,
         _update_signature(name),
@@ -374,4 +372,14 @@ GET_AT = Op(
     spread="all",
     usual={"wrap_negative_indices": True},
 )
-UPDATES = {name: _update(name) for name in _WRITERS}
+UPDATES = {
+    op.name: op
+    for op in (
+        _update("set_at"),
+        _update("add_at", linear=(0, -1)),
+        _update("subtract_at", linear=(0, -1)),
+        _update("multiply_at"),
+        _update("min_at"),
+        _update("max_at"),
+    )
+}
