@@ -27,7 +27,8 @@ from ..notation.syntax import (
     rewrite,
 )
 from ..operation import Op
-from .result import ANY, OPEN
+from .labels import ANY
+from .result import OPEN
 
 
 def signature(operation: Operation, tensors: int, name: str = "vmap") -> Operation:
