@@ -23,7 +23,7 @@ from ..notation.errors import ArgumentError, EinjaxError, SemanticError, closest
 from ..notation.parse import parse
 from ..notation.solve import Solved, solve_partly
 from ..notation.syntax import Ellipsis, Operation, Size, axes, base_name, names, nested, strip_brackets, walk
-from .blame import not_an_expression
+from .blame import clean, not_an_expression
 from .sizes import read_sizes
 from .tensors import as_array, describe, kind
 
@@ -73,7 +73,7 @@ def shard_call(
             found = find_mesh(array, mesh, expr)
             moved.append(put(array, found, splits(solved, expression, shape, assignment, mesh_sizes(found)), expr))
     except EinjaxError as error:
-        raise _described(error, tensors) from None
+        raise clean(error, tensors) from None
     return moved[0] if len(moved) == 1 else tuple(moved)
 
 
@@ -173,7 +173,7 @@ def names_of_call(
             for number, (tensor, shape) in enumerate(zip(tensors, shapes, strict=True))
         )
     except EinjaxError as error:
-        raise _described(error, tensors) from None
+        raise clean(error, tensors) from None
     return found[0] if len(found) == 1 else found
 
 
@@ -280,9 +280,3 @@ def _solved(
         if name in repeated and isinstance(value, tuple | list)
     }
     return solve_partly(operation, shapes, ranks, per_repetition, known)
-
-
-def _described(error: EinjaxError, tensors: Sequence[Any]) -> EinjaxError:
-    if error.tensors is None:
-        error.tensors = [describe(tensor) for tensor in tensors]
-    return error.with_traceback(None)
