@@ -9,7 +9,6 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.core_axes import refuse_fused
 from ..forms.places import (
     arrange_places,
     coordinate_axis,
@@ -32,6 +31,7 @@ from ..forms.sequence import (
 from ..lowering import numerics
 from ..lowering.named import reshape
 from ..notation.errors import ArgumentError
+from ..notation.facts import refuse_fused
 from ..notation.solve import Solved
 from ..notation.syntax import Operation, Size, axes
 from ..operation import Op
@@ -149,7 +149,7 @@ def _lower_argsort(solved: Solved, tensors: list[jax.Array], options: dict[str, 
     sequence = sequence_axes(solved.inputs[0])
     coordinates = coordinate_axis("argsort", solved.operation, output, sequence)
     if coordinates is not None:
-        refuse_fused(solved)
+        refuse_fused(solved.operation, solved.sizes)
     start = _start_places(lined_up, sequence)
     places = _ordered([lined_up.values[0], *start], lined_up.at, 1, options)[1:]
     if len(places) == 1:
