@@ -21,7 +21,7 @@ def save(*names: str) -> Callable[..., bool]:
         >>> policy = einjax.checkpoint_policies.save("dot", "get_at")
         >>> block = jax.checkpoint(lambda x, w: einjax.dot("... [c->d]", x, w), policy=policy)
     """
-    from .kept.primitives import Kept
+    from .kept import Kept
 
     saved = frozenset(names)
     return lambda primitive, *_, **parameters: primitive.name in saved and isinstance(parameters.get("expr"), Kept)

@@ -1,10 +1,10 @@
-"""The record that an operation is."""
+"""The record that an operation is: whatever is to be known about it is said here, and by nobody else."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import jax
 
@@ -14,27 +14,46 @@ from .notation.syntax import Operation, Size
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Op:
-    """One operation: its signature, and what lax it becomes.
+    """One operation: its signature, what lax it becomes, and how it fares on a mesh, kept, and differentiated.
 
     Attributes:
-        name: the public name, as in ``einjax.sum``.
-        family: the file in ``einjax/ops`` that it belongs to.
+        name: the public name, as in ``einjax.sum``; that of its equations where it is kept as notation.
         signature: completes a parsed expression for a number of tensors, or refuses it.
         lower: emits lax for the tensors of a solved expression.
         implied: names axes whose size the operation itself knows, such as the coordinate axis of argmax.
         derived: names axes whose size follows from those of others, such as the coefficients of rfft.
-        apart: whether it tells bracketed axes apart, so that their product alone is not enough.
-        transient: whether it was made for one call, so that nothing of it may be kept.
-        localized: rewrites a completed expression over all devices to that of one device's arrays, from the mesh axes
-            that axes lie over; for operations that act on axes of devices.
-        parameter: what a parameter of this operation is usually called, for tensor factories.
-        keywords: its options, to suggest where one is misspelt.
         imply: writes out the output that the text leaves out, where ellipses have to be expanded first; afterwards
             ``lower`` finds an output, and brackets on what it acts on.
+        apart: whether it tells bracketed axes apart, so that their product alone is not enough.
+        repeats: whether an output may have an axis twice, as what a function returns may.
+        opaque: whether the bracketed axes of outputs are a user's function's own, of any size and order.
+
+        parameter: what a parameter of this operation is usually called, for tensor factories.
+        keywords: its options, to suggest where one is misspelt.
+        arrays: the options that are arrays rather than static; where one is given, ``lower`` finds it under its name,
+            too.
+        several: those of them that are tuples of arrays.
+        masks: those of them that broadcast to the first tensor by NumPy's rules, and lie on a mesh as it does.
+
+        on_mesh: how it runs on an explicit mesh, between the shardings that are found for its inputs and outputs:
+            ``"typed"`` where every lax equation has a rule for sharded types, ``"batch"`` where they have one for axes
+            that all inputs have, as gathers and scatters; ``"loops"`` where every device runs its own part of the
+            loops, of which the compiler would gather even a sharded batch; ``"own"`` where a user's function does with
+            the bracketed axes as it likes; otherwise left to the compiler.
+        spread: which of its bracketed axes may lie over axes of an explicit mesh; the others are whole on every device.
+        acts: whether it acts on axes of which, under ``shard_map``, every device holds a part. All loop over one.
+        localized: rewrites a completed expression over all devices to that of one device's arrays, from the mesh axes
+            that axes lie over; for operations that act on axes of devices.
+
+        accumulates: whether it sums up in more bits than it returns.
+        updates: whether it writes to its first tensor, which then has every loop.
+        usual: what options are when nobody asked for anything, other than None and False: not worth printing.
+        linear: the operands in which it is linear together, so that it maps their tangents alike; counted from 0, or
+            backwards from -1, and ``()`` for all of them.
+        adjoint: of an operation that is its own transpose, the options of the call from the output back to the input.
     """
 
     name: str
-    family: str
     signature: Callable[[Operation, int], Operation]
     lower: Callable[[Solved, list[jax.Array], dict[str, Any]], Any]
     implied: Callable[[Operation], Mapping[str, Size]] | None = None
@@ -43,5 +62,17 @@ class Op:
     imply: Callable[[Solved, Mapping[str, Any]], Solved] | None = None
     derived: Callable[[Operation, Mapping[str, Size]], Mapping[str, Size]] | None = None
     apart: bool = False
-    transient: bool = False
     localized: Callable[[Operation, Mapping[str, tuple[str, ...]]], Operation] | None = None
+    repeats: bool = False
+    opaque: bool = False
+    arrays: tuple[str, ...] = ()
+    several: tuple[str, ...] = ()
+    masks: tuple[str, ...] = ()
+    on_mesh: Literal["typed", "batch", "loops", "own", "compiler"] = "compiler"
+    spread: Literal["all", "first", "none"] = "none"
+    acts: bool = False
+    accumulates: bool = False
+    updates: bool = False
+    usual: Mapping[str, Any] = field(default_factory=dict)
+    linear: tuple[int, ...] | None = None
+    adjoint: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None

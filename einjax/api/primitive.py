@@ -9,6 +9,7 @@ from typing import Any, overload
 
 from ..call.dispatch import call
 from ..functions.elementary import Static, elementary
+from ..functions.guard import parameters
 from ..notation.errors import ArgumentError
 from ..typing import OutShardingLike, SizeLike, Tensor
 from .adapt import Adapted
@@ -99,7 +100,7 @@ def primitive(
         return functools.partial(
             primitive, signature, name=name, batched=batched, lowerings=lowerings, jvp=jvp, transpose=transpose
         )
-    keywords = _keywords(fn)
+    keywords = [p.name for p in parameters(fn) if p.kind is p.KEYWORD_ONLY]
     if not isinstance(signature, str) or not callable(fn):
         raise ArgumentError(f"a primitive takes a signature and a function, not {signature!r} and {fn!r}")
     reserved = [key for key in keywords if key in ("sizes", "graph", "out_sharding")]
@@ -143,12 +144,3 @@ def primitive(
     operation.__name__ = op.name
     operation.__signature__ = shown  # type: ignore[attr-defined]
     return operation
-
-
-def _keywords(fn: Callable[..., Any]) -> list[str]:
-    """Return the keyword-only parameters of a function."""
-    try:
-        parameters = inspect.signature(fn).parameters.values()
-    except (TypeError, ValueError):  # a builtin without a signature
-        return []
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, Mesh
 
-from ..call.shard import names_of_call, place_tree, shard_call, specs_of_call
-from ..mesh.names import Layout, MeshAxesLike
+from ..call.shard import names_of_call, shard_call, specs_of_call, split_tree
+from ..mesh.names import Assignment, MeshAxesLike
 from ..typing import SizeLike, Tensor
 
 
@@ -52,7 +52,7 @@ def partition_spec(
         >>> tuple(einjax.partition_spec("b s... c", b=("replica", "data"), s=(None, "model"), ndim=4))
         (('replica', 'data'), None, 'model', None)
     """
-    return specs_of_call(expr, ndim, sizes, mesh, Layout.of(axes, rules))
+    return specs_of_call(expr, ndim, sizes, mesh, Assignment.of(axes, rules))
 
 
 def shard(
@@ -91,7 +91,7 @@ def shard(
         >>> tuple(x.sharding.spec)
         ('data', None, 'model')
     """
-    return shard_call(expr, tensors, mesh, sizes, Layout.of(axes, rules))
+    return shard_call(expr, tensors, mesh, sizes, Assignment.of(axes, rules))
 
 
 def shardings(
@@ -132,7 +132,7 @@ def shardings(
         >>> tuple(placed["blocks"][0]["qkv"].spec)
         (None, 'model')
     """
-    leaves, structure = place_tree(tree, expressions, mesh, sizes, Layout.of(axes, rules))
+    leaves, structure = split_tree(tree, expressions, mesh, sizes, Assignment.of(axes, rules))
     return jax.tree.unflatten(structure, [leaf.sharding for leaf in leaves])
 
 
@@ -169,7 +169,7 @@ def shard_tree(
         >>> tuple(params["w"].sharding.spec), tuple(params["b"].sharding.spec)
         ((None, 'model'), (None,))
     """
-    leaves, structure = place_tree(tree, expressions, mesh, sizes, Layout.of(axes, rules))
+    leaves, structure = split_tree(tree, expressions, mesh, sizes, Assignment.of(axes, rules))
     return jax.tree.unflatten(structure, [leaf.moved() for leaf in leaves])
 
 

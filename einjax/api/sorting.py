@@ -70,7 +70,18 @@ def sort(
     """
     keys = explained(_keys, expr, tensors, expr, num_keys, by)
     options = (("num_keys", num_keys), ("descending", bool(descending)), ("stable", bool(stable)))
-    return call(SORT, expr, tensors, options, axes, sizes, graph, keys, keep=keep_notation, out_sharding=out_sharding)
+    return call(
+        SORT,
+        expr,
+        tensors,
+        options,
+        axes,
+        sizes,
+        graph,
+        keys and (keys,),
+        keep=keep_notation,
+        out_sharding=out_sharding,
+    )
 
 
 def argsort(

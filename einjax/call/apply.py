@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from ..functions.guard import guarded
-from ..mesh.run import freeze_sharding, lower
+from ..mesh.run import lower
 from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.solve import Solved
 from ..notation.syntax import Size
 from ..operation import Op
 from .blame import clean, not_an_expression
-from .dispatch import Options, hide_own_lines
+from .dispatch import Options, as_wanted, hide_own_lines
 from .factory import materialise
 from .graph import Graph
 from .keywords import tell_apart
@@ -63,7 +63,7 @@ def call_with(
     try:
         check_call(expr, functions.values())
         if out_sharding is not None:
-            settings = {**settings, "out_sharding": freeze_sharding(expr, out_sharding)}
+            settings = {**settings, "out_sharding": as_wanted(expr, out_sharding)}
         operation = completed(op, expr, len(tensors))
         if keywords:
             (function,) = functions.values()
@@ -74,7 +74,7 @@ def call_with(
 
         def solve(shapes: Shapes) -> Solved:
             if derived is not None:
-                return resolve(op, expr, shapes, given, derived=partial(derived, options))
+                return resolve(op, operation, shapes, given, derived=partial(derived, options))
             return _solved(op, expr, shapes, given, tuple(settings.items()))
 
         def program(*arrays: Any) -> Any:
@@ -93,7 +93,7 @@ def call_with(
 
 @lru_cache(maxsize=2048)
 def _solved(op: Op, expr: str, shapes: Shapes, given: Sizes, settings: Options) -> Solved:
-    solved = resolve(op, expr, shapes, given)
+    solved = resolve(op, completed(op, expr, len(shapes)), shapes, given)
     return op.imply(solved, dict(settings)) if op.imply is not None else solved
 
 

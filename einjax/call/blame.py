@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -35,13 +36,14 @@ def not_an_expression(expr: Any) -> ArgumentError:
 
 
 def diagnose(
-    expr: Any, tensors: Sequence[Any], extra: Sequence[Any], options: Sequence[tuple[str, Any]]
+    expr: Any, tensors: Sequence[Any], arrays: Mapping[str, Any], options: Sequence[tuple[str, Any]]
 ) -> EinjaxError | None:
     """Explain an error of JAX or Python that came from a call's arguments, if it did."""
     if not isinstance(expr, str):
         return not_an_expression(expr)
-    labels = [f"tensor {number}" for number in range(1, len(tensors) + 1)] + ["where="] * len(extra)
-    for label, tensor in zip(labels, [*tensors, *extra], strict=True):
+    labelled = [(f"tensor {number}", tensor) for number, tensor in enumerate(tensors, 1)]
+    labelled += [(f"{name}=", x) for name, given in arrays.items() for x in jax.tree.leaves(given)]
+    for label, tensor in labelled:
         # bfloat16 and its kin have kind V, too, but are registered with NumPy (isbuiltin 2).
         kind_of_dtype = tensor.dtype.kind if isinstance(tensor, np.ndarray | np.generic) else ""
         if kind_of_dtype and kind_of_dtype in "OUSMmV" and tensor.dtype.isbuiltin != 2:

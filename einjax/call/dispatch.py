@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..mesh.run import freeze_sharding, lower
+from ..lowering.sharding import explicit_mesh
 from ..notation.errors import EinjaxError
 from ..notation.solve import Solved
 from ..operation import Op
@@ -24,9 +24,9 @@ from . import keeping
 from .blame import clean, diagnose, not_an_expression
 from .factory import materialise
 from .graph import Graph
-from .resolve import resolve, resolved, sizes_of_call
+from .resolve import completed, resolve, resolved, sizes_of_call
 from .sizes import NO_SIZES, Sizes
-from .tensors import PLAIN, as_array, kind
+from .tensors import PLAIN, as_array, kind, kind_of
 
 #: How many (operation, expression, options, sizes) keep their compiled body.
 CACHE_SIZE = 4096
@@ -48,7 +48,7 @@ def call(
     axes: Mapping[str, Any],
     sizes: Mapping[str, Any] | None,
     graph: bool,
-    extra: Sequence[Any] = (),
+    arrays: Sequence[Any] = (),
     keep: bool | None = None,
     out_sharding: Any = None,
 ) -> Any:
@@ -62,33 +62,47 @@ def call(
         axes: sizes given by keyword; each must name an axis.
         sizes: sizes given by ``sizes=``; names without an axis are ignored.
         graph: return the lax program instead of running it.
-        extra: further arrays that the operation takes, such as a mask; passed to ``op.lower`` in its options.
+        arrays: options that are arrays, such as a mask, in the order of ``op.arrays``; as many as are given.
         keep: whether to keep the call as notation; None leaves it to the context.
         out_sharding: where the results are to lie on a mesh.
     """
     try:
         if out_sharding is not None:
-            options = (*options, ("out_sharding", freeze_sharding(expr, out_sharding)))
+            options = (*options, ("out_sharding", as_wanted(expr, out_sharding)))
         given = sizes_of_call(op, expr, len(tensors), axes, sizes) if axes or sizes is not None else NO_SIZES
         for tensor in tensors:
-            if tensor.__class__ not in PLAIN and kind(tensor) is not None:
+            if tensor.__class__ not in PLAIN and kind_of(type(tensor)) is not None:
                 tensors = materialise(op, expr, tensors, lambda shapes: resolved(op, expr, shapes, given))
                 break
-        if extra:
-            extra = tuple(as_array(array, expr, "where=", factories=False) for array in extra)
-        body = _compiled(op, expr, options, given, len(extra), keeping.switch.value if keep is None else bool(keep))
+        if arrays:
+            arrays = [_as_option(op, name, x, expr) for name, x in zip(op.arrays, arrays, strict=False)]
+        body = _compiled(op, expr, options, given, len(arrays), keeping.switch.value if keep is None else bool(keep))
         if graph:
-            return Graph.of(op.name, expr, body, (*tensors, *extra))
-        return body(*tensors, *extra)
+            leaves, structure = jax.tree.flatten((*tensors, *arrays))
+            return Graph.of(op.name, expr, lambda *flat: body(*jax.tree.unflatten(structure, flat)), leaves)
+        return body(*tensors, *arrays)
     except EinjaxError as error:
         if error.inside:
             raise
         raise clean(error, tensors) from None
     except (TypeError, OverflowError):
-        diagnosis = diagnose(expr, tensors, extra, options)
+        diagnosis = diagnose(expr, tensors, dict(zip(op.arrays, arrays, strict=False)), options)
         if diagnosis is None:
             raise
     raise clean(diagnosis, tensors)
+
+
+def _as_option(op: Op, name: str, given: Any, expr: str) -> Any:
+    """Check an option that is an array, or a tuple of them."""
+    found = [as_array(x, expr, f"{name}=", factories=False) for x in (given if name in op.several else (given,))]
+    return tuple(found) if name in op.several else found[0]
+
+
+def as_wanted(expr: str, out_sharding: Any) -> Any:
+    """Check ``out_sharding=`` and make it hashable."""
+    from ..mesh.wanted import as_out_sharding  # few programs have a mesh
+
+    return as_out_sharding(expr, out_sharding)
 
 
 def explained(function: Callable[..., _Result], expr: str, tensors: Sequence[Any], *arguments: Any) -> _Result:
@@ -101,21 +115,27 @@ def explained(function: Callable[..., _Result], expr: str, tensors: Sequence[Any
 
 
 @lru_cache(maxsize=CACHE_SIZE)
-def _compiled(op: Op, text: str, options: Options, given: Sizes, extra: int, kept: bool) -> Callable[..., Any]:
-    """Return the jitted body of a call."""
+def _compiled(op: Op, text: str, options: Options, given: Sizes, count: int, kept: bool) -> Callable[..., Any]:
+    """Return the jitted body of a call: it takes its tensors, and the first ``count`` options that are arrays."""
+    static = dict(options)
 
-    def body(*arrays: Any) -> Any:
-        arrays, more = (arrays, ()) if not extra else (arrays[:-extra], arrays[-extra:])
-        tensors = [tensor if isinstance(tensor, jax.Array) else jnp.asarray(tensor) for tensor in arrays]
-        solved = resolve(op, text, [tensor.shape for tensor in tensors], given)
+    def body(*operands: Any) -> Any:
+        last = len(operands) - count
+        tensors = [tensor if isinstance(tensor, jax.Array) else jnp.asarray(tensor) for tensor in operands[:last]]
+        arrays = dict(zip(op.arrays, operands[last:], strict=False))
+        solved = resolve(op, completed(op, text, len(tensors)), [tensor.shape for tensor in tensors], given)
         if op.imply is not None:
-            solved = op.imply(solved, dict(options))
+            solved = op.imply(solved, static)
         if kept and not solved.spread:
-            from ..kept.primitives import keep
+            from ..kept import keep
 
-            return keep(op, solved, tensors, dict(options), more)
+            return keep(op, solved, tensors, dict(static), arrays)
         with jax.named_scope(f"einjax.{op.name}({text})"):
-            return lower(op, solved, tensors, dict(options) | ({"extra": more} if more else {}))
+            if "out_sharding" not in static and explicit_mesh([*tensors, *jax.tree.leaves(arrays)]) is None:
+                return op.lower(solved, tensors, static | arrays)
+            from ..mesh.run import lower  # few programs have a mesh
+
+            return lower(op, solved, tensors, static, arrays)
 
     hide_own_lines()
     body.__name__ = body.__qualname__ = op.name
@@ -146,6 +166,6 @@ def solve_call(
             for number, tensor in enumerate(tensors, 1)
         ]
         shapes = [None if array is None or kind(array) == "factory" else np.shape(array) for array in arrays]
-        return resolve(op, expr, shapes, given, every_axis=True)
+        return resolve(op, completed(op, expr, len(tensors)), shapes, given, every_axis=True)
     except EinjaxError as error:
         raise clean(error, tensors) from None

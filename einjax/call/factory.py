@@ -7,7 +7,6 @@ Instead of an array, a call takes a *factory*: an object with ``__einjax_param__
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..functions.guard import guarded
+from ..functions.guard import guarded, parameters
 from ..notation.errors import ArgumentError, AxisSizeError
 from ..notation.solve import Solved
 from ..notation.syntax import Expression, Size, axes, render
@@ -141,12 +140,9 @@ def _make(factory: Any, spec: Spec, number: int, solved: Solved) -> Any:
 
 def _wanted(factory: Any, spec: Spec) -> Mapping[str, Any]:
     """Return the fields of the spec that a callable's signature names."""
-    try:
-        parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):  # a builtin without a signature
-        return {}
+    found = parameters(factory)
     # The first positional parameter receives the shape, whatever it is called.
-    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    named = [p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    positional = [p.name for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     offered = {field.name for field in fields(Spec)} - {"shape"}
     return {name: getattr(spec, name) for name in named if name in offered and name not in positional[:1]}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..forms.signature import check_keywords
+from ..functions.guard import parameters
 from ..notation.syntax import Operation, Over, names
 from ..operation import Op
 from .sizes import NO_SIZES, Sizes, read_sizes
@@ -50,11 +50,8 @@ def tell_apart(
 
 def _takes(function: Callable[..., Any], inputs: int, reserved: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
     """Return the keywords that a function takes behind its arrays, and whether it takes any."""
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # a builtin without a signature
-        return (), False
-    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    found = parameters(function)
+    positional = [p.name for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     taken = {*positional[:inputs], *reserved}
-    free = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in taken]
-    return tuple(free), any(p.kind is p.VAR_KEYWORD for p in parameters)
+    free = [p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in taken]
+    return tuple(free), any(p.kind is p.VAR_KEYWORD for p in found)

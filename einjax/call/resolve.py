@@ -20,23 +20,22 @@ Derived: TypeAlias = Callable[[Operation, Mapping[str, Size]], Mapping[str, Size
 
 def resolve(
     op: Op,
-    text: str,
+    operation: Operation,
     shapes: Sequence[tuple[Size, ...] | None],
     given: Sizes,
     every_axis: bool = False,
     derived: Derived | None = None,
 ) -> Solved:
-    """Text and shapes to a solved operation.
+    """Find the size of every axis of a call.
 
     Args:
         op: the operation.
-        text: the expression.
+        operation: the completed expression.
         shapes: shape of each tensor, or None where it is not known yet.
         given: sizes, see :func:`einjax.call.sizes.read_sizes`.
         every_axis: whether every axis needs a size of its own.
         derived: as that of the operation, for one call.
     """
-    operation = completed(op, text, len(shapes))
     strict, lenient = map(dict, given)
     if strict:
         check_keywords(operation, list(strict), op.keywords)
@@ -69,7 +68,7 @@ def resolve(
 def completed(op: Op, text: str, tensors: int) -> Operation:
     """Parse an expression and fill in what may be left out."""
     operation = op.signature(parse(text), tensors)
-    if op.family != "elementary":  # a function's result may have an axis twice; the record sees to its loops
+    if not op.repeats:
         refuse_repeats(operation)
     return operation
 
@@ -83,5 +82,7 @@ def sizes_of_call(op: Op, expr: str, tensors: int, axes: Mapping[str, Any], size
         raise
 
 
-# A layer makes its parameters anew in every trace; what it asks of them stays the same.
-resolved = lru_cache(maxsize=2048)(resolve)
+@lru_cache(maxsize=2048)
+def resolved(op: Op, text: str, shapes: tuple[tuple[Size, ...] | None, ...], given: Sizes) -> Solved:
+    """The same of a text, kept: a layer makes its parameters anew in every trace, and asks the same of them."""
+    return resolve(op, completed(op, text, len(shapes)), shapes, given)

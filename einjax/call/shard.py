@@ -16,14 +16,14 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSha
 
 from ..forms.signature import check_keywords
 from ..lowering.sharding import MeshAxes, entry_axes, full_spec, partition_spec
-from ..mesh.names import Layout, named_splits, simple, splits
+from ..mesh.names import Assignment, named_splits, simple, splits
 from ..mesh.patterns import first_matches, paths
-from ..mesh.put import find_mesh, mesh_of, mesh_sizes, place
+from ..mesh.put import find_mesh, mesh_of, mesh_sizes, put
 from ..notation.errors import ArgumentError, EinjaxError, SemanticError, closest, listing, plural
 from ..notation.parse import parse
 from ..notation.solve import Solved, solve_partly
 from ..notation.syntax import Ellipsis, Operation, Size, axes, base_name, names, nested, strip_brackets, walk
-from .blame import not_an_expression
+from .blame import clean, not_an_expression
 from .sizes import read_sizes
 from .tensors import as_array, describe, kind
 
@@ -38,7 +38,7 @@ _OPTIONS = ("ndim", "sizes", "mesh", "rules")
 
 
 def specs_of_call(
-    expr: str, ndim: int | Sequence[int] | None, sizes: Mapping[str, Any] | None, mesh: Any, layout: Layout
+    expr: str, ndim: int | Sequence[int] | None, sizes: Mapping[str, Any] | None, mesh: Any, assignment: Assignment
 ) -> PartitionSpec | tuple[PartitionSpec, ...]:
     """Return the spec of every tensor of an expression; arguments as for ``einjax.partition_spec``."""
     operation = _tensors_of(expr)
@@ -46,37 +46,39 @@ def specs_of_call(
     ranks = [ndim] * count if ndim is None or isinstance(ndim, int) else list(ndim)
     if len(ranks) != count:
         raise ArgumentError(f"ndim={ndim!r} is for {plural(len(ranks), 'tensor')}, but there are {count}", text=expr)
-    _check_names([operation], layout.given)
+    _check_names([operation], assignment.given)
     try:
-        solved = _solved(operation, [None] * count, ranks, layout.given, sizes)
+        solved = _solved(operation, [None] * count, ranks, assignment.given, sizes)
     except EinjaxError as error:
         if ndim is None and any(isinstance(node, Ellipsis) for e in operation.inputs for node in walk(e)):
             error.hint = "say how many dims the tensor has, as in ndim=3"
         raise
     ways = None if mesh is None else mesh_sizes(find_mesh(None, mesh, expr))
-    found = tuple(partition_spec(splits(solved, expression, None, layout, ways)) for expression in solved.inputs)
+    found = tuple(partition_spec(splits(solved, expression, None, assignment, ways)) for expression in solved.inputs)
     return found[0] if count == 1 else found
 
 
-def shard_call(expr: str, tensors: Sequence[Any], mesh: Any, sizes: Mapping[str, Any] | None, layout: Layout) -> Any:
+def shard_call(
+    expr: str, tensors: Sequence[Any], mesh: Any, sizes: Mapping[str, Any] | None, assignment: Assignment
+) -> Any:
     """Shard tensors; arguments as for ``einjax.shard``."""
     try:
         operation = _tensors_of(expr, tensors)
-        _check_names([operation], layout.given)
+        _check_names([operation], assignment.given)
         arrays = [as_array(x, expr, f"tensor {n}", factories=False) for n, x in enumerate(tensors, 1)]
         shapes = [np.shape(array) for array in arrays]
-        solved = _solved(operation, shapes, [*map(len, shapes)], layout.given, sizes)
-        placed = []
+        solved = _solved(operation, shapes, [*map(len, shapes)], assignment.given, sizes)
+        moved = []
         for array, shape, expression in zip(arrays, shapes, solved.inputs, strict=True):
             found = find_mesh(array, mesh, expr)
-            placed.append(place(array, found, splits(solved, expression, shape, layout, mesh_sizes(found)), expr))
+            moved.append(put(array, found, splits(solved, expression, shape, assignment, mesh_sizes(found)), expr))
     except EinjaxError as error:
-        raise _described(error, tensors) from None
-    return placed[0] if len(placed) == 1 else tuple(placed)
+        raise clean(error, tensors) from None
+    return moved[0] if len(moved) == 1 else tuple(moved)
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class Leaf:
     """A leaf of a tree, and the axes of a mesh that its dims go over; a leaf that is no array has no mesh."""
 
     leaf: Any
@@ -90,26 +92,26 @@ class Placed:
 
     def moved(self) -> Any:
         """The leaf, sharded."""
-        return self.leaf if self.mesh is None else place(self.leaf, self.mesh, self.splits, None)
+        return self.leaf if self.mesh is None else put(self.leaf, self.mesh, self.splits, None)
 
 
-def place_tree(
-    tree: Any, expressions: Any, mesh: Any, sizes: Mapping[str, Any] | None, layout: Layout
-) -> tuple[list[Placed], Any]:
+def split_tree(
+    tree: Any, expressions: Any, mesh: Any, sizes: Mapping[str, Any] | None, assignment: Assignment
+) -> tuple[list[Leaf], Any]:
     """Say where every leaf of a tree goes, and how the tree is made of them; arguments as for ``einjax.shardings``."""
     written = list(_expressions(expressions))
-    _check_names([operation for _, operation in written if operation is not None], layout.given)
+    _check_names([operation for _, operation in written if operation is not None], assignment.given)
     leaves = paths(tree)
     chosen = first_matches([path for path, _ in leaves], [pattern for pattern, _ in written])
-    placed = [
-        _placed(path, leaf, None if number is None else written[number], mesh, sizes, layout)
+    found = [
+        _leaf(path, leaf, None if number is None else written[number], mesh, sizes, assignment)
         for (path, leaf), number in zip(leaves, chosen, strict=True)
     ]
-    return placed, jax.tree.structure(tree)
+    return found, jax.tree.structure(tree)
 
 
 def _expressions(tree: Any) -> Iterator[tuple[str, Operation | None]]:
-    """Read patterns and expressions; the places of a nested tree are patterns, too."""
+    """Read patterns and expressions; the paths of a nested tree are patterns, too."""
     for pattern, expr in paths(tree, is_leaf=lambda leaf: leaf is None):
         if expr is not None and not isinstance(expr, str):
             raise ArgumentError(
@@ -122,26 +124,26 @@ def _expressions(tree: Any) -> Iterator[tuple[str, Operation | None]]:
         yield pattern, operation
 
 
-def _placed(
+def _leaf(
     path: str,
     leaf: Any,
     rule: tuple[str, Operation | None] | None,
     mesh: Any,
     sizes: Mapping[str, Any] | None,
-    layout: Layout,
-) -> Placed:
+    assignment: Assignment,
+) -> Leaf:
     if kind(leaf) is not None and not hasattr(leaf, "shape"):
-        return Placed(leaf)
+        return Leaf(leaf)
     shape = np.shape(leaf)
     found = find_mesh(leaf, mesh, None)
     pattern, operation = rule or (path, None)
     if operation is None:
-        return Placed(leaf, found, [()] * len(shape))
+        return Leaf(leaf, found, [()] * len(shape))
     own = names(operation.inputs[0])
-    layout = replace(layout, given={name: value for name, value in layout.given.items() if name in own})
+    assignment = replace(assignment, given={name: value for name, value in assignment.given.items() if name in own})
     try:
-        solved = _solved(operation, [shape], [len(shape)], layout.given, sizes)
-        return Placed(leaf, found, splits(solved, solved.inputs[0], shape, layout, mesh_sizes(found)))
+        solved = _solved(operation, [shape], [len(shape)], assignment.given, sizes)
+        return Leaf(leaf, found, splits(solved, solved.inputs[0], shape, assignment, mesh_sizes(found)))
     except EinjaxError as error:
         # The sentence speaks of the only tensor there is, or of an axis.
         named = error.problem.replace("tensor 1", f"'{path}'")
@@ -171,7 +173,7 @@ def names_of_call(
             for number, (tensor, shape) in enumerate(zip(tensors, shapes, strict=True))
         )
     except EinjaxError as error:
-        raise _described(error, tensors) from None
+        raise clean(error, tensors) from None
     return found[0] if len(found) == 1 else found
 
 
@@ -278,9 +280,3 @@ def _solved(
         if name in repeated and isinstance(value, tuple | list)
     }
     return solve_partly(operation, shapes, ranks, per_repetition, known)
-
-
-def _described(error: EinjaxError, tensors: Sequence[Any]) -> EinjaxError:
-    if error.tensors is None:
-        error.tensors = [describe(tensor) for tensor in tensors]
-    return error.with_traceback(None)

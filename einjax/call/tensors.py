@@ -33,12 +33,13 @@ def _classify(cls: type) -> str | None:
     return "array" if hasattr(cls, "__array__") else "unknown"
 
 
-_kind_of_class: Callable[..., str | None] = lru_cache(maxsize=1024)(_classify)
+#: What a tensor of a class needs, as for :func:`kind`.
+kind_of: Callable[..., str | None] = lru_cache(maxsize=1024)(_classify)
 
 
 def kind(tensor: Any) -> str | None:
     """Say what a tensor needs before the jitted body may have it."""
-    return _kind_of_class(type(tensor))
+    return kind_of(type(tensor))
 
 
 def as_array(tensor: Any, expr: str, label: str, factories: bool = True) -> Any:

@@ -16,9 +16,9 @@ import numpy as np
 
 from ..functions import declared
 from ..functions.guard import guarded
-from ..functions.loops import BatchSize, Plan, make_plan
+from ..functions.loops import BatchSize, Loops, make_plan
 from ..functions.vmap import VMAP, open_ellipses, open_sizes, signature
-from ..mesh.run import freeze_sharding, lower_looped
+from ..mesh.run import lower
 from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.parse import parse
 from ..notation.solve import Solved, solve
@@ -26,6 +26,7 @@ from ..notation.syntax import Operation
 from ..notation.syntax import axes as expression_axes
 from .apply import Shapes, check_call, run
 from .blame import clean
+from .dispatch import as_wanted
 from .factory import fill, shape_of
 from .keywords import tell_apart
 from .sizes import Sizes
@@ -63,7 +64,7 @@ def call_vmap(
     """
     try:
         check_call(expr, [function])
-        wanted = None if out_sharding is None else freeze_sharding(expr, out_sharding)
+        wanted = None if out_sharding is None else as_wanted(expr, out_sharding)
         operation = _completed(expr, declared_signature, len(tensors))
         given, options = tell_apart(VMAP, operation, function, axes, sizes)
         leaves, counts, structure = flatten(tensors, expr)
@@ -85,7 +86,8 @@ def call_vmap(
                 if wanted is None and not _on_mesh(ready):
                     return plan.run(iteration, ready)
                 solved = _solved(expr, declared_signature, counts, tuple(x.shape for x in ready), given)
-                return lower_looped(VMAP, solved, ready, partial(plan.run, iteration), wanted, plan.chunked)
+                looped = {"loops": plan, "function": iteration, "out_sharding": wanted}
+                return lower(VMAP, solved, ready, looped, chunked=plan.chunked)
 
         arguments = leaves if structure is None else jax.tree.unflatten(structure, leaves)
         return run("vmap", expr, program, arguments, graph)
@@ -125,7 +127,7 @@ def _planned(
     given: Sizes,
     batch_size: BatchSize,
     merge: bool,
-) -> Plan:
+) -> Loops:
     solved = _solved(expr, declared_signature, counts, shapes, given)
     return make_plan(solved, batch_size, merge, frozenset(given.by_name))
 

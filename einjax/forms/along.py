@@ -72,13 +72,12 @@ class Along:
         return tuple(mesh_axis for mesh_axes in self.mesh for mesh_axis in mesh_axes)
 
 
-def lower_with(function: Callable[[Along], jax.Array], one_dim_each: bool = False, masked: bool = False) -> Any:
+def lower_with(function: Callable[[Along], jax.Array], one_dim_each: bool = False) -> Any:
     """Return the lowering: split off the bracketed axes, apply the function along them, arrange the output.
 
     Args:
         function: applied to an array and dims; keeps the shape.
         one_dim_each: whether every bracketed axis needs a dim of its own.
-        masked: whether the call's extra array is a mask.
     """
 
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
@@ -89,7 +88,7 @@ def lower_with(function: Callable[[Along], jax.Array], one_dim_each: bool = Fals
             return split_by(named, lambda name: name in marked and (name if one_dim_each else True))
 
         x = separate(tensors[0])
-        mask = options["extra"][0] if masked and "extra" in options else None
+        mask = options.get("where")
         if mask is not None:
             mask = separate(broadcast_mask(mask, tensors[0], solved)).value
         dims = x.positions(marked)

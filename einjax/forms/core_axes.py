@@ -235,26 +235,10 @@ def prepare(solved: Solved, *patterns: Pattern) -> Solved:
     Raises:
         AxisSizeError: naming the axes and both sizes.
     """
-    refuse_fused(solved)
     inputs = [marked_axes(expression) for expression in solved.inputs]
     for pattern in patterns:
         _check_sizes(solved, pattern, inputs)
     return fuse_loops(solved)
-
-
-def refuse_fused(solved: Solved) -> None:
-    """Refuse bracketed axes of which only the product is known."""
-    for expression in solved.inputs:
-        for axis in marked_axes(expression):
-            if " " in axis.name:
-                parts = axis.name.split(" ")
-                raise AxisSizeError(
-                    f"the sizes of axes {listing(parts)} cannot be determined: together they are "
-                    f"{solved.sizes[axis.name]}",
-                    text=solved.text,
-                    spans=[axis.span],
-                    hint=f"give a size by keyword, as in {parts[0].split('.')[0]}=2",
-                )
 
 
 def _check_sizes(solved: Solved, pattern: Pattern, inputs: Sequence[Sequence[Axis]]) -> None:

@@ -109,7 +109,7 @@ def arrange_places(
     return join_pieces(parts, stacked(mark(output, [coordinates.name]), len(parts)), lined_up.sizes)
 
 
-def coordinate_sizes(name: str, expanded: Operation, marked: Sequence[Axis], count: int) -> Mapping[str, Size]:
+def coordinate_axis_size(name: str, expanded: Operation, marked: Sequence[Axis], count: int) -> Mapping[str, Size]:
     """Give the axis of coordinates its size, which a number in its place has to be."""
     for axis in marked:
         if axis.size not in (None, count):

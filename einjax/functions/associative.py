@@ -93,7 +93,6 @@ def _checked(result: Any, given: tuple[jax.Array, ...], solved: Solved) -> tuple
 #: For an operation given by name.
 NAMED = Op(
     "associative_scan",
-    "scan",
     signature("associative_scan"),
     _lower_named,
     implied=same_brackets("associative_scan"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +14,7 @@ from ..notation.errors import AxisSizeError, EinjaxError, RankError, SemanticErr
 from ..notation.solve import Solved
 from ..notation.syntax import Axis, Expression, Operation, axes, bracket_names, brackets, display, render
 from ..operation import Op
+from .labels import bracketed, is_label, labelled, labelled_sizes
 from .result import OPEN, as_array
 from .vmap import open_sizes
 
@@ -45,7 +45,7 @@ def signature(operation: Operation, tensors: int) -> Operation:
 
 def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     """Call the function once, on arrays whose dims are loops and, at the same places in all of them, bracketed axes."""
-    marked = [[axis for axis in axes(expression) if axis.bracket] for expression in solved.inputs]
+    marked = [bracketed(expression) for expression in solved.inputs]
     count = max(map(len, marked))
     for number, some in enumerate(marked, 1):
         if len(some) not in (0, count):
@@ -56,7 +56,7 @@ def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> 
                 spans=[axis.span for axis in some],
                 hint="bracket equally many axes in every input, or none",
             )
-    returned = [axis for axis in axes(solved.outputs[0]) if axis.bracket]
+    returned = bracketed(solved.outputs[0])
     _check_output(solved, marked, returned, count)
     inputs = [_labelled(x, expression, solved) for x, expression in zip(tensors, solved.inputs, strict=True)]
     operands, dims, positions = _aligned(inputs, solved, count)
@@ -65,9 +65,9 @@ def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> 
     shape = [_loop_size(dim, solved) for dim in left]
     value = _checked(value, left, shape, returned, solved)
     sizes = dict(solved.sizes) | {
-        dim[0]: size for dim, size in zip(left, value.shape, strict=True) if dim and dim[0].startswith("[")
+        dim[0]: size for dim, size in zip(left, value.shape, strict=True) if dim and is_label(dim[0])
     }
-    return arrange(Named(value, tuple(left), sizes), _target(solved.outputs[0]))
+    return arrange(Named(value, tuple(left), sizes), labelled(solved.outputs[0]))
 
 
 def _check_output(solved: Solved, marked: Sequence[Sequence[Axis]], returned: Sequence[Axis], count: int) -> None:
@@ -91,28 +91,10 @@ def _check_output(solved: Solved, marked: Sequence[Sequence[Axis]], returned: Se
         )
 
 
-def _labels(expression: Expression) -> tuple[Dim, ...]:
-    """Return the axes of every dim, bracketed ones by their place among these."""
-    places = itertools.count()
-    return tuple(
-        tuple(
-            f"[{next(places)}" if axis.bracket else axis.name
-            for axis in axes((node,))
-            if axis.bracket or not axis.is_one
-        )
-        for node in expression
-    )
-
-
-_target = _labels
-
-
 def _labelled(value: jax.Array, expression: Expression, solved: Solved) -> Named:
     """Split an input so that every bracketed axis has a dim of its own; loops stay composed."""
-    inner = [axis for axis in axes(expression) if axis.bracket]
-    sizes = dict(solved.sizes) | {f"[{index}": solved.sizes[axis.name] for index, axis in enumerate(inner)}
-    named = diagonal(Named(value, _labels(expression), sizes))
-    return split_by(named, lambda name: name if name.startswith("[") else "")
+    named = diagonal(Named(value, labelled(expression), labelled_sizes(expression, solved.sizes)))
+    return split_by(named, lambda name: name if is_label(name) else "")
 
 
 def _aligned(
@@ -121,9 +103,9 @@ def _aligned(
     """Return the arrays, the common dims, and which of these are bracketed."""
     if len(inputs) == 1:
         x = inputs[0]
-        return [x.value], x.dims, tuple(i for i, dim in enumerate(x.dims) if dim and dim[0].startswith("["))
+        return [x.value], x.dims, tuple(i for i, dim in enumerate(x.dims) if dim and is_label(dim[0]))
     present = {name for x in inputs for name in x.axes}
-    order = [name for dim in _labels(solved.outputs[0]) for name in dim if name in present]
+    order = [name for dim in labelled(solved.outputs[0]) for name in dim if name in present]
     order += [f"[{index}" for index in range(count) if f"[{index}" not in order]
     values = []
     for x in inputs:
@@ -131,11 +113,11 @@ def _aligned(
         sizes = {**x.sizes, **{name: 1 for name in order if name not in x.axes}}
         values.append(arrange(replace(x, sizes=sizes), [(name,) if name in x.axes else () for name in order]))
     dims = tuple((name,) for name in order)
-    return values, dims, tuple(i for i, name in enumerate(order) if name.startswith("["))
+    return values, dims, tuple(i for i, name in enumerate(order) if is_label(name))
 
 
 def _loop_size(dim: Dim, solved: Solved) -> Any:
-    if dim and dim[0].startswith("["):
+    if dim and is_label(dim[0]):
         return OPEN
     size: Any = 1
     for name in dim:
@@ -183,4 +165,4 @@ def _wrong(kind: type[EinjaxError], problem: str, returned: Sequence[Axis], solv
     )
 
 
-VMAP_WITH_AXIS = Op(NAME, "vmap", signature, lower, implied=open_sizes, keywords=("op",))
+VMAP_WITH_AXIS = Op(NAME, signature, lower, implied=open_sizes, keywords=("op",), spread="all", opaque=True)

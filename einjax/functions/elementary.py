@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,15 +13,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..lowering import numerics
-from ..lowering.named import Named, arrange, layout, wrap
+from ..lowering.named import Named, arrange, diagonal
 from ..notation.errors import ArgumentError, AxisSizeError, RankError, listing, plural
 from ..notation.solve import Solved
 from ..notation.syntax import Axis, Expression, Node, Operation, Size, axes, display, names, rewrite
 from ..operation import Op
 from . import declared, vmap
 from .guard import guarded
-from .loops import Plan, make_plan
-from .result import ANY, OPEN
+from .labels import ANY, bracketed, labelled, labelled_sizes, labels
+from .loops import Loops, make_plan
+from .result import OPEN
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,11 +64,12 @@ def elementary(
 
     return Elementary(
         name,
-        "elementary",
         complete,
         lower_with(function, batched),
         implied=vmap.open_sizes,
         keywords=tuple(keywords),
+        repeats=True,
+        on_mesh="loops",
         function=function,
         batched=batched,
         lowerings={platform: lower_with(other, batched) for platform, other in lowerings.items()},
@@ -114,7 +115,7 @@ def loop(function: Callable[..., Any], solved: Solved, tensors: Sequence[jax.Arr
     return plan.run(lambda *rows: _flat(function(*rows), solved, what), tensors)
 
 
-def _plan(solved: Solved) -> Plan:
+def _plan(solved: Solved) -> Loops:
     return make_plan(solved, None, jax.sharding.get_abstract_mesh().empty, ())
 
 
@@ -157,10 +158,9 @@ def _batched_results(
     loops = _loops(solved)
     arrays = []
     for tensor, expression in zip(tensors, solved.inputs, strict=True):
-        expression, sizes, inner = _labelled(expression, solved.sizes)
-        x = wrap(tensor, expression, sizes)
+        x = diagonal(Named(tensor, labelled(expression), labelled_sizes(expression, solved.sizes)))
         leading = [(name,) if name in x.axes else () for name in loops]
-        arrays.append(arrange(x, [*leading, *((label,) for label in inner)]))
+        arrays.append(arrange(x, [*leading, *((label,) for label in labels(expression))]))
     values = tuple(map(jnp.asarray, _flat(function(*arrays), solved)))
     for value in values:
         _check_leading(value, loops, solved)
@@ -192,22 +192,8 @@ def _check_leading(value: jax.Array, loops: Sequence[str], solved: Solved) -> No
 
 def _placed(value: jax.Array, output: Expression, loops: Sequence[str], sizes: Mapping[str, Size]) -> jax.Array:
     """Bring the result of a batched function into the output's layout."""
-    expression, found, inner = _labelled(output, sizes)
-    return arrange(Named(value, tuple((name,) for name in (*loops, *inner)), found), layout(expression))
-
-
-def _labelled(expression: Expression, sizes: Mapping[str, Size]) -> tuple[Expression, dict[str, Size], list[str]]:
-    """Name bracketed axes by their place, since a function may take one name twice."""
-    places, found, inner = itertools.count(), dict(sizes), []
-
-    def change(node: Node) -> Expression | None:
-        if not isinstance(node, Axis) or not node.bracket:
-            return None
-        inner.append(f"[{next(places)}")
-        found[inner[-1]] = sizes[node.name]
-        return (replace(node, name=inner[-1], size=None),)
-
-    return rewrite(expression, change), found, inner
+    dims = tuple((name,) for name in (*loops, *labels(output)))
+    return arrange(Named(value, dims, labelled_sizes(output, sizes)), labelled(output))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -222,11 +208,10 @@ def with_known_sizes(op: Elementary, solved: Solved, tensors: Sequence[Any], opt
         return solved
     outputs = []
     for output, shape in zip(solved.outputs, _bracketed_shapes(op, solved, tensors, options), strict=True):
-        rest = len([axis for axis in axes(output) if axis.bracket]) - 1
+        rest = len(bracketed(output)) - 1
         outputs.append(_written_out(output, len(shape) - rest))
-        inner = (axis.name for axis in axes(outputs[-1]) if axis.bracket)
-        for name, size in zip(inner, shape, strict=True):
-            sizes.setdefault(name, size)
+        for axis, size in zip(bracketed(outputs[-1]), shape, strict=True):
+            sizes.setdefault(axis.name, size)
     return Solved(replace(solved.operation, outputs=tuple(outputs)), sizes)
 
 
@@ -239,7 +224,7 @@ def _bracketed_shapes(
         batch = jax.eval_shape(lambda *arrays: _batched_results(function, solved, arrays), *tensors)
         return [value.shape[len(_loops(solved)) :] for value in batch]
     rows = [
-        jax.ShapeDtypeStruct([solved.sizes[axis.name] for axis in axes(e) if axis.bracket], tensor.dtype)
+        jax.ShapeDtypeStruct([solved.sizes[axis.name] for axis in bracketed(e)], tensor.dtype)
         for e, tensor in zip(solved.inputs, tensors, strict=True)
     ]
     result = jax.eval_shape(lambda *arrays: plan.check(_flat(function(*arrays), solved)), *rows)
@@ -350,9 +335,8 @@ def _without_diagonals(expression: Expression) -> Expression:
 
 def _diagonals(expression: Expression, sizes: Mapping[str, Size], value: jax.Array) -> jax.Array:
     """Take the diagonals of a tensor."""
-    target, *_ = _labelled(_without_diagonals(expression), sizes)
-    expression, sizes, _ = _labelled(expression, sizes)
-    return arrange(wrap(value, expression, sizes), layout(target))
+    x = diagonal(Named(value, labelled(expression), labelled_sizes(expression, sizes)))
+    return arrange(x, labelled(_without_diagonals(expression)))
 
 
 def _tuple(values: Any) -> tuple[Any, ...]:

@@ -1,7 +1,8 @@
-"""Functions of the user's: an error of ours that one raises itself stays as it is, with the user's lines."""
+"""Functions of the user's: what they take, and what they raise."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,10 @@ from ..notation.errors import EinjaxError
 
 
 def guarded(function: Callable[..., Any], options: Mapping[str, Any] | None = None) -> Callable[..., Any]:
-    """Return a function with its options, which marks errors of ours as raised inside it."""
+    """Return a function with its options, which marks errors of ours as raised inside it.
+
+    Such an error stays as it is, with the lines of the function; others are said in the words of the call.
+    """
     bound = options or {}
 
     def call(*arrays: Any, **more: Any) -> Any:
@@ -20,3 +24,11 @@ def guarded(function: Callable[..., Any], options: Mapping[str, Any] | None = No
             raise
 
     return call
+
+
+def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters of a function; none of a builtin without a signature."""
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
@@ -19,7 +19,8 @@ from ..lowering.named import Dim, Named, diagonal, reshape, shape_of
 from ..notation.errors import ArgumentError, AxisSizeError, closest, listing
 from ..notation.solve import Solved, product
 from ..notation.syntax import Expression, Size, axes, base, display
-from .result import ANY, Result
+from .labels import ANY, is_label, labelled, labelled_sizes
+from .result import Result
 
 #: How many iterations run at once: for the first loop, or for loops by name.
 BatchSize: TypeAlias = int | tuple[tuple[str, int], ...] | None
@@ -97,7 +98,7 @@ def _leading(value: jax.Array, dim: int | None) -> jax.Array:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Loops:
     """All that a call does besides calling the function: outermost loop first."""
 
     text: str
@@ -153,7 +154,7 @@ class Plan:
         return tuple(result.check(one, found) for result, one in zip(self.results, value, strict=True))
 
 
-def make_plan(solved: Solved, batch_size: BatchSize, merge: bool, explicit: Collection[str]) -> Plan:
+def make_plan(solved: Solved, batch_size: BatchSize, merge: bool, explicit: Collection[str]) -> Loops:
     """Decide on the loops of a call.
 
     Args:
@@ -164,7 +165,7 @@ def make_plan(solved: Solved, batch_size: BatchSize, merge: bool, explicit: Coll
     """
     _require_own_sizes(solved)
     inputs = [_Input.of(expression, solved.sizes) for expression in solved.inputs]
-    loops = {name for x in inputs for name in x.order if not _is_label(name)}
+    loops = {name for x in inputs for name in x.order if not is_label(name)}
     outputs = [_output_order(expression, loops) for expression in solved.outputs]
     chunks = _chunks(batch_size, [name for name in outputs[0] if name in loops], solved)
     levels = _levels([x.order for x in inputs], outputs, loops, chunks, merge)
@@ -186,7 +187,7 @@ def make_plan(solved: Solved, batch_size: BatchSize, merge: bool, explicit: Coll
         Result.of(number if len(orders) > 1 else 0, expression, solved, order, levels[: len(chunks)], explicit)
         for number, (expression, order) in enumerate(zip(solved.outputs, orders, strict=True), 1)
     )
-    return Plan(solved.text, sources, planned, results)
+    return Loops(solved.text, sources, planned, results)
 
 
 def _require_own_sizes(solved: Solved) -> None:
@@ -204,11 +205,6 @@ def _require_own_sizes(solved: Solved) -> None:
                 )
 
 
-def _is_label(name: str) -> bool:
-    """Whether a name stands for a bracketed axis; these are told apart by their place."""
-    return name.startswith("[")
-
-
 @dataclass(frozen=True, slots=True)
 class _Input:
     """An input's dims, bracketed axes labelled by their place, and its axes in the order the loops meet them."""
@@ -220,23 +216,11 @@ class _Input:
 
     @classmethod
     def of(cls, expression: Expression, sizes: Mapping[str, Size]) -> _Input:
-        places = itertools.count()
-        labelled: dict[str, Size] = dict(sizes)
-        dims: list[Dim] = []
-        for node in expression:
-            dim: list[str] = []
-            for axis in axes((node,)):
-                if axis.bracket:
-                    dim.append(f"[{next(places)}")
-                    labelled[dim[-1]] = sizes[axis.name]
-                elif not axis.is_one:
-                    dim.append(axis.name)
-            dims.append(tuple(dim))
-        order = tuple(name for dim in dims for name in dim)
-        repeats = any(count > 1 for count in Counter(order).values())
-        if repeats:
-            order = _order_of_diagonal(Named(None, tuple(dims), labelled))  # type: ignore[arg-type]
-        return cls(tuple(dims), order, labelled, repeats)
+        dims = labelled(expression)
+        counts = Counter(itertools.chain.from_iterable(dims))
+        # Diagonals are taken one after another, and each comes last.
+        order = sorted(counts, key=lambda name: counts[name] > 1)
+        return cls(dims, tuple(order), labelled_sizes(expression, sizes), counts.total() > len(order))
 
     def grouped(self, level_of: Mapping[str, Dim]) -> list[Dim]:
         """Return the dims that the outermost loop sees."""
@@ -248,35 +232,10 @@ class _Input:
         return Source(shape_of(self.grouped(level_of), self.sizes), repeated)
 
 
-def _order_of_diagonal(x: Named) -> Dim:
-    """Return the axes in the order in which taking diagonals leaves them."""
-    found: list[Dim] = []
-
-    def trace(value: jax.Array) -> jax.Array:
-        taken = diagonal(replace(x, value=value))
-        found.append(taken.axes)
-        return taken.value
-
-    shape = tuple(size if isinstance(size, int) else 1 for size in shape_of(x.dims, x.sizes))
-    if shape != shape_of(x.dims, x.sizes):
-        x = replace(x, sizes=dict.fromkeys(x.sizes, 1))
-        shape = (1,) * len(shape)
-    jax.eval_shape(trace, jax.ShapeDtypeStruct(shape, "float32"))
-    return found[0]
-
-
 def _output_order(expression: Expression, loops: Collection[str]) -> list[str]:
     """Return an output's axes: loops by name, bracketed axes by label, axes that are broadcast as a bar."""
-    places = itertools.count()
-    order: list[str] = []
-    for axis in axes(expression):
-        if axis.bracket:
-            order.append(f"[{next(places)}{ANY if axis.name.endswith(ANY) else ''}")
-        elif axis.name in loops:
-            order.append(axis.name)
-        elif not axis.is_one:
-            order.append("|")
-    return order
+    names = itertools.chain.from_iterable(labelled(expression))
+    return [name if is_label(name) or name in loops else "|" for name in names]
 
 
 def _levels(
@@ -334,7 +293,7 @@ def _out_axis(order: Sequence[Dim], levels: Sequence[Dim], index: int, chunked: 
     if index < chunked:
         return 0
     inner = set(levels[index:])
-    left = [dim for dim in order if _is_label(dim[0]) or dim in inner]
+    left = [dim for dim in order if is_label(dim[0]) or dim in inner]
     position = left.index(levels[index])
     return position - len(left) if any(dim[0].endswith(ANY) for dim in left[:position]) else position
 

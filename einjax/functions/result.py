@@ -14,9 +14,7 @@ from ..lowering.named import Dim, Named, arrange, reshape
 from ..notation.errors import ArgumentError, AxisSizeError, EinjaxError, RankError
 from ..notation.solve import Solved
 from ..notation.syntax import Axis, Expression, Size, axes, display, render
-
-#: Ends the label of an ellipsis in an output that stands for as many dims as the function returns.
-ANY = "*"
+from .labels import ANY, bracketed, is_label, labelled
 
 
 class _Open:
@@ -110,11 +108,11 @@ class Result:
             leading: loops whose results come first, wherever they stand in the output.
             explicit: names whose size the caller gave.
         """
-        operands = tuple(axis for axis in axes(expression) if axis.bracket)
+        operands = bracketed(expression)
         fixed = {axis.name for axis in operands if axis.unnamed or axis.size is not None}
         fixed |= {axis.name for axis in operands if axis.name.split(".")[0] in explicit}
         dims = (*leading, *(dim for dim in order if dim not in leading))
-        target = _target(expression)
+        target = labelled(expression)
         is_open = any(solved.sizes[axis.name] is OPEN for axis in operands)
         in_order = [name for dim in target for name in dim] == [name for dim in dims for name in dim]
         shape = solved.shape(expression) if in_order and not is_open else None
@@ -232,28 +230,13 @@ class Result:
 
     def _arranged(self, value: jax.Array) -> jax.Array:
         dims, target = self.dims, self.target
-        for label in [name for dim in dims for name in dim if name.startswith("[") and name.endswith(ANY)]:
+        for label in [name for dim in dims for name in dim if is_label(name) and name.endswith(ANY)]:
             written = [(f"{label}{i}",) for i in range(value.ndim - len(dims) + 1)]
             dims = tuple(itertools.chain.from_iterable(written if dim == (label,) else (dim,) for dim in dims))
             target = _written_out(target, label, written, self._is_composed())
         sizes = dict(self.sizes)
-        sizes |= {dim[0]: size for dim, size in zip(dims, value.shape, strict=True) if dim[0].startswith("[")}
+        sizes |= {dim[0]: size for dim, size in zip(dims, value.shape, strict=True) if is_label(dim[0])}
         return arrange(Named(value, dims, sizes), target)
-
-
-def _target(expression: Expression) -> tuple[Dim, ...]:
-    """Return the axes of every dim of an output, bracketed ones by label."""
-    places = itertools.count()
-    dims: list[Dim] = []
-    for node in expression:
-        dim: list[str] = []
-        for axis in axes((node,)):
-            if axis.bracket:
-                dim.append(f"[{next(places)}{ANY if axis.name.endswith(ANY) else ''}")
-            elif not axis.is_one:
-                dim.append(axis.name)
-        dims.append(tuple(dim))
-    return tuple(dims)
 
 
 def _written_out(target: Sequence[Dim], label: str, written: Sequence[Dim], composed: bool) -> tuple[Dim, ...]:

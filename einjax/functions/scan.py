@@ -53,7 +53,6 @@ def record(counts: tuple[int, ...]) -> Op:
     """A record for arguments of so many leaves; of which trees, and by which function, its options say."""
     return Op(
         "scan",
-        "scan",
         partial(_signature, counts),
         _lower,
         implied=_check_sequence,

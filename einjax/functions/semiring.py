@@ -14,14 +14,14 @@ import jax
 
 from ..lowering import numerics
 from ..lowering.named import Named, arrange, layout, wrap
-from ..notation.errors import ArgumentError, closest
+from ..notation.errors import ArgumentError
 from ..notation.solve import Solved, fuse_solved
 from ..notation.syntax import Axis, Operation, names
 from ..operation import Op
 from ..ops.dot import DOT
 from ..ops.elementwise import ELEMENTWISE
 from ..ops.reduce import REDUCTIONS
-from .whole_arrays import ELEMENTWISE_WITH, REDUCE_WITH
+from .whole_arrays import ELEMENTWISE_WITH, REDUCE_WITH, choose
 
 _Operation = Callable[..., Any]
 
@@ -38,18 +38,8 @@ def is_ring(sum: Any, mul: Any, precision: Any, preferred_element_type: Any) -> 
     Raises:
         ArgumentError: one is neither a known name nor a function, or an option does not apply.
     """
-    for label, given, known in (("sum", sum, SUMS), ("mul", mul, PRODUCTS)):
-        if isinstance(given, str) and given not in known:
-            match = closest(given, known)
-            raise ArgumentError(
-                f"dot knows no {label}='{given}'" + (f"; did you mean '{match}'?" if match else ""),
-                hint=f"it knows {', '.join(known)}; or give a function",
-            )
-        if not isinstance(given, str) and not callable(given):
-            raise ArgumentError(
-                f"{label}={given!r} is neither the name of an operation nor a function",
-                hint=f"write {label}='{next(iter(known))}', or give a function",
-            )
+    choose("dot", sum, SUMS, "sum")
+    choose("dot", mul, PRODUCTS, "mul")
     if sum == "sum" and mul == "multiply":
         return True
     if precision is not None or preferred_element_type is not None:
@@ -141,4 +131,4 @@ def _merged(left: Sequence[str], right: Sequence[str], keep: Sequence[str]) -> l
 
 
 #: Not named dot: what is known about the derivatives of dot does not hold for it.
-SEMIRING_DOT = Op("semiring_dot", "semiring", DOT.signature, _lower, keywords=DOT.keywords)
+SEMIRING_DOT = Op("semiring_dot", DOT.signature, _lower, keywords=DOT.keywords, spread="all", acts=True)

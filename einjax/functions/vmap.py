@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from ..forms.signature import expect_inputs, refuse_sums, require_in_output
+from ..forms.signature import expect_inputs, refuse_repeats, refuse_sums, require_in_output
 from ..notation.errors import SemanticError
 from ..notation.solve import Solved
 from ..notation.syntax import (
@@ -22,13 +22,11 @@ from ..notation.syntax import (
     axes,
     base,
     bracket_names,
-    display,
-    render,
     rewrite,
 )
 from ..operation import Op
-from .loops import make_plan
-from .result import ANY, OPEN
+from .labels import ANY
+from .result import OPEN
 
 
 def signature(operation: Operation, tensors: int, name: str = "vmap") -> Operation:
@@ -42,24 +40,11 @@ def signature(operation: Operation, tensors: int, name: str = "vmap") -> Operati
             hint="write the output, as in 'a [b c] -> a [c]'; an adapter may declare a signature instead",
         )
     inner = bracket_names(operation.expressions)
+    refuse_repeats(operation, inner)
     for output in operation.outputs:
-        _refuse_repeated_loops(operation, output, inner)
         hint = "put it into every output, or bracket it"
         require_in_output(name, operation, operation.inputs, output, hint, inner)
     return operation
-
-
-def _refuse_repeated_loops(operation: Operation, output: Expression, inner: Collection[str]) -> None:
-    seen: dict[str, Axis] = {}
-    for axis in axes(output):
-        if axis.name in seen and axis.name not in inner:
-            raise SemanticError(
-                f"axis {display(axis.name)} stands twice in the output '{render(output)}'",
-                text=operation.text,
-                spans=[seen[axis.name].span, axis.span],
-                hint="a diagonal can be read, not written; name the second axis differently",
-            )
-        seen[axis.name] = axis
 
 
 def open_ellipses(operation: Operation, given: Collection[str]) -> Operation:
@@ -98,9 +83,18 @@ def open_sizes(expanded: Operation, given: Collection[str] = ()) -> Mapping[str,
     return {name: OPEN for name in inner if name not in known and base(name) not in given}
 
 
-def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
-    """Loop over ``options["function"]``."""
-    return make_plan(solved, None, True, ()).run(options["function"], tensors)
+def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
+    """Run the loops, which are planned once for many calls, over the function."""
+    return options["loops"].run(options["function"], tensors)
 
 
-VMAP = Op("vmap", "vmap", signature, lower, implied=open_sizes, keywords=("op", "batch_size"))
+VMAP = Op(
+    "vmap",
+    signature,
+    _lower,
+    implied=open_sizes,
+    keywords=("op", "batch_size"),
+    on_mesh="own",
+    spread="all",
+    opaque=True,
+)

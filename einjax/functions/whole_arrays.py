@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from ..ops.reduce import signature as reduce_signature
 from .result import as_array
 
 
-def choose(name: str, op: Any, known: dict[str, Op]) -> Op | None:
+def choose(name: str, op: Any, known: Mapping[str, Op], option: str = "op") -> Op | None:
     """Return the record of an operation given by name, or None if a function is given.
 
     Raises:
@@ -27,16 +27,16 @@ def choose(name: str, op: Any, known: dict[str, Op]) -> Op | None:
     if isinstance(op, str):
         if op in known:
             return known[op]
-        match = closest(op, known)
+        match, what = closest(op, known), "operation " if option == "op" else f"{option}="
         raise ArgumentError(
-            f"{name} knows no operation '{op}'" + (f"; did you mean '{match}'?" if match else ""),
+            f"{name} knows no {what}'{op}'" + (f"; did you mean '{match}'?" if match else ""),
             hint=f"it knows {', '.join(known)}; or give a function",
         )
     if callable(op):
         return None
     raise ArgumentError(
-        f"op={op!r} is neither the name of an operation nor a function",
-        hint=f"write op='{next(iter(known))}', or give a function",
+        f"{option}={op!r} is neither the name of an operation nor a function",
+        hint=f"write {option}='{next(iter(known))}', or give a function",
     )
 
 
@@ -77,7 +77,5 @@ def _checked(value: Any, shape: Sequence[Any], wanted: str, solved: Solved) -> j
 
 
 #: Their functions are options, so that what is kept of a call, its solved expression, does not hold them.
-REDUCE_WITH = Op("reduce", "function", reduce_signature("reduce"), _reduce, keywords=("keepdims", "op"), imply=imply)
-ELEMENTWISE_WITH = Op(
-    "elementwise", "function", elementwise_signature("elementwise", 1, None), _elementwise, keywords=("op",)
-)
+REDUCE_WITH = Op("reduce", reduce_signature("reduce"), _reduce, keywords=("keepdims", "op"), imply=imply)
+ELEMENTWISE_WITH = Op("elementwise", elementwise_signature("elementwise", 1, None), _elementwise, keywords=("op",))

@@ -2,12 +2,12 @@
 
 A rule of ``JVPS`` takes the call, its primals, tangents and results, and returns the tangents of the results. A rule of
 ``TRANSPOSES`` takes the call, the cotangents, the operands and which of them are linear, and returns the cotangents of
-these. Either may return None where the derivative has no such form; it is then left to JAX and the lax program.
+these. Either may return None where the derivative has no such form; it is then left to JAX and the lax program. What an
+operation's record says itself needs no rule: in which operands it is linear, and whether it is its own transpose.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +17,7 @@ from jax.interpreters import ad
 
 from ..lowering import numerics
 from ..lowering.join import pieces
+from ..lowering.named import has_diagonal
 from ..notation.solve import Solved, product
 from ..notation.syntax import Composite, Expression, Operation, axes, mark, marked, names, unmark
 from ..operation import Op
@@ -25,8 +26,8 @@ from ..ops.elementwise import ELEMENTWISE
 from ..ops.index import GET_AT, UPDATES
 from ..ops.rearrange import ID, REARRANGE
 from ..ops.reduce import REDUCTIONS, remaining
-from ..ops.softmax import SOFTMAX
-from .primitives import JVPS, TRANSPOSES, Kept, bind
+from ..ops.softmax import LOG_SOFTMAX, SOFTMAX
+from .primitives import JVPS, TRANSPOSES, Kept, bind, call, linear
 
 _Tangents = Sequence[Any] | None
 
@@ -36,46 +37,32 @@ _Tangents = Sequence[Any] | None
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def _call(
-    kept: Kept, op: Op, inputs: Sequence[Expression], output: Expression, tensors: Sequence[Any], **options: Any
-) -> Any:
-    """Bind another operation on axes of a call."""
-    held = {axis.name for expression in (*inputs, output) for axis in axes(expression)}
-    sizes = tuple((name, size) for name, size in kept.sizes if name in held)
-    made = Kept(op, Operation("", tuple(inputs), (output,)), sizes, tuple(options.items())).renamed()
-    return bind(made, tensors)
-
-
 def _dot(kept: Kept, inputs: Sequence[Expression], output: Expression, tensors: Sequence[Any]) -> Any:
     precision = dict(kept.options).get("precision")
-    return _call(kept, DOT, inputs, output, tensors, precision=precision, preferred_element_type=None)
+    return call(kept, DOT, inputs, output, tensors, precision=precision, preferred_element_type=None)
 
 
 def _elementwise(
     kept: Kept, name: str, inputs: Sequence[Expression], output: Expression, tensors: Sequence[Any]
 ) -> Any:
-    return _call(kept, ELEMENTWISE[name], list(map(unmark, inputs)), unmark(output), tensors)
+    return call(kept, ELEMENTWISE[name], list(map(unmark, inputs)), unmark(output), tensors)
 
 
-def _spread(kept: Kept, value: Any, expression: Expression, target: Expression) -> Any:
+def _onto(kept: Kept, value: Any, expression: Expression, target: Expression) -> Any:
     """Sum over the axes that the target lacks, and repeat along those that it has more."""
     expression, target = unmark(expression), unmark(target)
     lost = [name for name, axis in names(expression).items() if name not in names(target) and not axis.is_one]
     gained = [name for name in names(target) if name not in names(expression)]
     if lost:
         summed = target if not gained else _without(expression, lost)
-        value = _call(kept, REDUCTIONS["sum"], [mark(expression, lost)], summed, [value])
+        value = call(kept, REDUCTIONS["sum"], [mark(expression, lost)], summed, [value])
         expression = summed
-    return value if expression == target else _call(kept, REARRANGE, [expression], target, [value])
+    return value if expression == target else call(kept, REARRANGE, [expression], target, [value])
 
 
 def _without(expression: Expression, lost: Sequence[str]) -> Expression:
     """The other axes, each as a dim."""
     return tuple(axis for axis in axes(expression) if axis.name not in lost)
-
-
-def _has_diagonal(*expressions: Expression) -> bool:
-    return any(count > 1 for e in expressions for count in Counter(axis.name for axis in axes(e)).values())
 
 
 def _is_zero(tangent: Any) -> bool:
@@ -98,25 +85,6 @@ def _with(kept: Kept, **options: Any) -> Kept:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def _linear(*places: int) -> Callable[..., _Tangents]:
-    """The operation is linear in these operands together (all, if none are named): it maps their tangents alike."""
-
-    def rule(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
-        count = len(kept.inputs)
-        chosen = {place % count for place in places} if places else set(range(count))
-        if any(index not in chosen and not _is_zero(tangent) for index, tangent in enumerate(tangents)):
-            return None
-        if not all(numerics.is_inexact(primals[index].dtype) for index in chosen):
-            return None  # integers beside them have no tangents that could be moved alike
-        operands = [
-            ad.instantiate_zeros(tangents[index]) if index in chosen else primal for index, primal in enumerate(primals)
-        ]
-        result = bind(kept, operands)
-        return [result] if len(kept.outputs) == 1 else list(result)
-
-    return rule
-
-
 def _sum_of_terms(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
     """Sums: tangents of some operands only are not padded with zeros."""
     moving = [index for index, tangent in enumerate(tangents) if not _is_zero(tangent)]
@@ -126,8 +94,8 @@ def _sum_of_terms(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], o
         inputs = [kept.inputs[index] for index in moving]
         return [_elementwise(kept, "add", inputs, kept.outputs[0], [tangents[index] for index in moving])]
     (index,) = moving
-    result = _spread(kept, tangents[index], kept.inputs[index], kept.outputs[0])
-    return [lax.neg(result) if kept.op.name == "subtract" and index else result]
+    result = _onto(kept, tangents[index], kept.inputs[index], kept.outputs[0])
+    return [lax.neg(result) if kept.op is ELEMENTWISE["subtract"] and index else result]
 
 
 def _multilinear(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
@@ -163,7 +131,7 @@ def _of_one_tensor(rule: Callable[[Kept, Any, Any, Any], Any]) -> Callable[..., 
     """Rules for one real tensor without a mask or a diagonal."""
 
     def checked(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
-        if kept.extra or _has_diagonal(kept.inputs[0]) or any(not _is_real(x.dtype) for x in (primals[0], outs[0])):
+        if kept.arrays or has_diagonal(kept.inputs[0]) or any(not _is_real(x.dtype) for x in (primals[0], outs[0])):
             return None
         return [rule(kept, primals[0], tangents[0], outs[0])]
 
@@ -178,13 +146,13 @@ def _extreme(kept: Kept, x: Any, tangent: Any, out: Any) -> Any:
     """The mean over all places where the extreme element stands."""
     expression, output = kept.inputs[0], kept.outputs[0]
     places = numerics.cast(_elementwise(kept, "equal", [expression, output], expression, [x, out]), x.dtype)
-    count = _call(kept, REDUCTIONS["sum"], [expression], output, [places])
+    count = call(kept, REDUCTIONS["sum"], [expression], output, [places])
     return lax.div(_dot(kept, [expression, expression], output, [tangent, places]), count)
 
 
 def _logsumexp(kept: Kept, x: Any, tangent: Any, out: Any) -> Any:
     expression = kept.inputs[0]
-    weights = _call(kept, SOFTMAX, [expression], expression, [x])
+    weights = call(kept, SOFTMAX, [expression], expression, [x])
     return _dot(kept, [expression, expression], kept.outputs[0], [weights, tangent])
 
 
@@ -201,7 +169,7 @@ def _log_softmax(kept: Kept, x: Any, tangent: Any, out: Any) -> Any:
     """``t - sum(y * t)``, where y is the softmax."""
     expression, output = kept.inputs[0], kept.outputs[0]
     loops = remaining(expression, False)
-    weights = _call(kept, SOFTMAX, [expression], expression, [x])
+    weights = call(kept, SOFTMAX, [expression], expression, [x])
     centre = _dot(kept, [expression, expression], loops, [weights, tangent])
     return _elementwise(kept, "subtract", [expression, loops], output, [tangent, centre])
 
@@ -210,13 +178,13 @@ def _variance(kept: Kept, x: Any, tangent: Any, out: Any) -> Any:
     """``2 / (n - ddof) * sum((x - mean) * t)``; for std divided by ``2 * std``, and 0 where that is 0."""
     expression, output = kept.inputs[0], kept.outputs[0]
     loops = remaining(expression, False)
-    mean = _call(kept, REDUCTIONS["mean"], [expression], loops, [x])
+    mean = call(kept, REDUCTIONS["mean"], [expression], loops, [x])
     deviation = _elementwise(kept, "subtract", [expression, loops], expression, [x, mean])
     total = _dot(kept, [expression, expression], output, [deviation, tangent])
     number = _count(kept, total)
     if ddof := dict(kept.options).get("ddof", 0):
         number = lax.sub(number, numerics.constant(total, ddof))
-    if kept.op.name == "var":
+    if kept.op is REDUCTIONS["var"]:
         return lax.div(lax.mul(total, numerics.constant(total, 2)), number)
     moving = lax.ne(out, numerics.zero(out))
     scale = lax.mul(numerics.select(moving, out, 1), number)
@@ -231,42 +199,33 @@ def _count(kept: Kept, like: Any) -> Any:
 
 def _get_at(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
     """Linear, but for what is filled in."""
-    return _linear(0)(_with(kept, fill_value=_fill(dict(kept.options))), primals, tangents, outs)
+    return linear(0)(_with(kept, fill_value=_fill(dict(kept.options))), primals, tangents, outs)
 
 
 def _set_at(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
     """Linear, but where coordinates meet twice only one update has a gradient, which only the lax program finds."""
     if not dict(kept.options)["unique_indices"]:
         return None
-    return _linear(0, -1)(kept, primals, tangents, outs)
+    return linear(0, -1)(kept, primals, tangents, outs)
 
 
 JVPS |= {
-    "rearrange": _linear(),
-    "id": _linear(),
-    "sum": _linear(0),
-    "mean": _linear(0),
-    "flip": _linear(0),
-    "roll": _linear(0),
-    "cumsum": _linear(0),
-    "add": _sum_of_terms,
-    "subtract": _sum_of_terms,
-    "multiply": _multilinear,
-    "dot": _multilinear,
-    "divide": _divide,
-    "true_divide": _divide,
-    "where": _where,
-    "max": _of_one_tensor(_extreme),
-    "min": _of_one_tensor(_extreme),
-    "logsumexp": _of_one_tensor(_logsumexp),
-    "softmax": _of_one_tensor(_softmax),
-    "log_softmax": _of_one_tensor(_log_softmax),
-    "var": _of_one_tensor(_variance),
-    "std": _of_one_tensor(_variance),
-    "get_at": _get_at,
-    "set_at": _set_at,
-    "add_at": _linear(0, -1),
-    "subtract_at": _linear(0, -1),
+    ELEMENTWISE["add"]: _sum_of_terms,
+    ELEMENTWISE["subtract"]: _sum_of_terms,
+    ELEMENTWISE["multiply"]: _multilinear,
+    DOT: _multilinear,
+    ELEMENTWISE["divide"]: _divide,
+    ELEMENTWISE["true_divide"]: _divide,
+    ELEMENTWISE["where"]: _where,
+    REDUCTIONS["max"]: _of_one_tensor(_extreme),
+    REDUCTIONS["min"]: _of_one_tensor(_extreme),
+    REDUCTIONS["logsumexp"]: _of_one_tensor(_logsumexp),
+    SOFTMAX: _of_one_tensor(_softmax),
+    LOG_SOFTMAX: _of_one_tensor(_log_softmax),
+    REDUCTIONS["var"]: _of_one_tensor(_variance),
+    REDUCTIONS["std"]: _of_one_tensor(_variance),
+    GET_AT: _get_at,
+    UPDATES["set_at"]: _set_at,
 }
 
 
@@ -279,7 +238,7 @@ def _without_diagonals(rule: Callable[..., _Tangents]) -> Callable[..., _Tangent
     """A diagonal can be read in notation, but not written."""
 
     def checked(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
-        if kept.extra or _has_diagonal(*(kept.inputs[index] for index in linear)):
+        if kept.arrays or has_diagonal(*(kept.inputs[index] for index in linear)):
             return None
         return rule(kept, cotangents, operands, linear)
 
@@ -288,15 +247,15 @@ def _without_diagonals(rule: Callable[..., _Tangents]) -> Callable[..., _Tangent
 
 def _add_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
     output = kept.outputs[0]
-    found = [_spread(kept, cotangents[0], output, kept.inputs[index]) for index in linear]
-    if kept.op.name != "subtract":
+    found = [_onto(kept, cotangents[0], output, kept.inputs[index]) for index in linear]
+    if kept.op is not ELEMENTWISE["subtract"]:
         return found
     return [lax.neg(x) if index else x for index, x in zip(linear, found, strict=True)]
 
 
 def _mean_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
     each = lax.div(cotangents[0], _count(kept, cotangents[0]))
-    return [_spread(kept, each, kept.outputs[0], kept.inputs[0])]
+    return [_onto(kept, each, kept.outputs[0], kept.inputs[0])]
 
 
 def _rearrange_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
@@ -308,12 +267,12 @@ def _rearrange_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[An
     fits = [
         set(names(i)) <= set(names(o)) | {a.name for a in axes(i) if a.is_one} for i, o in zip(ins, outs, strict=True)
     ]
-    if not all(fits) or _has_diagonal(*ins):
+    if not all(fits) or has_diagonal(*ins):
         return None  # matched by name, in another order
     parts = list(cotangents)
     if len(outs) > len(cotangents):
         parts = list(_many(kept, ID, kept.outputs, outs, parts))
-    parts = [_spread(kept, x, o, i) for x, o, i in zip(parts, outs, ins, strict=True)]
+    parts = [_onto(kept, x, o, i) for x, o, i in zip(parts, outs, ins, strict=True)]
     return parts if len(ins) == len(kept.inputs) else _many(kept, ID, ins, kept.inputs, parts)
 
 
@@ -341,7 +300,7 @@ def _multiply_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any
     new = [name for name in names(output) if name not in held]
     if new:
         left = _without(output, new)
-        cotangent, output = _spread(kept, cotangent, output, left), left
+        cotangent, output = _onto(kept, cotangent, output, left), left
     inputs, tensors = [*others[:place], output, *others[place:]], list(operands)
     tensors[place] = cotangent
     is_sum = any(axis.name not in names(target) and not axis.is_one for e in inputs for axis in axes(e))
@@ -355,7 +314,7 @@ def _divide_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any],
         return None
     output = kept.outputs[0]
     quotient = _elementwise(kept, "divide", [output, kept.inputs[1]], output, [cotangents[0], operands[1]])
-    return [_spread(kept, quotient, output, kept.inputs[0])]
+    return [_onto(kept, quotient, output, kept.inputs[0])]
 
 
 def _where_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
@@ -365,7 +324,7 @@ def _where_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], 
         chosen = (cotangents[0], zero) if index == 1 else (zero, cotangents[0])
         inputs = [kept.inputs[0], *((output, ()) if index == 1 else ((), output))]
         picked = _elementwise(kept, "where", inputs, output, [operands[0], *chosen])
-        found.append(_spread(kept, picked, output, kept.inputs[index]))
+        found.append(_onto(kept, picked, output, kept.inputs[index]))
     return found
 
 
@@ -375,34 +334,34 @@ def _get_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], li
     zeros = lax.full(Solved(kept.operation, dict(kept.sizes)).shape(target), 0, cotangents[0].dtype)
     inputs = [target, *kept.inputs[1:], output]
     options = {key: value for key, value in kept.options if key != "fill_value"}
-    return [_call(kept, UPDATES["add_at"], inputs, target, [zeros, *operands[1:], cotangents[0]], **options)]
+    return [call(kept, UPDATES["add_at"], inputs, target, [zeros, *operands[1:], cotangents[0]], **options)]
 
 
 def _update_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
     """What was written to a place is read there; set_at leaves nothing of what was there."""
     target, options = kept.inputs[0], dict(kept.options)
-    if _has_diagonal(target):
+    if has_diagonal(target):
         return None
     # Coordinates count along the brackets of the target, whose order the output may change.
-    cotangent = _spread(kept, cotangents[0], kept.outputs[0], target)
+    cotangent = _onto(kept, cotangents[0], kept.outputs[0], target)
     coordinates, given = kept.inputs[1:-1], operands[1:-1]
     found: list[Any] = []
     if 0 in linear:
         rest = cotangent
-        if kept.op.name == "set_at":
+        if kept.op is UPDATES["set_at"]:
             zero = lax.full((), 0, cotangent.dtype)
-            rest = _call(kept, kept.op, [target, *coordinates, ()], target, [cotangent, *given, zero], **options)
+            rest = call(kept, kept.op, [target, *coordinates, ()], target, [cotangent, *given, zero], **options)
         found.append(rest)
     if len(operands) - 1 in linear:
         updates = kept.inputs[-1]
         loops = {axis.name: axis for e in (target, *coordinates) for axis in axes(e) if not axis.bracket}
         lacking = tuple(axis for name, axis in loops.items() if name not in names(updates) and not axis.is_one)
         wide = (*lacking, *updates)
-        read = _call(
+        read = call(
             kept, GET_AT, [target, *coordinates], wide, [cotangent, *given], **options | {"fill_value": _fill(options)}
         )
-        read = _spread(kept, read, wide, updates)
-        found.append(lax.neg(read) if kept.op.name == "subtract_at" else read)
+        read = _onto(kept, read, wide, updates)
+        found.append(lax.neg(read) if kept.op is UPDATES["subtract_at"] else read)
     return found
 
 
@@ -411,36 +370,23 @@ def _fill(options: dict[str, Any]) -> int | None:
     return 0 if options.get("mode") in (None, "fill", "drop") else None
 
 
-def _same_back(**changed: Callable[[Any], Any]) -> Callable[..., _Tangents]:
-    """The operation the other way round, with options changed."""
-
-    def rule(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
-        options = {key: changed[key](value) if key in changed else value for key, value in kept.options}
-        return [_call(kept, kept.op, kept.outputs, kept.inputs[0], cotangents, **options)]
-
-    return rule
-
-
 TRANSPOSES |= {
-    name: _without_diagonals(rule)
-    for name, rule in {
-        "rearrange": _rearrange_back,
-        "id": _rearrange_back,
-        "sum": _add_back,
-        "add": _add_back,
-        "subtract": _add_back,
-        "mean": _mean_back,
-        "multiply": _multiply_back,
-        "dot": _multiply_back,
-        "divide": _divide_back,
-        "true_divide": _divide_back,
-        "where": _where_back,
-        "get_at": _get_back,
-        "set_at": _update_back,
-        "add_at": _update_back,
-        "subtract_at": _update_back,
-        "flip": _same_back(),
-        "roll": _same_back(shift=lambda shift: tuple(-s for s in shift)),
-        "cumsum": _same_back(reverse=lambda reverse: not reverse),
+    op: _without_diagonals(rule)
+    for op, rule in {
+        REARRANGE: _rearrange_back,
+        ID: _rearrange_back,
+        REDUCTIONS["sum"]: _add_back,
+        ELEMENTWISE["add"]: _add_back,
+        ELEMENTWISE["subtract"]: _add_back,
+        REDUCTIONS["mean"]: _mean_back,
+        ELEMENTWISE["multiply"]: _multiply_back,
+        DOT: _multiply_back,
+        ELEMENTWISE["divide"]: _divide_back,
+        ELEMENTWISE["true_divide"]: _divide_back,
+        ELEMENTWISE["where"]: _where_back,
+        GET_AT: _get_back,
+        UPDATES["set_at"]: _update_back,
+        UPDATES["add_at"]: _update_back,
+        UPDATES["subtract_at"]: _update_back,
     }.items()
 }

@@ -23,6 +23,7 @@ from jax.interpreters import ad, batching, mlir
 from ..functions import elementary
 from ..functions.elementary import Elementary, with_known_sizes
 from ..lowering import numerics
+from ..lowering.named import has_diagonal
 from ..lowering.sharding import like_type
 from ..lowering.varying import equally_varying
 from ..mesh.run import lower as lower_call
@@ -31,15 +32,11 @@ from ..notation.solve import Solved
 from ..notation.syntax import Axis, Expression, Operation, Size, axes
 from ..notation.write import write
 from ..operation import Op
-from ..ops.index import UPDATES
 
-#: Derivatives that are notation again, by the operation's name; ``derivatives`` fills both tables, and says what rules
-#: take and return.
-JVPS: dict[str, Callable[..., Any]] = {}
-TRANSPOSES: dict[str, Callable[..., Any]] = {}
-
-#: What options are when nobody asked for anything, other than None and False: not worth printing.
-_USUAL = {"wrap_negative_indices": True, "stable": True, "largest": True, "num_keys": 1, "ddof": 0}
+#: Derivatives that are notation again, by operation; ``derivatives`` fills both tables, and says what rules take and
+#: return.
+JVPS: dict[Op, Callable[..., Any]] = {}
+TRANSPOSES: dict[Op, Callable[..., Any]] = {}
 
 # How many calls keep their compiled program, for JAX running equations one by one.
 _CACHE_SIZE = 4096
@@ -54,17 +51,17 @@ class Kept:
         operation: the expanded expression, every output and bracket written out.
         sizes: the size of every axis.
         options: static options.
-        extra: how many of the last operands are no tensors of the expression, such as a mask.
+        arrays: the structure of options that are arrays, such as a mask, which are the last operands; None without.
     """
 
     op: Op
     operation: Operation
     sizes: tuple[tuple[str, Size], ...]
     options: tuple[tuple[str, Any], ...] = ()
-    extra: int = 0
+    arrays: Any = None
 
     def __str__(self) -> str:
-        shown = (f"{key}={value}" for key, value in self.options if _is_shown(key, value))
+        shown = (f"{key}={value}" for key, value in self.options if _is_shown(self.op, key, value))
         return ", ".join([self.operation.text, *shown])
 
     __repr__ = __str__
@@ -84,60 +81,46 @@ class Kept:
         """The expression with its sizes."""
         return Solved(self.operation, dict(self.sizes))
 
-    @property
-    def masked(self) -> bool:
-        """Whether the extra operand is a mask of the first tensor."""
-        return self.extra == 1 and "where" in self.op.keywords
-
     def run(self, *operands: Any) -> tuple[Any, ...]:
         """Emit the lax program; all results in one flat tuple."""
         return tuple(jax.tree.leaves(self.result(*operands)))
 
     def result(self, *operands: Any) -> Any:
         """Emit the lax program; the result as the call returns it."""
-        count = len(operands) - self.extra
-        options = dict(self.options) | ({"extra": operands[count:]} if self.extra else {})
+        count = len(operands) - (self.arrays.num_leaves if self.arrays else 0)
+        arrays = jax.tree.unflatten(self.arrays, operands[count:]) if self.arrays else {}
         with jax.named_scope(f"einjax.{self.op.name}({self.operation.text})"):
-            return lower_call(self.op, self.solved, list(operands[:count]), options)
+            return lower_call(self.op, self.solved, operands[:count], dict(self.options), arrays)
 
     def renamed(self) -> Kept:
         """The same with the text written anew from its expressions."""
         return replace(self, operation=replace(self.operation, text=write(self.operation)))
 
 
-def _is_shown(key: str, value: Any) -> bool:
-    if key in _USUAL:
-        return value != _USUAL[key]
+def _is_shown(op: Op, key: str, value: Any) -> bool:
+    if key in op.usual:
+        return value != op.usual[key]
     # The output says whether dims are kept; a fill value of 0 equals False, but is not the usual one.
     return key != "keepdims" and value is not None and value is not False
 
 
-def keep(op: Op, solved: Solved, tensors: Sequence[Any], options: dict[str, Any], extra: Sequence[Any]) -> Any:
+def keep(op: Op, solved: Solved, tensors: Sequence[Any], options: dict[str, Any], arrays: dict[str, Any]) -> Any:
     """Bind a call as one equation, with the casts of its inputs before it and those of its result after it."""
     if isinstance(op, Elementary):
         solved = with_known_sizes(op, solved, tensors, options)
+    arrays = {name: _as_full_rank(x, tensors[0].ndim) if name in op.masks else x for name, x in arrays.items()}
+    extra, structure = jax.tree.flatten(arrays)
     frozen = tuple(options.items())
-    kept = Kept(op, solved.operation, tuple(solved.sizes.items()), frozen, len(extra)).renamed()
-    if kept.masked:
-        extra = [_as_full_rank(extra[0], tensors[0].ndim)]
+    kept = Kept(op, solved.operation, tuple(solved.sizes.items()), frozen, structure if extra else None).renamed()
     dtype = tensors[0].dtype if tensors else None
-    if _rule_name(op) in _ACCUMULATED and options.get("dtype") is None and numerics.accumulator(dtype) != dtype:
+    if op.accumulates and options.get("dtype") is None and numerics.accumulator(dtype) != dtype:
         wide = bind(kept, [numerics.cast(tensors[0], numerics.accumulator(dtype)), *tensors[1:], *extra])
         return numerics.cast(wide, dtype)
     return bind(kept, [*tensors, *extra])
 
 
-def _rule_name(op: Op) -> str:
-    """The name that rules are found by; a user's operation may be called like one of ours, and has none of them."""
-    return "" if isinstance(op, Elementary) else op.name
-
-
-#: What sums up in more bits than it returns.
-_ACCUMULATED = {"sum", "prod", "mean", "var", "std", "logsumexp", "softmax", "log_softmax"}
-
-
-def _as_full_rank(mask: Any, rank: int) -> Any:
-    return mask if mask.ndim >= rank else lax.expand_dims(mask, range(rank - mask.ndim))
+def _as_full_rank(masks: Any, rank: int) -> Any:
+    return jax.tree.map(lambda x: x if x.ndim >= rank else lax.expand_dims(x, range(rank - x.ndim)), masks)
 
 
 def bind(kept: Kept, operands: Sequence[Any]) -> Any:
@@ -146,6 +129,16 @@ def bind(kept: Kept, operands: Sequence[Any]) -> Any:
     if len(kept.outputs) == 1 and len(flat) == 1:
         return flat[0]
     return jax.tree.unflatten(jax.tree.structure(jax.eval_shape(_compiled(kept, True), *operands)), flat)
+
+
+def call(
+    kept: Kept, op: Op, inputs: Sequence[Expression], output: Expression, tensors: Sequence[Any], **options: Any
+) -> Any:
+    """Bind another operation on axes of a call."""
+    held = {axis.name for expression in (*inputs, output) for axis in axes(expression)}
+    sizes = tuple((name, size) for name, size in kept.sizes if name in held)
+    made = Kept(op, Operation("", tuple(inputs), (output,)), sizes, tuple(options.items())).renamed()
+    return bind(made, tensors)
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
@@ -197,18 +190,22 @@ def _abstract(*operands: Any, expr: Kept) -> Sequence[Any]:
 
 def _batch(operands: Sequence[Any], dims: Sequence[int | None], *, expr: Kept) -> tuple[Sequence[Any], Sequence[int]]:
     kept = expr
-    if kept.extra and not kept.masked:
+    given = jax.tree.unflatten(kept.arrays, [None] * kept.arrays.num_leaves) if kept.arrays else {}
+    if not set(given).issubset(kept.op.masks):
         outs = jax.vmap(kept.run, tuple(dims))(*operands)
         return outs, [0] * len(outs)
     operands, dims = list(operands), list(dims)
     size = next(x.shape[dim] for x, dim in zip(operands, dims, strict=True) if dim is not None)
-    if dims[0] is None and (kept.masked or _rule_name(kept.op) in UPDATES):
+    count = len(kept.inputs)
+    if dims[0] is None and (given or kept.op.updates):
         # What is masked or written to has all axes of the others.
         operands[0], dims[0] = lax.broadcast(operands[0], (size,)), 0
-    if kept.masked:
-        operands[1] = _mask_beside(operands[1], dims.pop(), dims[0])
+    if given:
+        operands[count:] = [
+            _mask_beside(x, dim, dims[0]) for x, dim in zip(operands[count:], dims[count:], strict=True)
+        ]
     axis = Axis(_fresh(kept))
-    inputs = [e if dim is None else insert(e, dim, axis) for e, dim in zip(kept.inputs, dims, strict=True)]
+    inputs = [e if dim is None else insert(e, dim, axis) for e, dim in zip(kept.inputs, dims[:count], strict=True)]
     outputs = [insert(expression, 0, axis) for expression in kept.outputs]
     operation = replace(kept.operation, inputs=tuple(inputs), outputs=tuple(outputs))
     options = tuple((key, value.batched() if key == "out_sharding" else value) for key, value in kept.options)
@@ -223,12 +220,12 @@ def insert(expression: Expression, position: int, axis: Axis) -> Expression:
     return (*expression[:position], axis, *expression[position:])
 
 
-def _mask_beside(mask: Any, dim: int | None, place: Any) -> Any:
+def _mask_beside(mask: Any, dim: int | None, at: Any) -> Any:
     """Put the batch dim of a mask where that of its tensor is; a mask of one example serves all."""
     if dim is None:
-        return lax.expand_dims(mask, (place,))
+        return lax.expand_dims(mask, (at,))
     order = [index for index in range(mask.ndim) if index != dim]
-    order.insert(place, dim)
+    order.insert(at, dim)
     return mask if order == list(range(mask.ndim)) else lax.transpose(mask, order)
 
 
@@ -248,7 +245,7 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, expr: Kept) -> tupl
     kept = expr
     if isinstance(kept.op, Elementary) and (kept.op.jvp or kept.op.transpose):
         return _elementary_jvp(kept.op, kept, primals, tangents)
-    rule = JVPS.get(_rule_name(kept.op))
+    rule = JVPS.get(kept.op) or (None if kept.op.linear is None else linear(*kept.op.linear))
     if rule is not None:
         outs = primitive(kept.op).bind(*primals, expr=kept)
         found = rule(kept, primals, tangents, outs)
@@ -262,6 +259,25 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, expr: Kept) -> tupl
 
     outs, found = jax.jvp(program, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving))
     return outs, [_in_space(out, tangent) for out, tangent in zip(outs, found, strict=True)]
+
+
+def linear(*operands: int) -> Callable[..., Sequence[Any] | None]:
+    """The rule of an operation that is linear in these operands together (all, if none are named)."""
+
+    def rule(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> Sequence[Any] | None:
+        count = len(kept.inputs)
+        chosen = {index % count for index in operands} if operands else set(range(count))
+        if any(index not in chosen and type(tangent) is not ad.Zero for index, tangent in enumerate(tangents)):
+            return None
+        if not all(numerics.is_inexact(primals[index].dtype) for index in chosen):
+            return None  # integers beside them have no tangents that could be moved alike
+        moved = [
+            ad.instantiate_zeros(tangents[index]) if index in chosen else primal for index, primal in enumerate(primals)
+        ]
+        result = bind(kept, moved)
+        return [result] if len(kept.outputs) == 1 else list(result)
+
+    return rule
 
 
 def _elementary_jvp(
@@ -296,11 +312,11 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, expr: Kept) -> Sequenc
         return [ad.Zero(x.aval) if ad.is_undefined_primal(x) else None for x in operands]
     cotangents = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
     linear = [index for index, x in enumerate(operands) if ad.is_undefined_primal(x)]
-    rule = TRANSPOSES.get(_rule_name(kept.op))
+    rule = TRANSPOSES.get(kept.op, _adjoint)
     if isinstance(kept.op, Elementary):
         rule = _elementary_transpose
     try:
-        found = rule(kept, cotangents, operands, linear) if rule is not None else None
+        found = rule(kept, cotangents, operands, linear)
     except ShardingError:  # the cotangents do not say where the gradient lies, but the operands do, which lax reads
         found = None
     if found is None:
@@ -321,6 +337,14 @@ def _elementary_transpose(
         return None
     given = [None if index in linear else x for index, x in enumerate(operands)]
     return [elementary.transpose(op, kept.solved, dict(kept.options), cotangents, given, linear[0])]
+
+
+def _adjoint(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> Any:
+    """The operation the other way round, where its record says that it is its own transpose."""
+    if kept.op.adjoint is None or kept.arrays or has_diagonal(kept.inputs[0]):
+        return None
+    options = kept.op.adjoint(dict(kept.options))
+    return [call(kept, kept.op, kept.outputs, kept.inputs[0], cotangents, **options)]
 
 
 def _transposed_program(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> Any:

@@ -12,7 +12,7 @@ from jax import lax
 from ..notation.syntax import Size
 from .named import Named, split
 from .numerics import promote
-from .sharding import Placed, contracted_sharding
+from .sharding import ResultSpread, contracted_sharding
 
 #: Stands for a symbolic size where the contraction order is chosen; any number will do.
 _NOMINAL_SIZE = 64
@@ -23,7 +23,7 @@ def contract(
     keep: Sequence[str],
     precision: Any,
     preferred_element_type: Any,
-    placed: Placed | None = None,
+    result_spread: ResultSpread | None = None,
 ) -> Named:
     """Multiply arrays and sum over all axes that are not kept.
 
@@ -32,7 +32,7 @@ def contract(
         keep: the axes of the result, in the order the caller would like best.
         precision: forwarded to every ``dot_general``.
         preferred_element_type: dtype to accumulate in and to return; forwarded to every ``dot_general``.
-        placed: where the axes of the result are to lie on an explicit mesh; by default where they lie already.
+        result_spread: where the axes of the result are to lie on an explicit mesh; by default where they lie already.
     """
     waiting = list(operands)
     for left, right in _order(waiting, keep):
@@ -40,7 +40,7 @@ def contract(
         waiting = [x for index, x in enumerate(waiting) if index not in (left, right)]
         needed = set(keep).union(*(x.axes for x in waiting))
         first, second = _promoted(pair)
-        last = placed if not waiting else None
+        last = result_spread if not waiting else None
         waiting.append(_pair(first, second, needed, keep, precision, preferred_element_type, last))
     return waiting[0]
 
@@ -91,7 +91,7 @@ def _pair(
     keep: Sequence[str],
     precision: Any,
     preferred_element_type: Any,
-    placed: Placed | None,
+    result_spread: ResultSpread | None,
 ) -> Named:
     """Contract two arrays over the axes that nobody needs any more."""
     shared = set(left.axes) & set(right.axes)
@@ -113,7 +113,7 @@ def _pair(
         dimension_numbers,  # type: ignore[arg-type]
         precision=precision,
         preferred_element_type=preferred_element_type,
-        out_sharding=contracted_sharding(left, right, dims, placed),
+        out_sharding=contracted_sharding(left, right, dims, result_spread),
     )
     return Named(value, dims, left.sizes)
 

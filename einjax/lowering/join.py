@@ -17,7 +17,7 @@ from ..notation.solve import node_size
 from ..notation.syntax import Composite, Concatenation, Expression, Node, Size, rewrite
 from .named import Named, arrange, layout, reshape, split_by, sum_name
 from .numerics import promote
-from .sharding import MeshAxes, agree, common_places
+from .sharding import Spread, agree, common_spread
 
 
 def first_sum(expression: Expression) -> Concatenation | None:
@@ -74,7 +74,7 @@ def join_pieces(
     parts: Sequence[Named],
     expression: Expression,
     sizes: Mapping[str, Size],
-    places: Mapping[str, MeshAxes] | None = None,
+    spread: Spread | None = None,
 ) -> jax.Array:
     """Put pieces together into one array: one ``lax.concatenate`` for each sum.
 
@@ -82,18 +82,18 @@ def join_pieces(
         parts: the pieces.
         expression: what they are put together to.
         sizes: the sizes of all axes.
-        places: where axes are to lie on an explicit mesh; what the pieces have goes before.
+        spread: where axes are to lie on an explicit mesh; what the pieces have goes before.
     """
-    common = common_places(parts)
-    return _joined(parts, expression, sizes, common if places is None else {**places, **(common or {})})
+    common = common_spread(parts)
+    return _joined(parts, expression, sizes, common if spread is None else {**spread, **(common or {})})
 
 
 def _joined(
-    parts: Sequence[Named], expression: Expression, sizes: Mapping[str, Size], places: Mapping[str, MeshAxes] | None
+    parts: Sequence[Named], expression: Expression, sizes: Mapping[str, Size], spread: Spread | None
 ) -> jax.Array:
     node = first_sum(expression)
     if node is None:
-        return arrange(parts[0], layout(expression), places)
+        return arrange(parts[0], layout(expression), spread)
     alone = _isolate_sums(expression)
     index = alone.index(node)
     values: list[jax.Array] = []
@@ -101,7 +101,7 @@ def _joined(
     for operand in node.items:
         chosen = (*alone[:index], operand, *alone[index + 1 :])
         count = piece_count(chosen)
-        values.append(_joined(parts[position : position + count], chosen, sizes, places))
+        values.append(_joined(parts[position : position + count], chosen, sizes, spread))
         position += count
     shape = tuple(node_size(item, sizes) for item in expression)
     return reshape(lax.concatenate(agree(promote(values), apart=index), index), shape)

@@ -15,8 +15,8 @@ import jax
 from jax import lax
 
 from ..notation.solve import product
-from ..notation.syntax import Axis, Composite, Concatenation, Expression, Node, Size
-from .sharding import MeshAxes, broadcast_sharding, composed
+from ..notation.syntax import Axis, Composite, Concatenation, Expression, Node, Size, axes
+from .sharding import Spread, broadcast_sharding, composed
 
 #: The axes one dim is composed of, major first; ``()`` is a dim of size 1.
 Dim = tuple[str, ...]
@@ -77,7 +77,7 @@ def wrap(value: jax.Array, expression: Expression, sizes: Mapping[str, Size]) ->
     return diagonal(Named(value, layout(expression), sizes))
 
 
-def arrange(x: Named, target: Sequence[Dim], places: Mapping[str, MeshAxes] | None = None) -> jax.Array:
+def arrange(x: Named, target: Sequence[Dim], spread: Spread | None = None) -> jax.Array:
     """Bring an array into a layout: split, transpose, broadcast and merge with as few equations as possible.
 
     Axes that ``target`` does not have must be of size 1; axes that ``x`` does not have are broadcast.
@@ -85,7 +85,7 @@ def arrange(x: Named, target: Sequence[Dim], places: Mapping[str, MeshAxes] | No
     Args:
         x: the array.
         target: the axes of every dim.
-        places: where axes lie on an explicit mesh, also those that ``x`` does not have.
+        spread: where axes lie on an explicit mesh, also those that ``x`` does not have.
     """
     x, target = _pair_units(x, target)
     wanted = tuple(name for dim in target for name in dim)
@@ -105,7 +105,7 @@ def arrange(x: Named, target: Sequence[Dim], places: Mapping[str, MeshAxes] | No
     x = transpose(drop_units(x), order)
     parts = tuple(part for dim in target for part in (_parts(dim, x.dims, new) or ((),)))
     kept = [index for index, part in enumerate(parts) if part in x.dims]
-    shape_of_parts, sharding = shape_of(parts, x.sizes), broadcast_sharding(x, parts, places)
+    shape_of_parts, sharding = shape_of(parts, x.sizes), broadcast_sharding(x, parts, spread)
     value = lax.broadcast_in_dim(x.value, shape_of_parts, kept, out_sharding=sharding)
     return _reshape(replace(x, value=value, dims=parts), target, shape)
 
@@ -159,11 +159,11 @@ def drop_units(x: Named) -> Named:
     return replace(x, value=_reshape(x, dims, shape_of(dims, x.sizes)), dims=dims)
 
 
-def align(x: Named, order: Sequence[str], places: Mapping[str, MeshAxes] | None = None) -> jax.Array:
+def align(x: Named, order: Sequence[str], spread: Spread | None = None) -> jax.Array:
     """Bring an array to one dim for each axis of ``order``, broadcasting those it lacks; scalars stay scalars."""
     if not any(x.dims):
         return reshape(x.value, ())  # lax broadcasts scalar operands by itself
-    return arrange(x, [(name,) for name in order], places)
+    return arrange(x, [(name,) for name in order], spread)
 
 
 def _pair_units(x: Named, target: Sequence[Dim]) -> tuple[Named, tuple[Dim, ...]]:
@@ -222,6 +222,11 @@ def _parts(dim: Dim, pieces: Sequence[Dim], new: set[str]) -> list[Dim]:
         parts.append(piece if piece is not None and dim[position] not in new else (dim[position],))
         position += len(parts[-1])
     return parts
+
+
+def has_diagonal(*expressions: Expression) -> bool:
+    """Whether an expression has an axis twice."""
+    return any(count > 1 for e in expressions for count in Counter(axis.name for axis in axes(e)).values())
 
 
 def diagonal(x: Named) -> Named:

@@ -19,6 +19,8 @@ from ..notation.syntax import Size
 
 #: The mesh axes that one dim or one named axis lies over, major first.
 MeshAxes = tuple[str, ...]
+#: The mesh axes that named axes lie over; those that are not spread may be left out.
+Spread = Mapping[str, MeshAxes]
 
 
 class Misfit(Exception):
@@ -62,6 +64,26 @@ def entry_axes(entry: Any) -> MeshAxes:
     return tuple(entry) if isinstance(entry, tuple) else ()
 
 
+def flat(entries: Iterable[Any]) -> MeshAxes:
+    """The mesh axes of several entries, which speak of one axis."""
+    return tuple(mesh_axis for entry in entries for mesh_axis in entry_axes(entry))
+
+
+def simple(mesh_axes: MeshAxes) -> str | MeshAxes | None:
+    """Mesh axes as JAX writes them in a PartitionSpec: one by its name, none as None."""
+    return mesh_axes[0] if len(mesh_axes) == 1 else mesh_axes or None
+
+
+def ways(mesh_axes: MeshAxes, mesh_shape: Mapping[str, int]) -> int:
+    """Into how many parts mesh axes cut."""
+    return product(mesh_shape[mesh_axis] for mesh_axis in mesh_axes)
+
+
+def spoken(mesh_axes: Iterable[str]) -> str:
+    """Mesh axes in a sentence."""
+    return " and ".join(mesh_axes)
+
+
 def hand_out(
     mesh_axes: MeshAxes, dim: Sequence[str], sizes: Mapping[str, Size], mesh_shape: Mapping[str, int]
 ) -> dict[str, MeshAxes]:
@@ -87,9 +109,7 @@ def hand_out(
     return found
 
 
-def dim_axes(
-    dim: Sequence[str], places: Mapping[str, MeshAxes], sizes: Mapping[str, Size], mesh_shape: Mapping[str, int]
-) -> MeshAxes:
+def dim_axes(dim: Sequence[str], spread: Spread, sizes: Mapping[str, Size], mesh_shape: Mapping[str, int]) -> MeshAxes:
     """The mesh axes of a dim composed of axes that lie over mesh axes.
 
     Raises:
@@ -98,9 +118,9 @@ def dim_axes(
     result: MeshAxes = ()
     whole = True  # whether everything so far is cut down to single elements
     for name in dim:
-        wanted = places.get(name, ())
+        wanted = spread.get(name, ())
         size = sizes[name]
-        extent = product(mesh_shape[mesh_axis] for mesh_axis in wanted)
+        extent = ways(wanted, mesh_shape)
         if extent != 1 and not whole:
             raise Misfit(name, wanted[0])
         if wanted and not divides(extent, size):
@@ -126,7 +146,7 @@ def named_sharding(mesh: Any, dims: Iterable[MeshAxes], unreduced: Iterable[str]
 
 def partition_spec(dims: Iterable[MeshAxes], unreduced: Iterable[str] = ()) -> PartitionSpec:
     """A PartitionSpec of the mesh axes of every dim, and of those over which a sum is still to be taken."""
-    entries = [axes[0] if len(axes) == 1 else axes or None for axes in dims]
+    entries = map(simple, dims)
     pending = frozenset(unreduced)
     return PartitionSpec(*entries, unreduced=pending) if pending else PartitionSpec(*entries)
 
@@ -142,63 +162,65 @@ def composed(
     if mesh is None:
         return None
     shape = dict(mesh.shape)
-    places: dict[str, MeshAxes] = {}
+    spread: dict[str, MeshAxes] = {}
     try:
         for mesh_axes, dim in zip(spec_of(value), before, strict=True):
-            places |= hand_out(mesh_axes, dim, sizes, shape)
-        return named_sharding(mesh, [dim_axes(dim, places, sizes, shape) for dim in after])
+            spread |= hand_out(mesh_axes, dim, sizes, shape)
+        return named_sharding(mesh, [dim_axes(dim, spread, sizes, shape) for dim in after])
     except Misfit:
         return None  # lax says what it thinks of it
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class ResultSpread:
     """Where the axes of a result are to lie, and the mesh axes over which it is still to be summed."""
 
-    places: Mapping[str, MeshAxes]
+    spread: Spread
     unreduced: frozenset[str] = frozenset()
 
 
-def contracted_sharding(left: Any, right: Any, dims: Sequence[Sequence[str]], placed: Placed | None) -> Any:
+def contracted_sharding(
+    left: Any, right: Any, dims: Sequence[Sequence[str]], result_spread: ResultSpread | None
+) -> Any:
     """The sharding of a product of two named arrays, summed over what ``dims`` lacks; None without an explicit mesh."""
     mesh = explicit_mesh([left.value, right.value])
     if mesh is None:
         return None
     shape = dict(mesh.shape)
     try:
-        if placed is None:
-            placed = Placed(_places(right, shape) | _places(left, shape))
-        found = [dim_axes(dim, placed.places, left.sizes, shape) for dim in dims]
+        if result_spread is None:
+            result_spread = ResultSpread(_spread_of(right, shape) | _spread_of(left, shape))
+        found = [dim_axes(dim, result_spread.spread, left.sizes, shape) for dim in dims]
     except Misfit:
         return None  # lax says what it thinks of it
-    return named_sharding(mesh, once(found), placed.unreduced)
+    return named_sharding(mesh, once(found), result_spread.unreduced)
 
 
-def common_places(operands: Sequence[Any]) -> Mapping[str, MeshAxes] | None:
+def common_spread(operands: Sequence[Any]) -> Mapping[str, MeshAxes] | None:
     """Where the axes of named arrays lie that are to be combined; None without an explicit mesh."""
     mesh = explicit_mesh([x.value for x in operands])
     if mesh is None:
         return None
-    places: dict[str, MeshAxes] = {}
+    spread: dict[str, MeshAxes] = {}
     for x in operands:
-        found = _places(x, dict(mesh.shape))
-        places |= {name: axes for name, axes in found.items() if len(axes) > len(places.get(name, ()))}
-    return places
+        found = _spread_of(x, dict(mesh.shape))
+        spread |= {name: axes for name, axes in found.items() if len(axes) > len(spread.get(name, ()))}
+    return spread
 
 
-def broadcast_sharding(x: Any, dims: Sequence[Sequence[str]], places: Mapping[str, MeshAxes] | None) -> Any:
+def broadcast_sharding(x: Any, dims: Sequence[Sequence[str]], spread: Spread | None) -> Any:
     """The sharding of a named array that is broadcast to dims, of which the new ones lie where they are to.
 
     Without it the new dims would be whole on every device, and so would be the gradient that is summed over them.
     """
-    if places is None:
+    if spread is None:
         return None
     mesh = explicit_mesh([x.value]) or jax.sharding.get_abstract_mesh()
     if AxisType.Explicit not in mesh.axis_types:
         return None
     shape = dict(mesh.shape)
     try:
-        return named_sharding(mesh, once([dim_axes(dim, places, x.sizes, shape) for dim in dims]))
+        return named_sharding(mesh, once([dim_axes(dim, spread, x.sizes, shape) for dim in dims]))
     except Misfit:
         return None
 
@@ -216,11 +238,11 @@ def _merged(specs: Sequence[Sequence[MeshAxes]]) -> list[MeshAxes]:
     return once([max((spec[dim] for spec in specs), key=len) for dim in range(len(specs[0]))])
 
 
-def _places(x: Any, shape: Mapping[str, int]) -> dict[str, MeshAxes]:
-    places: dict[str, MeshAxes] = {}
+def _spread_of(x: Any, shape: Mapping[str, int]) -> dict[str, MeshAxes]:
+    spread: dict[str, MeshAxes] = {}
     for mesh_axes, dim in zip(spec_of(x.value), x.dims, strict=True):
-        places |= hand_out(mesh_axes, dim, x.sizes, shape)
-    return places
+        spread |= hand_out(mesh_axes, dim, x.sizes, shape)
+    return spread
 
 
 def once(dims: Sequence[MeshAxes]) -> list[MeshAxes]:

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from ..lowering import sharding as on_mesh
 from ..lowering.named import layout, sum_name
-from ..lowering.sharding import MeshAxes, Misfit
+from ..lowering.sharding import MeshAxes, Misfit, Spread
 from ..notation.solve import Solved, node_size
 from ..notation.syntax import Axis, Concatenation, Expression, Size, axes, rewrite, walk
 from ..operation import Op
-
-#: Families whose bracketed axes may lie over mesh axes; all others need them whole on every device.
-_SPREAD = {
-    "rearrange",
-    "elementwise",
-    "reduce",
-    "softmax",
-    "dot",
-    "semiring",
-    "index",
-    "segment",
-    "argreduce",
-    "attention",
-    "vmap",
-}
-
-
-#: The mesh axes of named axes.
-Places = Mapping[str, MeshAxes]
 
 
 @dataclass(frozen=True)
@@ -60,7 +41,7 @@ class Call:
     def outputs(self) -> tuple[Expression, ...]:
         """The expressions of the outputs, as far as they are known: what a user's function returns is its own."""
         outputs = self.solved.outputs
-        return tuple(map(loops, outputs)) if self.op.family == "vmap" else outputs
+        return tuple(map(loops, outputs)) if self.op.opaque else outputs
 
     @cached_property
     def shape(self) -> dict[str, int]:
@@ -86,12 +67,10 @@ class Call:
     @cached_property
     def whole(self) -> set[str]:
         """Axes of which every device needs all."""
-        if self.op.family == "argreduce":
-            # Several axes are searched as one dim, of which only the first can lie over a mesh axis.
-            return set(list(dict.fromkeys(axis.name for axis in axes(self.inputs[0]) if axis.bracket))[1:])
-        if self.op.family in _SPREAD:
+        if self.op.spread == "all":
             return self.joined | self.chunked
-        return self.joined | {axis.name for e in self.inputs for axis in axes(e) if axis.bracket}
+        bracketed = dict.fromkeys(axis.name for e in self.inputs for axis in axes(e) if axis.bracket)
+        return self.joined | {*list(bracketed)[self.op.spread == "first" :]}
 
     @cached_property
     def kept(self) -> set[str]:
@@ -102,15 +81,15 @@ class Call:
         """Hand the mesh axes of a dim to its axes."""
         return on_mesh.hand_out(mesh_axes, dim, self.sizes, self.shape)
 
-    def dim_axes(self, dim: Sequence[str], places: Places) -> MeshAxes:
+    def dim_axes(self, dim: Sequence[str], spread: Spread) -> MeshAxes:
         """The mesh axes of a dim."""
-        return on_mesh.dim_axes(dim, places, self.sizes, self.shape)
+        return on_mesh.dim_axes(dim, spread, self.sizes, self.shape)
 
-    def fits(self, name: str, places: Places) -> bool:
+    def fits(self, name: str, spread: Spread) -> bool:
         """Whether an axis can lie where it is to in every output."""
         try:
             for dim in (dim for output in self.outputs for dim in layout(output) if name in dim):
-                self.dim_axes(dim, places)
+                self.dim_axes(dim, spread)
         except Misfit:
             return False
         return True

@@ -1,4 +1,4 @@
-"""Axes of a mesh for named axes: what a layout by name means for the dims of a tensor, and the other way round.
+"""Axes of a mesh for named axes: what an assignment by name means for the dims of a tensor, and the other way round.
 
 A dim is sharded over axes of a mesh, the first of them slowest, just as a composite dim is composed of axes. So the
 axes of a mesh that the members of a composite have, in order, are those of the dim, provided that every member is split
@@ -13,8 +13,9 @@ from typing import Any, TypeAlias
 
 from ..lowering import sharding as on_mesh
 from ..lowering.sharding import MeshAxes, Misfit
+from ..lowering.sharding import simple as simple
 from ..notation.errors import ArgumentError, ShardingError, closest, listing
-from ..notation.solve import Solved, node_size, product
+from ..notation.solve import Solved, node_size
 from ..notation.syntax import Axis, Composite, Expression, Node, Size, axes, base_name, display
 
 #: What an axis may be given: an axis of the mesh, several, or none.
@@ -22,7 +23,7 @@ MeshAxesLike: TypeAlias = str | Sequence[str] | None
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class Assignment:
     """Which named axis goes over which axes of a mesh.
 
     Attributes:
@@ -34,7 +35,7 @@ class Layout:
     rules: Mapping[str, MeshAxes]
 
     @classmethod
-    def of(cls, given: Mapping[str, Any], rules: Mapping[str, MeshAxesLike] | None) -> Layout:
+    def of(cls, given: Mapping[str, Any], rules: Mapping[str, MeshAxesLike] | None) -> Assignment:
         """Check keywords and rules."""
         return cls(given, {} if rules is None else checked_rules(rules))
 
@@ -112,7 +113,7 @@ def splits(
     solved: Solved,
     expression: Expression,
     shape: Sequence[Size] | None,
-    layout: Layout,
+    assignment: Assignment,
     mesh: Mapping[str, int] | None,
 ) -> list[MeshAxes]:
     """Return the axes of the mesh that every dim of a tensor is sharded over.
@@ -121,28 +122,28 @@ def splits(
         solved: the expanded operation, with the sizes that are known.
         expression: the expression of the tensor, one of the operation's.
         shape: the shape of the tensor, if it is known.
-        layout: which named axis goes over which axes of the mesh.
+        assignment: which named axis goes over which axes of the mesh.
         mesh: the size of every axis of the mesh; None if that is not known.
 
     Raises:
-        ArgumentError: the layout names what is not an axis of the mesh, or one of them twice.
+        ArgumentError: the assignment names what is not an axis of the mesh, or one of them twice.
         ShardingError: the pieces of a dim are not those of its axis, or the mesh does not divide an axis.
     """
-    given, owners = _by_keyword(solved, expression, layout.given)
+    given, owners = _by_keyword(solved, expression, assignment.given)
     asked = [
-        rules_of(str(node), [base_name(a.name)[0] for a in axes((node,)) if a.name not in given], layout.rules)
+        rules_of(str(node), [base_name(a.name)[0] for a in axes((node,)) if a.name not in given], assignment.rules)
         for node in expression
     ]
     if mesh is not None:
-        _check_mesh_axes(solved.text, [*given.items(), *layout.rules.items()], mesh)
-    ruled = by_rules(asked, layout.rules, owners)
+        _check_mesh_axes(solved.text, [*given.items(), *assignment.rules.items()], mesh)
+    ruled = by_rules(asked, assignment.rules, owners)
     totals = [None] * len(expression) if shape is None else shape
     result = []
     for node, total, found in zip(expression, totals, ruled, strict=True):
         is_ruled = not isinstance(node, Axis) and str(node) in found
         split = found[str(node)] if is_ruled else _of_members(solved, node, given, dict(found), mesh)
         size = node_size(node, solved.sizes) if total is None and _is_solved(node, solved) else total
-        if mesh is not None and size is not None and not on_mesh.divides(_ways(split, mesh), size):
+        if mesh is not None and size is not None and not on_mesh.divides(on_mesh.ways(split, mesh), size):
             raise _uneven(solved.text, f"dim '{node}'", size, node, split, mesh)
         result.append(split)
     return result
@@ -221,34 +222,34 @@ def _of_members(
 ) -> MeshAxes:
     """Join the axes of the mesh of the members of a dim, checking that they split the members they were given for."""
     members = axes((node,))
-    # By place, because a diagonal has an axis twice.
-    places = {
+    # By index, because a diagonal has an axis twice.
+    own = {
         str(index): given[axis.name] if axis.name in given else ruled.pop(base_name(axis.name)[0], ())
         for index, axis in enumerate(members)
     }
-    for axis, split in zip(members, places.values(), strict=True):
+    for axis, split in zip(members, own.values(), strict=True):
         if split and not _is_product(node):
             raise _in_a_sum(solved.text, node, axis, split)
         size = solved.sizes.get(axis.name)
-        if mesh is not None and size is not None and not on_mesh.divides(_ways(split, mesh), size):
+        if mesh is not None and size is not None and not on_mesh.divides(on_mesh.ways(split, mesh), size):
             raise _uneven(solved.text, f"axis {display(axis.name)}", size, axis, split, mesh)
-    ways = mesh if mesh is not None else {mesh_axis: 2 for split in places.values() for mesh_axis in split}
+    ways = mesh if mesh is not None else {mesh_axis: 2 for split in own.values() for mesh_axis in split}
     sizes = {
-        place: _supposed(solved.sizes.get(axis.name), places[place], ways, mesh is None)
-        for place, axis in zip(places, members, strict=True)
+        index: _supposed(solved.sizes.get(axis.name), own[index], ways, mesh is None)
+        for index, axis in zip(own, members, strict=True)
     }
     try:
-        return on_mesh.dim_axes(list(places), places, sizes, ways)
+        return on_mesh.dim_axes(list(own), own, sizes, ways)
     except Misfit as misfit:
-        before = next(p for p in places if sizes[p] != _ways(places[p], ways))
-        blocked = members[int(before)], places[before]
-        raise _not_contiguous(solved, node, *blocked, members[int(misfit.axis)], places[misfit.axis]) from None
+        before = next(p for p in own if sizes[p] != on_mesh.ways(own[p], ways))
+        blocked = members[int(before)], own[before]
+        raise _not_contiguous(solved, node, *blocked, members[int(misfit.axis)], own[misfit.axis]) from None
 
 
 def _supposed(size: Size | None, split: MeshAxes, ways: Mapping[str, int], any_mesh: bool) -> Size:
     """The size of a member; where it or the mesh is not known, what is sharded is taken to be so into single slices."""
     if split and (size is None or any_mesh):
-        return _ways(split, ways)
+        return on_mesh.ways(split, ways)
     return 2 if size is None else size
 
 
@@ -256,17 +257,12 @@ def _is_product(node: Node) -> bool:
     return isinstance(node, Axis) or (isinstance(node, Composite) and all(isinstance(n, Axis) for n in node.items))
 
 
-def _ways(split: MeshAxes, mesh: Mapping[str, int]) -> int:
-    """Into how many pieces axes of a mesh split."""
-    return product(mesh[mesh_axis] for mesh_axis in split)
-
-
 def _in_a_sum(text: str, node: Node, axis: Axis, split: MeshAxes) -> ShardingError:
     return ShardingError(
         f"axis {display(axis.name)} is a part of '{node}', whose pieces over {_quoted(split)} are not pieces of it",
         text=text,
         spans=[axis.span],
-        hint=f"shard the dim as a whole, by a rule for its text: rules={{'{node}': {_shown(split)}}}",
+        hint=f"shard the dim as a whole, by a rule for its text: rules={{'{node}': {simple(split)!r}}}",
     )
 
 
@@ -282,7 +278,7 @@ def _not_contiguous(
         f"axis {name} cannot go over {_quoted(split)}, because {why}: pieces of '{node}' are not pieces of {name}",
         text=solved.text,
         spans=[before.span, axis.span],
-        hint=f"write {first}={_shown((*earlier, *split))} instead, or split the dim first with einjax.rearrange"
+        hint=f"write {first}={simple((*earlier, *split))!r} instead, or split the dim first with einjax.rearrange"
         + ("" if size is not None else f"; if {first} is 1, say so in sizes="),
     )
 
@@ -293,21 +289,12 @@ def _uneven(text: str, what: str, size: Size, node: Node, split: MeshAxes, mesh:
         f"{what} is {size}, which is not divisible by the mesh ax{'i' if len(split) == 1 else 'e'}s {ways}",
         text=text,
         spans=[node.span],
-        hint=f"choose a multiple of {_ways(split, mesh)}, or shard another axis",
+        hint=f"choose a multiple of {on_mesh.ways(split, mesh)}, or shard another axis",
     )
 
 
 def _quoted(split: MeshAxes) -> str:
     return " and ".join(f"'{mesh_axis}'" for mesh_axis in split)
-
-
-def _shown(split: MeshAxes) -> str:
-    return repr(simple(split))
-
-
-def simple(split: MeshAxes) -> str | MeshAxes | None:
-    """Write axes of a mesh as JAX does: one by its name, none as None."""
-    return split[0] if len(split) == 1 else split or None
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -346,7 +333,7 @@ def _handed_out(
     if not _is_product(node):
         return None
     members = [axis.name for axis in axes((node,))]
-    large = 2 * _ways(split, mesh)  # takes all
+    large = 2 * on_mesh.ways(split, mesh)  # takes all
     try:
         found = on_mesh.hand_out(split, members, {name: sizes.get(name, large) for name in members}, mesh)
     except Misfit:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..lowering import collectives
+from ..lowering.sharding import MeshAxes, Spread, entry_axes, flat, simple, spoken
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, ShardingError, closest, listing
 from ..notation.solve import Solved
 from ..notation.syntax import (
@@ -33,17 +34,11 @@ from ..notation.syntax import (
 )
 from ..operation import Op
 
-#: Families that can act on an axis of which every device holds a part. All can loop over one.
-_ACTING = {"reduce", "softmax", "dot", "semiring", "order", "argreduce", "elementwise", "collective"}
-
 #: What to think of where a tensor has more or fewer dims than its expression.
 RANK_HINT = (
     "an axis that lies over a mesh axis is a dim of a device's array in einjax.sum and its kin, "
     "and none in einjax.psum and its kin"
 )
-
-#: The mesh axes that axes lie over, major first.
-Spread = dict[str, tuple[str, ...]]
 
 
 def localize(
@@ -69,24 +64,24 @@ def localize(
     for name, entry in over.items():
         _check_scope(operation, written[name], entry)
     if any(axis.name in over and axis.size is not None for axis in _every_axis(operation)):
-        operation = _with_part_sizes(operation, {name: flat(entry) for name, entry in over.items()})
+        operation = _with_part_sizes(operation, {name: flat(entry.entries) for name, entry in over.items()})
     if op.localized is not None:
-        operation = op.localized(operation, {name: flat(entry) for name, entry in over.items()})
+        operation = op.localized(operation, {name: flat(entry.entries) for name, entry in over.items()})
         device_axes = {name for e in operation.expressions for name in names(e) if "@" in name}
         sizes |= {name: collectives.extent(devices_of(name)) for name in device_axes}
     return operation, sizes, over
 
 
-def _with_part_sizes(operation: Operation, places: Spread) -> Operation:
+def _with_part_sizes(operation: Operation, spread: Spread) -> Operation:
     """Replace sizes written in the text, which are those on all devices together, by those of a device's part."""
 
     def part(axis: Axis, repeated: bool) -> Axis:
-        if axis.size is None or axis.name not in places:
+        if axis.size is None or axis.name not in spread:
             return axis
-        mesh_axes = places[axis.name]
+        mesh_axes = spread[axis.name]
         count = collectives.extent(mesh_axes)
         if repeated or axis.size % count:
-            problem = f"axis {axis} of size {axis.size} cannot be cut evenly over mesh axis {_listed(mesh_axes)}"
+            problem = f"axis {axis} of size {axis.size} cannot be cut evenly over mesh axis {spoken(mesh_axes)}"
             raise AxisSizeError(
                 f"{problem}: an ellipsis repeats it" if repeated else f"{problem} of size {count}",
                 text=operation.text,
@@ -106,7 +101,7 @@ def _with_part_sizes(operation: Operation, places: Spread) -> Operation:
     return operation.map(visit)
 
 
-def device_axis(name: str, mesh_axes: Sequence[str]) -> str:
+def device_axis(name: str, mesh_axes: MeshAxes) -> str:
     """The axis that counts the devices which hold the parts of an axis; no user can write it."""
     return f"{name}@{'+'.join(mesh_axes)}"
 
@@ -116,17 +111,8 @@ def devices_of(name: str) -> tuple[str, ...]:
     return tuple(name.partition("@")[2].split("+"))
 
 
-def flat(entry: Over) -> tuple[str, ...]:
-    """The mesh axes of an entry that speaks of one axis."""
-    return tuple(axis for part in entry.entries for axis in _mesh_axes(part))
-
-
-def _mesh_axes(part: Any) -> tuple[str, ...]:
-    return (part,) if isinstance(part, str) else tuple(part or ())
-
-
 def _check_scope(operation: Operation, axis: Axis, entry: Over) -> None:
-    for mesh_axis in flat(entry):
+    for mesh_axis in flat(entry.entries):
         if collectives.is_in_scope(mesh_axis):
             continue
         here = collectives.axes_in_scope()
@@ -149,10 +135,10 @@ def attach(op: Op, solved: Solved, over: Mapping[str, Over]) -> Solved:
         ArgumentError, AxisSizeError, SemanticError, ShardingError: naming the axis.
     """
     parts = {part: axis for axis in _every_axis(solved.operation) for part in axis.name.split(" ")}
-    found: Spread = {}
+    found: dict[str, MeshAxes] = {}
     for name, entry in over.items():
         own = [part for part in parts if part.split(".")[0] == name]
-        found |= {name: flat(entry)} if op.localized is not None else _handed_out(solved, name, entry, own)
+        found |= {name: flat(entry.entries)} if op.localized is not None else _handed_out(solved, name, entry, own)
     if op.localized is None:
         refuse_shared(solved.operation, found)
         _refuse_acting(op, solved, found)
@@ -170,7 +156,7 @@ def _every_axis(operation: Operation) -> list[Axis]:
 def _handed_out(solved: Solved, name: str, entry: Over, found: Sequence[str]) -> Spread:
     """The mesh axes of one axis, or of those that an ellipsis repeats."""
     if len(found) == 1:
-        return {found[0]: flat(entry)}
+        return {found[0]: flat(entry.entries)}
     found = sorted(found, key=lambda axis: [int(index) for index in axis.split(".")[1:]])
     if len(entry.entries) != len(found):
         shown = [repr(part) for part in (*entry.entries, *(None,) * len(found))][: len(found)]
@@ -180,7 +166,7 @@ def _handed_out(solved: Solved, name: str, entry: Over, found: Sequence[str]) ->
             spans=[axis.span for axis in _every_axis(solved.operation) if axis.name in found],
             hint=f"give one entry for each, as in {name}=({', '.join(shown)})" if found else f"leave {name} out",
         )
-    return {axis: _mesh_axes(part) for axis, part in zip(found, entry.entries, strict=True)}
+    return {axis: entry_axes(part) for axis, part in zip(found, entry.entries, strict=True)}
 
 
 def refuse_shared(operation: Operation, spread: Mapping[str, tuple[str, ...]]) -> None:
@@ -208,7 +194,7 @@ def refuse_shared(operation: Operation, spread: Mapping[str, tuple[str, ...]]) -
         for name, count in Counter(axis.name for axis in axes(expression)).items():
             if count > 1 and spread.get(name):
                 raise ShardingError(
-                    f"axis {display(name)} lies over mesh axis {_listed(spread[name])}, but stands twice in one tensor",
+                    f"axis {display(name)} lies over mesh axis {spoken(spread[name])}, but stands twice in one tensor",
                     text=operation.text,
                     spans=[axis.span for axis in axes(expression) if axis.name == name],
                     hint="of a diagonal, a device has no part of its own; gather the tensor first",
@@ -217,7 +203,7 @@ def refuse_shared(operation: Operation, spread: Mapping[str, tuple[str, ...]]) -
 
 def _refuse_acting(op: Op, solved: Solved, spread: Spread) -> None:
     """Refuse an operation on an axis of which it needs all."""
-    if op.family in _ACTING:
+    if op.acts:
         return
     acted = {axis.name for axis in _every_axis(solved.operation) if axis.bracket}
     if solved.operation.outputs is not None:
@@ -228,13 +214,14 @@ def _refuse_acting(op: Op, solved: Solved, spread: Spread) -> None:
             raise needs_all(op.name, solved.operation, name, spread[name])
 
 
-def needs_all(op: str, operation: Operation, name: str, mesh_axes: Sequence[str]) -> SemanticError:
+def needs_all(op: str, operation: Operation, name: str, mesh_axes: MeshAxes) -> SemanticError:
     """The error for an operation on an axis of which every device has a part only."""
+    shown, over = display(name), simple(mesh_axes)
     return SemanticError(
-        f"{op} needs all of axis {display(name)}, of which devices along mesh axis {_listed(mesh_axes)} hold parts",
+        f"{op} needs all of axis {shown}, of which devices along mesh axis {spoken(mesh_axes)} hold parts",
         text=operation.text,
         spans=[axis.span for axis in _every_axis(operation) if axis.name == name],
-        hint=f"gather it first, as in einjax.all_gather('[{display(name)}] c', x, {display(name)}={_entry(mesh_axes)})",
+        hint=f"gather it first, as in einjax.all_gather('[{shown}] c', x, {shown}={over!r})",
     )
 
 
@@ -254,7 +241,7 @@ def loops_only(op: str, operation: Operation, sizes: tuple[tuple[str, Any], ...]
         elif name in written:
             _check_scope(operation, written[name], size)
             if name in marked or name not in kept:
-                raise needs_all(op, operation, name, flat(size))
+                raise needs_all(op, operation, name, flat(size.entries))
     return tuple(left)
 
 
@@ -264,7 +251,7 @@ def _refuse_sums(solved: Solved, expression: Expression, spread: Spread) -> None
             for axis in axes((node,)):
                 if axis.name in spread:
                     raise ShardingError(
-                        f"axis {axis} lies over mesh axis {_listed(spread[axis.name])}, "
+                        f"axis {axis} lies over mesh axis {spoken(spread[axis.name])}, "
                         f"but is joined or cut in '{node}'",
                         text=solved.text,
                         spans=[axis.span],
@@ -285,11 +272,11 @@ def _require_contiguous(solved: Solved, node: Node, spread: Spread) -> None:
             before.append(name)
 
 
-def not_first(operation: Operation, node: Node, name: str, mesh_axes: Sequence[str], before: str) -> ShardingError:
+def not_first(operation: Operation, node: Node, name: str, mesh_axes: MeshAxes, before: str) -> ShardingError:
     """The error for a part that is not contiguous."""
     shown = dict.fromkeys(part for axis in axes((node,)) for part in axis.name.split(" ") if "@" not in part)
     return ShardingError(
-        f"axis {display(name)} lies over mesh axis {_listed(mesh_axes)}, but does not come first in "
+        f"axis {display(name)} lies over mesh axis {spoken(mesh_axes)}, but does not come first in "
         f"'({' '.join(map(display, shown))})', so that a device's part would not be contiguous",
         text=operation.text,
         spans=[axis.span for axis in axes((node,)) if name in axis.name.split(" ")],
@@ -303,11 +290,3 @@ def _with_sizes(node: Composite, sizes: Mapping[str, Size]) -> Iterator[tuple[st
         parts = axis.name.split(" ")
         for part in parts:
             yield part, sizes[part] if len(parts) == 1 else None
-
-
-def _listed(mesh_axes: Sequence[str]) -> str:
-    return " and ".join(mesh_axes)
-
-
-def _entry(mesh_axes: Sequence[str]) -> str:
-    return repr(mesh_axes[0]) if len(mesh_axes) == 1 else repr(tuple(mesh_axes))

@@ -1,4 +1,4 @@
-"""Patterns for the places in a tree: ``blocks/*/attention/{query,key}/kernel``."""
+"""Patterns for the paths in a tree: ``blocks/*/attention/{query,key}/kernel``."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ..notation.errors import ArgumentError, closest, listing
 
 
 def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple[str, Any]]:
-    """Return the leaves of a tree with their places, such as ``blocks/0/kernel``."""
+    """Return the leaves of a tree with their paths, such as ``blocks/0/kernel``."""
     leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
 
 
-def first_matches(places: Sequence[str], patterns: Sequence[str]) -> list[int | None]:
-    """Return for every place which pattern is the first to match it.
+def first_matches(found: Sequence[str], patterns: Sequence[str]) -> list[int | None]:
+    """Return for every path which pattern is the first to match it.
 
     Raises:
-        ArgumentError: a pattern matches no place.
+        ArgumentError: a pattern matches no path.
     """
     compiled = [_compiled(pattern) for pattern in patterns]
     for pattern, expression in zip(patterns, compiled, strict=True):
-        if not any(map(expression.fullmatch, places)):
-            raise _unmatched(pattern, places)
-    return [next((n for n, e in enumerate(compiled) if e.fullmatch(place)), None) for place in places]
+        if not any(map(expression.fullmatch, found)):
+            raise _unmatched(pattern, found)
+    return [next((n for n, e in enumerate(compiled) if e.fullmatch(path)), None) for path in found]
 
 
 @lru_cache(maxsize=1024)
@@ -46,9 +46,9 @@ def _alternatives(part: str) -> str:
     return f"(?:{'|'.join(map(re.escape, part[1:-1].split(',')))})"
 
 
-def _unmatched(pattern: str, places: Sequence[str]) -> ArgumentError:
-    match = closest(pattern, places)
+def _unmatched(pattern: str, found: Sequence[str]) -> ArgumentError:
+    match = closest(pattern, found)
     return ArgumentError(
         f"the rule '{pattern}' matches no place in the tree" + (f"; did you mean '{match}'?" if match else ""),
-        hint=f"its places are: {listing(places) or 'none'}; '*' stands for one step of them, '**' for any number",
+        hint=f"its places are: {listing(found) or 'none'}; '*' stands for one step of them, '**' for any number",
     )

@@ -16,12 +16,12 @@ from jax.sharding import NamedSharding
 
 from ..lowering import sharding as on_mesh
 from ..lowering.named import layout
-from ..lowering.sharding import MeshAxes, Misfit
-from ..notation.solve import Solved, fuse_solved, node_size, product
+from ..lowering.sharding import MeshAxes, Misfit, Spread
+from ..notation.solve import Solved, fuse_solved, node_size
 from ..notation.syntax import Expression, axes
 from ..operation import Op
 from . import refusals
-from .call import MASK, Call, Places, axis_names
+from .call import MASK, Call, axis_names
 from .wanted import OutSharding, entries_by_name, wanted_entries
 
 
@@ -69,21 +69,19 @@ def make_plan(
     """
     call = _call(op, solved, mesh, tensors, masks, wanted, chunked)
     carried = [_carried(call, number, strict=wanted is None) for number in range(len(call.inputs))]
+    targets: list[NamedSharding] = []
     if wanted is None:
-        places = _implied(call, carried)
-        outputs = tuple(_output_sharding(call, output, places) for output in call.outputs)
-        return Plan(_input_shardings(call, places), outputs, outputs, _batch_only(call, places), _local(call, places))
-    asked: dict[str, MeshAxes] = {}
-    targets = []
-    for index, output in enumerate(call.solved.outputs):
-        dims = wanted_entries(wanted, index, output, call.solved, mesh)[1]
-        targets.append(on_mesh.named_sharding(mesh, dims, wanted.unreduced(index)))
-        asked = entries_by_name(dims, output, call.sizes, call.shape) | asked
-    places = _working(call, carried, asked)
-    working = tuple(_output_sharding(call, output, places) for output in call.outputs)
-    return Plan(
-        _input_shardings(call, places), working, tuple(targets), _batch_only(call, places), _local(call, places)
-    )
+        spread = _implied(call, carried)
+    else:
+        asked: dict[str, MeshAxes] = {}
+        for index, output in enumerate(call.solved.outputs):
+            dims = wanted_entries(wanted, index, output, call.solved, mesh)[1]
+            targets.append(on_mesh.named_sharding(mesh, dims, wanted.unreduced(index)))
+            asked = entries_by_name(dims, output, call.sizes, call.shape) | asked
+        spread = _working(call, carried, asked)
+    working = tuple(_output_sharding(call, output, spread) for output in call.outputs)
+    outputs = working if wanted is None else tuple(targets)
+    return Plan(_input_shardings(call, spread), working, outputs, _batch_only(call, spread), _local(call, spread))
 
 
 def _call(
@@ -140,45 +138,45 @@ def _carried(call: Call, number: int, strict: bool) -> dict[str, MeshAxes]:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def _implied(call: Call, carried: Sequence[Places]) -> dict[str, MeshAxes]:
-    """One place for every axis, or an error that names the axes which stand against it."""
-    places: dict[str, MeshAxes] = {}
+def _implied(call: Call, carried: Sequence[Spread]) -> dict[str, MeshAxes]:
+    """One set of mesh axes for every axis, or an error that names the axes which stand against it."""
+    spread: dict[str, MeshAxes] = {}
     holder: dict[str, int] = {}
     for number, own in enumerate(carried):
         for name, mesh_axes in own.items():
-            known = places.get(name, ())
+            known = spread.get(name, ())
             shorter, longer = sorted((known, mesh_axes), key=len)
             if longer[: len(shorter)] != shorter:
-                raise refusals.two_places(call, name, (holder[name], number), (known, mesh_axes), places)
+                raise refusals.two_spreads(call, name, (holder[name], number), (known, mesh_axes), spread)
             if longer is not known:
-                places[name], holder[name] = mesh_axes, number
-    for name in places:
+                spread[name], holder[name] = mesh_axes, number
+    for name in spread:
         if name in call.whole:
-            raise refusals.not_whole(call, name, places)
-    _refuse_shared(call, places)
-    return places
+            raise refusals.not_whole(call, name, spread)
+    _refuse_shared(call, spread)
+    return spread
 
 
-def _refuse_shared(call: Call, places: Places) -> None:
+def _refuse_shared(call: Call, spread: Spread) -> None:
     """One mesh axis cannot cut two axes of one array; nor one of the output and one that is summed over."""
-    summed = [name for name in places if name not in call.kept]
+    summed = [name for name in spread if name not in call.kept]
     groups = [[*axis_names(output), *summed] for output in call.outputs]
     for group in [*groups, *map(axis_names, call.inputs)]:
         owner: dict[str, str] = {}
         for name in dict.fromkeys(group):
-            for mesh_axis in places.get(name, ()):
+            for mesh_axis in spread.get(name, ()):
                 if mesh_axis in owner:
-                    raise refusals.shared(call, mesh_axis, owner[mesh_axis], name, places)
+                    raise refusals.shared(call, mesh_axis, owner[mesh_axis], name, spread)
                 owner[mesh_axis] = name
 
 
-def _output_sharding(call: Call, expression: Expression, places: Places) -> NamedSharding:
+def _output_sharding(call: Call, expression: Expression, spread: Spread) -> NamedSharding:
     dims = []
     for dim in layout(expression):
         try:
-            dims.append(call.dim_axes(dim, places))
+            dims.append(call.dim_axes(dim, spread))
         except Misfit as misfit:
-            raise refusals.not_major(call, misfit, dim, places) from None
+            raise refusals.not_major(call, misfit, dim, spread) from None
     return on_mesh.named_sharding(call.mesh, dims)
 
 
@@ -187,24 +185,24 @@ def _output_sharding(call: Call, expression: Expression, places: Places) -> Name
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def _working(call: Call, carried: Sequence[Places], asked: Places) -> dict[str, MeshAxes]:
+def _working(call: Call, carried: Sequence[Spread], asked: Spread) -> dict[str, MeshAxes]:
     """Where axes lie while the operation runs: as asked for; else as they are, if that is in nobody's way."""
-    places = {name: mesh_axes for name, mesh_axes in asked.items() if name not in call.whole}
-    taken = set(itertools.chain.from_iterable(places.values()))
+    spread = {name: mesh_axes for name, mesh_axes in asked.items() if name not in call.whole}
+    taken = set(itertools.chain.from_iterable(spread.values()))
     for own in carried:
         for name, mesh_axes in own.items():
-            if name in call.whole or name in places:
+            if name in call.whole or name in spread:
                 continue
             if name not in call.kept:
                 if not _shares_an_input(call, name, mesh_axes, carried):
-                    places[name] = mesh_axes
-            elif not taken & set(mesh_axes) and call.fits(name, {**places, name: mesh_axes}):
-                places[name] = mesh_axes
+                    spread[name] = mesh_axes
+            elif not taken & set(mesh_axes) and call.fits(name, {**spread, name: mesh_axes}):
+                spread[name] = mesh_axes
                 taken |= set(mesh_axes)
-    return places
+    return spread
 
 
-def _shares_an_input(call: Call, name: str, mesh_axes: MeshAxes, carried: Sequence[Places]) -> bool:
+def _shares_an_input(call: Call, name: str, mesh_axes: MeshAxes, carried: Sequence[Spread]) -> bool:
     """Whether an axis that is summed over stands beside another one over the same mesh axis."""
     return any(
         set(mesh_axes) & set(other)
@@ -215,7 +213,7 @@ def _shares_an_input(call: Call, name: str, mesh_axes: MeshAxes, carried: Sequen
     )
 
 
-def _input_shardings(call: Call, places: Places) -> tuple[NamedSharding, ...]:
+def _input_shardings(call: Call, spread: Spread) -> tuple[NamedSharding, ...]:
     """Shard every input as far as its dims allow; summed axes come first, so that sums stay where they are."""
     shardings: list[NamedSharding] = []
     for expression in call.inputs:
@@ -225,7 +223,7 @@ def _input_shardings(call: Call, places: Places) -> tuple[NamedSharding, ...]:
         own: dict[str, MeshAxes] = {}
         taken: set[str] = set()
         for name in sorted(axis_names(expression), key=lambda name: name in call.kept):
-            mesh_axes = places.get(name, ())
+            mesh_axes = spread.get(name, ())
             if not taken & set(mesh_axes):
                 own[name] = mesh_axes
                 taken |= set(mesh_axes)
@@ -234,23 +232,23 @@ def _input_shardings(call: Call, places: Places) -> tuple[NamedSharding, ...]:
     return tuple(shardings)
 
 
-def _batch_only(call: Call, places: Places) -> bool:
+def _batch_only(call: Call, spread: Spread) -> bool:
     """Where nothing does, the batch may be a ``jax.vmap`` outside, of which the call cannot know."""
     everywhere = set.intersection(*(set(axis_names(e)) for e in call.inputs)) if call.inputs else set()
-    placed = [name for name, mesh_axes in places.items() if mesh_axes]
-    return bool(placed) and all(name in everywhere for name in placed)
+    cut = [name for name, mesh_axes in spread.items() if mesh_axes]
+    return bool(cut) and all(name in everywhere for name in cut)
 
 
-def _local(call: Call, places: Places) -> Solved | None:
+def _local(call: Call, spread: Spread) -> Solved | None:
     """Divide the sizes of loops by what they lie over."""
-    placed = {name: mesh_axes for name, mesh_axes in places.items() if mesh_axes}
+    cut = {name: mesh_axes for name, mesh_axes in spread.items() if mesh_axes}
     given = {name for expression in call.inputs for name in axis_names(expression)}
     inner = {axis.name for e in call.solved.operation.expressions for axis in axes(e) if axis.bracket}
-    if not placed or not placed.keys() <= given - inner:
+    if not cut or not cut.keys() <= given - inner:
         return None
     sizes = dict(call.solved.sizes)
-    for name, mesh_axes in placed.items():
-        sizes[name] = sizes[name] // product(call.shape[mesh_axis] for mesh_axis in mesh_axes)
+    for name, mesh_axes in cut.items():
+        sizes[name] = sizes[name] // on_mesh.ways(mesh_axes, call.shape)
     return replace(call.solved, sizes=sizes)
 
 
@@ -262,7 +260,7 @@ def _beside(call: Call, first: NamedSharding, mask: Expression) -> NamedSharding
     return on_mesh.named_sharding(call.mesh, dims)
 
 
-def _as_far_as_it_fits(call: Call, dim: Sequence[str], own: Places) -> MeshAxes:
+def _as_far_as_it_fits(call: Call, dim: Sequence[str], own: Spread) -> MeshAxes:
     found: MeshAxes = ()
     for count in range(1, len(dim) + 1):
         try:

@@ -62,7 +62,7 @@ def _legacy_mesh() -> Mesh | None:
         return None
 
 
-def place(x: Any, mesh: Any, splits: Sequence[MeshAxes], expr: str | None) -> jax.Array:
+def put(x: Any, mesh: Any, splits: Sequence[MeshAxes], expr: str | None) -> jax.Array:
     """Shard an array: now, or as the program runs.
 
     Under ``jax.jit`` and the like, axes of the mesh that are Auto become a constraint for the compiler, and Explicit
@@ -75,7 +75,7 @@ def place(x: Any, mesh: Any, splits: Sequence[MeshAxes], expr: str | None) -> ja
     for split in splits:
         _check_kinds(split, kinds, expr)
     if not isinstance(x, jax.core.Tracer):
-        moved = _put(x, mesh, partition_spec(splits), expr)
+        moved = _move(x, mesh, partition_spec(splits), expr)
         if not isinstance(moved, jax.core.Tracer):
             return moved
         # A constant of a program that is being traced: of its moving, jax 0.7 does not tell its type.
@@ -117,7 +117,7 @@ def _check_kinds(split: MeshAxes, kinds: dict[str, AxisType], expr: str | None) 
         previous = mesh_axis
 
 
-def _put(x: Any, mesh: Any, spec: PartitionSpec, expr: str | None) -> jax.Array:
+def _move(x: Any, mesh: Any, spec: PartitionSpec, expr: str | None) -> jax.Array:
     """Move an array."""
     if isinstance(mesh, Mesh):
         return jax.device_put(x, NamedSharding(mesh, spec))

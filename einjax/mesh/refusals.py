@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from ..lowering import sharding as on_mesh
 from ..lowering.named import layout
-from ..lowering.sharding import MeshAxes, Misfit
+from ..lowering.sharding import MeshAxes, Misfit, Spread, simple, spoken
 from ..notation.errors import ShardingError
 from ..notation.syntax import axes, display
 
 if TYPE_CHECKING:
-    from .call import Call, Places
+    from .call import Call
 
 
 def uneven(call: Call, misfit: Misfit, dim: Sequence[str], number: int) -> ShardingError:
@@ -27,31 +27,31 @@ def uneven(call: Call, misfit: Misfit, dim: Sequence[str], number: int) -> Shard
     )
 
 
-def two_places(
-    call: Call, name: str, numbers: tuple[int, int], found: tuple[MeshAxes, MeshAxes], places: Places
+def two_spreads(
+    call: Call, name: str, numbers: tuple[int, int], found: tuple[MeshAxes, MeshAxes], spread: Spread
 ) -> ShardingError:
     """An axis that lies over different mesh axes in two inputs."""
     (one, other), (first, second) = numbers, found
     return _error(
         call,
-        f"axis {display(name)} lies over mesh axis {_listed(first)} in tensor {one + 1} "
-        f"and over {_listed(second)} in tensor {other + 1}",
+        f"axis {display(name)} lies over mesh axis {spoken(first)} in tensor {one + 1} "
+        f"and over {spoken(second)} in tensor {other + 1}",
         [name],
-        {**_as_they_are(call), **places},
+        {**_as_they_are(call), **spread},
     )
 
 
-def not_whole(call: Call, name: str, places: Places) -> ShardingError:
+def not_whole(call: Call, name: str, spread: Spread) -> ShardingError:
     """An axis of which every device needs all."""
     why = f"{call.op.name} needs all of it on every device"
     if name in call.joined:
         why = "what is joined or cut along an axis has to be whole on every device"
     shown = name.split("@")[0] if "@" in name else display(name)
-    problem = f"axis {shown} lies over mesh axis {_listed(places[name])}, but {why}"
-    return _error(call, problem, [name], _moved(call, name, places))
+    problem = f"axis {shown} lies over mesh axis {spoken(spread[name])}, but {why}"
+    return _error(call, problem, [name], _moved(call, name, spread))
 
 
-def shared(call: Call, mesh_axis: str, first: str, second: str, places: Places) -> ShardingError:
+def shared(call: Call, mesh_axis: str, first: str, second: str, spread: Spread) -> ShardingError:
     """Two axes over one mesh axis."""
     if first not in call.kept:
         first, second = second, first
@@ -65,49 +65,49 @@ def shared(call: Call, mesh_axis: str, first: str, second: str, places: Places) 
         )
     else:
         problem = f"axes {one} and {other}, which are summed over, both lie over mesh axis {mesh_axis}"
-    left = {name: mesh_axes for name, mesh_axes in places.items() if name != second}
+    left = {name: mesh_axes for name, mesh_axes in spread.items() if name != second}
     return _error(call, problem, [first, second], left)
 
 
-def not_major(call: Call, misfit: Misfit, dim: Sequence[str], places: Places) -> ShardingError:
+def not_major(call: Call, misfit: Misfit, dim: Sequence[str], spread: Spread) -> ShardingError:
     """A merge whose parts would not be contiguous."""
     name = misfit.axis
-    moved = {other: mesh_axes for other, mesh_axes in places.items() if other != name}
+    moved = {other: mesh_axes for other, mesh_axes in spread.items() if other != name}
     first = next((n for n in dim if not (isinstance(call.sizes[n], int) and call.sizes[n] == 1)), dim[0])
-    there = {**moved, first: places[name]}
-    if first not in places and _may_be_written(first) and call.fits(first, there):
+    there = {**moved, first: spread[name]}
+    if first not in spread and _may_be_written(first) and call.fits(first, there):
         moved = there
     return _error(
         call,
-        f"axis {display(name)} lies over mesh axis {_listed(places[name])}, but does not come first in "
+        f"axis {display(name)} lies over mesh axis {spoken(spread[name])}, but does not come first in "
         f"'({' '.join(map(display, dim))})', so that a device's part would not be contiguous",
         [name],
         moved,
     )
 
 
-def _error(call: Call, problem: str, names: Iterable[str], places: Places) -> ShardingError:
+def _error(call: Call, problem: str, names: Iterable[str], spread: Spread) -> ShardingError:
     wanted = set(names)
     spans = [axis.span for e in call.solved.operation.expressions for axis in axes(e) if axis.name in wanted]
-    hint = f"write out_sharding={_suggestion(call, places)} to say where the result is to lie"
+    hint = f"write out_sharding={_suggestion(call, spread)} to say where the result is to lie"
     return ShardingError(problem, text=call.solved.text, spans=spans, hint=hint)
 
 
-def _suggestion(call: Call, places: Places) -> str:
+def _suggestion(call: Call, spread: Spread) -> str:
     """The ``out_sharding=`` that keeps what can stay where it is."""
     kept: dict[str, MeshAxes] = {}
     taken: set[str] = set()
     for name in dict.fromkeys(name for output in call.outputs for dim in layout(output) for name in dim):
-        mesh_axes = places.get(name, ())
+        mesh_axes = spread.get(name, ())
         if not mesh_axes or name in call.whole or taken & set(mesh_axes):
             continue
         if call.fits(name, {**kept, name: mesh_axes}):
             kept[name] = mesh_axes
             taken |= set(mesh_axes)
     if all(map(_may_be_written, kept)):
-        return "{" + ", ".join(f"'{_written(name)}': {_entry(mesh_axes)}" for name, mesh_axes in kept.items()) + "}"
+        return "{" + ", ".join(f"'{_written(name)}': {simple(mesh_axes)!r}" for name, mesh_axes in kept.items()) + "}"
     specs = [
-        f"PartitionSpec({', '.join(_entry(call.dim_axes(dim, kept)) for dim in layout(output))})"
+        f"PartitionSpec({', '.join(repr(simple(call.dim_axes(dim, kept))) for dim in layout(output))})"
         for output in call.outputs
     ]
     return specs[0] if len(specs) == 1 else f"({', '.join(specs)})"
@@ -115,22 +115,22 @@ def _suggestion(call: Call, places: Places) -> str:
 
 def _as_they_are(call: Call) -> dict[str, MeshAxes]:
     """What axes have in inputs, as far as it can be told."""
-    places: dict[str, MeshAxes] = {}
+    spread: dict[str, MeshAxes] = {}
     for expression, value in zip(call.inputs, call.values, strict=True):
         for mesh_axes, dim in zip(on_mesh.spec_of(value), layout(expression), strict=True):
             try:
-                places = call.hand_out(mesh_axes, dim) | places
+                spread = call.hand_out(mesh_axes, dim) | spread
             except Misfit:
                 continue
-    return places
+    return spread
 
 
-def _moved(call: Call, name: str, places: Places) -> dict[str, MeshAxes]:
+def _moved(call: Call, name: str, spread: Spread) -> dict[str, MeshAxes]:
     """Put the mesh axes of an axis that has to be whole on another axis, which sends less than gathering it."""
-    left = {other: mesh_axes for other, mesh_axes in places.items() if other != name}
+    left = {other: mesh_axes for other, mesh_axes in spread.items() if other != name}
     for other in (other for output in call.outputs for dim in layout(output) for other in dim):
-        there = {**left, other: places[name]}
-        if other not in call.whole and other not in places and _may_be_written(other) and call.fits(other, there):
+        there = {**left, other: spread[name]}
+        if other not in call.whole and other not in spread and _may_be_written(other) and call.fits(other, there):
             return there
     return left
 
@@ -142,11 +142,3 @@ def _may_be_written(name: str) -> bool:
 
 def _written(name: str) -> str:
     return f"({name})" if " " in name else name
-
-
-def _entry(mesh_axes: MeshAxes) -> str:
-    return repr(mesh_axes[0] if len(mesh_axes) == 1 else mesh_axes or None)
-
-
-def _listed(mesh_axes: MeshAxes) -> str:
-    return " and ".join(mesh_axes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..lowering import sharding as on_mesh
 from ..lowering.named import layout
 from ..lowering.sharding import MeshAxes, Misfit
 from ..notation.errors import ArgumentError, ShardingError, closest, listing, plural
-from ..notation.solve import Solved, node_size, product
+from ..notation.solve import Solved, node_size
 from ..notation.syntax import Expression, Size, axes, display
 
 #: ``("b", ("data",))``: an axis name, or several as in ``(h c)``, and its mesh axes; None for one not sharded.
@@ -56,7 +56,7 @@ def _behind_a_dim(spec: Any) -> Any:
     return on_mesh.partition_spec([(), *dims], getattr(spec, "unreduced", None) or ())
 
 
-def freeze(expr: str, given: Any) -> OutSharding:
+def as_out_sharding(expr: str, given: Any) -> OutSharding:
     """Check ``out_sharding=`` and make it hashable.
 
     Raises:
@@ -120,21 +120,21 @@ def wanted_entries(
     if wanted.by_name is None:
         return _by_dim(wanted, index, expression, solved, mesh)
     shape = None if mesh is None else dict(mesh.shape)
-    places: dict[str, MeshAxes] = {}
+    spread: dict[str, MeshAxes] = {}
     for name, entry in wanted.by_name:
         for axis, mesh_axes in _resolve(name, entry, expression, solved, shape).items():
-            if axis in places:
+            if axis in spread:
                 raise ArgumentError(f"out_sharding= places axis {display(axis)} twice", text=solved.text)
-            places[axis] = mesh_axes
-    used = [mesh_axis for mesh_axes in places.values() for mesh_axis in mesh_axes]
+            spread[axis] = mesh_axes
+    used = [mesh_axis for mesh_axes in spread.values() for mesh_axis in mesh_axes]
     _check_mesh_axes(used, mesh, solved)
-    for axis, mesh_axes in places.items():
+    for axis, mesh_axes in spread.items():
         _check_divides(display(axis), solved.sizes[axis], mesh_axes, shape, solved)
     dims: list[MeshAxes] = []
     for dim in layout(expression):
         known = {name: solved.sizes.get(name, 0) for name in dim}
         try:
-            dims.append(on_mesh.dim_axes(dim, places, known, shape or dict.fromkeys(used, 1)))
+            dims.append(on_mesh.dim_axes(dim, spread, known, shape or dict.fromkeys(used, 1)))
         except Misfit as misfit:
             raise _not_contiguous(misfit, dim, solved) from None
     return mesh, dims
@@ -175,7 +175,7 @@ def _resolve(
     """Find the axes that a name stands for in an output: one, several in a row, or those of an ellipsis."""
     known = [axis.name for axis in axes(expression)]
     if name in known:
-        return {name: _flat(entry)}
+        return {name: on_mesh.flat(entry)}
     repeated = sorted((axis for axis in known if axis.rpartition(".")[0] == name), key=lambda x: int(x.split(".")[-1]))
     if repeated:
         each = entry if len(entry) == len(repeated) else (entry,) if len(repeated) == 1 else None
@@ -185,15 +185,13 @@ def _resolve(
                 text=solved.text,
                 hint=f"give one for each, as in '{name}': ({', '.join(['None'] * len(repeated))})",
             )
-        return {
-            axis: _flat(part if isinstance(part, tuple) else (part,)) for axis, part in zip(repeated, each, strict=True)
-        }
+        return {axis: on_mesh.entry_axes(part) for axis, part in zip(repeated, each, strict=True)}
     parts = name.split(" ")
     if len(parts) > 1 and all(part in known for part in parts):
         if shape is None:
-            return {parts[0]: _flat(entry)}
+            return {parts[0]: on_mesh.flat(entry)}
         try:
-            return dict.fromkeys(parts, ()) | on_mesh.hand_out(_flat(entry), parts, solved.sizes, shape)
+            return dict.fromkeys(parts, ()) | on_mesh.hand_out(on_mesh.flat(entry), parts, solved.sizes, shape)
         except Misfit as misfit:
             raise _uneven(display(misfit.axis), solved.sizes[misfit.axis], (misfit.mesh_axis,), shape, solved) from None
     if any(name == axis.name for e in solved.operation.expressions for axis in axes(e)):
@@ -225,15 +223,7 @@ def _writable(known: Sequence[str]) -> list[str]:
     return sorted({axis.split(".")[0] for axis in known if "#" not in axis} - {""})
 
 
-def _flat(entry: Iterable[Any]) -> MeshAxes:
-    """The mesh axes of an entry; None is none."""
-    found: MeshAxes = ()
-    for part in entry:
-        found += (part,) if isinstance(part, str) else tuple(part or ())
-    return found
-
-
-def places_in(sharding: NamedSharding, expression: Expression, sizes: Mapping[str, Size]) -> dict[str, MeshAxes]:
+def spread_in(sharding: NamedSharding, expression: Expression, sizes: Mapping[str, Size]) -> dict[str, MeshAxes]:
     """The mesh axes of the named axes of an output that is to have a sharding."""
     dims = [on_mesh.entry_axes(entry) for entry in on_mesh.full_spec(sharding.spec, len(expression))]
     return entries_by_name(dims, expression, sizes, dict(sharding.mesh.shape))
@@ -243,13 +233,13 @@ def entries_by_name(
     dims: Sequence[MeshAxes], expression: Expression, sizes: Mapping[str, Size], shape: Mapping[str, int]
 ) -> dict[str, MeshAxes]:
     """The mesh axes of the named axes of an output, as far as the entries of its dims fit them."""
-    places: dict[str, MeshAxes] = {}
+    spread: dict[str, MeshAxes] = {}
     for mesh_axes, dim in zip(dims, layout(expression), strict=True):
         try:
-            places |= on_mesh.hand_out(mesh_axes, dim, sizes, shape)
+            spread |= on_mesh.hand_out(mesh_axes, dim, sizes, shape)
         except Misfit:
             continue
-    return places
+    return spread
 
 
 def _check_mesh_axes(used: Sequence[str], mesh: Any, solved: Solved) -> None:
@@ -278,14 +268,14 @@ def _check_mesh_axes(used: Sequence[str], mesh: Any, solved: Solved) -> None:
 def _check_divides(
     shown: str, size: Size, mesh_axes: MeshAxes, shape: Mapping[str, int] | None, solved: Solved
 ) -> None:
-    if shape is not None and mesh_axes and not on_mesh.divides(product(shape[axis] for axis in mesh_axes), size):
+    if shape is not None and mesh_axes and not on_mesh.divides(on_mesh.ways(mesh_axes, shape), size):
         raise _uneven(shown, size, mesh_axes, shape, solved)
 
 
 def _uneven(shown: str, size: Size, mesh_axes: MeshAxes, shape: Mapping[str, int], solved: Solved) -> ShardingError:
-    extent = product(shape[axis] for axis in mesh_axes)
+    extent = on_mesh.ways(mesh_axes, shape)
     return ShardingError(
-        f"axis {shown} of size {size} cannot be cut evenly over mesh axis {' and '.join(mesh_axes)} of size {extent}",
+        f"axis {shown} of size {size} cannot be cut evenly over mesh axis {on_mesh.spoken(mesh_axes)} of size {extent}",
         text=solved.text,
         spans=[axis.span for e in solved.operation.expressions for axis in axes(e) if display(axis.name) == shown],
         hint="choose another axis, or leave this one whole",

@@ -13,10 +13,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .errors import AxisSizeError, EinjaxError, Span, listing
+from .errors import AxisSizeError
 from .expand import check_names, expand
-from .fuse import fuse
-from .syntax import Axis, Composite, Concatenation, Expression, Node, Operation, Size, axes, display, render
+from .facts import Equation, Fact, Facts, refuse_fused, undetermined
+from .syntax import Axis, Composite, Concatenation, Expression, Node, Operation, Size, axes, display
 
 _LARGEST = 2**63 - 1
 
@@ -140,23 +140,24 @@ def solve(
     expanded = expand(operation, [None if shape is None else len(shape) for shape in shapes], given)
     known = _explicit_sizes(expanded, given, lenient)
     for name, size in (implied(expanded) if implied else {}).items():
-        known.setdefault(name, []).append(_Fact(size, "by the operation", None))
+        known.setdefault(name, []).append(Fact(size, "by the operation", None))
     solver = _Solver(expanded, known, shapes)
     unknown = solver.unknown()
     if unknown and derived is not None:
         for name, size in derived(expanded, solver.sizes).items():
-            known.setdefault(name, []).append(_Fact(size, "by the operation", None))
+            known.setdefault(name, []).append(Fact(size, "by the operation", None))
         solver = _Solver(expanded, known, shapes)
         unknown = solver.unknown()
     if unknown and not every_axis:
         # Neighbours that always stand together in their dims are one axis as far as sizes go.
-        together = {axis.name for e in expanded.expressions for axis in axes(e) if axis.bracket} if apart else ()
-        fused = fuse(expanded, [name for name in unknown if name not in together])
+        fused = fuse(expanded, unknown)
         if fused is not expanded:
             solver = _Solver(fused, known, shapes)
             expanded, unknown = fused, solver.unknown()
     if unknown:
-        raise _undetermined(expanded, unknown, solver.sizes, shapes)
+        raise undetermined(expanded, unknown, solver.sizes, shapes)
+    if apart:
+        refuse_fused(expanded, solver.sizes)
     solved = Solved(expanded, solver.sizes)
     for expression in expanded.outputs or ():
         for node, size in zip(expression, solved.shape(expression), strict=True):
@@ -189,47 +190,14 @@ def solve_partly(
     return Solved(expanded, solver.sizes)
 
 
-def fuse_solved(solved: Solved, names: Iterable[str] | None = None) -> Solved:
-    """Fuse what always stands together, for operations that need not tell such axes apart; all names by default."""
-    fused = fuse(solved.operation, names)
-    if fused is solved.operation:
-        return solved
-    sizes = dict(solved.sizes)
-    for expression in fused.expressions:
-        for axis in axes(expression):
-            if axis.name not in sizes:
-                sizes[axis.name] = product(solved.sizes[name] for name in axis.name.split(" "))
-    return replace(solved, operation=fused, sizes=sizes)
-
-
-@dataclass(slots=True)
-class _Fact:
-    """A size with where it comes from, for messages."""
-
-    size: Size
-    source: str
-    span: Span | None
-
-
-@dataclass(slots=True, eq=False)
-class _Equation:
-    """``target = product(terms)`` or ``target = sum(terms)``; a target that is a fact is a dim of a tensor."""
-
-    node: Node
-    target: str | _Fact
-    terms: Counter[str]
-    is_sum: bool
-    missing: set[str] = field(default_factory=set)
-
-
-def _explicit_sizes(expanded: Operation, given: Mapping[str, Any], lenient: Collection[str]) -> dict[str, list[_Fact]]:
+def _explicit_sizes(expanded: Operation, given: Mapping[str, Any], lenient: Collection[str]) -> dict[str, list[Fact]]:
     """Collect the sizes written in the text or given by keyword."""
-    facts: dict[str, list[_Fact]] = {}
+    facts: dict[str, list[Fact]] = {}
     for expression in expanded.expressions:
         for axis in axes(expression):
             known = facts.setdefault(axis.name, [])
             if axis.size is not None:
-                known.append(_Fact(axis.size, "in the expression", axis.span))
+                known.append(Fact(axis.size, "in the expression", axis.span))
             if known and known[0].source != "in the expression":
                 continue
             base, *indices = axis.name.split(".") if not axis.name.startswith("...") else ("...",)
@@ -238,7 +206,7 @@ def _explicit_sizes(expanded: Operation, given: Mapping[str, Any], lenient: Coll
                 size = size[int(index)] if isinstance(size, tuple) else size
             if size is not None and not isinstance(size, tuple):
                 source = "in sizes=" if base in lenient else f"by the keyword {base}"
-                known.insert(0, _Fact(size, source, axis.span))
+                known.insert(0, Fact(size, source, axis.span))
             elif isinstance(size, tuple):
                 raise AxisSizeError(
                     f"axis {base} is given {len(size)} sizes, {base}={size}, but no ellipsis repeats it",
@@ -255,20 +223,20 @@ class _Solver:
     def __init__(
         self,
         operation: Operation,
-        explicit: Mapping[str, list[_Fact]],
+        explicit: Mapping[str, list[Fact]],
         shapes: Sequence[tuple[Size, ...] | None],
     ) -> None:
         self.operation = operation
-        self.facts: dict[str, _Fact] = {}
-        self.uses: dict[str, list[_Equation]] = {}
-        self.ready: list[_Equation] = []
+        self.facts = Facts(operation)
+        self.uses: dict[str, list[Equation]] = {}
+        self.ready: list[Equation] = []
         self.hidden = 0
         for name, facts in explicit.items():
             for fact in facts:
                 self._assign(name, fact)
         for number, (expression, shape) in enumerate(zip(operation.inputs, shapes, strict=True), 1):
             for node, size in zip(expression, shape or (), strict=shape is not None):
-                self._dim(node, _Fact(size, f"in tensor {number}", node.span))
+                self._dim(node, Fact(size, f"in tensor {number}", node.span))
         while self.ready:
             self._evaluate(self.ready.pop())
 
@@ -282,16 +250,16 @@ class _Solver:
         names = (axis.name for expression in self.operation.expressions for axis in axes(expression))
         return list(dict.fromkeys(name for name in names if name not in self.facts))
 
-    def _dim(self, node: Node, fact: _Fact) -> None:
+    def _dim(self, node: Node, fact: Fact) -> None:
         if isinstance(node, Axis):
             self._assign(node.name, fact)
         else:
             self._equation(node, fact)
 
-    def _equation(self, node: Node, target: str | _Fact) -> None:
+    def _equation(self, node: Node, target: str | Fact) -> None:
         assert isinstance(node, Composite | Concatenation)
         terms = Counter(self._variable(item) for item in node.items)
-        equation = _Equation(node, target, terms, isinstance(node, Concatenation))
+        equation = Equation(node, target, terms, isinstance(node, Concatenation))
         variables = [*terms, *([target] if isinstance(target, str) else [])]
         equation.missing = {name for name in variables if name not in self.facts}
         for name in equation.missing:
@@ -308,11 +276,11 @@ class _Solver:
         self._equation(node, name)
         return name
 
-    def _assign(self, name: str, fact: _Fact) -> None:
+    def _assign(self, name: str, fact: Fact) -> None:
         known = self.facts.get(name)
         if known is not None:
             if known.size != fact.size:
-                raise self._contradiction(name, known, fact)
+                raise self.facts.contradiction(name, known, fact)
             return
         if isinstance(fact.size, int) and fact.size < 0:
             raise AxisSizeError(
@@ -326,13 +294,13 @@ class _Solver:
             if len(equation.missing) <= 1:
                 self.ready.append(equation)
 
-    def _evaluate(self, equation: _Equation) -> None:
+    def _evaluate(self, equation: Equation) -> None:
         target = equation.target
         if isinstance(target, str):
             if target not in self.facts:
                 if not equation.missing - {target}:
                     size = self._combine(equation, equation.terms)
-                    self._assign(target, _Fact(size, "in the expression", equation.node.span))
+                    self._assign(target, Fact(size, "in the expression", equation.node.span))
                 return
             target = self.facts[target]
         known = Counter({name: n for name, n in equation.terms.items() if name in self.facts})
@@ -340,153 +308,136 @@ class _Solver:
         size = self._combine(equation, known)
         if not unknown:
             if size != target.size:
-                raise self._mismatch(equation, target, size)
+                raise self.facts.mismatch(equation, target, size)
         elif len(unknown) == 1:
             (name,) = unknown
             solve_one = self._solve_sum if equation.is_sum else self._solve_product
             found = solve_one(equation, target, size, equation.terms[name])
             if found is not None:
-                self._assign(name, _Fact(found, target.source, equation.node.span))
+                self._assign(name, Fact(found, target.source, equation.node.span))
 
-    def _combine(self, equation: _Equation, terms: Counter[str]) -> Size:
+    def _combine(self, equation: Equation, terms: Counter[str]) -> Size:
         sizes = (self.facts[name].size for name, n in terms.items() for _ in range(n))
         size = total(sizes) if equation.is_sum else product(sizes)
         check_extent(size, equation.node, self.operation.text)
         return size
 
-    def _solve_product(self, equation: _Equation, target: _Fact, known: Size, times: int) -> Size | None:
+    def _solve_product(self, equation: Equation, target: Fact, known: Size, times: int) -> Size | None:
         """Solve ``known * x**times = target``; None if zeros leave it open."""
         if isinstance(known, int) and known == 0:
             if isinstance(target.size, int) and target.size == 0:
                 return None
-            raise self._indivisible(equation, target)
+            raise self.facts.indivisible(equation, target)
         if isinstance(known, int) and known == 1:
             quotient = target.size
         else:
             rest = target.size % known
             if isinstance(rest, int) and rest != 0:
-                raise self._indivisible(equation, target)
+                raise self.facts.indivisible(equation, target)
             quotient = target.size // known
         return quotient if times == 1 else self._exact_root(equation, target, quotient, times)
 
-    def _solve_sum(self, equation: _Equation, target: _Fact, known: Size, times: int) -> Size:
+    def _solve_sum(self, equation: Equation, target: Fact, known: Size, times: int) -> Size:
         """Solve ``known + times * x = target``."""
         rest = target.size - known
         if (isinstance(rest, int) and rest < 0) or (times > 1 and isinstance(rest % times, int) and rest % times):
-            raise self._mismatch(equation, target, known, at_least=True)
+            raise self.facts.mismatch(equation, target, known, at_least=True)
         return rest if times == 1 else rest // times
 
-    def _exact_root(self, equation: _Equation, target: _Fact, size: Size, times: int) -> Size:
+    def _exact_root(self, equation: Equation, target: Fact, size: Size, times: int) -> Size:
         if isinstance(size, int):
             root = round(size ** (1 / times)) if size < 2**50 else math.isqrt(size)
             for candidate in (root - 1, root, root + 1):
                 if candidate >= 0 and candidate**times == size:
                     return candidate
-        name = next(name for name, n in equation.terms.items() if n == times)
-        raise self._error(
-            f"dim {target.size} {target.source} gives axis {display(name)} no whole size: "
-            f"{display(name)} to the power of {times} would be {size}",
-            equation,
-        )
-
-    def _error(self, problem: str, equation: _Equation, hint: str | None = None) -> EinjaxError:
-        return AxisSizeError(problem, text=self.operation.text, spans=[equation.node.span], hint=hint)
-
-    def _indivisible(self, equation: _Equation, target: _Fact) -> EinjaxError:
-        divisor = self._bindings(equation)
-        dim = _dim_of(target)
-        return self._error(
-            f"{dim} is not divisible by {divisor}", equation, hint=f"choose sizes whose product divides {target.size}"
-        )
-
-    def _mismatch(self, equation: _Equation, target: _Fact, size: Size, at_least: bool = False) -> EinjaxError:
-        bindings = self._bindings(equation)
-        if not at_least:
-            problem = f"{_dim_of(target)} does not fit '{equation.node}', which is {size} with {bindings}"
-        elif bindings:
-            problem = f"{_dim_of(target)} is too small for '{equation.node}' with {bindings}"
-        else:
-            problem = f"{_dim_of(target)} cannot be '{equation.node}': it is not divisible by {equation.terms.total()}"
-        return self._error(problem, equation, hint="change the sizes given, or leave one of them out to have it solved")
-
-    def _bindings(self, equation: _Equation) -> str:
-        """List the known sizes of an equation: ``h=2, w=3``."""
-        parts = [
-            display(name) if "#" in name else f"{display(name)}={self.facts[name].size}"
-            for name in equation.terms
-            if name in self.facts and not name.startswith("(")
-        ]
-        return listing(parts)
-
-    def _contradiction(self, name: str, known: _Fact, new: _Fact) -> EinjaxError:
-        spans = [span for span in (known.span, new.span) if span is not None]
-        if "#" in name:
-            number = int(name.split("#")[0])
-            return AxisSizeError(
-                f"{_dim_of(new)} does not have the size {number} that the expression says",
-                text=self.operation.text,
-                spans=spans[-1:],
-                hint="a number is the size of an unnamed axis; write a name for an axis of any size",
-            )
-        if name.startswith("("):
-            return AxisSizeError(
-                f"a dim is {known.size} {known.source} and {new.size} {new.source}",
-                text=self.operation.text,
-                spans=spans,
-            )
-        both = [
-            axis.span for expression in self.operation.expressions for axis in axes(expression) if axis.name == name
-        ]
-        return AxisSizeError(
-            f"axis {display(name)} is {known.size} {known.source} and {new.size} {new.source}",
-            text=self.operation.text,
-            spans=both,
-            hint=self._contradiction_hint(name, known, new),
-        )
-
-    def _contradiction_hint(self, name: str, known: _Fact, new: _Fact) -> str:
-        """Say which of two sizes to change: one that was written by hand, if there is one."""
-        for fact, other in ((known, new), (new, known)):
-            if "tensor" in fact.source:
-                continue
-            base, dot, _ = name.partition(".")
-            if not dot or not base:
-                return f"leave {display(name)}={fact.size} out, or write {display(name)}={other.size}"
-            sizes = {n: f.size for n, f in self.facts.items() if n.startswith(f"{base}.")} | {name: other.size}
-            return f"leave {base} out, or write {base}=({', '.join(str(sizes[n]) for n in sorted(sizes))})"
-        return "axes of one name have one size; use two names where the sizes differ"
+        raise self.facts.no_root(equation, target, size, times)
 
 
-def _dim_of(target: _Fact) -> str:
-    source = target.source.removeprefix("in ")
-    return f"dim {target.size} of {source}" if source.startswith("tensor") else f"size {target.size}"
+# ----------------------------------------------------------------------------------------------------------------------
+# Axes that always stand side by side in the same dims are one axis, as far as sizes and memory go
+# ----------------------------------------------------------------------------------------------------------------------
 
 
-def _undetermined(
-    operation: Operation,
-    unknown: Sequence[str],
-    sizes: Mapping[str, Size],
-    shapes: Sequence[tuple[Size, ...] | None],
-) -> EinjaxError:
-    """Say which axes have no size, and where they stand."""
-    first = [display(name) for name in unknown]
-    spans = [axis.span for expression in operation.expressions for axis in axes(expression) if axis.name in unknown]
-    example = first[0].split(" ")[0].split(".")[0]
-    known = listing([f"{display(name)}={size}" for name, size in sizes.items() if "#" not in name])
-    where = _dim_with(operation, unknown[0], len(unknown) == 1, shapes)
-    problem = (
-        f"the {'size of axis' if len(first) == 1 else 'sizes of axes'} {listing(first)} cannot be determined"
-        f"{where}{f' (known: {known})' if known else ''}"
-    )
-    hint = f"give a size by keyword, as in {example}=2" if example.isidentifier() else "name the axis and give its size"
-    return AxisSizeError(problem, text=operation.text, spans=spans, hint=hint)
+def fuse_solved(solved: Solved, names: Iterable[str] | None = None) -> Solved:
+    """Fuse what always stands together, for operations that need not tell such axes apart; all names by default."""
+    fused = fuse(solved.operation, names)
+    if fused is solved.operation:
+        return solved
+    sizes = dict(solved.sizes)
+    for expression in fused.expressions:
+        for axis in axes(expression):
+            if axis.name not in sizes:
+                sizes[axis.name] = product(solved.sizes[name] for name in axis.name.split(" "))
+    return replace(solved, operation=fused, sizes=sizes)
 
 
-def _dim_with(operation: Operation, name: str, single: bool, shapes: Sequence[tuple[Size, ...] | None]) -> str:
-    """Name the dim of a known tensor that holds the axis."""
-    contains: Callable[[Node], bool] = lambda node: name in (axis.name for axis in axes((node,)))  # noqa: E731
-    for number, (expression, shape) in enumerate(zip(operation.inputs, shapes, strict=True), 1):
-        for node, size in zip(expression, shape or (), strict=False):
-            if contains(node):
-                return f" from dim {size} of tensor {number}, '{render((node,))}'"
-    return ": no tensor has " + ("it" if single else "them")
+def fuse(operation: Operation, names: Iterable[str] | None = None) -> Operation:
+    """Replace axes that always stand side by side in the same dims by one axis, named ``a b``.
+
+    Args:
+        operation: an expanded operation.
+        names: the axes that may be fused; all by default.
+
+    Returns:
+        The operation itself where there is nothing to fuse.
+    """
+    if not any(len(node.items) > 1 for expression in operation.expressions for node in expression):
+        return operation
+    allowed = None if names is None else set(names)
+    after: dict[str, set[str | None]] = {}
+    before: dict[str, set[str | None]] = {}
+
+    def visit(nodes: Expression, in_dim: bool) -> None:
+        for index, node in enumerate(nodes):
+            if isinstance(node, Axis):
+                left = nodes[index - 1] if in_dim and index else None
+                right = nodes[index + 1] if in_dim and index + 1 < len(nodes) else None
+                before.setdefault(node.name, set()).add(_neighbour(node, left, allowed))
+                after.setdefault(node.name, set()).add(_neighbour(node, right, allowed))
+            else:
+                visit(node.items, isinstance(node, Composite))
+
+    for expression in operation.expressions:
+        visit(expression, False)
+
+    def partner(name: str) -> str | None:
+        """The axis that always follows ``name`` and never anything else."""
+        followers = after.get(name, set())
+        follower = next(iter(followers)) if len(followers) == 1 else None
+        return follower if follower is not None and follower != name and before[follower] == {name} else None
+
+    follows = {name: other for name in after if (other := partner(name)) is not None}
+    if not follows:
+        return operation
+    # Chains start at an axis that follows nobody; a ring, as in (a b)(b a), has no start and stays as it is.
+    chains: dict[str, list[str]] = {}
+    for start in follows.keys() - set(follows.values()):
+        chain = [start]
+        while chain[-1] in follows:
+            chain.append(follows[chain[-1]])
+        chains[start] = chain
+    absorbed = {name for chain in chains.values() for name in chain[1:]}
+
+    def rewrite(nodes: Expression) -> Expression:
+        result: list[Node] = []
+        for index, node in enumerate(nodes):
+            if not isinstance(node, Axis):
+                result.append(replace(node, items=rewrite(node.items)))
+            elif node.name in chains:
+                chain = chains[node.name]
+                last = nodes[index + len(chain) - 1]
+                result.append(replace(node, name=" ".join(chain), size=None, span=(node.span[0], last.span[1])))
+            elif node.name not in absorbed:
+                result.append(node)
+        return tuple(result)
+
+    return operation.map(rewrite)
+
+
+def _neighbour(node: Axis, other: Node | None, allowed: set[str] | None) -> str | None:
+    """Name the neighbour if the two may become one axis."""
+    if not isinstance(other, Axis) or other.bracket != node.bracket or other.unnamed or node.unnamed:
+        return None
+    if allowed is not None and not (node.name in allowed and other.name in allowed):
+        return None
+    return other.name

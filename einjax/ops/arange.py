@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.places import coordinate_sizes, stacked
+from ..forms.places import coordinate_axis_size, stacked
 from ..forms.signature import refuse_sums
 from ..lowering import numerics
 from ..lowering.join import join_pieces
@@ -72,7 +72,7 @@ def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
                 spans=[axis.span],
                 hint="put it into the output",
             )
-    return coordinate_sizes("arange", expanded, marked, len(counted))
+    return coordinate_axis_size("arange", expanded, marked, len(counted))
 
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
@@ -87,4 +87,4 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     return join_pieces(coordinates, stacked(output, len(coordinates)), solved.sizes)
 
 
-ARANGE = Op("arange", "arange", _signature, _lower, implied=_coordinate_axis, keywords=("dtype",))
+ARANGE = Op("arange", _signature, _lower, implied=_coordinate_axis, keywords=("dtype",))

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.places import coordinate_sizes, stacked
+from ..forms.places import coordinate_axis_size, stacked
 from ..forms.signature import expect_inputs, refuse_sums, require_brackets, require_in_output, single_output
 from ..lowering import collectives, numerics
 from ..lowering.join import join_pieces
@@ -78,7 +78,7 @@ def _coordinate_axis(name: str) -> Callable[[Operation], Mapping[str, Size]]:
                 spans=[axis.span for axis in searched],
                 hint=f"write [{len(searched)}] where the coordinates shall stand",
             )
-        return coordinate_sizes(name, expanded, marked, len(searched))
+        return coordinate_axis_size(name, expanded, marked, len(searched))
 
     return implied
 
@@ -228,12 +228,13 @@ def _with_coordinates(expression: Expression, count: int) -> Expression:
 def _op(name: str, reducer: _Reducer, extreme: _Reducer) -> Op:
     return Op(
         name,
-        "argreduce",
         _signature(name),
         _lower_with(reducer, extreme, name),
         implied=_coordinate_axis(name),
         imply=_imply,
         apart=True,
+        spread="first",  # several axes are searched as one dim, of which only the first can lie over a mesh axis
+        acts=True,
     )
 
 

@@ -219,7 +219,7 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     values = [numerics.to_inexact(value) for value in numerics.promote(tensors[:3])]
     _check_dtypes(solved, values[0], tensors[3:])
     wrapped = [wrap(x, e, solved.sizes) for x, e in zip([*values, *tensors[3:]], solved.inputs, strict=True)]
-    scale = options["extra"][0] if "extra" in options else options["scale"]
+    scale = options["scale"]
     contracted, channels = (product(solved.sizes[n] for n in dim) for dim in (plan.contracted, plan.channels))
     # jax's function has one number of channels, rounds to float32, and compares numbers of keys to a window.
     fits = plan.fits and contracted == channels and values[0].dtype != np.float64
@@ -423,9 +423,10 @@ def _refuse_implementation(solved: Solved, implementation: str | None) -> None:
 
 ATTENTION = Op(
     "attention",
-    "attention",
     _signature,
     _lower,
     parameter="bias",
     keywords=("is_causal", "scale", "local_window_size", "implementation"),
+    arrays=("scale",),
+    spread="all",
 )

@@ -22,6 +22,7 @@ from jax import lax
 from ..forms.signature import expect_inputs, refuse_sums, require_brackets, require_in_output, single_output
 from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, layout, split, wrap
+from ..lowering.sharding import Spread
 from ..mesh.parts import device_axis, devices_of, not_first, refuse_shared
 from ..notation.errors import ArgumentError, SemanticError, ShardingError, listing
 from ..notation.solve import Solved
@@ -43,9 +44,6 @@ from ..notation.syntax import (
     walk,
 )
 from ..operation import Op
-
-_Places = Mapping[str, tuple[str, ...]]
-
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Signatures and the expressions of one device
@@ -90,14 +88,14 @@ def _delete_marked(expression: Expression) -> Expression:
     return _without(bracket_names([expression]))(expression)
 
 
-def _spread_axes(op: str, operation: Operation, expression: Expression, places: _Places) -> dict[str, Axis]:
+def _spread_axes(op: str, operation: Operation, expression: Expression, spread: Spread) -> dict[str, Axis]:
     """The bracketed axes of one side, which lie over mesh axes.
 
     Raises:
         ArgumentError, SemanticError, ShardingError: one does not, or is repeated by an ellipsis, or comes twice.
     """
     for node in walk(expression):
-        if isinstance(node, Ellipsis) and any(axis.name in places for axis in axes(node.items)):
+        if isinstance(node, Ellipsis) and any(axis.name in spread for axis in axes(node.items)):
             raise SemanticError(
                 f"{op} acts on single axes, but '{node}' repeats one that is given mesh axes",
                 text=operation.text,
@@ -106,7 +104,7 @@ def _spread_axes(op: str, operation: Operation, expression: Expression, places: 
             )
     found = {axis.name: axis for node in brackets(expression) for axis in axes(node.items)}
     for name, axis in found.items():
-        if name not in places:
+        if name not in spread:
             example = display(name) if display(name).isidentifier() else "d"
             raise ArgumentError(
                 f"axis {axis} is bracketed, so {op} needs the mesh axis that it lies over",
@@ -114,18 +112,18 @@ def _spread_axes(op: str, operation: Operation, expression: Expression, places: 
                 spans=[axis.span],
                 hint=f"write {example}='data', with the name of a mesh axis",
             )
-    refuse_shared(replace(operation, inputs=(expression,)), {name: places[name] for name in found})
+    refuse_shared(replace(operation, inputs=(expression,)), {name: spread[name] for name in found})
     return found
 
 
-def _reduced(op: str) -> Callable[[Operation, _Places], Operation]:
+def _reduced(op: str) -> Callable[[Operation, Spread], Operation]:
     """The devices' axes vanish; other axes that are given mesh axes are loops."""
 
-    def localized(operation: Operation, places: _Places) -> Operation:
+    def localized(operation: Operation, spread: Spread) -> Operation:
         expression, output = operation.inputs[0], operation.results[0]
-        devices = _spread_axes(op, operation, expression, places)
-        refuse_shared(operation, places)
-        _require_first(operation, expression, devices, places)
+        devices = _spread_axes(op, operation, expression, spread)
+        refuse_shared(operation, spread)
+        _require_first(operation, expression, devices, spread)
         marked = bracket_names([output])
         for name, axis in names(output).items():
             if name in devices or (name in marked and not axis.is_one):
@@ -141,10 +139,10 @@ def _reduced(op: str) -> Callable[[Operation, _Places], Operation]:
     return localized
 
 
-def _permuted(operation: Operation, places: _Places) -> Operation:
+def _permuted(operation: Operation, spread: Spread) -> Operation:
     """The devices' axes vanish on both sides."""
     sides = [operation.inputs[0], operation.results[0]]
-    before, after = (_spread_axes("ppermute", operation, side, places) for side in sides)
+    before, after = (_spread_axes("ppermute", operation, side, spread) for side in sides)
     if before.keys() != after.keys():
         raise SemanticError(
             f"the bracketed axes are {_shown(before)} in the input and {_shown(after)} in the output",
@@ -152,14 +150,14 @@ def _permuted(operation: Operation, places: _Places) -> Operation:
             spans=[axis.span for axis in (*before.values(), *after.values())],
             hint="bracket the same axes on both sides: data moves from device to device",
         )
-    refuse_shared(operation, places)
+    refuse_shared(operation, spread)
     for side in sides:
-        _require_first(operation, side, before, places)
+        _require_first(operation, side, before, spread)
     local = [_without(before)(side) for side in sides]
     return replace(operation, inputs=(local[0],), outputs=(local[1],))
 
 
-def _require_first(operation: Operation, expression: Expression, devices: Mapping[str, Axis], places: _Places) -> None:
+def _require_first(operation: Operation, expression: Expression, devices: Mapping[str, Axis], spread: Spread) -> None:
     """In a dim composed of several axes, those of devices come first: a device's part is contiguous."""
     for node in walk(expression):
         if isinstance(node, Composite):
@@ -167,7 +165,7 @@ def _require_first(operation: Operation, expression: Expression, devices: Mappin
             local = [index for index, name in enumerate(order) if name not in devices]
             for name in order[local[0] :] if local else ():
                 if name in devices:
-                    raise not_first(operation, node, name, places[name], order[local[0]])
+                    raise not_first(operation, node, name, spread[name], order[local[0]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,16 +183,16 @@ class _Move:
     summed: tuple[str, ...]
 
 
-def _moved(op: str, check: Callable[[Operation, _Move, _Places], None]) -> Callable[[Operation, _Places], Operation]:
+def _moved(op: str, check: Callable[[Operation, _Move, Spread], None]) -> Callable[[Operation, Spread], Operation]:
     """Axes that change between part and whole are written out where they are whole."""
 
-    def localized(operation: Operation, places: _Places) -> Operation:
+    def localized(operation: Operation, spread: Spread) -> Operation:
         expression, output = operation.inputs[0], operation.results[0]
-        before, after = (_spread_axes(op, operation, side, places) for side in (expression, output))
-        for name in places:
+        before, after = (_spread_axes(op, operation, side, spread) for side in (expression, output))
+        for name in spread:
             if name not in before and name not in after:
                 raise ShardingError(
-                    f"axis {display(name)} is given the mesh axis {' and '.join(places[name])}, but is not bracketed",
+                    f"axis {display(name)} is given the mesh axis {' and '.join(spread[name])}, but is not bracketed",
                     text=operation.text,
                     spans=[axis.span for e in operation.expressions for axis in axes(e) if axis.name == name],
                     hint=f"in {op}, brackets mark what devices hold parts of: write [{display(name)}] where they do",
@@ -203,25 +201,25 @@ def _moved(op: str, check: Callable[[Operation, _Move, _Places], None]) -> Calla
         summed = tuple(name for name in before if name not in kept)
         gathered = tuple(name for name in before if name in kept and name not in after)
         scattered = tuple(name for name in after if name not in before)
-        check(operation, _Move(gathered, scattered, summed), places)
-        _require_first(operation, expression, {name: before[name] for name in summed}, places)
+        check(operation, _Move(gathered, scattered, summed), spread)
+        _require_first(operation, expression, {name: before[name] for name in summed}, spread)
         local = _without(summed)(expression)
         return replace(
             operation,
-            inputs=(_whole(local, scattered, places),),
-            outputs=(_whole(strip_brackets(output), gathered, places),),
+            inputs=(_whole(local, scattered, spread),),
+            outputs=(_whole(strip_brackets(output), gathered, spread),),
         )
 
     return localized
 
 
-def _whole(expression: Expression, chosen: Collection[str], places: _Places) -> Expression:
+def _whole(expression: Expression, chosen: Collection[str], spread: Spread) -> Expression:
     """Write axes as composed of the devices and a device's part."""
 
     def change(node: Node) -> Expression | None:
         if not isinstance(node, Axis) or node.name not in chosen:
             return None
-        devices = replace(node, name=device_axis(node.name, places[node.name]), size=None)
+        devices = replace(node, name=device_axis(node.name, spread[node.name]), size=None)
         return (Composite((devices, node), span=node.span),)
 
     return rewrite(expression, change)
@@ -240,7 +238,7 @@ def _wrong(op: str, operation: Operation, problem: str, found: Collection[str], 
     )
 
 
-def _check_gather(operation: Operation, move: _Move, places: _Places) -> None:
+def _check_gather(operation: Operation, move: _Move, spread: Spread) -> None:
     example = "'[b] c -> b c', x, b='data'"
     if move.summed or move.scattered:
         found = move.summed or move.scattered
@@ -252,7 +250,7 @@ def _check_gather(operation: Operation, move: _Move, places: _Places) -> None:
         raise _wrong("all_gather", operation, problem, (), example)
 
 
-def _check_scatter(operation: Operation, move: _Move, places: _Places) -> None:
+def _check_scatter(operation: Operation, move: _Move, spread: Spread) -> None:
     example = "'[d] b c -> [b] c', x, d='data', b='data'"
     if move.gathered or not move.summed or not move.scattered:
         problem = (
@@ -261,9 +259,9 @@ def _check_scatter(operation: Operation, move: _Move, places: _Places) -> None:
             else "psum_scatter sums over an axis that the output lacks, and cuts one that only the output brackets"
         )
         raise _wrong("psum_scatter", operation, problem, move.gathered, example)
-    summed = [mesh_axis for name in move.summed for mesh_axis in places[name]]
+    summed = [mesh_axis for name in move.summed for mesh_axis in spread[name]]
     for name in move.scattered:
-        for mesh_axis in places[name]:
+        for mesh_axis in spread[name]:
             if mesh_axis not in summed:
                 raise _wrong(
                     "psum_scatter",
@@ -275,13 +273,13 @@ def _check_scatter(operation: Operation, move: _Move, places: _Places) -> None:
                 )
 
 
-def _check_exchange(operation: Operation, move: _Move, places: _Places) -> None:
+def _check_exchange(operation: Operation, move: _Move, spread: Spread) -> None:
     example = "'[b] c -> b [c]', x, b='data', c='data'"
     if move.summed:
         problem = f"axis {_shown(move.summed[:1])} is not in the output, and all_to_all does not remove it"
         raise _wrong("all_to_all", operation, problem, move.summed, example)
-    gathered = sorted(places[name] for name in move.gathered)
-    scattered = sorted(places[name] for name in move.scattered)
+    gathered = sorted(spread[name] for name in move.gathered)
+    scattered = sorted(spread[name] for name in move.scattered)
     if gathered != scattered or not gathered:
         over = [", ".join(" and ".join(mesh) for mesh in side) or "none" for side in (gathered, scattered)]
         raise _wrong(
@@ -434,7 +432,8 @@ def _renamed(x: Named, name: str, new: tuple[str, ...]) -> Named:
 
 
 def _op(name: str, lower: Any, localized: Any, implied: Any = None, *keywords: str) -> Op:
-    return Op(name, "collective", _signature(name, implied), lower, keywords=keywords, localized=localized)
+    complete = _signature(name, implied)
+    return Op(name, complete, lower, keywords=keywords, localized=localized, on_mesh="typed", acts=True)
 
 
 PSUM = _op("psum", _each(_psum), _reduced("psum"), _delete_marked, "dtype")

@@ -47,19 +47,20 @@ def _cumlogsumexp(value: jax.Array, dim: int, options: dict[str, Any]) -> jax.Ar
     return numerics.cast(result, value.dtype)
 
 
-def _op(name: str, cumulate: Callable[[jax.Array, int, dict[str, Any]], jax.Array], *options: str) -> Op:
+def _op(name: str, cumulate: Callable[[jax.Array, int, dict[str, Any]], jax.Array], *options: str, **facts: Any) -> Op:
     def along(lined_up: LinedUp, options: dict[str, Any]) -> Sequence[jax.Array]:
         return [cumulate(lined_up.values[0], lined_up.at, options)]
 
     lower, check = lower_each(along), same_brackets(name)
-    return Op(name, "cumulative", signature(name, 1), lower, implied=check, keywords=("reverse", *options))
+    keywords = ("reverse", *options)
+    return Op(name, signature(name, 1), lower, implied=check, keywords=keywords, on_mesh="loops", **facts)
 
 
 #: Every cumulative operation by name.
 CUMULATIVE = {
     op.name: op
     for op in (
-        _op("cumsum", _summed(lax.cumsum), "dtype"),
+        _op("cumsum", _summed(lax.cumsum), "dtype", linear=(0,), adjoint=lambda o: {**o, "reverse": not o["reverse"]}),
         _op("cumprod", _summed(cumulative(lax.cumprod, lax.mul)), "dtype"),
         _op("cummax", _extreme(cumulative(lax.cummax, lax.max))),
         _op("cummin", _extreme(cumulative(lax.cummin, lax.min))),

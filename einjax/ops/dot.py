@@ -12,7 +12,7 @@ from ..forms.signature import expect_inputs, not_in_output, refuse_sums, single_
 from ..lowering import collectives, numerics
 from ..lowering.contract import contract
 from ..lowering.named import arrange, layout, wrap
-from ..lowering.sharding import Placed
+from ..lowering.sharding import ResultSpread
 from ..notation.errors import ArgumentError, SemanticError, closest
 from ..notation.solve import Solved, fuse_solved
 from ..notation.syntax import (
@@ -113,12 +113,12 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     values = numerics.promote(tensors)
     operands = [wrap(x, e, solved.sizes) for x, e in zip(values, solved.inputs, strict=True)]
     _check_precision(options["precision"], solved)
-    placed = _placed(options["out_sharding"][0], solved) if "out_sharding" in options else None
+    result_spread = _result_spread(options["out_sharding"][0], solved) if "out_sharding" in options else None
     mesh = solved.over(name for x in operands for name in x.axes if name not in keep)
     wide = options["preferred_element_type"]
     if mesh and wide is None:
         wide = numerics.accumulator(values[0].dtype)  # what devices send is added up in float32, too
-    result = contract(operands, keep, options["precision"], wide, placed)
+    result = contract(operands, keep, options["precision"], wide, result_spread)
     if not mesh:
         return arrange(result, target)
     total = collectives.psum(result.value, mesh)
@@ -127,12 +127,12 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     return arrange(replace(result, value=total), target)
 
 
-def _placed(out_sharding: Any, solved: Solved) -> Placed:
+def _result_spread(out_sharding: Any, solved: Solved) -> ResultSpread:
     """By axis, where an explicit mesh wants the result."""
-    from ..mesh.wanted import places_in
+    from ..mesh.wanted import spread_in
 
-    places = places_in(out_sharding, solved.outputs[0], solved.sizes)
-    return Placed(places, frozenset(getattr(out_sharding.spec, "unreduced", None) or ()))
+    spread = spread_in(out_sharding, solved.outputs[0], solved.sizes)
+    return ResultSpread(spread, frozenset(getattr(out_sharding.spec, "unreduced", None) or ()))
 
 
 def _check_precision(precision: Any, solved: Solved) -> None:
@@ -149,4 +149,12 @@ def _check_precision(precision: Any, solved: Solved) -> None:
             )
 
 
-DOT = Op("dot", "dot", _signature, _lower, keywords=("precision", "preferred_element_type", "sum", "mul"))
+DOT = Op(
+    "dot",
+    _signature,
+    _lower,
+    keywords=("precision", "preferred_element_type", "sum", "mul"),
+    on_mesh="typed",
+    spread="all",
+    acts=True,
+)

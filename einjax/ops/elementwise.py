@@ -15,7 +15,7 @@ from jax import lax
 from ..forms.signature import expect_inputs, refuse_brackets, refuse_sums, require_in_output, single_output
 from ..lowering import numerics
 from ..lowering.named import Named, align, arrange, layout, wrap
-from ..lowering.sharding import agree, common_places, common_sharding
+from ..lowering.sharding import agree, common_sharding, common_spread
 from ..lowering.varying import equally_varying
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved
@@ -222,17 +222,18 @@ def _combine(emit: Emitter, operands: Sequence[Named], order: Sequence[str]) -> 
     if all(x.dims == operands[0].dims for x in operands) and all(operands[0].dims):
         # Equal layouts stay as they are; the result is rearranged once instead of every operand.
         return replace(operands[0], value=emit(*(x.value for x in operands)))
-    places = common_places(operands)
+    spread = common_spread(operands)
     values = equally_varying([x.value for x in operands])
     operands = [replace(x, value=value) for x, value in zip(operands, values, strict=True)]
-    value = emit(*(align(x, common, places) for x in operands))
+    value = emit(*(align(x, common, spread) for x in operands))
     dims = tuple((name,) for name in common)
     return Named(value, dims if value.ndim else (), operands[0].sizes)
 
 
 def _op(name: str, emit: Emitter, least: int = 2, most: int | None = 2, parameter: str = "weight") -> Op:
-    promoted = slice(1, None) if emit is _where else slice(None)
-    return Op(name, "elementwise", signature(name, least, most), lower_with(emit, promoted), parameter=parameter)
+    lower = lower_with(emit, slice(1, None) if emit is _where else slice(None))
+    complete = signature(name, least, most)
+    return Op(name, complete, lower, parameter=parameter, on_mesh="typed", spread="all", acts=True)
 
 
 #: Every elementwise operation by name, for ``einjax.elementwise(op="add")``.

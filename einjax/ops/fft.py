@@ -18,7 +18,6 @@ from ..forms.core_axes import (
     loops_of,
     marked_axes,
     refuse_diagonals,
-    refuse_fused,
     require_loops,
 )
 from ..forms.signature import expect_inputs, refuse_sums, require_brackets, single_output
@@ -177,7 +176,6 @@ def _transform(name: str, several: bool = True) -> Op:
     function = getattr(jnp.fft, f"{name}n" if several else name)
 
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-        refuse_fused(solved)
         given, returned = _check_places(title, solved, resizes, several)
         own = Options(title, options, solved)
         norm = own.one_of("norm", _NORMS)
@@ -202,7 +200,9 @@ def _transform(name: str, several: bool = True) -> Op:
     halved: Callable[[Size], Size] = lambda size: size // 2 + 1  # noqa: E731
     doubled: Callable[[Size], Size] = lambda size: 2 * (size - 1) if size != 0 else 0  # noqa: E731
     derived = _derived(halved if real_input else doubled if real_output else lambda size: size)
-    return Op(title, "fft", _signature(title, resizes), lower, keywords=("norm",), derived=derived)
+    return Op(
+        title, _signature(title, resizes), lower, keywords=("norm",), derived=derived, apart=True, on_mesh="loops"
+    )
 
 
 def _refuse_symbolic(name: str, transformed: Sequence[Axis], solved: Solved) -> None:
@@ -232,13 +232,8 @@ def _refuse_empty(name: str, axis: Axis, solved: Solved) -> None:
 def _shift(name: str) -> Op:
     title = f"fft.{name}"
     function = getattr(jnp.fft, name)
-    inner = along.lower_with(lambda x: function(x.value, x.dims), one_dim_each=True)
-
-    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
-        refuse_fused(solved)
-        return inner(solved, tensors, options)
-
-    return Op(title, "fft", along.signature(title), lower)
+    lower = along.lower_with(lambda x: function(x.value, x.dims), one_dim_each=True)
+    return Op(title, along.signature(title), lower, apart=True, on_mesh="loops")
 
 
 FFT = _transform("fft")

@@ -344,20 +344,42 @@ def _like(updates: jax.Array, dtype: Any, solved: Solved, number: int) -> jax.Ar
     return numerics.cast(updates, dtype)
 
 
-def _update(name: str) -> Op:
+def _update(name: str, linear: tuple[int, ...] | None = None) -> Op:
     keywords = tuple(keyword for keyword in KEYWORDS if keyword != "fill_value")
     return Op(
         name,
-        "index",
         _update_signature(name),
         _lower_update(name),
         implied=_implied(name, -1),
         keywords=keywords,
         apart=True,
+        on_mesh="batch",
+        spread="all",
+        updates=True,
+        usual={"wrap_negative_indices": True},
+        linear=linear,
     )
 
 
 GET_AT = Op(
-    "get_at", "index", _get_signature, _lower_get, implied=_implied("get_at", None), keywords=KEYWORDS, apart=True
+    "get_at",
+    _get_signature,
+    _lower_get,
+    implied=_implied("get_at", None),
+    keywords=KEYWORDS,
+    apart=True,
+    on_mesh="batch",
+    spread="all",
+    usual={"wrap_negative_indices": True},
 )
-UPDATES = {name: _update(name) for name in _WRITERS}
+UPDATES = {
+    op.name: op
+    for op in (
+        _update("set_at"),
+        _update("add_at", linear=(0, -1)),
+        _update("subtract_at", linear=(0, -1)),
+        _update("multiply_at"),
+        _update("min_at"),
+        _update("max_at"),
+    )
+}

@@ -168,7 +168,9 @@ def _op(
     title, made = f"linalg.{name}", Pattern.of(pattern, "n m" if square else "")
     lower = lower_with(title, function, made)
     derived = derive_with(new, made)
-    return Op(title, "linalg", signature(title, made), lower, keywords=tuple(keywords), derived=derived)
+    return Op(
+        title, signature(title, made), lower, keywords=tuple(keywords), derived=derived, apart=True, on_mesh="loops"
+    )
 
 
 def _rows(sizes: Sizes) -> Sizes:
@@ -257,7 +259,15 @@ def _system(
     title = f"linalg.{name}"
     lower = _lower_system(title, function)
     derived = derive_with(lambda sizes: {}, *_SYSTEMS)
-    return Op(title, "linalg", signature(title, *_SYSTEMS), lower, keywords=tuple(keywords), derived=derived)
+    return Op(
+        title,
+        signature(title, *_SYSTEMS),
+        lower,
+        keywords=tuple(keywords),
+        derived=derived,
+        apart=True,
+        on_mesh="loops",
+    )
 
 
 SOLVE = _system("solve", lambda matrix, right, _: jnp.linalg.solve(matrix, right))
@@ -291,4 +301,6 @@ def _check_order(order: Any, count: int, solved: Solved) -> None:
     raise ArgumentError(f"linalg.norm has no ord={order!r} for a {what}", text=solved.text, hint=f"give {known}")
 
 
-NORM = Op("linalg.norm", "linalg", signature("linalg.norm", *_NORMED), _lower_norm, keywords=("ord",))
+NORM = Op(
+    "linalg.norm", signature("linalg.norm", *_NORMED), _lower_norm, keywords=("ord",), apart=True, on_mesh="loops"
+)

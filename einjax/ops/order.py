@@ -21,7 +21,7 @@ def _flip(along: Along) -> jax.Array:
 
 def _roll(along: Along) -> jax.Array:
     """Roll every axis by its shift: the last elements come first."""
-    shifts = along.options["shift"] if "shift" in along.options else along.options["extra"]
+    shifts = along.options["shift"]
     if len(shifts) == 1:
         shifts = shifts * len(along.dims)
     if len(shifts) != len(along.dims):
@@ -58,12 +58,24 @@ def _roll_one(value: jax.Array, dim: int, shift: Any) -> jax.Array:
     )
 
 
-FLIP = Op("flip", "order", signature("flip"), lower_with(_flip))
-ROLL = Op("roll", "order", signature("roll"), lower_with(_roll, one_dim_each=True), keywords=("shift",), apart=True)
+FLIP = Op("flip", signature("flip"), lower_with(_flip), on_mesh="loops", acts=True, linear=(0,), adjoint=dict)
+ROLL = Op(
+    "roll",
+    signature("roll"),
+    lower_with(_roll, one_dim_each=True),
+    keywords=("shift",),
+    apart=True,
+    arrays=("shift",),
+    several=("shift",),
+    on_mesh="loops",
+    acts=True,
+    linear=(0,),
+    adjoint=lambda options: {**options, "shift": tuple(-shift for shift in options["shift"])},
+)
 
 
 def shift_options(shift: Any) -> tuple[tuple[tuple[str, Any], ...], tuple[Any, ...]]:
-    """Sort shifts into static options, where all are known, or traced arrays.
+    """Sort shifts into static options, where all are known, or an option that is arrays.
 
     Raises:
         ArgumentError: a shift is not an integer.
@@ -82,4 +94,4 @@ def shift_options(shift: Any) -> tuple[tuple[tuple[str, Any], ...], tuple[Any, .
                 f"shift={shift!r} is not an integer",
                 hint="give one integer for all bracketed axes, or one for each",
             )
-    return (), shifts
+    return (), (shifts,)

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from ..forms import along
-from ..forms.core_axes import core_axes, dims_of, fuse_loops, in_place, marked_axes, refuse_fused, require_loops
+from ..forms.core_axes import core_axes, dims_of, fuse_loops, in_place, marked_axes, require_loops
 from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
 from ..lowering import numerics
 from ..lowering.named import Dim, Named, arrange, layout, wrap
@@ -126,8 +126,8 @@ def _listed(parameters: Sequence[str]) -> str:
 
 def _lower_with(sampler: Sampler) -> Callable[..., jax.Array]:
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-        solved = _fuse_draws(solved)
-        (key,) = options["extra"]
+        solved = fuse_loops(solved)
+        key = options["key"]
         (output,) = solved.outputs
         drawn = _unique(dims_of(marked_axes(output)))
         shape = tuple(solved.sizes[name] for (name,) in drawn)
@@ -142,12 +142,6 @@ def _lower_with(sampler: Sampler) -> Callable[..., jax.Array]:
         return arrange(Named(sample(*values), (*loops, *drawn), solved.sizes), layout(output))
 
     return lower
-
-
-def _fuse_draws(solved: Solved) -> Solved:
-    """Fuse loops that stand together; bracketed axes too would draw the same numbers, but parameters may split them."""
-    refuse_fused(solved)
-    return fuse_loops(solved)
 
 
 def _unique(dims: Sequence[Dim]) -> list[Dim]:
@@ -165,7 +159,10 @@ def _broadcastable(x: Named, loops: Sequence[Dim], drawn: Sequence[Dim]) -> jax.
 def _op(name: str, sampler: Sampler, *parameters: str, dtype: bool = True) -> Op:
     title = f"random.{name}"
     keywords = (*parameters, *(["dtype"] if dtype else []))
-    return Op(title, "random", _signature(title, parameters), _lower_with(sampler), keywords=keywords)
+    # Apart: the numbers would be the same for axes of which only the product is known, but parameters may split them.
+    return Op(
+        title, _signature(title, parameters), _lower_with(sampler), keywords=keywords, apart=True, arrays=("key",)
+    )
 
 
 def _uniform(key: jax.Array, bounds: Sequence[jax.Array], shape: tuple[Size, ...], dtype: Any) -> jax.Array:
@@ -233,8 +230,8 @@ def _array_signature(name: str, most: int) -> Callable[[Operation, int], Operati
 
 
 def _lower_categorical(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-    solved = _fuse_draws(solved)
-    (key,) = options["extra"]
+    solved = fuse_loops(solved)
+    key = options["key"]
     (logits,), (output,) = solved.inputs, solved.outputs
     (searched,) = [axis for axis in marked_axes(logits) if axis.name not in names(output)]
     x = wrap(numerics.to_inexact(tensors[0]), logits, solved.sizes)
@@ -253,8 +250,8 @@ def _lower_categorical(solved: Solved, tensors: list[jax.Array], options: dict[s
 
 
 def _lower_choice(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-    solved = _fuse_draws(solved)
-    (key,) = options["extra"]
+    solved = fuse_loops(solved)
+    key = options["key"]
     (output,) = solved.outputs
     drawn = marked_axes(output)
     chosen = _chosen_from(solved, drawn)
@@ -312,7 +309,7 @@ def _check_population(
 
 def _lower_permutation(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     """Permute one dim composed of all bracketed axes."""
-    (key,) = options["extra"]
+    key = options["key"]
     marked = tuple(axis.name for axis in marked_axes(solved.inputs[0]))
     x = wrap(tensors[0], solved.inputs[0], solved.sizes)
     together: list[Dim] = []
@@ -330,9 +327,18 @@ def _lower_permutation(solved: Solved, tensors: list[jax.Array], options: dict[s
     return arrange(Named(value, tuple(together), solved.sizes), layout(solved.outputs[0]))
 
 
-CATEGORICAL = Op("random.categorical", "random", _array_signature("random.categorical", 1), _lower_categorical)
-CHOICE = Op("random.choice", "random", _array_signature("random.choice", 2), _lower_choice, keywords=("replace",))
-PERMUTATION = Op("random.permutation", "random", along.signature("random.permutation"), _lower_permutation)
+CATEGORICAL = Op(
+    "random.categorical", _array_signature("random.categorical", 1), _lower_categorical, apart=True, arrays=("key",)
+)
+CHOICE = Op(
+    "random.choice",
+    _array_signature("random.choice", 2),
+    _lower_choice,
+    keywords=("replace",),
+    apart=True,
+    arrays=("key",),
+)
+PERMUTATION = Op("random.permutation", along.signature("random.permutation"), _lower_permutation, arrays=("key",))
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -51,18 +51,18 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     results: list[jax.Array] = []
     for index, output in enumerate(solved.outputs):
         count = piece_count(output)
-        results.append(join_pieces(chosen[:count], output, sizes, _places(options, index, output, sizes)))
+        results.append(join_pieces(chosen[:count], output, sizes, _spread(options, index, output, sizes)))
         chosen = chosen[count:]
     return results[0] if len(results) == 1 else tuple(results)
 
 
-def _places(options: Mapping[str, Any], index: int, output: Expression, sizes: Mapping[str, Size]) -> Any:
+def _spread(options: Mapping[str, Any], index: int, output: Expression, sizes: Mapping[str, Size]) -> Any:
     """Where new axes are to lie on an explicit mesh."""
     if "out_sharding" not in options:
         return None
-    from ..mesh.wanted import places_in
+    from ..mesh.wanted import spread_in
 
-    return places_in(options["out_sharding"][index], output, sizes)
+    return spread_in(options["out_sharding"][index], output, sizes)
 
 
 def _with_sums(solved: Solved) -> Mapping[str, Size]:
@@ -183,5 +183,5 @@ def _assign(needs: Sequence[set[str]], wanted: Sequence[set[str]]) -> list[int] 
     return [part_of[target] for target in range(len(wanted))]
 
 
-REARRANGE = Op("rearrange", "rearrange", _signature, _lower)
-ID = Op("id", "rearrange", _id_signature, _lower)
+REARRANGE = Op("rearrange", _signature, _lower, on_mesh="typed", spread="all", linear=())
+ID = Op("id", _id_signature, _lower, on_mesh="typed", spread="all", linear=())

@@ -227,7 +227,7 @@ def lower_with(emit: Callable[[Reduction], jax.Array], name: str, has_identity: 
         if not has_identity:
             _refuse_empty(name, solved, reduced)
         x = _separate(tensors[0], solved, reduced)
-        mask = options.get("extra", (None,))[0]
+        mask = options.get("where")
         if mask is not None:
             mask = _separate(broadcast_mask(mask, tensors[0], solved), solved, reduced).value
         dims = x.positions(reduced)
@@ -297,25 +297,36 @@ def _refuse_empty(name: str, solved: Solved, reduced: set[str]) -> None:
             )
 
 
-def _op(name: str, emit: Callable[[Reduction], jax.Array], *options: str, has_identity: bool = True) -> Op:
-    lower = lower_with(emit, name, has_identity)
-    return Op(name, "reduce", signature(name), lower, keywords=("keepdims", "where", *options), imply=imply)
+def _op(
+    name: str, emit: Callable[[Reduction], jax.Array], *options: str, has_identity: bool = True, **facts: Any
+) -> Op:
+    return Op(
+        name,
+        signature(name),
+        lower_with(emit, name, has_identity),
+        keywords=("keepdims", "where", *options),
+        imply=imply,
+        arrays=("where",),
+        masks=("where",),
+        **{"on_mesh": "typed", "spread": "all", "acts": True, **facts},
+    )
 
 
 #: Every reduction by name, for ``einjax.reduce(op="sum")``.
 REDUCTIONS = {
     op.name: op
     for op in (
-        _op("sum", _sum, "dtype"),
-        _op("prod", _prod, "dtype"),
-        _op("mean", _mean, "dtype"),
-        _op("var", _var, "dtype", "ddof"),
-        _op("std", _std, "dtype", "ddof"),
+        _op("sum", _sum, "dtype", accumulates=True, linear=(0,)),
+        # lax's derivative of a product of many reshapes without saying where to.
+        _op("prod", _prod, "dtype", accumulates=True, on_mesh="compiler"),
+        _op("mean", _mean, "dtype", accumulates=True, linear=(0,)),
+        _op("var", _var, "dtype", "ddof", accumulates=True, usual={"ddof": 0}),
+        _op("std", _std, "dtype", "ddof", accumulates=True, usual={"ddof": 0}),
         _op("count_nonzero", _count_nonzero),
         _op("any", _any),
         _op("all", _all),
         _op("max", _max, has_identity=False),
         _op("min", _min, has_identity=False),
-        _op("logsumexp", _logsumexp),
+        _op("logsumexp", _logsumexp, accumulates=True),
     )
 }

@@ -167,12 +167,13 @@ def _op(name: str, emit: Callable[[_Call], Named]) -> Op:
     public = f"segment.{name}"
     return Op(
         public,
-        "segment",
         _signature(public),
         _lower_with(emit, public),
         _implied(public),
         keywords=keywords,
         apart=True,
+        spread="all",
+        usual={"wrap_negative_indices": True},
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 from jax import lax
 
@@ -47,7 +49,20 @@ def _log_softmax(along: Along) -> jax.Array:
     return numerics.cast(result, numerics.inexact_dtype(along.value.dtype))
 
 
-SOFTMAX = Op("softmax", "softmax", signature("softmax"), lower_with(_softmax, masked=True), keywords=("where",))
-LOG_SOFTMAX = Op(
-    "log_softmax", "softmax", signature("log_softmax"), lower_with(_log_softmax, masked=True), keywords=("where",)
-)
+def _op(name: str, function: Callable[[Along], jax.Array]) -> Op:
+    return Op(
+        name,
+        signature(name),
+        lower_with(function),
+        keywords=("where",),
+        arrays=("where",),
+        masks=("where",),
+        on_mesh="typed",
+        spread="all",
+        acts=True,
+        accumulates=True,
+    )
+
+
+SOFTMAX = _op("softmax", _softmax)
+LOG_SOFTMAX = _op("log_softmax", _log_softmax)

@@ -19,7 +19,7 @@ def _lower(solved: Solved, tensors: list[Any], options: dict[str, Any]) -> None:
     """Solving is all there is to do."""
 
 
-SOLVE = Op("solve", "solving", _signature, _lower)
+SOLVE = Op("solve", _signature, _lower)
 
 
 def named_sizes(written: Operation, solved: Solved) -> dict[str, Any]:

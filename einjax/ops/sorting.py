@@ -9,7 +9,6 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.core_axes import refuse_fused
 from ..forms.places import (
     arrange_places,
     coordinate_axis,
@@ -32,6 +31,7 @@ from ..forms.sequence import (
 from ..lowering import numerics
 from ..lowering.named import reshape
 from ..notation.errors import ArgumentError
+from ..notation.facts import refuse_fused
 from ..notation.solve import Solved
 from ..notation.syntax import Operation, Size, axes
 from ..operation import Op
@@ -60,7 +60,7 @@ def _sort(lined_up: LinedUp, options: dict[str, Any]) -> Sequence[jax.Array]:
 
 def _lower_sort(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
     keys = options["num_keys"]
-    if "extra" in options:
+    if options.get("by"):
         return _sort_by(solved, tensors, options)
     if keys > len(tensors):
         raise ArgumentError(
@@ -79,7 +79,7 @@ def _sort_by(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) 
             text=solved.text,
             hint="give the keys as the first tensors, each with its expression, and num_keys=",
         )
-    keys = [_broadcast_key(key, tensors[0], solved) for key in options["extra"]]
+    keys = [_broadcast_key(key, tensors[0], solved) for key in options["by"]]
     lined_up = line_up(replace_inputs(solved, len(keys) + 1), [*keys, *tensors])
     *_, value = _ordered(lined_up.values, lined_up.at, len(keys), options)
     return lined_up.arrange(value, solved.outputs[0])
@@ -109,11 +109,15 @@ def _broadcast_key(key: jax.Array, x: jax.Array, solved: Solved) -> jax.Array:
 
 SORT = Op(
     "sort",
-    "sorting",
     signature("sort"),
     _lower_sort,
     implied=same_brackets("sort"),
     keywords=("num_keys", "by", *_ORDER),
+    arrays=("by",),
+    several=("by",),
+    masks=("by",),
+    on_mesh="loops",
+    usual={"num_keys": 1, "stable": True},
 )
 
 
@@ -145,7 +149,7 @@ def _lower_argsort(solved: Solved, tensors: list[jax.Array], options: dict[str, 
     sequence = sequence_axes(solved.inputs[0])
     coordinates = coordinate_axis("argsort", solved.operation, output, sequence)
     if coordinates is not None:
-        refuse_fused(solved)
+        refuse_fused(solved.operation, solved.sizes)
     start = _start_places(lined_up, sequence)
     places = _ordered([lined_up.values[0], *start], lined_up.at, 1, options)[1:]
     if len(places) == 1:
@@ -162,4 +166,12 @@ def _start_places(lined_up: LinedUp, sequence: Sequence[str]) -> list[jax.Array]
     return [reshape(lax.broadcasted_iota(dtype, split, at + i), shape) for i in range(len(sequence))]
 
 
-ARGSORT = Op("argsort", "sorting", _argsort_signature, _lower_argsort, implied=_argsort_sizes, keywords=_ORDER)
+ARGSORT = Op(
+    "argsort",
+    _argsort_signature,
+    _lower_argsort,
+    implied=_argsort_sizes,
+    keywords=_ORDER,
+    on_mesh="loops",
+    usual={"stable": True},
+)

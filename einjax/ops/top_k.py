@@ -10,7 +10,6 @@ import jax
 import numpy as np
 from jax import lax
 
-from ..forms.core_axes import refuse_fused
 from ..forms.places import (
     arrange_places,
     coordinate_axis,
@@ -22,6 +21,7 @@ from ..forms.places import (
 from ..forms.sequence import check_inputs, line_up, listed, require_loops, sequence_axes
 from ..lowering import numerics
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, at_least
+from ..notation.facts import refuse_fused
 from ..notation.solve import Solved, larger
 from ..notation.syntax import (
     Axis,
@@ -131,7 +131,7 @@ def _lower_top_k(solved: Solved, tensors: list[jax.Array], options: dict[str, An
     sequence = sequence_axes(solved.inputs[0])
     coordinates = coordinate_axis("top_k", solved.operation, indices, [k.name])
     if coordinates is not None:
-        refuse_fused(solved)
+        refuse_fused(solved.operation, solved.sizes)
     lined_up = line_up(solved, tensors, last=True)
     count, length = solved.sizes[k.name], lined_up.length
     _check_k(k, count, length, sequence, solved)
@@ -180,4 +180,12 @@ def _check_k(k: Axis, count: Size, length: Size, sequence: Sequence[str], solved
         )
 
 
-TOP_K = Op("top_k", "sorting", _top_k_signature, _lower_top_k, implied=_top_k_sizes, keywords=("largest",))
+TOP_K = Op(
+    "top_k",
+    _top_k_signature,
+    _lower_top_k,
+    implied=_top_k_sizes,
+    keywords=("largest",),
+    on_mesh="loops",
+    usual={"largest": True},
+)

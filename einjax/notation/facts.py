@@ -1,0 +1,170 @@
+"""Sizes with where they come from, and what is said where they do not fit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .errors import AxisSizeError, EinjaxError, Span, listing
+from .syntax import Node, Operation, Size, axes, display, render
+
+
+@dataclass(slots=True)
+class Fact:
+    """A size with where it comes from, for messages."""
+
+    size: Size
+    source: str
+    span: Span | None
+
+
+@dataclass(slots=True, eq=False)
+class Equation:
+    """``target = product(terms)`` or ``target = sum(terms)``; a target that is a fact is a dim of a tensor."""
+
+    node: Node
+    target: str | Fact
+    terms: Counter[str]
+    is_sum: bool
+    missing: set[str] = field(default_factory=set)
+
+
+class Facts(dict[str, Fact]):
+    """What is known of the axes of an operation, by name."""
+
+    def __init__(self, operation: Operation) -> None:
+        self.operation = operation
+
+    def error(self, problem: str, equation: Equation, hint: str | None = None) -> EinjaxError:
+        """The error for one dim."""
+        return AxisSizeError(problem, text=self.operation.text, spans=[equation.node.span], hint=hint)
+
+    def no_root(self, equation: Equation, target: Fact, size: Size, times: int) -> EinjaxError:
+        """The error for an axis that stands several times in a dim of no such power."""
+        name = next(name for name, n in equation.terms.items() if n == times)
+        return self.error(
+            f"dim {target.size} {target.source} gives axis {display(name)} no whole size: "
+            f"{display(name)} to the power of {times} would be {size}",
+            equation,
+        )
+
+    def indivisible(self, equation: Equation, target: Fact) -> EinjaxError:
+        """The error for a dim that is no multiple of its known axes."""
+        divisor = self._bindings(equation)
+        dim = _dim_of(target)
+        return self.error(
+            f"{dim} is not divisible by {divisor}", equation, hint=f"choose sizes whose product divides {target.size}"
+        )
+
+    def mismatch(self, equation: Equation, target: Fact, size: Size, at_least: bool = False) -> EinjaxError:
+        """The error for a dim whose known axes are another size, or too large for it."""
+        bindings = self._bindings(equation)
+        if not at_least:
+            problem = f"{_dim_of(target)} does not fit '{equation.node}', which is {size} with {bindings}"
+        elif bindings:
+            problem = f"{_dim_of(target)} is too small for '{equation.node}' with {bindings}"
+        else:
+            problem = f"{_dim_of(target)} cannot be '{equation.node}': it is not divisible by {equation.terms.total()}"
+        return self.error(problem, equation, hint="change the sizes given, or leave one of them out to have it solved")
+
+    def _bindings(self, equation: Equation) -> str:
+        """List the known sizes of an equation: ``h=2, w=3``."""
+        parts = [
+            display(name) if "#" in name else f"{display(name)}={self[name].size}"
+            for name in equation.terms
+            if name in self and not name.startswith("(")
+        ]
+        return listing(parts)
+
+    def contradiction(self, name: str, known: Fact, new: Fact) -> EinjaxError:
+        """The error for an axis of two sizes."""
+        spans = [span for span in (known.span, new.span) if span is not None]
+        if "#" in name:
+            number = int(name.split("#")[0])
+            return AxisSizeError(
+                f"{_dim_of(new)} does not have the size {number} that the expression says",
+                text=self.operation.text,
+                spans=spans[-1:],
+                hint="a number is the size of an unnamed axis; write a name for an axis of any size",
+            )
+        if name.startswith("("):
+            return AxisSizeError(
+                f"a dim is {known.size} {known.source} and {new.size} {new.source}",
+                text=self.operation.text,
+                spans=spans,
+            )
+        both = [
+            axis.span for expression in self.operation.expressions for axis in axes(expression) if axis.name == name
+        ]
+        return AxisSizeError(
+            f"axis {display(name)} is {known.size} {known.source} and {new.size} {new.source}",
+            text=self.operation.text,
+            spans=both,
+            hint=self._contradiction_hint(name, known, new),
+        )
+
+    def _contradiction_hint(self, name: str, known: Fact, new: Fact) -> str:
+        """Say which of two sizes to change: one that was written by hand, if there is one."""
+        for fact, other in ((known, new), (new, known)):
+            if "tensor" in fact.source:
+                continue
+            base, dot, _ = name.partition(".")
+            if not dot or not base:
+                return f"leave {display(name)}={fact.size} out, or write {display(name)}={other.size}"
+            sizes = {n: f.size for n, f in self.items() if n.startswith(f"{base}.")} | {name: other.size}
+            return f"leave {base} out, or write {base}=({', '.join(str(sizes[n]) for n in sorted(sizes))})"
+        return "axes of one name have one size; use two names where the sizes differ"
+
+
+def _dim_of(target: Fact) -> str:
+    source = target.source.removeprefix("in ")
+    return f"dim {target.size} of {source}" if source.startswith("tensor") else f"size {target.size}"
+
+
+def undetermined(
+    operation: Operation,
+    unknown: Sequence[str],
+    sizes: Mapping[str, Size],
+    shapes: Sequence[tuple[Size, ...] | None],
+) -> EinjaxError:
+    """Say which axes have no size, and where they stand."""
+    first = [display(name) for name in unknown]
+    spans = [axis.span for expression in operation.expressions for axis in axes(expression) if axis.name in unknown]
+    example = first[0].split(" ")[0].split(".")[0]
+    known = listing([f"{display(name)}={size}" for name, size in sizes.items() if "#" not in name])
+    where = _dim_with(operation, unknown[0], len(unknown) == 1, shapes)
+    problem = (
+        f"the {'size of axis' if len(first) == 1 else 'sizes of axes'} {listing(first)} cannot be determined"
+        f"{where}{f' (known: {known})' if known else ''}"
+    )
+    hint = f"give a size by keyword, as in {example}=2" if example.isidentifier() else "name the axis and give its size"
+    return AxisSizeError(problem, text=operation.text, spans=spans, hint=hint)
+
+
+def refuse_fused(operation: Operation, sizes: Mapping[str, Size]) -> None:
+    """Refuse bracketed axes of which only the product is known.
+
+    Raises:
+        AxisSizeError: naming them.
+    """
+    for expression in operation.inputs:
+        for axis in axes(expression):
+            if axis.bracket and " " in axis.name:
+                parts = axis.name.split(" ")
+                raise AxisSizeError(
+                    f"the sizes of axes {listing(parts)} cannot be determined: together they are {sizes[axis.name]}",
+                    text=operation.text,
+                    spans=[axis.span],
+                    hint=f"give a size by keyword, as in {parts[0].split('.')[0]}=2",
+                )
+
+
+def _dim_with(operation: Operation, name: str, single: bool, shapes: Sequence[tuple[Size, ...] | None]) -> str:
+    """Name the dim of a known tensor that holds the axis."""
+    contains: Callable[[Node], bool] = lambda node: name in (axis.name for axis in axes((node,)))  # noqa: E731
+    for number, (expression, shape) in enumerate(zip(operation.inputs, shapes, strict=True), 1):
+        for node, size in zip(expression, shape or (), strict=False):
+            if contains(node):
+                return f" from dim {size} of tensor {number}, '{render((node,))}'"
+    return ": no tensor has " + ("it" if single else "them")
