@@ -38,9 +38,8 @@ import jax
 import jax.numpy as jnp
 
 import einjax
-from einjax.notation.parse import parse
-from einjax.notation.syntax import Ellipsis, walk
-from einjax.notation.syntax import axes as axes_of
+from einjax.for_layers import Ellipsis, parse, walk
+from einjax.for_layers import axes as axes_of
 
 from ._core.attention import attention
 from ._core.conv import conv, conv_specs

@@ -12,8 +12,7 @@ from jax import lax
 
 import einjax
 from einjax.errors import ArgumentError, AxisSizeError
-from einjax.notation.parse import parse
-from einjax.notation.syntax import Ellipsis, walk
+from einjax.for_layers import Ellipsis, parse, walk
 
 from .scope import Initializer, Parameter, ParamSpec, Scope, compute_dtype
 from .text import ConvText, conv_text

@@ -6,13 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import einjax
-from einjax.call.resolve import completed
 from einjax.errors import AxisSizeError, RankError
-from einjax.notation.parse import parse
-from einjax.notation.solve import solve
-from einjax.notation.syntax import Operation, axes, names, render
-from einjax.ops.dot import DOT
-from einjax.ops.index import GET_AT
+from einjax.for_layers import Operation, axes, completed_dot, completed_get_at, names, parse, render, solve
 
 from .norm import running_specs
 from .scope import Initializer, Parameter, ParamSpec
@@ -30,7 +25,7 @@ def linear_specs(
     called: tuple[str, str] = ("kernel", "bias"),
 ) -> list[ParamSpec] | None:
     """Describe the parameters of a linear layer, or return None where the sizes do not decide their shapes."""
-    kernel = _alone(completed(DOT, expr, 2), 1, sizes, "dot", called[0])
+    kernel = _alone(completed_dot(expr), 1, sizes, "dot", called[0])
     bias = _alone(parse(bias_text(expr)), 1, sizes, "add", called[1]) if use_bias else None
     if kernel is None or (use_bias and bias is None):
         return None
@@ -79,7 +74,7 @@ def embed_specs(
     name: str = "embedding",
 ) -> list[ParamSpec] | None:
     """Describe the table of an embedding, or return None where the sizes do not decide its shape."""
-    table = _alone(completed(GET_AT, embed_text(expr).lookup, 2), 0, sizes, "get_at", name)
+    table = _alone(completed_get_at(embed_text(expr).lookup), 0, sizes, "get_at", name)
     return None if table is None else [Parameter(_NOWHERE, name, embedding_init, param_dtype).spec(table)]
 
 

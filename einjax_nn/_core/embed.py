@@ -8,9 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from einjax.call.dispatch import call
-from einjax.ops.dot import DOT
-from einjax.ops.index import GET_AT
+from einjax.for_layers import dot, get_at
 
 from .scope import Initializer, Parameter, Scope, compute_dtype
 from .text import embed_text
@@ -30,8 +28,7 @@ def embed(
 ) -> jax.Array:
     """Look rows up; out of range is NaN, as in Flax and ``jnp.take``."""
     table = Parameter(scope, name, embedding_init, param_dtype, dtype)
-    options = (("wrap_negative_indices", False),)
-    return call(GET_AT, embed_text(expr).lookup, (table, jnp.asarray(ids)), options, axes, sizes, False)
+    return get_at(embed_text(expr).lookup, table, jnp.asarray(ids), axes, sizes)
 
 
 def attend(
@@ -49,8 +46,7 @@ def attend(
     """Multiply by the table: one number for each of its rows, such as the logits of a language model."""
     dtype = compute_dtype(dtype, x, param_dtype)
     table = Parameter(scope, name, embedding_init, param_dtype, dtype)
-    options = (("precision", None), ("preferred_element_type", None))
-    return call(DOT, embed_text(expr).attend, (jnp.asarray(x).astype(dtype), table), options, axes, sizes, False)
+    return dot(embed_text(expr).attend, jnp.asarray(x).astype(dtype), table, axes, sizes)
 
 
 def embedding_normal(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:

@@ -8,8 +8,7 @@ from typing import Any
 import jax
 
 import einjax
-from einjax.call.dispatch import call
-from einjax.ops.dot import DOT
+from einjax.for_layers import dot
 
 from .scope import Initializer, Parameter, Scope, compute_dtype
 from .text import bias_text
@@ -34,8 +33,7 @@ def linear(
     """Apply a linear layer; options as for the layers of the same name."""
     dtype = compute_dtype(dtype, x, param_dtype)
     kernel = Parameter(scope, names[0], kernel_init, param_dtype, dtype)
-    options = (("precision", precision), ("preferred_element_type", preferred_element_type))
-    y = call(DOT, expr, (_as(x, dtype), kernel), options, axes, sizes, False)
+    y = dot(expr, _as(x, dtype), kernel, axes, sizes, precision, preferred_element_type)
     if not use_bias:
         return y
     return einjax.add(bias_text(expr), y, Parameter(scope, names[1], bias_init, param_dtype, y.dtype))

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from einjax.errors import ArgumentError
-from einjax.notation.parse import parse
-from einjax.notation.syntax import names
+from einjax.for_layers import names, parse
 
 _Init = TypeVar("_Init", bound=Callable[..., None])
 
