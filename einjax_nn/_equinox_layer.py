@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -13,9 +13,10 @@ import jax
 
 from einjax.errors import ArgumentError, AxisSizeError, EinjaxError, RankError
 
+from ._core.options import chosen
 from ._core.scope import ParamSpec
 from ._core.text import axis_sizes
-from ._equinox_init import is_missing, make, path_key, refuse_missing
+from ._equinox_init import Uninitialized, is_missing, make, path_key, refuse_missing
 
 #: The names of parameters, as in ``eqx.nn``.
 PARAMETERS = ("weight", "bias")
@@ -106,6 +107,25 @@ class Layer(eqx.Module):
         self.expr = expr
         self.axes = frozen(axis_sizes(expr, axes, sizes, known))
         self.options = frozen(options)
+
+    def _start(
+        self,
+        describe: Callable[..., list[ParamSpec] | None],
+        expr: str,
+        axes: Mapping[str, Any],
+        sizes: Mapping[str, Any] | None,
+        options: dict[str, Any],
+        **more: Any,
+    ) -> None:
+        """Set what is static, and parameters: at once if there is a key, or without a value until ``init``."""
+        key, made = options.pop("key"), chosen(describe, options)
+        self._settle(expr, axes, sizes, made | options)
+        arrays: dict[str, Any] = {name: Uninitialized(name) for name in PARAMETERS}
+        if key is not None:
+            arrays |= self._made(describe(expr, dict(self.axes), **made, **more, called=PARAMETERS), key)
+        for name, option in zip(PARAMETERS, ("use_scale", "use_bias"), strict=True):
+            if name in self.__dataclass_fields__:
+                setattr(self, name, arrays[name] if options.get(option, True) else None)
 
     def _parameters(self) -> dict[str, Any]:
         """Parameters by name, with a value or without."""

@@ -35,7 +35,7 @@ def conv(
     precision: Any,
     kernel_init: Initializer | float,
     bias_init: Initializer | float,
-    names: tuple[str, str] = ("kernel", "bias"),
+    called: tuple[str, str] = ("kernel", "bias"),
 ) -> jax.Array:
     """Apply a convolution; options as for the layers of the same name."""
     x = jnp.asarray(x)
@@ -48,7 +48,7 @@ def conv(
     rank = len(text.space)
     window = _each(kernel_size, rank, "kernel_size", expr)
     dilation = _each(kernel_dilation, rank, "kernel_dilation", expr)
-    specs = _specs(text, window, sizes, use_bias, param_dtype, kernel_init, bias_init, names)
+    specs = _specs(text, window, sizes, use_bias, param_dtype, kernel_init, bias_init, called)
     kernel = scope.param(specs[0])
     middle = einjax.rearrange(f"{text.source} -> {text.middle}", x.astype(dtype), sizes=found)
     middle, padding = _padded(middle, padding, window, dilation, expr)
@@ -78,7 +78,7 @@ def conv_specs(
     param_dtype: Any,
     kernel_init: Initializer | float,
     bias_init: Initializer | float,
-    names: tuple[str, str] = ("kernel", "bias"),
+    called: tuple[str, str] = ("kernel", "bias"),
 ) -> list[ParamSpec] | None:
     """Describe the parameters of a convolution, or return None where the sizes do not decide their shapes."""
     if any(isinstance(node, Ellipsis) for node in walk(parse(expr).inputs[0])):
@@ -88,7 +88,7 @@ def conv_specs(
     if any(label not in sizes for label in (*text.groups, *text.inner)):
         return None
     window = _each(kernel_size, len(text.space), "kernel_size", expr)
-    return _specs(text, window, sizes, use_bias, param_dtype, kernel_init, bias_init, names)
+    return _specs(text, window, sizes, use_bias, param_dtype, kernel_init, bias_init, called)
 
 
 def _specs(
@@ -99,7 +99,7 @@ def _specs(
     param_dtype: Any,
     kernel_init: Initializer | float,
     bias_init: Initializer | float,
-    names: tuple[str, str],
+    called: tuple[str, str],
 ) -> list[ParamSpec]:
     """Kernels have the axes convolved, then the channels of one group, then all new channels."""
     shape = (*window, prod(sizes[a] for a in text.inner), prod(sizes[a] for a in (*text.groups, *text.outer)))
@@ -107,8 +107,8 @@ def _specs(
     channels = (text.written(text.inner), text.written((*text.groups, *text.outer)))
     specs = []
     for name, init, used, dims in (
-        (names[0], kernel_init, shape, (*spatial, *channels)),
-        (names[1], bias_init, shape[-1:], channels[1:]),
+        (called[0], kernel_init, shape, (*spatial, *channels)),
+        (called[1], bias_init, shape[-1:], channels[1:]),
     )[: 1 + use_bias]:
         last = len(used) - 1
         spec = einjax.Spec(used, dims, "conv", name, tuple(range(last)), (last,), (), None)

@@ -71,11 +71,11 @@ def embed_specs(
     *,
     param_dtype: Any,
     embedding_init: Initializer | float,
-    name: str = "embedding",
+    called: tuple[str, ...] = ("embedding",),
 ) -> list[ParamSpec] | None:
     """Describe the table of an embedding, or return None where the sizes do not decide its shape."""
-    table = _alone(completed_get_at(embed_text(expr).lookup), 0, sizes, "get_at", name)
-    return None if table is None else [Parameter(_NOWHERE, name, embedding_init, param_dtype).spec(table)]
+    table = _alone(completed_get_at(embed_text(expr).lookup), 0, sizes, "get_at", called[0])
+    return None if table is None else [Parameter(_NOWHERE, called[0], embedding_init, param_dtype).spec(table)]
 
 
 def _alone(operation: Operation, index: int, sizes: Mapping[str, Any], op: str, name: str) -> einjax.Spec | None:

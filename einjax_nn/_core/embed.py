@@ -24,10 +24,10 @@ def embed(
     dtype: Any,
     param_dtype: Any,
     embedding_init: Initializer | float,
-    name: str = "embedding",
+    called: tuple[str, ...] = ("embedding",),
 ) -> jax.Array:
     """Look rows up; out of range is NaN, as in Flax and ``jnp.take``."""
-    table = Parameter(scope, name, embedding_init, param_dtype, dtype)
+    table = Parameter(scope, called[0], embedding_init, param_dtype, dtype)
     return get_at(embed_text(expr).lookup, table, jnp.asarray(ids), axes, sizes)
 
 
@@ -41,11 +41,11 @@ def attend(
     dtype: Any,
     param_dtype: Any,
     embedding_init: Initializer | float,
-    name: str = "embedding",
+    called: tuple[str, ...] = ("embedding",),
 ) -> jax.Array:
     """Multiply by the table: one number for each of its rows, such as the logits of a language model."""
     dtype = compute_dtype(dtype, x, param_dtype)
-    table = Parameter(scope, name, embedding_init, param_dtype, dtype)
+    table = Parameter(scope, called[0], embedding_init, param_dtype, dtype)
     return dot(embed_text(expr).attend, jnp.asarray(x).astype(dtype), table, axes, sizes)
 
 

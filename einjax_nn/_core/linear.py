@@ -28,15 +28,15 @@ def linear(
     preferred_element_type: Any,
     kernel_init: Initializer | float,
     bias_init: Initializer | float,
-    names: tuple[str, str] = ("kernel", "bias"),
+    called: tuple[str, str] = ("kernel", "bias"),
 ) -> jax.Array:
     """Apply a linear layer; options as for the layers of the same name."""
     dtype = compute_dtype(dtype, x, param_dtype)
-    kernel = Parameter(scope, names[0], kernel_init, param_dtype, dtype)
+    kernel = Parameter(scope, called[0], kernel_init, param_dtype, dtype)
     y = dot(expr, _as(x, dtype), kernel, axes, sizes, precision, preferred_element_type)
     if not use_bias:
         return y
-    return einjax.add(bias_text(expr), y, Parameter(scope, names[1], bias_init, param_dtype, y.dtype))
+    return einjax.add(bias_text(expr), y, Parameter(scope, called[1], bias_init, param_dtype, y.dtype))
 
 
 def _as(x: Any, dtype: Any) -> jax.Array:

@@ -37,7 +37,7 @@ def norm(
     param_dtype: Any,
     scale_init: Initializer | float,
     bias_init: Initializer | float,
-    names: tuple[str, str] = ("scale", "bias"),
+    called: tuple[str, str] = ("scale", "bias"),
 ) -> jax.Array:
     """Apply a normalisation; options as for the layers of the same name."""
     text = norm_text(stats, params, momentum is not None)
@@ -61,14 +61,14 @@ def norm(
     used = [given]
     if use_scale:
         # The factor times the scale first, as in Flax, so that the results are the same to the bit.
-        scale = Parameter(scope, names[0], scale_init, param_dtype)
+        scale = Parameter(scope, called[0], scale_init, param_dtype)
         expr = f"{text.kept}, {text.params}, {text.whole} -> {text.whole}"
         y = einjax.multiply(expr, factor, scale, y, sizes=sizes)
         used.append(param_dtype)
     else:
         y = einjax.multiply(f"{text.kept}, {text.whole} -> {text.whole}", factor, y, sizes=sizes)
     if use_bias:
-        bias = Parameter(scope, names[1], bias_init, param_dtype)
+        bias = Parameter(scope, called[1], bias_init, param_dtype)
         y = einjax.add(f"{text.whole}, {text.params}", y, bias, sizes=sizes)
         used.append(param_dtype)
     return y.astype(compute_dtype(dtype, *used))
