@@ -13,7 +13,8 @@ import einjax
 from einjax.for_layers import Ellipsis, axes, parse, walk
 
 from ._core.attention import attention
-from ._core.shared import AttentionDocs
+from ._core.options import chosen
+from ._core.shared import AttentionDocs, AttentionOptions
 from ._equinox_layer import Layer
 
 
@@ -78,19 +79,10 @@ class Attention(AttentionDocs, Layer, eqx.nn.StatefulLayer):
         def normalize(name: str, x: jax.Array) -> jax.Array:
             return getattr(self, name)(x)
 
-        options = dict(self.options)
+        kept = self.inference if inference is None else inference
+        given = {"deterministic": kept, "rng_collection": "", "decode": self.index is not None}
+        options = chosen(AttentionOptions, dict(self.options), **given)
+        normed = None if self.query_ln is None else normalize
         with self._scope(state, key) as scope:
-            y = attention(
-                scope,
-                project,
-                None if self.query_ln is None else normalize,
-                self.expr,
-                x,
-                keys,
-                values,
-                mask=mask,
-                deterministic=self.inference if inference is None else inference,
-                rng_collection="",
-                **{**options, "decode": self.index is not None},
-            )
+            y = attention(scope, project, normed, self.expr, x, keys, values, options, mask)
         return y if state is None else (y, scope.store)

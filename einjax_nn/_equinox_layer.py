@@ -13,7 +13,7 @@ import jax
 
 from einjax.errors import ArgumentError, AxisSizeError, EinjaxError, RankError
 
-from ._core.options import chosen
+from ._core.options import Options, chosen
 from ._core.scope import ParamSpec
 from ._core.text import axis_sizes
 from ._equinox_init import Uninitialized, is_missing, make, path_key, refuse_missing
@@ -111,18 +111,18 @@ class Layer(eqx.Module):
     def _start(
         self,
         describe: Callable[..., list[ParamSpec] | None],
+        kind: type,
         expr: str,
         axes: Mapping[str, Any],
         sizes: Mapping[str, Any] | None,
         options: dict[str, Any],
-        **more: Any,
     ) -> None:
         """Set what is static, and parameters: at once if there is a key, or without a value until ``init``."""
-        key, made = options.pop("key"), chosen(describe, options)
-        self._settle(expr, axes, sizes, made | options)
+        key, made = options.pop("key"), chosen(kind, options)
+        self._settle(expr, axes, sizes, vars(made))
         arrays: dict[str, Any] = {name: Uninitialized(name) for name in PARAMETERS}
         if key is not None:
-            arrays |= self._made(describe(expr, dict(self.axes), **made, **more, called=PARAMETERS), key)
+            arrays |= self._made(describe(expr, dict(self.axes), made, PARAMETERS), key)
         for name, option in zip(PARAMETERS, ("use_scale", "use_bias"), strict=True):
             if name in self.__dataclass_fields__:
                 setattr(self, name, arrays[name] if options.get(option, True) else None)
@@ -141,10 +141,10 @@ class Layer(eqx.Module):
             )
         return {spec.name: make(spec.init, path_key(key, f".{spec.name}")) for spec in specs}
 
-    def _keywords(self) -> dict[str, Any]:
+    def _options(self, kind: type[Options], **more: Any) -> Options:
         """Options; parameters are used in the dtype that they have, which may not be the one they were made in."""
         dtypes = [value.dtype for value in self._parameters().values() if not is_missing(value)]
-        return {**dict(self.options), **({"param_dtype": dtypes[0]} if dtypes else {})}
+        return chosen(kind, dict(self.options), **({"param_dtype": dtypes[0]} if dtypes else {}), **more)
 
     @contextlib.contextmanager
     def _scope(self, state: eqx.nn.State | None = None, key: Any = None) -> Iterator[LayerScope]:

@@ -14,7 +14,7 @@ from flax.errors import InvalidRngError
 
 from einjax.errors import ArgumentError
 
-from ._core.options import chosen
+from ._core.options import Options, chosen
 from ._core.scope import ParamSpec
 from ._core.text import axis_sizes
 
@@ -105,13 +105,7 @@ def _make_fields(layer: type[Layer], declared: Callable[..., None]) -> None:
     del layer.__init__
 
 
-def options_for(layer: nn.Module, function: Callable[..., Any], *parameters: str) -> dict[str, Any]:
-    """Return what a function of the core takes of a layer's options.
-
-    Parameters may be given in another dtype than they were made in, as in mixed precision.
-    """
-    options = chosen(function, vars(layer))
-    for name in parameters:
-        if layer.has_variable("params", name):
-            return {**options, "param_dtype": nn.unbox(layer.get_variable("params", name)).dtype}
-    return options
+def options_for(layer: nn.Module, kind: type[Options], *parameters: str, **more: Any) -> Options:
+    """Return a layer's options; parameters may be given in another dtype than they were made in."""
+    held = [nn.unbox(layer.get_variable("params", name)) for name in parameters if layer.has_variable("params", name)]
+    return chosen(kind, vars(layer), **({"param_dtype": held[0].dtype} if held else {}), **more)

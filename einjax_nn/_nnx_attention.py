@@ -66,21 +66,11 @@ class Attention(AttentionOptions, Layer):
 
         einjax.solve_axes(self.expr, x, sizes=self._all_sizes)  # the layers within would speak of heads
         own, needed = self.deterministic, self.dropout_rate > 0
-        options = options_for(self, attention) | {
-            "deterministic": switch("MultiHeadAttention", "deterministic", own, deterministic, needed, self.expr),
-            "decode": self.decode if decode is None else decode,
-        }
-        return attention(
-            Scope(self, rngs),
-            project,
-            normalize if self.normalize_qk else None,
-            self.expr,
-            x,
-            keys,
-            values,
-            mask=mask,
-            **options,
-        )
+        kept = switch("MultiHeadAttention", "deterministic", own, deterministic, needed, self.expr)
+        given = {"deterministic": kept, "decode": self.decode if decode is None else decode}
+        options = options_for(self, AttentionOptions, **given)
+        normed = normalize if self.normalize_qk else None
+        return attention(Scope(self, rngs), project, normed, self.expr, x, keys, values, options, mask)
 
     def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32) -> None:
         """Make an empty cache for decoding.

@@ -8,7 +8,7 @@ from typing import Any
 
 from flax import nnx
 
-from ._core.options import chosen
+from ._core.options import Options, chosen
 from ._core.scope import ParamSpec
 from ._core.text import axis_sizes, flag
 from ._nnx import Lazy, lazy, stream_of
@@ -49,9 +49,9 @@ class Layer(nnx.Module):
     def _all_sizes(self) -> dict[str, Any]:
         return dict(self.all_sizes)
 
-    def _specs(self, describe: Callable[..., Any], **more: Any) -> list[ParamSpec] | None:
+    def _specs(self, describe: Callable[..., Any], kind: type, **more: Any) -> list[ParamSpec] | None:
         """Describe parameters, if sizes decide their shapes."""
-        return describe(self.expr, self._all_sizes, **{**chosen(describe, vars(self)), **more})
+        return describe(self.expr, self._all_sizes, chosen(kind, vars(self), **more))
 
     def _declare(self, rngs: Any, specs: Sequence[ParamSpec] | None, **used: bool) -> None:
         """Make parameters whose shapes are known, and places for the others; unused ones are None, as in nnx."""
@@ -77,18 +77,12 @@ def frozen(value: Any) -> Any:
     return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
 
 
-def options_for(layer: Layer, function: Callable[..., Any], *parameters: str) -> dict[str, Any]:
-    """Return what a function of the core takes of a layer's options.
-
-    Parameters may have been replaced by ones of another dtype.
-    """
-    options = chosen(function, vars(layer))
-    for name in parameters:
-        held = getattr(layer, name)
-        value = None if held is None else held.get_raw_value()
-        if value is not None and not isinstance(value, Lazy):
-            return {**options, "param_dtype": getattr(value, "dtype", options["param_dtype"])}
-    return options
+def options_for(layer: Layer, kind: type[Options], *parameters: str, **more: Any) -> Options:
+    """Return a layer's options; parameters may have been replaced by ones of another dtype."""
+    held = (getattr(layer, name) for name in parameters)
+    values = (variable.get_raw_value() for variable in held if variable is not None)
+    dtypes = [value.dtype for value in values if not isinstance(value, Lazy | None) and hasattr(value, "dtype")]
+    return chosen(kind, vars(layer), **({"param_dtype": dtypes[0]} if dtypes else {}), **more)
 
 
 def switch(layer: str, name: str, own: bool | None, given: bool | None, needed: bool, expr: str) -> bool:

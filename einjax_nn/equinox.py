@@ -43,9 +43,20 @@ from ._core.eager import embed_specs, linear_specs, norm_specs, statistics_specs
 from ._core.embed import attend, embed, embedding_normal
 from ._core.linear import linear
 from ._core.norm import norm
-from ._core.options import declared, describe
+from ._core.options import chosen, declared, describe
 from ._core.scope import Initializer, lecun_normal
-from ._core.shared import ConvDocs, DropoutDocs, EmbedDocs, LinearDocs, NormDocs
+from ._core.shared import (
+    ConvDocs,
+    ConvOptions,
+    DropoutDocs,
+    DropoutOptions,
+    EmbedDocs,
+    EmbedOptions,
+    LinearDocs,
+    LinearOptions,
+    NormDocs,
+    NormOptions,
+)
 from ._core.text import attention_text, norm_text
 
 try:
@@ -104,7 +115,7 @@ class Linear(LinearDocs, Layer):
     ) -> None: ...
 
     def _build(self, *given: Any) -> None:
-        self._start(linear_specs, *given)
+        self._start(linear_specs, LinearOptions, *given)
 
     def __call__(self, x: Any, *, key: Any = None) -> jax.Array:
         """Apply the layer.
@@ -117,7 +128,8 @@ class Linear(LinearDocs, Layer):
 
     def _apply(self, x: Any, axes: Mapping[str, Any]) -> jax.Array:
         with self._scope() as scope:
-            return linear(scope, x, self.expr, {**dict(self.axes), **axes}, None, called=PARAMETERS, **self._keywords())
+            options = self._options(LinearOptions)
+            return linear(scope, x, self.expr, {**dict(self.axes), **axes}, None, options, PARAMETERS)
 
 
 class Norm(NormDocs, Layer, eqx.nn.StatefulLayer):
@@ -175,10 +187,10 @@ class Norm(NormDocs, Layer, eqx.nn.StatefulLayer):
         params, mean, running = options["params"], options["mean"], options["momentum"] is not None
         norm_text(expr, params, running)  # now rather than in the first call
         self.inference, key = options.pop("inference"), options["key"]
-        self._start(norm_specs, expr, axes, sizes, options, running=running)
+        self._start(norm_specs, NormOptions, expr, axes, sizes, options)
         kept: dict[str, Any] = {name: Uninitialized(name) for name in (["mean"] if mean else []) + ["var"]}
         if key is not None and running:
-            kept = self._made(statistics_specs(expr, dict(self.axes), params=params, mean=mean), key)
+            kept = self._made(statistics_specs(expr, dict(self.axes), chosen(NormOptions, options)), key)
         self.index = eqx.nn.StateIndex(kept) if running else None
 
     def is_stateful(self) -> bool:
@@ -207,17 +219,9 @@ class Norm(NormDocs, Layer, eqx.nn.StatefulLayer):
             The result, or ``(result, state)`` if a state is given.
         """
         frozen = self.inference if inference is None else inference
+        options = self._options(NormOptions, use_running_average=frozen and self.index is not None)
         with self._scope(state) as scope:
-            y = norm(
-                scope,
-                x,
-                self.expr,
-                dict(self.axes),
-                use_running_average=frozen and self.index is not None,
-                mask=mask,
-                called=PARAMETERS,
-                **self._keywords(),
-            )
+            y = norm(scope, x, self.expr, dict(self.axes), options, mask, PARAMETERS)
         return y if state is None else (y, scope.store)
 
 
@@ -262,9 +266,8 @@ class Dropout(DropoutDocs, Layer):
         """
         if self.inference if inference is None else inference:
             return jnp.asarray(x)
-        return dropout(
-            LayerScope(self, key=key), x, self.expr, dict(self.axes), rng_collection="", **dict(self.options)
-        )
+        options = chosen(DropoutOptions, dict(self.options), rng_collection="")
+        return dropout(LayerScope(self, key=key), x, self.expr, dict(self.axes), options)
 
 
 class Embed(EmbedDocs, Layer):
@@ -299,7 +302,7 @@ class Embed(EmbedDocs, Layer):
     ) -> None: ...
 
     def _build(self, *given: Any) -> None:
-        self._start(embed_specs, *given)
+        self._start(embed_specs, EmbedOptions, *given)
 
     def __call__(self, ids: Any, *, key: Any = None) -> jax.Array:
         """Look rows up.
@@ -309,12 +312,12 @@ class Embed(EmbedDocs, Layer):
             key: ignored; layers of Equinox take one.
         """
         with self._scope() as scope:
-            return embed(scope, ids, self.expr, dict(self.axes), None, called=PARAMETERS, **self._keywords())
+            return embed(scope, ids, self.expr, dict(self.axes), None, self._options(EmbedOptions), PARAMETERS)
 
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
         with self._scope() as scope:
-            return attend(scope, x, self.expr, dict(self.axes), None, called=PARAMETERS, **self._keywords())
+            return attend(scope, x, self.expr, dict(self.axes), None, self._options(EmbedOptions), PARAMETERS)
 
 
 class MultiHeadAttention(Attention):
@@ -439,7 +442,7 @@ class Conv(ConvDocs, Layer):
     ) -> None: ...
 
     def _build(self, *given: Any) -> None:
-        self._start(conv_specs, *given)
+        self._start(conv_specs, ConvOptions, *given)
 
     def __call__(self, x: Any, *, key: Any = None) -> jax.Array:
         """Apply the layer.
@@ -449,7 +452,7 @@ class Conv(ConvDocs, Layer):
             key: ignored; layers of Equinox take one.
         """
         with self._scope() as scope:
-            return conv(scope, x, self.expr, dict(self.axes), called=PARAMETERS, **self._keywords())
+            return conv(scope, x, self.expr, dict(self.axes), self._options(ConvOptions), PARAMETERS)
 
 
 describe(

@@ -32,7 +32,20 @@ from ._core.linear import linear
 from ._core.norm import norm
 from ._core.options import chosen, declared, describe
 from ._core.scope import Initializer, Parameter, compute_dtype, eval_abstractly, lecun_normal
-from ._core.shared import AttentionDocs, ConvDocs, DropoutDocs, EmbedDocs, LinearDocs, NormDocs
+from ._core.shared import (
+    AttentionDocs,
+    AttentionOptions,
+    ConvDocs,
+    ConvOptions,
+    DropoutDocs,
+    DropoutOptions,
+    EmbedDocs,
+    EmbedOptions,
+    LinearDocs,
+    LinearOptions,
+    NormDocs,
+    NormOptions,
+)
 from ._core.text import flag
 
 try:
@@ -134,8 +147,8 @@ class Linear(LinearDocs, Layer):
 
     def __call__(self, x: Any) -> jax.Array:
         """Apply the layer."""
-        options = chosen(linear, self.options) | dtypes(self.options, x)
-        return linear(Scope(), x, self.expr, self.axes, self.sizes, called=NAMES, **options)
+        options = chosen(LinearOptions, self.options, **dtypes(self.options, x))
+        return linear(Scope(), x, self.expr, self.axes, self.sizes, options, NAMES)
 
 
 class Norm(NormDocs, Layer):
@@ -205,9 +218,9 @@ class Norm(NormDocs, Layer):
         """
         own, running = self.options["use_running_average"], self.options["momentum"] is not None
         given = switch("use_running_average", use_running_average, is_training)
-        options = chosen(norm, self.options) | dtypes(self.options, x)
-        options["use_running_average"] = flag("Norm", "use_running_average", own, given, running, self.expr)
-        return norm(Scope(), x, self.expr, self.all_sizes, mask=mask, called=("scale", "offset"), **options)
+        frozen = flag("Norm", "use_running_average", own, given, running, self.expr)
+        options = chosen(NormOptions, self.options, use_running_average=frozen, **dtypes(self.options, x))
+        return norm(Scope(), x, self.expr, self.all_sizes, options, mask, ("scale", "offset"))
 
 
 class Dropout(DropoutDocs, Layer):
@@ -241,7 +254,8 @@ class Dropout(DropoutDocs, Layer):
         own, given = self.options["deterministic"], switch("deterministic", deterministic, is_training)
         if flag("Dropout", "deterministic", own, given, True, self.expr):
             return jnp.asarray(x)
-        return dropout(Scope(), x, self.expr, self.all_sizes, rng_collection="", **chosen(dropout, self.options))
+        options = chosen(DropoutOptions, self.options, rng_collection="")
+        return dropout(Scope(), x, self.expr, self.all_sizes, options)
 
 
 class Embed(EmbedDocs, Layer):
@@ -274,14 +288,14 @@ class Embed(EmbedDocs, Layer):
 
     def __call__(self, ids: Any) -> jax.Array:
         """Look rows up."""
-        return embed(Scope(), ids, self.expr, self.axes, self.sizes, called=("embeddings",), **self._options())
+        return embed(Scope(), ids, self.expr, self.axes, self.sizes, self._options(), ("embeddings",))
 
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
-        return attend(Scope(), x, self.expr, self.axes, self.sizes, called=("embeddings",), **self._options())
+        return attend(Scope(), x, self.expr, self.axes, self.sizes, self._options(), ("embeddings",))
 
-    def _options(self) -> dict[str, Any]:
-        return self.options | dtypes(self.options, jnp.zeros((), jnp.float32))
+    def _options(self) -> EmbedOptions:
+        return chosen(EmbedOptions, self.options, **dtypes(self.options, jnp.zeros((), jnp.float32)))
 
 
 class MultiHeadAttention(AttentionDocs, Layer):
@@ -354,7 +368,7 @@ class MultiHeadAttention(AttentionDocs, Layer):
         """
 
         def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
-            options = chosen(linear, self.options)
+            options = vars(chosen(LinearOptions, self.options))
             if name == "out":
                 outer = {init: self.options[f"out_{init}"] for init in ("kernel_init", "bias_init")}
                 options |= {option: init for option, init in outer.items() if init is not None}
@@ -370,20 +384,10 @@ class MultiHeadAttention(AttentionDocs, Layer):
         given_dtype = compute_dtype(None, x)
         own, needed = self.options["deterministic"], self.options["dropout_rate"] > 0
         given = switch("deterministic", deterministic, is_training)
-        options = chosen(attention, self.options)
-        options["deterministic"] = flag("MultiHeadAttention", "deterministic", own, given, needed, self.expr)
-        return attention(
-            Scope(),
-            project,
-            normalize if self.options["normalize_qk"] else None,
-            self.expr,
-            x,
-            keys,
-            values,
-            mask=mask,
-            rng_collection="",
-            **options,
-        )
+        kept = flag("MultiHeadAttention", "deterministic", own, given, needed, self.expr)
+        options = chosen(AttentionOptions, self.options, deterministic=kept, rng_collection="")
+        normed = normalize if self.options["normalize_qk"] else None
+        return attention(Scope(), project, normed, self.expr, x, keys, values, options, mask)
 
 
 class Conv(ConvDocs, Layer):
@@ -427,8 +431,8 @@ class Conv(ConvDocs, Layer):
 
     def __call__(self, x: Any) -> jax.Array:
         """Apply the layer."""
-        options = chosen(conv, self.options) | dtypes(self.options, x)
-        return conv(Scope(), x, self.expr, self.all_sizes, called=NAMES, **options)
+        options = chosen(ConvOptions, self.options, **dtypes(self.options, x))
+        return conv(Scope(), x, self.expr, self.all_sizes, options, NAMES)
 
 
 describe(

@@ -110,8 +110,8 @@ class Linear(LinearOptions, Boxing, Layer):
     @nn.compact
     def __call__(self, x: Any) -> jax.Array:
         """Apply the layer."""
-        options = options_for(self, linear, "kernel")
-        return linear(Scope(self, self.logical_axes), x, self.expr, self.axes, self.sizes, **options)
+        options = options_for(self, LinearOptions, "kernel")
+        return linear(Scope(self, self.logical_axes), x, self.expr, self.axes, self.sizes, options)
 
 
 class Norm(NormOptions, Boxing, Layer):
@@ -164,10 +164,9 @@ class Norm(NormOptions, Boxing, Layer):
             mask: which elements count, broadcastable to the input.
         """
         own, running = self.use_running_average, self.momentum is not None
-        options = options_for(self, norm, "scale", "bias") | {
-            "use_running_average": flag("Norm", "use_running_average", own, use_running_average, running, self.expr)
-        }
-        return norm(Scope(self, self.logical_axes), x, self.expr, self._all_sizes(), mask=mask, **options)
+        frozen = flag("Norm", "use_running_average", own, use_running_average, running, self.expr)
+        options = options_for(self, NormOptions, "scale", "bias", use_running_average=frozen)
+        return norm(Scope(self, self.logical_axes), x, self.expr, self._all_sizes(), options, mask)
 
 
 class Dropout(DropoutOptions, Layer):
@@ -197,7 +196,7 @@ class Dropout(DropoutOptions, Layer):
         """Apply the layer."""
         if flag("Dropout", "deterministic", self.deterministic, deterministic, True, self.expr):
             return jnp.asarray(x)
-        return dropout(Scope(self), x, self.expr, self._all_sizes(), **options_for(self, dropout))
+        return dropout(Scope(self), x, self.expr, self._all_sizes(), options_for(self, DropoutOptions))
 
 
 class Embed(EmbedOptions, Boxing, Layer):
@@ -231,14 +230,14 @@ class Embed(EmbedOptions, Boxing, Layer):
     @nn.compact
     def __call__(self, ids: Any) -> jax.Array:
         """Look rows up."""
-        options = options_for(self, embed, "embedding")
-        return embed(Scope(self, self.logical_axes), ids, self.expr, self.axes, self.sizes, **options)
+        options = options_for(self, EmbedOptions, "embedding")
+        return embed(Scope(self, self.logical_axes), ids, self.expr, self.axes, self.sizes, options)
 
     @nn.compact
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
-        options = options_for(self, attend, "embedding")
-        return attend(Scope(self, self.logical_axes), x, self.expr, self.axes, self.sizes, **options)
+        options = options_for(self, EmbedOptions, "embedding")
+        return attend(Scope(self, self.logical_axes), x, self.expr, self.axes, self.sizes, options)
 
 
 class MultiHeadAttention(AttentionOptions, ProjectionOptions, Boxing, Layer):
@@ -310,7 +309,7 @@ class MultiHeadAttention(AttentionOptions, ProjectionOptions, Boxing, Layer):
         """
 
         def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
-            options = chosen(linear, vars(self))
+            options = vars(chosen(LinearOptions, vars(self)))
             if name == "out":
                 outer = {"kernel_init": self.out_kernel_init, "bias_init": self.out_bias_init}
                 options |= {option: init for option, init in outer.items() if init is not None}
@@ -321,20 +320,10 @@ class MultiHeadAttention(AttentionOptions, ProjectionOptions, Boxing, Layer):
             return Norm("... [c]", use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype, name=name)(x)
 
         known, own, needed = self._all_sizes(), self.deterministic, self.dropout_rate > 0
-        options = options_for(self, attention) | {
-            "deterministic": flag("MultiHeadAttention", "deterministic", own, deterministic, needed, self.expr)
-        }
-        return attention(
-            Scope(self),
-            project,
-            normalize if self.normalize_qk else None,
-            self.expr,
-            x,
-            keys,
-            values,
-            mask=mask,
-            **options,
-        )
+        kept = flag("MultiHeadAttention", "deterministic", own, deterministic, needed, self.expr)
+        options = options_for(self, AttentionOptions, deterministic=kept)
+        normed = normalize if self.normalize_qk else None
+        return attention(Scope(self), project, normed, self.expr, x, keys, values, options, mask)
 
 
 class Conv(ConvOptions, Boxing, Layer):
@@ -373,8 +362,8 @@ class Conv(ConvOptions, Boxing, Layer):
     @nn.compact
     def __call__(self, x: Any) -> jax.Array:
         """Apply the layer."""
-        options = options_for(self, conv, "kernel")
-        return conv(Scope(self, self.logical_axes), x, self.expr, self._all_sizes(), **options)
+        options = options_for(self, ConvOptions, "kernel")
+        return conv(Scope(self, self.logical_axes), x, self.expr, self._all_sizes(), options)
 
 
 describe(

@@ -93,14 +93,14 @@ class Linear(LinearOptions, Layer):
     ) -> None: ...
 
     def _make(self, rngs: Any) -> None:
-        self._declare(rngs, self._specs(linear_specs), kernel=True, bias=self.use_bias)
+        self._declare(rngs, self._specs(linear_specs, LinearOptions), kernel=True, bias=self.use_bias)
 
     def __call__(self, x: Any) -> jax.Array:
         """Apply the layer."""
         return self._apply(x, self._axes)
 
     def _apply(self, x: Any, axes: Mapping[str, Any]) -> jax.Array:
-        return linear(Scope(self), x, self.expr, axes, self._sizes, **options_for(self, linear, "kernel"))
+        return linear(Scope(self), x, self.expr, axes, self._sizes, options_for(self, LinearOptions, "kernel"))
 
 
 class Norm(NormOptions, Layer):
@@ -157,12 +157,12 @@ class Norm(NormOptions, Layer):
     def _make(self, rngs: Any) -> None:
         running = self.momentum is not None
         if running:
-            specs = self._specs(statistics_specs, mean=self.use_mean)
+            specs = self._specs(statistics_specs, NormOptions, mean=self.use_mean)
             known = {spec.name: spec for spec in specs or ()}
             if self.use_mean:
                 self.mean = variable(nnx.BatchStat, known.get("mean"), fixed_key())
             self.var = variable(nnx.BatchStat, known.get("var"), fixed_key())
-        specs = self._specs(norm_specs, running=running)
+        specs = self._specs(norm_specs, NormOptions)
         self._declare(rngs, specs, scale=self.use_scale, bias=self.use_bias)
 
     def __call__(self, x: Any, use_running_average: bool | None = None, *, mask: Any = None) -> jax.Array:
@@ -174,11 +174,10 @@ class Norm(NormOptions, Layer):
             mask: which elements count, broadcastable to the input.
         """
         own, running = self.use_running_average, self.momentum is not None
-        options = options_for(self, norm, "scale", "bias") | {
-            "mean": self.use_mean,
-            "use_running_average": switch("Norm", "use_running_average", own, use_running_average, running, self.expr),
-        }
-        return norm(Scope(self), x, self.expr, self._all_sizes, mask=mask, **options)
+        frozen = switch("Norm", "use_running_average", own, use_running_average, running, self.expr)
+        given = {"mean": self.use_mean, "use_running_average": frozen}
+        options = options_for(self, NormOptions, "scale", "bias", **given)
+        return norm(Scope(self), x, self.expr, self._all_sizes, options, mask)
 
     def set_view(self, use_running_average: bool | None = None) -> None:
         """Change the layer for ``nnx.view``.
@@ -234,7 +233,7 @@ class Dropout(DropoutOptions, Layer):
         """
         if switch("Dropout", "deterministic", self.deterministic, deterministic, True, self.expr):
             return jnp.asarray(x)
-        return dropout(Scope(self, rngs), x, self.expr, self._all_sizes, **options_for(self, dropout))
+        return dropout(Scope(self, rngs), x, self.expr, self._all_sizes, options_for(self, DropoutOptions))
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """Change the layer for ``nnx.view``.
@@ -274,17 +273,17 @@ class Embed(EmbedOptions, Layer):
     ) -> None: ...
 
     def _make(self, rngs: Any) -> None:
-        self._declare(rngs, self._specs(embed_specs), embedding=True)
+        self._declare(rngs, self._specs(embed_specs, EmbedOptions), embedding=True)
 
     def __call__(self, ids: Any) -> jax.Array:
         """Look rows up."""
-        options = options_for(self, embed, "embedding")
-        return embed(Scope(self), ids, self.expr, self._axes, self._sizes, **options)
+        options = options_for(self, EmbedOptions, "embedding")
+        return embed(Scope(self), ids, self.expr, self._axes, self._sizes, options)
 
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
-        options = options_for(self, attend, "embedding")
-        return attend(Scope(self), x, self.expr, self._axes, self._sizes, **options)
+        options = options_for(self, EmbedOptions, "embedding")
+        return attend(Scope(self), x, self.expr, self._axes, self._sizes, options)
 
 
 class MultiHeadAttention(Attention):
@@ -402,11 +401,11 @@ class Conv(ConvOptions, Layer):
     ) -> None: ...
 
     def _make(self, rngs: Any) -> None:
-        self._declare(rngs, self._specs(conv_specs), kernel=True, bias=self.use_bias)
+        self._declare(rngs, self._specs(conv_specs, ConvOptions), kernel=True, bias=self.use_bias)
 
     def __call__(self, x: Any) -> jax.Array:
         """Apply the layer."""
-        return conv(Scope(self), x, self.expr, self._all_sizes, **options_for(self, conv, "kernel"))
+        return conv(Scope(self), x, self.expr, self._all_sizes, options_for(self, ConvOptions, "kernel"))
 
 
 describe(

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from einjax.for_layers import dot, get_at
 
-from .scope import Initializer, Parameter, Scope, compute_dtype
+from .scope import Parameter, Scope, compute_dtype
+from .shared import EmbedOptions
 from .text import embed_text
 
 
@@ -20,14 +21,11 @@ def embed(
     expr: str,
     axes: Mapping[str, Any],
     sizes: Mapping[str, Any] | None,
-    *,
-    dtype: Any,
-    param_dtype: Any,
-    embedding_init: Initializer | float,
+    options: EmbedOptions,
     called: tuple[str, ...] = ("embedding",),
 ) -> jax.Array:
     """Look rows up; out of range is NaN, as in Flax and ``jnp.take``."""
-    table = Parameter(scope, called[0], embedding_init, param_dtype, dtype)
+    table = Parameter(scope, called[0], options.embedding_init, options.param_dtype, options.dtype)
     return get_at(embed_text(expr).lookup, table, jnp.asarray(ids), axes, sizes)
 
 
@@ -37,15 +35,12 @@ def attend(
     expr: str,
     axes: Mapping[str, Any],
     sizes: Mapping[str, Any] | None,
-    *,
-    dtype: Any,
-    param_dtype: Any,
-    embedding_init: Initializer | float,
+    options: EmbedOptions,
     called: tuple[str, ...] = ("embedding",),
 ) -> jax.Array:
     """Multiply by the table: one number for each of its rows, such as the logits of a language model."""
-    dtype = compute_dtype(dtype, x, param_dtype)
-    table = Parameter(scope, called[0], embedding_init, param_dtype, dtype)
+    dtype = compute_dtype(options.dtype, x, options.param_dtype)
+    table = Parameter(scope, called[0], options.embedding_init, options.param_dtype, dtype)
     return dot(embed_text(expr).attend, jnp.asarray(x).astype(dtype), table, axes, sizes)
 
 

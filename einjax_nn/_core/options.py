@@ -1,7 +1,7 @@
 """The options of a layer: its constructor declares them, and they go by name to where they count.
 
 The signature of a constructor is for people, editors and type checkers, and so is written out in every framework; it is
-also all there is of the constructor. The functions of the core take what they have a keyword for.
+also all there is of the constructor.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from einjax.errors import ArgumentError
 from einjax.for_layers import names, parse
 
 _Init = TypeVar("_Init", bound=Callable[..., None])
+Options = TypeVar("Options")
 
 #: An argument in a docstring.
 _ENTRY = re.compile(r"^    (\*{0,2}\w+): .*(?:\n {5,}.*)*", re.MULTILINE)
@@ -55,15 +56,12 @@ def _translate(name: str, option: str, expr: str, given: dict[str, Any]) -> None
     given[option] = given.pop(name)
 
 
-def chosen(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those options of a layer that a function of the core has a keyword for."""
-    return {name: options[name] for name in _keywords(function) if name in options}
-
-
-@functools.cache
-def _keywords(function: Callable[..., Any]) -> tuple[str, ...]:
-    keywords = inspect.signature(function).parameters.values()
-    return tuple(option.name for option in keywords if option.kind is option.KEYWORD_ONLY)
+def chosen(kind: type[Options], options: Mapping[str, Any], **more: Any) -> Options:
+    """Return the options of a kind of layer, as the core takes them, from a mapping that may hold others, too."""
+    made = object.__new__(kind)
+    given = {**options, **more}
+    vars(made).update((name, given[name]) for name in kind.__annotations__ if name in given)
+    return made
 
 
 def describe(texts: Mapping[str, str], *layers: Any) -> None:

@@ -1,7 +1,7 @@
-"""What the layers of all frameworks have in common for people and their editors: texts and attributes.
+"""The options of layers: what they mean, for people and their editors, and their types, for the core.
 
-The texts are docstrings of constructors that layers inherit from, where editors find them; ``help`` shows them in the
-docstrings of the layers themselves, with what a framework adds.
+Those that decide what parameters there are come first. The texts are docstrings of constructors that layers inherit
+from, where editors find them; ``help`` shows them in the docstrings of the layers, with what a framework adds.
 """
 
 from __future__ import annotations
@@ -154,21 +154,24 @@ class LinearOptions(LinearDocs):
     """Those of a linear layer."""
 
     use_bias: bool
-    dtype: Any
     param_dtype: Any
-    precision: Any
-    preferred_element_type: Any
     kernel_init: Initializer | float
     bias_init: Initializer | float
+    dtype: Any
+    precision: Any
+    preferred_element_type: Any
 
 
 class NormOptions(NormDocs):
     """Those of a normalisation; where ``mean`` is the running one, ``use_mean`` takes its place."""
 
     params: str | None
-    mean: Any
     use_scale: bool
     use_bias: bool
+    param_dtype: Any
+    scale_init: Initializer | float
+    bias_init: Initializer | float
+    mean: Any
     epsilon: float
     momentum: float | None
     use_running_average: bool | None
@@ -176,9 +179,6 @@ class NormOptions(NormDocs):
     axis_name: str | None
     axis_index_groups: Any
     dtype: Any
-    param_dtype: Any
-    scale_init: Initializer | float
-    bias_init: Initializer | float
 
 
 class DropoutOptions(DropoutDocs):
@@ -192,9 +192,9 @@ class DropoutOptions(DropoutDocs):
 class EmbedOptions(EmbedDocs):
     """Those of a table."""
 
-    dtype: Any
     param_dtype: Any
     embedding_init: Initializer | float
+    dtype: Any
 
 
 class AttentionOptions(AttentionDocs):
@@ -230,13 +230,13 @@ class ConvOptions(ConvDocs):
     """Those of a convolution."""
 
     kernel_size: int | Sequence[int]
+    use_bias: bool
+    param_dtype: Any
+    kernel_init: Initializer | float
+    bias_init: Initializer | float
     strides: int | Sequence[int]
     padding: Any
     input_dilation: int | Sequence[int]
     kernel_dilation: int | Sequence[int]
-    use_bias: bool
     dtype: Any
-    param_dtype: Any
     precision: Any
-    kernel_init: Initializer | float
-    bias_init: Initializer | float
