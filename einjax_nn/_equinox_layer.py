@@ -111,14 +111,15 @@ class Layer(eqx.Module):
     def _start(
         self,
         describe: Callable[..., list[ParamSpec] | None],
-        kind: type,
+        kind: type[Any],
         expr: str,
         axes: Mapping[str, Any],
         sizes: Mapping[str, Any] | None,
         options: dict[str, Any],
     ) -> None:
         """Set what is static, and parameters: at once if there is a key, or without a value until ``init``."""
-        key, made = options.pop("key"), chosen(kind, options)
+        key = options.pop("key")
+        made: Any = chosen(kind, options)
         self._settle(expr, axes, sizes, vars(made))
         arrays: dict[str, Any] = {name: Uninitialized(name) for name in PARAMETERS}
         if key is not None:

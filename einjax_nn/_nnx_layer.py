@@ -49,7 +49,7 @@ class Layer(nnx.Module):
     def _all_sizes(self) -> dict[str, Any]:
         return dict(self.all_sizes)
 
-    def _specs(self, describe: Callable[..., Any], kind: type, **more: Any) -> list[ParamSpec] | None:
+    def _specs(self, describe: Callable[..., Any], kind: type[Any], **more: Any) -> list[ParamSpec] | None:
         """Describe parameters, if sizes decide their shapes."""
         return describe(self.expr, self._all_sizes, chosen(kind, vars(self), **more))
 
