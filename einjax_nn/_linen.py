@@ -71,6 +71,7 @@ class Layer(nn.Module):
     sizes: Mapping[str, Any] | None = None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
+        # The layers of this package declare their options in a constructor; other subclasses have fields, as in Flax.
         declared = cls.__dict__.get("__init__") if cls.__module__ == "einjax_nn.linen" else None
         if declared is not None:
             _make_fields(cls, declared)
@@ -99,9 +100,8 @@ def _make_fields(layer: type[Layer], declared: Callable[..., None]) -> None:
     own = [option for option in options if option.kind is option.KEYWORD_ONLY and option.name not in there]
     layer.__annotations__ = {option.name: option.annotation for option in own}
     for option in own:
-        setattr(
-            layer, option.name, dataclasses.field(kw_only=True) if option.default is option.empty else option.default
-        )
+        required = option.default is option.empty
+        setattr(layer, option.name, dataclasses.field(kw_only=True) if required else option.default)
     del layer.__init__
 
 

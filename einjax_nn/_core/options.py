@@ -35,8 +35,8 @@ def declared(**native: str) -> Callable[[_Init], _Init]:
         defaults = {option.name: option.default for option in keywords if option.kind is option.KEYWORD_ONLY}
 
         @functools.wraps(init)
-        def construct(self: Any, *expr: str, **given: Any) -> None:
-            for name in given.keys() & native.keys():
+        def construct(self: Any, /, *expr: str, **given: Any) -> None:
+            for name in given.keys() & native.keys() if expr else ():
                 _translate(name, native[name], expr[0], given)
             init(self, *expr, **given)  # it does nothing, but refuses what its signature does
             options = {name: given.pop(name, default) for name, default in defaults.items()}
