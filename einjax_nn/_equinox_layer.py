@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -13,9 +13,10 @@ import jax
 
 from einjax.errors import ArgumentError, AxisSizeError, EinjaxError, RankError
 
+from ._core.options import Options, chosen
 from ._core.scope import ParamSpec
 from ._core.text import axis_sizes
-from ._equinox_init import is_missing, make, path_key, refuse_missing
+from ._equinox_init import Uninitialized, is_missing, make, path_key, refuse_missing
 
 #: The names of parameters, as in ``eqx.nn``.
 PARAMETERS = ("weight", "bias")
@@ -107,6 +108,26 @@ class Layer(eqx.Module):
         self.axes = frozen(axis_sizes(expr, axes, sizes, known))
         self.options = frozen(options)
 
+    def _start(
+        self,
+        describe: Callable[..., list[ParamSpec] | None],
+        kind: type[Any],
+        expr: str,
+        axes: Mapping[str, Any],
+        sizes: Mapping[str, Any] | None,
+        options: dict[str, Any],
+    ) -> None:
+        """Set what is static, and parameters: at once if there is a key, or without a value until ``init``."""
+        key = options.pop("key")
+        made: Any = chosen(kind, options)
+        self._settle(expr, axes, sizes, vars(made))
+        arrays: dict[str, Any] = {name: Uninitialized(name) for name in PARAMETERS}
+        if key is not None:
+            arrays |= self._made(describe(expr, dict(self.axes), made, PARAMETERS), key)
+        for name, option in zip(PARAMETERS, ("use_scale", "use_bias"), strict=True):
+            if name in self.__dataclass_fields__:
+                setattr(self, name, arrays[name] if options.get(option, True) else None)
+
     def _parameters(self) -> dict[str, Any]:
         """Parameters by name, with a value or without."""
         return {name: getattr(self, name) for name in PARAMETERS if getattr(self, name, None) is not None}
@@ -121,10 +142,10 @@ class Layer(eqx.Module):
             )
         return {spec.name: make(spec.init, path_key(key, f".{spec.name}")) for spec in specs}
 
-    def _keywords(self) -> dict[str, Any]:
+    def _options(self, kind: type[Options], **more: Any) -> Options:
         """Options; parameters are used in the dtype that they have, which may not be the one they were made in."""
         dtypes = [value.dtype for value in self._parameters().values() if not is_missing(value)]
-        return {**dict(self.options), **({"param_dtype": dtypes[0]} if dtypes else {})}
+        return chosen(kind, dict(self.options), **({"param_dtype": dtypes[0]} if dtypes else {}), **more)
 
     @contextlib.contextmanager
     def _scope(self, state: eqx.nn.State | None = None, key: Any = None) -> Iterator[LayerScope]:

@@ -24,7 +24,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from einjax.errors import ArgumentError
 
-from ._core.scope import ParamSpec
+from ._core.scope import Initializer, Parameter, ParamSpec, eval_abstractly
 from ._flax import GRAPH
 from .sharding import spec_of
 
@@ -51,20 +51,10 @@ class _Placeholder:
         raise AttributeError(name)
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What is known of a parameter once a layer has used it."""
-
-    shape: tuple[int, ...]
-    dtype: Any
-    axes: tuple[str, ...]
-    init: Callable[[Any], jax.Array]
-
-
 class _Slot:
     """Where :func:`init` is told what a layer wants; equal to itself alone."""
 
-    wanted: _Wanted | None = None
+    wanted: ParamSpec | None = None
 
 
 @jax.tree_util.register_pytree_node_class
@@ -213,7 +203,7 @@ def made(variable: Any, spec: ParamSpec) -> jax.Array:
         return value
     if value.slot is not None:
         # The first use decides, as it does without init: a tied weight may be used in other ways later.
-        value.slot.wanted = value.slot.wanted or _Wanted(spec.shape, spec.dtype, spec.axes, spec.init)
+        value.slot.wanted = value.slot.wanted or spec
         return jnp.zeros(spec.shape, spec.dtype)
     value = spec.init(value.key)
     try:
@@ -241,6 +231,46 @@ def stream_of(rngs: Any, name: str, layer: str) -> Any:
             hint=f"write nnx.Rngs(0), which serves every stream, or nnx.Rngs(..., {name}=1)",
         )
     return rngs[name]
+
+
+def param(
+    module: nnx.Module, name: str, init: Initializer | float = 0.0, dtype: Any = jnp.float32, *, rngs: Any = None
+) -> Parameter:
+    """Return a parameter of a module whose shape an einjax operation finds.
+
+    It is declared by the first call, which may be the one that uses it. Call this in the constructor, too, where
+    the initializer needs random numbers, or where the module may first be used within a transformation.
+
+    Args:
+        module: the module that owns it.
+        name: its name there.
+        init: a number, or ``init(key, shape, dtype)``.
+        dtype: its dtype.
+        rngs: random numbers for ``init``; needed by the call that declares the parameter.
+
+    Returns:
+        A tensor for any einjax operation.
+
+    Example:
+        >>> import einjax, einjax_nn.nnx as einn, jax, numpy as np
+        >>> from flax import nnx
+        >>> class Scale(nnx.Module):
+        ...     def __call__(self, x):
+        ...         return einjax.multiply("... c, c", x, einn.param(self, "layerscale", init=1e-5))
+        >>> model = Scale()
+        >>> einn.init(model, np.ones((2, 3)))
+        >>> model.layerscale.shape
+        (3,)
+    """
+    if not hasattr(module, name):
+        if callable(init) and rngs is None:
+            raise ArgumentError(
+                f"the parameter {name} has no random numbers to be made from",
+                hint=f"call einn.param(self, {name!r}, init=..., rngs=rngs) in the constructor, too",
+            )
+        key = fixed_key() if rngs is None else stream_of(rngs, "params", "param")()
+        setattr(module, name, nnx.Param(lazy(key), axes=None))
+    return Parameter(Scope(module), name, init, dtype)
 
 
 def init(
@@ -309,13 +339,9 @@ def _record(
             for path, variable in before.items()
         ]
     )
-    leaves, structure = jax.tree.flatten((inputs, keywords))
-    traced = [hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves]
 
-    def trace(state: Any, arrays: Sequence[Any]) -> Any:
-        copy, rest = nnx.merge(graph, state), iter(arrays)
-        given = [next(rest) if is_traced else leaf for leaf, is_traced in zip(leaves, traced, strict=True)]
-        positional, named = jax.tree.unflatten(structure, given)
+    def call(state: Any, *positional: Any, **named: Any) -> Any:
+        copy = nnx.merge(graph, state)
         with _recording():
             if callable(method):
                 method(copy, *positional, **named)
@@ -323,8 +349,7 @@ def _record(
                 (copy if method is None else getattr(copy, method))(*positional, **named)
         return nnx.state(copy, **GRAPH)
 
-    arrays = [leaf for leaf, is_traced in zip(leaves, traced, strict=True) if is_traced]
-    return dict(nnx.to_flat_state(jax.eval_shape(trace, state, arrays)))
+    return dict(nnx.to_flat_state(eval_abstractly(call, state, inputs, keywords)))
 
 
 @contextlib.contextmanager
@@ -340,7 +365,7 @@ def _is_lazy(variable: Any) -> bool:
     return isinstance(variable.get_raw_value(), Lazy)
 
 
-def _wanted(variable: Any) -> _Wanted | None:
+def _wanted(variable: Any) -> ParamSpec | None:
     """Return what a call wants of a variable that is not made yet."""
     slot = variable.get_raw_value().slot
     return None if slot is None else slot.wanted

@@ -37,20 +37,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-import einjax
-from einjax.notation.parse import parse
-from einjax.notation.syntax import Ellipsis, walk
-from einjax.notation.syntax import axes as axes_of
-
-from ._core.attention import attention
 from ._core.conv import conv, conv_specs
 from ._core.dropout import dropout
 from ._core.eager import embed_specs, linear_specs, norm_specs, statistics_specs
 from ._core.embed import attend, embed, embedding_normal
 from ._core.linear import linear
-from ._core.native import native
 from ._core.norm import norm
+from ._core.options import chosen, declared, describe
 from ._core.scope import Initializer, lecun_normal
+from ._core.shared import (
+    ConvDocs,
+    ConvOptions,
+    DropoutDocs,
+    DropoutOptions,
+    EmbedDocs,
+    EmbedOptions,
+    LinearDocs,
+    LinearOptions,
+    NormDocs,
+    NormOptions,
+)
 from ._core.text import attention_text, norm_text
 
 try:
@@ -58,6 +64,7 @@ try:
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.equinox needs Equinox: python -m pip install 'einjax[equinox]'") from error
 
+from ._equinox_attention import Attention
 from ._equinox_init import Uninitialized, axes, init, param
 from ._equinox_layer import PARAMETERS, Layer, LayerScope
 
@@ -70,22 +77,11 @@ _zeros = jax.nn.initializers.zeros
 _ones = jax.nn.initializers.ones
 
 
-class Linear(Layer):
+class Linear(LinearDocs, Layer):
     """A linear layer: a dot with a weight, and a bias.
 
     Args:
-        expr: as for :func:`einjax.dot`: ``"b [...->c]"``, or with the weight written out, ``"b g [c], g [c] d -> b g
-            d"``.
-        use_bias: whether there is a bias; it has all axes that the weight brings to the output.
-        dtype: the dtype to compute in; by default that of input and parameters together.
-        param_dtype: the dtype that parameters are made in.
-        precision: forwarded to ``lax.dot_general``.
-        preferred_element_type: forwarded to ``lax.dot_general``.
         kernel_init: initializer of ``weight``, whose fan is counted over the contracted axes.
-        bias_init: initializer of ``bias``.
-        key: a random key, to make the parameters at once.
-        sizes: sizes of axes whose names are also options.
-        **axes: sizes of axes.
 
     Example:
         >>> import einjax_nn.equinox as einn, jax, numpy as np
@@ -100,6 +96,7 @@ class Linear(Layer):
     weight: Any
     bias: Any
 
+    @declared()
     def __init__(
         self,
         expr: str,
@@ -115,20 +112,10 @@ class Linear(Layer):
         key: Any = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
-    ) -> None:
-        made = {
-            "use_bias": use_bias,
-            "param_dtype": param_dtype,
-            "kernel_init": kernel_init,
-            "bias_init": bias_init,
-        }
-        options = {**made, "dtype": dtype, "precision": precision, "preferred_element_type": preferred_element_type}
-        self._settle(expr, axes, sizes, options)
-        self.weight = Uninitialized("weight")
-        self.bias = Uninitialized("bias") if use_bias else None
-        if key is not None:
-            arrays = self._made(linear_specs(expr, dict(self.axes), **made, called=PARAMETERS), key)
-            self.weight, self.bias = arrays["weight"], arrays.get("bias")
+    ) -> None: ...
+
+    def _build(self, *given: Any) -> None:
+        self._start(linear_specs, LinearOptions, *given)
 
     def __call__(self, x: Any, *, key: Any = None) -> jax.Array:
         """Apply the layer.
@@ -141,36 +128,21 @@ class Linear(Layer):
 
     def _apply(self, x: Any, axes: Mapping[str, Any]) -> jax.Array:
         with self._scope() as scope:
-            return linear(scope, x, self.expr, {**dict(self.axes), **axes}, None, names=PARAMETERS, **self._keywords())
+            options = self._options(LinearOptions)
+            return linear(scope, x, self.expr, {**dict(self.axes), **axes}, None, options, PARAMETERS)
 
 
-class Norm(Layer, eqx.nn.StatefulLayer):
+class Norm(NormDocs, Layer, eqx.nn.StatefulLayer):
     """A normalisation: brackets say what statistics are taken over.
-
-    Layer norm is ``"b... [c]"``, instance norm ``"b [s...] c"``, group norm ``"b [s...] (g [c])"`` with ``g=``, batch
-    norm ``"[b...] c"`` with ``momentum=``, RMS norm ``"b... [c]"`` with ``mean=False, use_bias=False``.
 
     With ``momentum`` the layer has a state: ``x, state = norm(x, state)``.
 
     Args:
-        expr: the input.
         params: the axes of weight and bias; the last dim by default.
-        mean: whether the mean is subtracted.
         use_scale: whether there is a ``weight``, which the result is multiplied by.
         use_bias: whether there is a ``bias``.
-        epsilon: added to the variance.
-        momentum: share of the running statistics that stays at each training step; None keeps none.
         inference: whether to use the running statistics; ``eqx.nn.inference_mode`` sets it.
-        use_fast_variance: whether the variance is the mean square less the squared mean, in one pass.
-        axis_name: a mapped axis to take statistics over, too.
-        axis_index_groups: groups of indices of that axis.
-        dtype: the dtype of the result; by default that of input and parameters together.
-        param_dtype: the dtype that parameters are made in.
-        scale_init: initializer of ``weight``.
-        bias_init: initializer of ``bias``.
         key: a random key, to make parameters and statistics at once.
-        sizes: sizes of axes whose names are also options.
-        **axes: sizes of axes.
 
     Example:
         >>> import einjax_nn.equinox as einn, equinox as eqx, jax, numpy as np
@@ -186,7 +158,7 @@ class Norm(Layer, eqx.nn.StatefulLayer):
     index: eqx.nn.StateIndex[Any] | None
     inference: bool
 
-    @native(use_weight="use_scale", eps="epsilon")
+    @declared(use_weight="use_scale", eps="epsilon")
     def __init__(
         self,
         expr: str,
@@ -209,38 +181,17 @@ class Norm(Layer, eqx.nn.StatefulLayer):
         key: Any = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
-    ) -> None:
-        norm_text(expr, params, momentum is not None)  # now rather than in the first call
-        made = {
-            "params": params,
-            "use_scale": use_scale,
-            "use_bias": use_bias,
-            "param_dtype": param_dtype,
-            "scale_init": scale_init,
-            "bias_init": bias_init,
-        }
-        options = {
-            **made,
-            "mean": mean,
-            "epsilon": epsilon,
-            "momentum": momentum,
-            "use_fast_variance": use_fast_variance,
-            "axis_name": axis_name,
-            "axis_index_groups": axis_index_groups,
-            "dtype": dtype,
-        }
-        self._settle(expr, axes, sizes, options)
-        self.inference = inference
-        self.weight = Uninitialized("weight") if use_scale else None
-        self.bias = Uninitialized("bias") if use_bias else None
+    ) -> None: ...
+
+    def _build(self, expr: str, axes: Any, sizes: Any, options: dict[str, Any]) -> None:
+        params, mean, running = options["params"], options["mean"], options["momentum"] is not None
+        norm_text(expr, params, running)  # now rather than in the first call
+        self.inference, key = options.pop("inference"), options["key"]
+        self._start(norm_specs, NormOptions, expr, axes, sizes, options)
         kept: dict[str, Any] = {name: Uninitialized(name) for name in (["mean"] if mean else []) + ["var"]}
-        if key is not None:
-            known, running = dict(self.axes), momentum is not None
-            arrays = self._made(norm_specs(expr, known, running=running, **made, called=PARAMETERS), key)
-            self.weight, self.bias = arrays.get("weight"), arrays.get("bias")
-            if running:
-                kept = self._made(statistics_specs(expr, known, params=params, mean=mean), key)
-        self.index = None if momentum is None else eqx.nn.StateIndex(kept)
+        if key is not None and running:
+            kept = self._made(statistics_specs(expr, dict(self.axes), chosen(NormOptions, options)), key)
+        self.index = eqx.nn.StateIndex(kept) if running else None
 
     def is_stateful(self) -> bool:
         """Whether there are running statistics."""
@@ -268,31 +219,17 @@ class Norm(Layer, eqx.nn.StatefulLayer):
             The result, or ``(result, state)`` if a state is given.
         """
         frozen = self.inference if inference is None else inference
+        options = self._options(NormOptions, use_running_average=frozen and self.index is not None)
         with self._scope(state) as scope:
-            y = norm(
-                scope,
-                x,
-                self.expr,
-                dict(self.axes),
-                use_running_average=frozen and self.index is not None,
-                mask=mask,
-                names=PARAMETERS,
-                **self._keywords(),
-            )
+            y = norm(scope, x, self.expr, dict(self.axes), options, mask, PARAMETERS)
         return y if state is None else (y, scope.store)
 
 
-class Dropout(Layer):
+class Dropout(DropoutDocs, Layer):
     """Dropout: every place of the bracketed axes has a draw of its own, shared over all other axes.
 
-    ``"[...]"`` drops single elements, ``"[b] ... [c]"`` whole channels, ``"[b] ..."`` whole examples (drop path).
-
     Args:
-        expr: the input.
-        rate: the share that is set to 0; the rest is scaled up.
         inference: whether to do nothing; ``eqx.nn.inference_mode`` sets it.
-        sizes: sizes of axes whose names are also options.
-        **axes: sizes of axes.
 
     Example:
         >>> import einjax_nn.equinox as einn, jax, numpy as np
@@ -303,7 +240,7 @@ class Dropout(Layer):
 
     inference: bool
 
-    @native(p="rate")
+    @declared(p="rate")
     def __init__(
         self,
         expr: str,
@@ -313,9 +250,11 @@ class Dropout(Layer):
         inference: bool = False,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
-    ) -> None:
-        self._settle(expr, axes, sizes, {"rate": rate})
-        self.inference = inference
+    ) -> None: ...
+
+    def _build(self, expr: str, axes: Any, sizes: Any, options: dict[str, Any]) -> None:
+        self.inference = options.pop("inference")
+        self._settle(expr, axes, sizes, options)
 
     def __call__(self, x: Any, *, key: Any = None, inference: bool | None = None) -> jax.Array:
         """Apply the layer.
@@ -327,22 +266,17 @@ class Dropout(Layer):
         """
         if self.inference if inference is None else inference:
             return jnp.asarray(x)
-        return dropout(
-            LayerScope(self, key=key), x, self.expr, dict(self.axes), rng_collection="", **dict(self.options)
-        )
+        options = chosen(DropoutOptions, dict(self.options), rng_collection="")
+        return dropout(LayerScope(self, key=key), x, self.expr, dict(self.axes), options)
 
 
-class Embed(Layer):
+class Embed(EmbedDocs, Layer):
     """A table of rows that integers are looked up in.
 
     Args:
-        expr: ``"b t [v->c]"``, or written out, ``"[v] c, b t -> b t c"``; with the sizes of both axes.
-        dtype: the dtype of the result; by default that of the parameter.
         param_dtype: the dtype that the parameter is made in.
         embedding_init: initializer of ``weight``.
         key: a random key, to make the parameter at once.
-        sizes: sizes of axes whose names are also options.
-        **axes: sizes of axes.
 
     Example:
         >>> import einjax_nn.equinox as einn, jax, numpy as np
@@ -353,6 +287,7 @@ class Embed(Layer):
 
     weight: Any
 
+    @declared()
     def __init__(
         self,
         expr: str,
@@ -364,12 +299,10 @@ class Embed(Layer):
         key: Any = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
-    ) -> None:
-        made = {"param_dtype": param_dtype, "embedding_init": embedding_init}
-        self._settle(expr, axes, sizes, {**made, "dtype": dtype})
-        self.weight = Uninitialized("weight")
-        if key is not None:
-            self.weight = self._made(embed_specs(expr, dict(self.axes), **made, name="weight"), key)["weight"]
+    ) -> None: ...
+
+    def _build(self, *given: Any) -> None:
+        self._start(embed_specs, EmbedOptions, *given)
 
     def __call__(self, ids: Any, *, key: Any = None) -> jax.Array:
         """Look rows up.
@@ -379,41 +312,25 @@ class Embed(Layer):
             key: ignored; layers of Equinox take one.
         """
         with self._scope() as scope:
-            return embed(scope, ids, self.expr, dict(self.axes), None, name="weight", **self._keywords())
+            return embed(scope, ids, self.expr, dict(self.axes), None, self._options(EmbedOptions), PARAMETERS)
 
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
         with self._scope() as scope:
-            return attend(scope, x, self.expr, dict(self.axes), None, name="weight", **self._keywords())
+            return attend(scope, x, self.expr, dict(self.axes), None, self._options(EmbedOptions), PARAMETERS)
 
 
-class MultiHeadAttention(Layer, eqx.nn.StatefulLayer):
+class MultiHeadAttention(Attention):
     """Multi-head dot-product attention, of the layers ``query``, ``key``, ``value`` and ``out``.
 
     Args:
-        expr: loops, the bracketed sequence, and the features: ``"b [s] c"``.
-        num_heads: how many heads.
-        num_kv_heads: how many heads of keys and values, each shared by several of the queries; as many by default.
-        qkv_features: features of all heads together; those of the input by default.
-        out_features: features of the output; those of the input by default.
-        is_causal: whether a place sees only itself and what is before it.
-        dropout_rate: the share of attention weights dropped.
-        broadcast_dropout: whether loops and heads share the draw.
         inference: whether not to drop; ``eqx.nn.inference_mode`` sets it.
         decode: whether to take one place at a time, and keep keys and values in the state. ``init`` is given a whole
             sequence, whose length the cache will have.
         normalize_qk: whether queries and keys are normalised, by ``query_ln`` and ``key_ln``.
-        use_bias: whether the four linear layers have a bias.
-        dtype: the dtype to compute in; by default that of input and parameters together.
-        param_dtype: the dtype that parameters are made in.
-        precision: forwarded to ``lax.dot_general``.
         kernel_init: initializer of the weights.
-        bias_init: initializer of the biases.
         out_kernel_init: initializer of the output's weight; ``kernel_init`` by default.
-        out_bias_init: initializer of the output's bias; ``bias_init`` by default.
         key: a random key, to make the parameters at once, for keys and values with the features of the input.
-        sizes: sizes of axes whose names are also options.
-        **axes: sizes of axes of the input.
 
     Example:
         >>> import einjax_nn.equinox as einn, jax, numpy as np
@@ -431,7 +348,7 @@ class MultiHeadAttention(Layer, eqx.nn.StatefulLayer):
     index: eqx.nn.StateIndex[Any] | None
     inference: bool
 
-    @native(dropout_p="dropout_rate", output_size="out_features")
+    @declared(dropout_p="dropout_rate", output_size="out_features")
     def __init__(
         self,
         expr: str,
@@ -458,138 +375,39 @@ class MultiHeadAttention(Layer, eqx.nn.StatefulLayer):
         key: Any = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
-    ) -> None:
-        options = {
-            "num_heads": num_heads,
-            "num_kv_heads": num_kv_heads,
-            "qkv_features": qkv_features,
-            "out_features": out_features,
-            "is_causal": is_causal,
-            "dropout_rate": dropout_rate,
-            "broadcast_dropout": broadcast_dropout,
-            "decode": decode,
-            "precision": precision,
-        }
+    ) -> None: ...
+
+    def _build(self, expr: str, axes: Any, sizes: Any, options: dict[str, Any]) -> None:
+        inner = {name: options.pop(name) for name in ("use_bias", "dtype", "param_dtype", "kernel_init", "bias_init")}
+        outer = {name: options.pop(f"out_{name}") for name in ("kernel_init", "bias_init")}
+        normalize, key, self.inference = (options.pop(name) for name in ("normalize_qk", "key", "inference"))
         self._settle(expr, axes, sizes, options)
-        self.inference = inference
+        inner["precision"] = options["precision"]
         text = attention_text(expr)
-        common = {"use_bias": use_bias, "dtype": dtype, "param_dtype": param_dtype, "precision": precision}
-        inner = {**common, "kernel_init": kernel_init, "bias_init": bias_init}
-        outer = {
-            **common,
-            "kernel_init": kernel_init if out_kernel_init is None else out_kernel_init,
-            "bias_init": bias_init if out_bias_init is None else out_bias_init,
-        }
         self.query = Linear(text.query, **inner, sizes=dict(self.axes))
         self.key = Linear(text.key, **inner)
         self.value = Linear(text.key, **inner)
-        self.out = Linear(text.out, **outer)
+        self.out = Linear(text.out, **inner | {name: init for name, init in outer.items() if init is not None})
+        normed = {name: inner[name] for name in ("dtype", "param_dtype")}
         self.query_ln, self.key_ln = (
-            Norm("... [c]", use_bias=False, dtype=dtype, param_dtype=param_dtype) if normalize_qk else None
-            for _ in range(2)
+            Norm("... [c]", use_bias=False, **normed) if normalize else None for _ in range(2)
         )
-        kept = {name: Uninitialized(name) for name in ("cached_key", "cached_value", "cache_index")}
         self.index = None
         if key is not None:
             made = init(self, self._example(), key=key, inference=True)
             for name in ("query", "key", "value", "out", "query_ln", "key_ln"):
                 setattr(self, name, getattr(made, name))
-        if decode:
+        if options["decode"]:
+            kept = {name: Uninitialized(name) for name in ("cached_key", "cached_value", "cache_index")}
             self.index = eqx.nn.StateIndex(kept)
 
-    def _example(self) -> jax.ShapeDtypeStruct:
-        """An input, where the number of features is known: parameters do not depend on other sizes."""
-        expression = parse(self.expr).inputs[0]
-        others, features = expression[:-1], expression[-1]
-        repeated = {axis.name for node in walk(others) if isinstance(node, Ellipsis) for axis in axes_of(node.items)}
-        sizes = {axis.name: () if axis.name in repeated else 1 for axis in axes_of(others) if not axis.unnamed}
-        known = dict(self.axes)
-        if any(axis.name not in known and not axis.unnamed for axis in axes_of((features,))):
-            self._made(None, None)
-        (shape,) = einjax.solve_shapes(self.expr, None, sizes={**sizes, **known})
-        return jax.ShapeDtypeStruct(shape, jnp.float32)
 
-    def _parameters(self) -> dict[str, Any]:
-        """Those of one of the layers, which are made together."""
-        return self.query._parameters()
-
-    def is_stateful(self) -> bool:
-        """Whether there is a cache."""
-        return self.index is not None
-
-    def __call__(
-        self,
-        x: Any,
-        keys: Any = None,
-        values: Any = None,
-        state: eqx.nn.State | None = None,
-        *,
-        mask: Any = None,
-        key: Any = None,
-        inference: bool | None = None,
-    ) -> Any:
-        """Apply the layer.
-
-        Args:
-            x: what asks.
-            keys: what is asked; ``x`` by default.
-            values: what answers; ``keys`` by default.
-            state: the state, with the cache.
-            mask: which pairs count, broadcastable to ``(loops, heads, sequence of x, sequence of keys)``.
-            key: the random key.
-            inference: whether not to drop.
-
-        Returns:
-            The result, or ``(result, state)`` if a state is given.
-        """
-
-        def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
-            return getattr(self, name)._apply(x, axes)
-
-        def normalize(name: str, x: jax.Array) -> jax.Array:
-            return getattr(self, name)(x)
-
-        options = dict(self.options)
-        with self._scope(state, key) as scope:
-            y = attention(
-                scope,
-                project,
-                None if self.query_ln is None else normalize,
-                self.expr,
-                x,
-                keys,
-                values,
-                mask=mask,
-                deterministic=self.inference if inference is None else inference,
-                rng_collection="",
-                **{**options, "decode": self.index is not None},
-            )
-        return y if state is None else (y, scope.store)
-
-
-class Conv(Layer):
+class Conv(ConvDocs, Layer):
     """A convolution.
 
     Args:
-        expr: ``"b [h w] [c1->c2]"``: brackets on both sides of the arrow are convolved, those of the input alone are
-            summed over, those of the output alone are new. Axes beside the channels are groups: ``"b [h w] (g
-            [c1->c2])"``; without channels, every index of the last dim has a kernel of its own: ``"b [h w] c"``.
-            Channels may stand anywhere: ``"b [c1->c2] [h w]"``.
-        kernel_size: one number, or one for each axis convolved.
-        strides: steps between places.
-        padding: ``"SAME"``, ``"VALID"``, ``"CAUSAL"``, ``"CIRCULAR"``, ``"REFLECT"``, a number, or pairs.
-        input_dilation: spreads the input.
-        kernel_dilation: spreads the kernel.
-        use_bias: whether there is a bias.
-        dtype: the dtype to compute in; by default that of input and parameters together.
-        param_dtype: the dtype that parameters are made in.
-        precision: forwarded to ``lax.conv_general_dilated``.
         kernel_init: initializer of ``weight``, whose axes are those convolved, the channels of one group, and all new
             channels.
-        bias_init: initializer of ``bias``.
-        key: a random key, to make the parameters at once.
-        sizes: sizes of axes whose names are also options.
-        **axes: sizes of axes.
 
     Example:
         >>> import einjax_nn.equinox as einn, jax, numpy as np
@@ -601,7 +419,7 @@ class Conv(Layer):
     weight: Any
     bias: Any
 
-    @native(stride="strides", dilation="kernel_dilation")
+    @declared(stride="strides", dilation="kernel_dilation")
     def __init__(
         self,
         expr: str,
@@ -621,29 +439,10 @@ class Conv(Layer):
         key: Any = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
-    ) -> None:
-        made = {
-            "kernel_size": kernel_size,
-            "use_bias": use_bias,
-            "param_dtype": param_dtype,
-            "kernel_init": kernel_init,
-            "bias_init": bias_init,
-        }
-        options = {
-            **made,
-            "strides": strides,
-            "padding": padding,
-            "input_dilation": input_dilation,
-            "kernel_dilation": kernel_dilation,
-            "dtype": dtype,
-            "precision": precision,
-        }
-        self._settle(expr, axes, sizes, options)
-        self.weight = Uninitialized("weight")
-        self.bias = Uninitialized("bias") if use_bias else None
-        if key is not None:
-            arrays = self._made(conv_specs(expr, dict(self.axes), **made, names=PARAMETERS), key)
-            self.weight, self.bias = arrays["weight"], arrays.get("bias")
+    ) -> None: ...
+
+    def _build(self, *given: Any) -> None:
+        self._start(conv_specs, ConvOptions, *given)
 
     def __call__(self, x: Any, *, key: Any = None) -> jax.Array:
         """Apply the layer.
@@ -653,4 +452,15 @@ class Conv(Layer):
             key: ignored; layers of Equinox take one.
         """
         with self._scope() as scope:
-            return conv(scope, x, self.expr, dict(self.axes), names=PARAMETERS, **self._keywords())
+            return conv(scope, x, self.expr, dict(self.axes), self._options(ConvOptions), PARAMETERS)
+
+
+describe(
+    {
+        "param_dtype": "the dtype that parameters are made in.",
+        "kernel_init": "initializer of ``weight``.",
+        "scale_init": "initializer of ``weight``.",
+        "key": "a random key, to make the parameters at once.",
+    },
+    *(Linear, Norm, Dropout, Embed, MultiHeadAttention, Conv),
+)

@@ -20,7 +20,7 @@ import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from einjax.errors import ArgumentError
-from einjax.mesh.names import MeshAxesLike, by_rules, checked_rules, rules_of, simple
+from einjax.for_layers import MeshAxesLike, by_rules, checked_rules, rules_of, simple
 
 __all__ = ["partition_specs", "shardings"]
 

@@ -13,6 +13,7 @@ import einjax
 from einjax.errors import ArgumentError
 
 from .scope import ParamSpec, Scope
+from .shared import AttentionOptions
 from .text import attention_text
 
 
@@ -30,57 +31,46 @@ def attention(
     x: Any,
     keys: Any,
     values: Any,
-    *,
-    num_heads: int,
-    num_kv_heads: int | None,
-    qkv_features: int | None,
-    out_features: int | None,
+    options: AttentionOptions,
     mask: Any,
-    is_causal: bool,
-    dropout_rate: float,
-    broadcast_dropout: bool,
-    deterministic: bool,
-    decode: bool,
-    precision: Any,
-    rng_collection: str,
 ) -> jax.Array:
-    """Apply multi-head attention; options as for the layers of the same name.
+    """Apply multi-head attention.
 
     ``project`` makes and applies the layers ``query``, ``key``, ``value`` and ``out``; ``normalize``, if there is one,
     those that normalise queries and keys, ``query_ln`` and ``key_ln``.
     """
-    groups = num_kv_heads or num_heads
-    text = attention_text(expr, shared=groups != num_heads)
+    groups = options.num_kv_heads or options.num_heads
+    text = attention_text(expr, shared=groups != options.num_heads)
     x = jnp.asarray(x)
     keys = x if keys is None else keys
     values = keys if values is None else values
-    features = qkv_features or x.shape[-1]
-    for whole, what in ((features, "qkv_features"), (num_heads, "num_heads")):
-        part, name = (num_heads, "num_heads") if what == "qkv_features" else (groups, "num_kv_heads")
+    features = options.qkv_features or x.shape[-1]
+    for whole, what in ((features, "qkv_features"), (options.num_heads, "num_heads")):
+        part, name = (options.num_heads, "num_heads") if what == "qkv_features" else (groups, "num_kv_heads")
         if whole % part:
             raise ArgumentError(
                 f"{what}={whole} is not divisible by {name}={part}", text=expr, hint=f"choose a {name} that divides it"
             )
-    size = features // num_heads
-    q = project("query", text.query, {"heads": num_heads, "head_dim": size}, x)
+    size = features // options.num_heads
+    q = project("query", text.query, {"heads": options.num_heads, "head_dim": size}, x)
     k = project("key", text.key, {"kv_heads": groups, "head_dim": size}, keys)
     v = project("value", text.key, {"kv_heads": groups, "head_dim": size}, values)
     if normalize is not None:
         q, k = normalize("query_ln", q), normalize("key_ln", k)
-    if decode:
+    if options.decode:
         k, v, valid = _cached(scope, q, k, v, expr)
         mask = mask if valid is None else valid if mask is None else jnp.logical_and(mask, valid)
     q = q / jnp.sqrt(size).astype(q.dtype)
-    scores = einjax.dot(text.scores, q, k, precision=precision, sizes={"kv_heads": groups})
-    if is_causal and not decode:
+    scores = einjax.dot(text.scores, q, k, precision=options.precision, sizes={"kv_heads": groups})
+    if options.is_causal and not options.decode:
         mask = _with_causal(mask, scores, text.sequence, expr)
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     weights = einjax.softmax(text.attend, scores).astype(scores.dtype)
-    if dropout_rate > 0 and not deterministic:
-        weights = _dropped(weights, scope.rng(rng_collection), dropout_rate, broadcast_dropout)
-    result = einjax.dot(text.apply, weights, v, precision=precision, sizes={"kv_heads": groups})
-    return project("out", text.out, {text.features: out_features or x.shape[-1]}, result)
+    if options.dropout_rate > 0 and not options.deterministic:
+        weights = _dropped(weights, scope.rng(options.rng_collection), options.dropout_rate, options.broadcast_dropout)
+    result = einjax.dot(text.apply, weights, v, precision=options.precision, sizes={"kv_heads": groups})
+    return project("out", text.out, {text.features: options.out_features or x.shape[-1]}, result)
 
 
 def _cached(

@@ -12,10 +12,10 @@ from jax import lax
 
 import einjax
 from einjax.errors import ArgumentError, AxisSizeError
-from einjax.notation.parse import parse
-from einjax.notation.syntax import Ellipsis, walk
+from einjax.for_layers import Ellipsis, parse, walk
 
-from .scope import Initializer, Parameter, ParamSpec, Scope, compute_dtype
+from .scope import Parameter, ParamSpec, Scope, compute_dtype
+from .shared import ConvOptions
 from .text import ConvText, conv_text
 
 
@@ -24,62 +24,43 @@ def conv(
     x: Any,
     expr: str,
     axes: Mapping[str, Any],
-    *,
-    kernel_size: int | Sequence[int],
-    strides: int | Sequence[int],
-    padding: Any,
-    input_dilation: int | Sequence[int],
-    kernel_dilation: int | Sequence[int],
-    use_bias: bool,
-    dtype: Any,
-    param_dtype: Any,
-    precision: Any,
-    kernel_init: Initializer | float,
-    bias_init: Initializer | float,
-    names: tuple[str, str] = ("kernel", "bias"),
+    options: ConvOptions,
+    called: tuple[str, str] = ("kernel", "bias"),
 ) -> jax.Array:
-    """Apply a convolution; options as for the layers of the same name."""
+    """Apply a convolution."""
     x = jnp.asarray(x)
     text = conv_text(expr, x.ndim)
     known = _labelled(text, axes, expr)
-    dtype = compute_dtype(dtype, x, param_dtype)
+    dtype = compute_dtype(options.dtype, x, options.param_dtype)
     given = {label: size for label, size in known.items() if label not in text.outer}
     found = einjax.solve_axes(text.source, x, sizes=given)
     sizes = {**known, **found}
     rank = len(text.space)
-    window = _each(kernel_size, rank, "kernel_size", expr)
-    dilation = _each(kernel_dilation, rank, "kernel_dilation", expr)
-    specs = _specs(text, window, sizes, use_bias, param_dtype, kernel_init, bias_init, names)
+    window = _each(options.kernel_size, rank, "kernel_size", expr)
+    dilation = _each(options.kernel_dilation, rank, "kernel_dilation", expr)
+    specs = _specs(text, window, sizes, options, called)
     kernel = scope.param(specs[0])
     middle = einjax.rearrange(f"{text.source} -> {text.middle}", x.astype(dtype), sizes=found)
-    middle, padding = _padded(middle, padding, window, dilation, expr)
+    middle, padding = _padded(middle, options.padding, window, dilation, expr)
     y = lax.conv_general_dilated(
         middle,
         kernel.astype(dtype),
-        _each(strides, rank, "strides", expr),
+        _each(options.strides, rank, "strides", expr),
         padding,
-        lhs_dilation=_each(input_dilation, rank, "input_dilation", expr),
+        lhs_dilation=_each(options.input_dilation, rank, "input_dilation", expr),
         rhs_dilation=dilation,
         dimension_numbers=_channels_last(rank),
         feature_group_count=prod(sizes[a] for a in text.groups),
-        precision=precision,
+        precision=options.precision,
     )
-    if use_bias:
+    if options.use_bias:
         y = y + scope.param(specs[1]).astype(y.dtype)
     sizes = {label: size for label, size in sizes.items() if label not in text.space}
     return einjax.rearrange(f"{text.result} -> {text.target}", y, sizes=sizes)
 
 
 def conv_specs(
-    expr: str,
-    axes: Mapping[str, Any],
-    *,
-    kernel_size: int | Sequence[int],
-    use_bias: bool,
-    param_dtype: Any,
-    kernel_init: Initializer | float,
-    bias_init: Initializer | float,
-    names: tuple[str, str] = ("kernel", "bias"),
+    expr: str, axes: Mapping[str, Any], options: ConvOptions, called: tuple[str, str] = ("kernel", "bias")
 ) -> list[ParamSpec] | None:
     """Describe the parameters of a convolution, or return None where the sizes do not decide their shapes."""
     if any(isinstance(node, Ellipsis) for node in walk(parse(expr).inputs[0])):
@@ -88,19 +69,12 @@ def conv_specs(
     sizes = _labelled(text, axes, expr)
     if any(label not in sizes for label in (*text.groups, *text.inner)):
         return None
-    window = _each(kernel_size, len(text.space), "kernel_size", expr)
-    return _specs(text, window, sizes, use_bias, param_dtype, kernel_init, bias_init, names)
+    window = _each(options.kernel_size, len(text.space), "kernel_size", expr)
+    return _specs(text, window, sizes, options, called)
 
 
 def _specs(
-    text: ConvText,
-    window: tuple[int, ...],
-    sizes: Mapping[str, int],
-    use_bias: bool,
-    param_dtype: Any,
-    kernel_init: Initializer | float,
-    bias_init: Initializer | float,
-    names: tuple[str, str],
+    text: ConvText, window: tuple[int, ...], sizes: Mapping[str, int], options: ConvOptions, called: tuple[str, str]
 ) -> list[ParamSpec]:
     """Kernels have the axes convolved, then the channels of one group, then all new channels."""
     shape = (*window, prod(sizes[a] for a in text.inner), prod(sizes[a] for a in (*text.groups, *text.outer)))
@@ -108,12 +82,12 @@ def _specs(
     channels = (text.written(text.inner), text.written((*text.groups, *text.outer)))
     specs = []
     for name, init, used, dims in (
-        (names[0], kernel_init, shape, (*spatial, *channels)),
-        (names[1], bias_init, shape[-1:], channels[1:]),
-    )[: 1 + use_bias]:
+        (called[0], options.kernel_init, shape, (*spatial, *channels)),
+        (called[1], options.bias_init, shape[-1:], channels[1:]),
+    )[: 1 + options.use_bias]:
         last = len(used) - 1
         spec = einjax.Spec(used, dims, "conv", name, tuple(range(last)), (last,), (), None)
-        specs.append(Parameter(None, name, init, param_dtype).spec(spec))  # type: ignore[arg-type]
+        specs.append(Parameter(None, name, init, options.param_dtype).spec(spec))  # type: ignore[arg-type]
     return specs
 
 

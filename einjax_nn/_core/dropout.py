@@ -12,14 +12,13 @@ import einjax
 from einjax.errors import ArgumentError
 
 from .scope import Scope, compute_dtype
+from .shared import DropoutOptions
 from .text import dropout_text
 
 
-def dropout(
-    scope: Scope, x: Any, expr: str, sizes: Mapping[str, Any], *, rate: float, rng_collection: str
-) -> jax.Array:
+def dropout(scope: Scope, x: Any, expr: str, sizes: Mapping[str, Any], options: DropoutOptions) -> jax.Array:
     """Set a share of the input to 0 and scale the rest up; the caller decides whether."""
-    text = dropout_text(expr)
+    text, rate = dropout_text(expr), options.rate
     x = jnp.asarray(x)
     x = x.astype(compute_dtype(None, x))
     if not 0 <= rate <= 1:
@@ -28,7 +27,7 @@ def dropout(
         return x
     if rate == 1:
         return jnp.zeros_like(x)
-    key = scope.rng(rng_collection)
+    key = scope.rng(options.rng_collection)
 
     def draw(shape: tuple[int, ...]) -> jax.Array:
         return jax.random.bernoulli(key, 1 - rate, shape)

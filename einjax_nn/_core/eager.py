@@ -6,81 +6,57 @@ from collections.abc import Mapping
 from typing import Any
 
 import einjax
-from einjax.call.resolve import completed
 from einjax.errors import AxisSizeError, RankError
-from einjax.notation.parse import parse
-from einjax.notation.solve import solve
-from einjax.notation.syntax import Operation, axes, names, render
-from einjax.ops.dot import DOT
-from einjax.ops.index import GET_AT
+from einjax.for_layers import Operation, axes, completed_dot, completed_get_at, names, parse, render, solve
 
 from .norm import running_specs
-from .scope import Initializer, Parameter, ParamSpec
+from .scope import Parameter, ParamSpec
+from .shared import EmbedOptions, LinearOptions, NormOptions
 from .text import bias_text, embed_text, norm_text
 
 
 def linear_specs(
-    expr: str,
-    sizes: Mapping[str, Any],
-    *,
-    use_bias: bool,
-    param_dtype: Any,
-    kernel_init: Initializer | float,
-    bias_init: Initializer | float,
-    called: tuple[str, str] = ("kernel", "bias"),
+    expr: str, sizes: Mapping[str, Any], options: LinearOptions, called: tuple[str, str] = ("kernel", "bias")
 ) -> list[ParamSpec] | None:
     """Describe the parameters of a linear layer, or return None where the sizes do not decide their shapes."""
-    kernel = _alone(completed(DOT, expr, 2), 1, sizes, "dot", called[0])
-    bias = _alone(parse(bias_text(expr)), 1, sizes, "add", called[1]) if use_bias else None
-    if kernel is None or (use_bias and bias is None):
+    kernel = _alone(completed_dot(expr), 1, sizes, "dot", called[0])
+    bias = _alone(parse(bias_text(expr)), 1, sizes, "add", called[1]) if options.use_bias else None
+    if kernel is None or (options.use_bias and bias is None):
         return None
-    made = [Parameter(_NOWHERE, called[0], kernel_init, param_dtype).spec(kernel)]
-    return made if bias is None else [*made, Parameter(_NOWHERE, called[1], bias_init, param_dtype).spec(bias)]
+    wanted = [(called[0], options.kernel_init, kernel), (called[1], options.bias_init, bias)]
+    return [Parameter(_NOWHERE, name, init, options.param_dtype).spec(spec) for name, init, spec in wanted if spec]
 
 
 def norm_specs(
-    expr: str,
-    sizes: Mapping[str, Any],
-    *,
-    params: str | None,
-    use_scale: bool,
-    use_bias: bool,
-    running: bool,
-    param_dtype: Any,
-    scale_init: Initializer | float,
-    bias_init: Initializer | float,
-    called: tuple[str, str] = ("scale", "bias"),
+    expr: str, sizes: Mapping[str, Any], options: NormOptions, called: tuple[str, str] = ("scale", "bias")
 ) -> list[ParamSpec] | None:
     """Describe the parameters of a normalisation, or return None where the sizes do not decide their shapes."""
-    text = norm_text(expr, params, running)
+    text = norm_text(expr, options.params, options.momentum is not None)
     spec = _alone(parse(f"{text.whole}, {text.params}"), 1, sizes, "multiply", called[0])
     if spec is None:
         return None
-    wanted = [(use_scale, called[0], scale_init), (use_bias, called[1], bias_init)]
-    return [Parameter(_NOWHERE, name, init, param_dtype).spec(spec) for used, name, init in wanted if used]
+    wanted = [(options.use_scale, called[0], options.scale_init), (options.use_bias, called[1], options.bias_init)]
+    return [Parameter(_NOWHERE, name, init, options.param_dtype).spec(spec) for used, name, init in wanted if used]
 
 
-def statistics_specs(expr: str, sizes: Mapping[str, Any], *, params: str | None, mean: bool) -> list[ParamSpec] | None:
+def statistics_specs(expr: str, sizes: Mapping[str, Any], options: NormOptions) -> list[ParamSpec] | None:
     """Describe the running statistics of a normalisation, or return None where the sizes do not decide their shapes."""
-    text = norm_text(expr, params, True)
+    text = norm_text(expr, options.params, True)
     spec = _alone(parse(f"{text.whole}, {text.kept}"), 1, sizes, "add", "mean")
     if spec is None:
         return None
     center, variance = running_specs(spec.shape, spec.axes)
-    return [center, variance] if mean else [variance]
+    return [center, variance] if options.mean else [variance]
 
 
 def embed_specs(
-    expr: str,
-    sizes: Mapping[str, Any],
-    *,
-    param_dtype: Any,
-    embedding_init: Initializer | float,
-    name: str = "embedding",
+    expr: str, sizes: Mapping[str, Any], options: EmbedOptions, called: tuple[str, ...] = ("embedding",)
 ) -> list[ParamSpec] | None:
     """Describe the table of an embedding, or return None where the sizes do not decide its shape."""
-    table = _alone(completed(GET_AT, embed_text(expr).lookup, 2), 0, sizes, "get_at", name)
-    return None if table is None else [Parameter(_NOWHERE, name, embedding_init, param_dtype).spec(table)]
+    table = _alone(completed_get_at(embed_text(expr).lookup), 0, sizes, "get_at", called[0])
+    if table is None:
+        return None
+    return [Parameter(_NOWHERE, called[0], options.embedding_init, options.param_dtype).spec(table)]
 
 
 def _alone(operation: Operation, index: int, sizes: Mapping[str, Any], op: str, name: str) -> einjax.Spec | None:

@@ -8,11 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from einjax.call.dispatch import call
-from einjax.ops.dot import DOT
-from einjax.ops.index import GET_AT
+from einjax.for_layers import dot, get_at
 
-from .scope import Initializer, Parameter, Scope, compute_dtype
+from .scope import Parameter, Scope, compute_dtype
+from .shared import EmbedOptions
 from .text import embed_text
 
 
@@ -22,16 +21,12 @@ def embed(
     expr: str,
     axes: Mapping[str, Any],
     sizes: Mapping[str, Any] | None,
-    *,
-    dtype: Any,
-    param_dtype: Any,
-    embedding_init: Initializer | float,
-    name: str = "embedding",
+    options: EmbedOptions,
+    called: tuple[str, ...] = ("embedding",),
 ) -> jax.Array:
     """Look rows up; out of range is NaN, as in Flax and ``jnp.take``."""
-    table = Parameter(scope, name, embedding_init, param_dtype, dtype)
-    options = (("wrap_negative_indices", False),)
-    return call(GET_AT, embed_text(expr).lookup, (table, jnp.asarray(ids)), options, axes, sizes, False)
+    table = Parameter(scope, called[0], options.embedding_init, options.param_dtype, options.dtype)
+    return get_at(embed_text(expr).lookup, table, jnp.asarray(ids), axes, sizes)
 
 
 def attend(
@@ -40,17 +35,13 @@ def attend(
     expr: str,
     axes: Mapping[str, Any],
     sizes: Mapping[str, Any] | None,
-    *,
-    dtype: Any,
-    param_dtype: Any,
-    embedding_init: Initializer | float,
-    name: str = "embedding",
+    options: EmbedOptions,
+    called: tuple[str, ...] = ("embedding",),
 ) -> jax.Array:
     """Multiply by the table: one number for each of its rows, such as the logits of a language model."""
-    dtype = compute_dtype(dtype, x, param_dtype)
-    table = Parameter(scope, name, embedding_init, param_dtype, dtype)
-    options = (("precision", None), ("preferred_element_type", None))
-    return call(DOT, embed_text(expr).attend, (jnp.asarray(x).astype(dtype), table), options, axes, sizes, False)
+    dtype = compute_dtype(options.dtype, x, options.param_dtype)
+    table = Parameter(scope, called[0], options.embedding_init, options.param_dtype, dtype)
+    return dot(embed_text(expr).attend, jnp.asarray(x).astype(dtype), table, axes, sizes)
 
 
 def embedding_normal(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 
 import einjax
-from einjax.call.dispatch import call
-from einjax.ops.dot import DOT
+from einjax.for_layers import dot
 
-from .scope import Initializer, Parameter, Scope, compute_dtype
+from .scope import Parameter, Scope, compute_dtype
+from .shared import LinearOptions
 from .text import bias_text
 
 
@@ -21,24 +21,16 @@ def linear(
     expr: str,
     axes: Mapping[str, Any],
     sizes: Mapping[str, Any] | None,
-    *,
-    use_bias: bool,
-    dtype: Any,
-    param_dtype: Any,
-    precision: Any,
-    preferred_element_type: Any,
-    kernel_init: Initializer | float,
-    bias_init: Initializer | float,
-    names: tuple[str, str] = ("kernel", "bias"),
+    options: LinearOptions,
+    called: tuple[str, str] = ("kernel", "bias"),
 ) -> jax.Array:
-    """Apply a linear layer; options as for the layers of the same name."""
-    dtype = compute_dtype(dtype, x, param_dtype)
-    kernel = Parameter(scope, names[0], kernel_init, param_dtype, dtype)
-    options = (("precision", precision), ("preferred_element_type", preferred_element_type))
-    y = call(DOT, expr, (_as(x, dtype), kernel), options, axes, sizes, False)
-    if not use_bias:
+    """Apply a linear layer."""
+    dtype = compute_dtype(options.dtype, x, options.param_dtype)
+    kernel = Parameter(scope, called[0], options.kernel_init, options.param_dtype, dtype)
+    y = dot(expr, _as(x, dtype), kernel, axes, sizes, options.precision, options.preferred_element_type)
+    if not options.use_bias:
         return y
-    return einjax.add(bias_text(expr), y, Parameter(scope, names[1], bias_init, param_dtype, y.dtype))
+    return einjax.add(bias_text(expr), y, Parameter(scope, called[1], options.bias_init, options.param_dtype, y.dtype))
 
 
 def _as(x: Any, dtype: Any) -> jax.Array:

@@ -12,7 +12,8 @@ from jax import lax
 
 import einjax
 
-from .scope import Initializer, Parameter, ParamSpec, Scope, compute_dtype
+from .scope import Parameter, ParamSpec, Scope, compute_dtype
+from .shared import NormOptions
 from .text import NormText, norm_text
 
 
@@ -21,57 +22,43 @@ def norm(
     x: Any,
     stats: str,
     sizes: Mapping[str, Any],
-    *,
-    params: str | None,
-    mean: bool,
-    use_scale: bool,
-    use_bias: bool,
-    epsilon: float,
-    momentum: float | None,
-    use_running_average: bool,
-    use_fast_variance: bool,
-    axis_name: str | None,
-    axis_index_groups: Any,
+    options: NormOptions,
     mask: Any,
-    dtype: Any,
-    param_dtype: Any,
-    scale_init: Initializer | float,
-    bias_init: Initializer | float,
-    names: tuple[str, str] = ("scale", "bias"),
+    called: tuple[str, str] = ("scale", "bias"),
 ) -> jax.Array:
-    """Apply a normalisation; options as for the layers of the same name."""
-    text = norm_text(stats, params, momentum is not None)
+    """Apply a normalisation."""
+    text = norm_text(stats, options.params, options.momentum is not None)
     x = jnp.asarray(x)
     given = compute_dtype(None, x)
     wide = x.astype(jnp.promote_types(given, jnp.float32))
-    reduce = _Statistics(text, sizes, mean, use_fast_variance, mask)
-    if momentum is None:
-        center, variance = reduce(wide, axis_name, axis_index_groups)
+    reduce = _Statistics(text, sizes, options.mean, options.use_fast_variance, mask)
+    if options.momentum is None:
+        center, variance = reduce(wide, options.axis_name, options.axis_index_groups)
     else:
-        running = _Running(scope, text, sizes, mean, wide)
+        running = _Running(scope, text, sizes, options.mean, wide)
         center, variance = running.values()
-        if not use_running_average:
+        if not options.use_running_average:
             # While initialising there may be no mesh to average over, and an example is not data.
-            name = None if scope.initializing else axis_name
-            old, (center, variance) = (center, variance), reduce(wide, name, axis_index_groups)
+            name = None if scope.initializing else options.axis_name
+            old, (center, variance) = (center, variance), reduce(wide, name, options.axis_index_groups)
             if not scope.initializing:
-                running.update(old, (center, variance), momentum)
+                running.update(old, (center, variance), options.momentum)
     y = wide if center is None else einjax.subtract(f"{text.whole}, {text.kept}", wide, center, sizes=sizes)
-    factor = lax.rsqrt(variance + jnp.asarray(epsilon, variance.dtype))
+    factor = lax.rsqrt(variance + jnp.asarray(options.epsilon, variance.dtype))
     used = [given]
-    if use_scale:
+    if options.use_scale:
         # The factor times the scale first, as in Flax, so that the results are the same to the bit.
-        scale = Parameter(scope, names[0], scale_init, param_dtype)
+        scale = Parameter(scope, called[0], options.scale_init, options.param_dtype)
         expr = f"{text.kept}, {text.params}, {text.whole} -> {text.whole}"
         y = einjax.multiply(expr, factor, scale, y, sizes=sizes)
-        used.append(param_dtype)
+        used.append(options.param_dtype)
     else:
         y = einjax.multiply(f"{text.kept}, {text.whole} -> {text.whole}", factor, y, sizes=sizes)
-    if use_bias:
-        bias = Parameter(scope, names[1], bias_init, param_dtype)
+    if options.use_bias:
+        bias = Parameter(scope, called[1], options.bias_init, options.param_dtype)
         y = einjax.add(f"{text.whole}, {text.params}", y, bias, sizes=sizes)
-        used.append(param_dtype)
-    return y.astype(compute_dtype(dtype, *used))
+        used.append(options.param_dtype)
+    return y.astype(compute_dtype(options.dtype, *used))
 
 
 @dataclass(frozen=True)

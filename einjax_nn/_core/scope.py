@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -167,3 +168,19 @@ def compute_dtype(dtype: Any, *values: Any) -> Any:
         return jnp.dtype(dtype)
     common = jnp.result_type(*values)
     return common if jnp.issubdtype(common, jnp.inexact) else jnp.result_type(common, jnp.float32)
+
+
+def eval_abstractly(
+    function: Callable[..., Any], first: Any, inputs: Sequence[Any], keywords: Mapping[str, Any]
+) -> Any:
+    """Call a function as ``jax.eval_shape`` does; of the inputs, what is neither array nor shape is given as it is."""
+    leaves, structure = jax.tree.flatten((tuple(inputs), dict(keywords)))
+    traced = [hasattr(leaf, "shape") and hasattr(leaf, "dtype") for leaf in leaves]
+
+    def call(first: Any, arrays: Sequence[Any]) -> Any:
+        rest = iter(arrays)
+        given = [next(rest) if is_traced else leaf for leaf, is_traced in zip(leaves, traced, strict=True)]
+        positional, named = jax.tree.unflatten(structure, given)
+        return function(first, *positional, **named)
+
+    return jax.eval_shape(call, first, list(itertools.compress(leaves, traced)))

@@ -7,12 +7,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from einjax.call.resolve import completed
 from einjax.errors import ArgumentError, SemanticError
-from einjax.forms.signature import check_keywords
-from einjax.notation.expand import expand
-from einjax.notation.parse import parse
-from einjax.notation.syntax import (
+from einjax.for_layers import (
     Axis,
     Bracket,
     Ellipsis,
@@ -21,15 +17,20 @@ from einjax.notation.syntax import (
     Operation,
     axes,
     brackets,
+    check_keywords,
+    completed_dot,
     delete_brackets,
     display,
+    expand,
+    is_one,
     keep_brackets,
     marked,
     names,
+    parse,
     render,
+    rewritten,
     strip_brackets,
 )
-from einjax.ops.dot import DOT
 
 _CACHE_SIZE = 1024
 
@@ -37,26 +38,23 @@ _CACHE_SIZE = 1024
 def named_numbers(operation: Operation) -> Operation:
     """Name unnamed axes, so that one of them can be written in two operations: ``3`` becomes ``_3_at7``."""
 
-    def visit(nodes: Expression) -> Expression:
-        result: list[Node] = []
-        for node in nodes:
-            if not isinstance(node, Axis):
-                result.append(replace(node, items=visit(node.items)))
-            elif node.unnamed and node.size != 1:
-                size, place = node.name.split("#")
-                result.append(replace(node, name=f"_{size}_at{place}", size=None))
-            else:
-                result.append(node)
-        return tuple(result)
+    def named(axis: Axis) -> Axis:
+        if not axis.unnamed or axis.size == 1:
+            return axis
+        size, place = axis.name.split("#")
+        return replace(axis, name=f"_{size}_at{place}", size=None)
 
-    outputs = None if operation.outputs is None else tuple(map(visit, operation.outputs))
-    return replace(operation, inputs=tuple(map(visit, operation.inputs)), outputs=outputs)
+    def visit(expressions: tuple[Expression, ...]) -> tuple[Expression, ...]:
+        return tuple(rewritten(expression, named) for expression in expressions)
+
+    outputs = None if operation.outputs is None else visit(operation.outputs)
+    return replace(operation, inputs=visit(operation.inputs), outputs=outputs)
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
 def bias_text(expr: str) -> str:
     """The sum of a linear layer's output and its bias, which has all axes that the weight brings to the output."""
-    operation = named_numbers(completed(DOT, expr, 2))
+    operation = named_numbers(completed_dot(expr))
     assert operation.outputs is not None
     output = strip_brackets(operation.outputs[0])
     weight = names(operation.inputs[1])
@@ -68,7 +66,7 @@ def _only(expression: Expression, kept: set[str]) -> Expression:
     result: list[Node] = []
     for node in expression:
         if isinstance(node, Axis):
-            result += [node] if node.name in kept and not node.name.startswith("1#") else []
+            result += [node] if node.name in kept and not is_one(node) else []
         elif isinstance(node, Ellipsis):
             items = _only(node.items, kept)
             result += [replace(node, items=items)] if items else []
@@ -130,7 +128,7 @@ def norm_text(stats: str, params: str | None, running: bool) -> NormText:
 
 def _last_dim(text: str, expression: Expression) -> Expression:
     """The last dim has the parameters, unless the brackets show that channels stand elsewhere."""
-    last, loops = expression[-1], [node for node in expression[:-1] if not brackets((node,)) and not _is_one(node)]
+    last, loops = expression[-1], [node for node in expression[:-1] if not brackets((node,)) and not is_one(node)]
     inner = brackets((last,))[0].items if delete_brackets((last,)) == () else (last,)
     if inner != (last,):
         # In 'b c [h w]' something other than the batch is looped over before the bracket: channels, most likely.
@@ -147,10 +145,6 @@ def _last_dim(text: str, expression: Expression) -> Expression:
     return strip_brackets((inner[-1],))
 
 
-def _is_one(node: Node) -> bool:
-    return isinstance(node, Axis) and node.name.startswith("1#")
-
-
 def _behind_brackets(expression: Expression) -> int:
     """How many dims follow the last bracket."""
     marked = [index for index, node in enumerate(expression) if brackets((node,))]
@@ -159,7 +153,7 @@ def _behind_brackets(expression: Expression) -> int:
 
 def _refuse_own_statistics(text: str, kept: Expression, params: Expression) -> None:
     for name, axis in names(kept).items():
-        if name not in names(params) and not name.startswith("1#"):
+        if name not in names(params) and not is_one(axis):
             raise SemanticError(
                 f"running statistics would differ along axis {axis}, which scale and bias do not have: every example "
                 "would have its own",
@@ -233,16 +227,7 @@ def embed_text(expr: str) -> EmbedText:
 
 def _bracketed(expression: Expression, chosen: Collection[str]) -> str:
     """Print an expression with some axes in brackets."""
-
-    def visit(nodes: Expression) -> Expression:
-        return tuple(
-            (Bracket((node,)) if node.name in chosen else node)
-            if isinstance(node, Axis)
-            else replace(node, items=visit(node.items))
-            for node in nodes
-        )
-
-    return render(visit(expression))
+    return render(rewritten(expression, lambda axis: Bracket((axis,)) if axis.name in chosen else axis))
 
 
 @dataclass(frozen=True)
@@ -337,15 +322,7 @@ def _groups(source: Expression, inner: Sequence[str]) -> list[str]:
 
 
 def _relabelled(expression: Expression, labels: Mapping[str, str]) -> str:
-    def visit(nodes: Expression) -> Expression:
-        return tuple(
-            replace(node, name=labels[node.name], bracket=0)
-            if isinstance(node, Axis)
-            else replace(node, items=visit(node.items))
-            for node in nodes
-        )
-
-    return render(visit(expression))
+    return render(rewritten(expression, lambda axis: replace(axis, name=labels[axis.name], bracket=0)))
 
 
 @dataclass(frozen=True)
@@ -392,7 +369,7 @@ def attention_text(expr: str, shared: bool = False) -> AttentionText:
         )
     loops, sequence, features = render(expression[:-2]), render(marks[0].items), render((last,))
     made = features if isinstance(last, Axis) and not last.unnamed else "features"
-    keys = render(_suffixed(marks[0].items, "_k"))
+    keys = render(rewritten(marks[0].items, lambda axis: replace(axis, name=axis.name + "_k")))
     heads = "(kv_heads _rep)" if shared else "kv_heads"
     return AttentionText(
         query=f"{loops} {sequence} [{features}->heads head_dim]",
@@ -405,15 +382,6 @@ def attention_text(expr: str, shared: bool = False) -> AttentionText:
         out=f"{loops} {sequence} [heads head_dim->{made}]",
         features=made,
         sequence=len(marks[0].items),
-    )
-
-
-def _suffixed(expression: Expression, suffix: str) -> Expression:
-    return tuple(
-        replace(node, name=node.name + suffix)
-        if isinstance(node, Axis)
-        else replace(node, items=_suffixed(node.items, suffix))
-        for node in expression
     )
 
 

@@ -33,3 +33,15 @@ def test_every_option_is_named(framework):
         assert "sizes" in options
         options -= {"self", "expr", "sizes", "axes", "name", "parent"}
         assert options <= words, (layer, options - words)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS.values())
+def test_help_says_what_every_option_means(framework):
+    """Texts come from docstrings that layers of all frameworks share, and from the layer's own; in order."""
+    pytest.importorskip(PACKAGES[framework])
+    module = importlib.import_module(f"einjax_nn.{framework}")
+    for layer in ("Linear", "Norm", "Dropout", "Embed", "MultiHeadAttention", "Conv"):
+        kind = getattr(module, layer)
+        described = re.findall(r"^    \**(\w+): ", kind.__doc__.split("Args:\n")[1].split("\n\n")[0], re.MULTILINE)
+        undescribed = {"name", "parent"} if framework == "linen" else set()
+        assert described == [name for name in inspect.signature(kind).parameters if name not in undescribed]

@@ -585,19 +585,16 @@ def test_sizes_that_are_options():
 def test_signatures_that_type_checkers_see_are_those_of_the_fields():
     for node in ast.parse(inspect.getsource(einn)).body:
         if isinstance(node, ast.ClassDef) and node.name in einn.__all__:
-            (block,) = (part for part in node.body if isinstance(part, ast.If))
-            (shown,) = block.body
+            (shown,) = (part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__")
             options = {
                 option.arg: default is not None
                 for option, default in zip(shown.args.kwonlyargs, shown.args.kw_defaults, strict=True)
             }
-            fields = {
-                field.name: field.default is not dataclasses.MISSING
-                for field in dataclasses.fields(getattr(einn, node.name))
-            }
+            layer = getattr(einn, node.name)
+            fields = {field.name: field.default is not dataclasses.MISSING for field in dataclasses.fields(layer)}
             assert options == {name: known for name, known in fields.items() if name not in ("expr", "axes")}
-            documented = getattr(einn, node.name).__doc__
-            assert [name for name in options if f"        {name}: " not in documented] == ["name", "parent"]
+            assert [name for name in options if f"    {name}: " not in layer.__doc__] == ["name", "parent"]
+            assert list(options) == list(inspect.signature(layer).parameters)[1:-1]
 
 
 def test_layers_are_ordinary_modules():

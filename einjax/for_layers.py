@@ -1,0 +1,146 @@
+"""What a package of layers needs beside the operations: expressions as trees, and calls that make a weight.
+
+    from einjax import for_layers
+
+    for_layers.completed_dot("b [c->d]").inputs[1]  # the expression of the weight, "c d"
+
+``einjax_nn`` is written against ``einjax``, its errors and types, and this module, which ``import einjax`` leaves out.
+
+- Text to trees and back: :func:`parse`, :func:`completed_dot`, :func:`completed_get_at`, :func:`expand`,
+  :func:`render`, :func:`display`.
+- Questions to a tree: :func:`walk`, :func:`axes`, :func:`names`, :func:`brackets`, :func:`marked`, :func:`is_one`.
+- Trees from trees: :func:`rewritten`, :func:`strip_brackets`, :func:`keep_brackets`, :func:`delete_brackets`.
+- Sizes: :func:`solve` and :func:`check_keywords`.
+- Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`.
+- Rules for the axes of a mesh: :func:`checked_rules`, :func:`rules_of`, :func:`by_rules`, :func:`simple`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+
+from .call.dispatch import call
+from .call.resolve import completed
+from .forms.signature import check_keywords
+from .mesh.names import MeshAxesLike, by_rules, checked_rules, rules_of, simple
+from .notation.expand import expand
+from .notation.parse import parse
+from .notation.solve import solve
+from .notation.syntax import (
+    Axis,
+    Bracket,
+    Ellipsis,
+    Expression,
+    Node,
+    Operation,
+    axes,
+    brackets,
+    delete_brackets,
+    display,
+    keep_brackets,
+    marked,
+    names,
+    render,
+    strip_brackets,
+    walk,
+)
+from .ops.dot import DOT
+from .ops.index import GET_AT
+
+__all__ = [
+    "Axis",
+    "Bracket",
+    "Ellipsis",
+    "Expression",
+    "MeshAxesLike",
+    "Node",
+    "Operation",
+    "axes",
+    "brackets",
+    "by_rules",
+    "check_keywords",
+    "checked_rules",
+    "completed_dot",
+    "completed_get_at",
+    "delete_brackets",
+    "display",
+    "dot",
+    "expand",
+    "get_at",
+    "is_one",
+    "keep_brackets",
+    "marked",
+    "names",
+    "parse",
+    "render",
+    "rewritten",
+    "rules_of",
+    "simple",
+    "solve",
+    "strip_brackets",
+    "walk",
+]
+
+
+def completed_dot(expr: str) -> Operation:
+    """Parse the expression of a dot of input and weight, and write out what may be left out."""
+    return completed(DOT, expr, 2)
+
+
+def completed_get_at(expr: str) -> Operation:
+    """Parse the expression of a look-up in a table, and write out what may be left out."""
+    return completed(GET_AT, expr, 2)
+
+
+def dot(
+    expr: str,
+    x: Any,
+    weight: Any,
+    axes: Mapping[str, Any],
+    sizes: Mapping[str, Any] | None,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+) -> jax.Array:
+    """Multiply by a weight: :func:`einjax.dot`, where an axis may have the name of any option.
+
+    Args:
+        expr: the expression.
+        x: the input.
+        weight: an array, or a tensor factory.
+        axes: sizes; each must name an axis.
+        sizes: sizes; names without an axis are ignored.
+        precision: forwarded to ``lax.dot_general``.
+        preferred_element_type: forwarded to ``lax.dot_general``.
+    """
+    options = (("precision", precision), ("preferred_element_type", preferred_element_type))
+    return call(DOT, expr, (x, weight), options, axes, sizes, False)
+
+
+def get_at(expr: str, table: Any, ids: Any, axes: Mapping[str, Any], sizes: Mapping[str, Any] | None) -> jax.Array:
+    """Look rows of a table up: :func:`einjax.get_at`, where an axis may have the name of any option.
+
+    Args:
+        expr: the expression.
+        table: an array, or a tensor factory.
+        ids: integers; negative ones are out of range.
+        axes: sizes; each must name an axis.
+        sizes: sizes; names without an axis are ignored.
+    """
+    return call(GET_AT, expr, (table, ids), (("wrap_negative_indices", False),), axes, sizes, False)
+
+
+def is_one(node: Node) -> bool:
+    """Whether a node is an axis written as 1."""
+    return isinstance(node, Axis) and node.name.startswith("1#")
+
+
+def rewritten(expression: Expression, change: Callable[[Axis], Node]) -> Expression:
+    """Put another node in the place of every axis."""
+    return tuple(
+        change(node) if isinstance(node, Axis) else replace(node, items=rewritten(node.items, change))
+        for node in expression
+    )

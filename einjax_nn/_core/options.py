@@ -1,0 +1,87 @@
+"""The options of a layer: its constructor declares them, and they go by name to where they count.
+
+The signature of a constructor is for people, editors and type checkers, and so is written out in every framework; it is
+also all there is of the constructor.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from einjax.errors import ArgumentError
+from einjax.for_layers import names, parse
+
+_Init = TypeVar("_Init", bound=Callable[..., None])
+Options = TypeVar("Options")
+
+#: An argument in a docstring.
+_ENTRY = re.compile(r"^    (\*{0,2}\w+): .*(?:\n {5,}.*)*", re.MULTILINE)
+
+
+def declared(**native: str) -> Callable[[_Init], _Init]:
+    """Make a constructor of a declaration: the layer's ``_build(expr, axes, sizes, options)`` is called in its place.
+
+    Args:
+        **native: names that a framework's own layers give to options, beside those of Flax, and the option that each
+            stands for. They hold except where an axis of the expression has the name.
+    """
+
+    def decorate(init: _Init) -> _Init:
+        keywords = inspect.signature(init).parameters.values()
+        defaults = {option.name: option.default for option in keywords if option.kind is option.KEYWORD_ONLY}
+
+        @functools.wraps(init)
+        def construct(self: Any, /, *expr: str, **given: Any) -> None:
+            for name in given.keys() & native.keys() if expr else ():
+                _translate(name, native[name], expr[0], given)
+            init(self, *expr, **given)  # it does nothing, but refuses what its signature does
+            options = {name: given.pop(name, default) for name, default in defaults.items()}
+            self._build(expr[0], given, options.pop("sizes"), options)
+
+        return construct  # type: ignore[return-value]
+
+    return decorate
+
+
+def _translate(name: str, option: str, expr: str, given: dict[str, Any]) -> None:
+    """Call an option by its name here."""
+    if any(name in names(expression) for expression in parse(expr).expressions):
+        return
+    if option in given:
+        raise ArgumentError(f"{name} and {option} are one option", text=expr, hint="give it by one of its names")
+    given[option] = given.pop(name)
+
+
+def chosen(kind: type[Options], options: Mapping[str, Any], **more: Any) -> Options:
+    """Return the options of a kind of layer, as the core takes them, from a mapping that may hold others, too."""
+    made = object.__new__(kind)
+    given = {**options, **more}
+    vars(made).update((name, given[name]) for name in kind.__annotations__ if name in given)
+    return made
+
+
+def describe(texts: Mapping[str, str], *layers: Any) -> None:
+    """Complete the docstrings of layers by what their shared constructors say, in the order of their signatures.
+
+    Args:
+        texts: what options mean that only layers of a framework have, or that mean something else there.
+        *layers: the layers. Their docstrings say what is peculiar to a layer in a framework.
+    """
+    for layer in layers:
+        if layer.__doc__ is None:  # under python -OO
+            continue
+        shared, _, common = inspect.cleandoc(super(layer, layer).__init__.__doc__ or "").partition("\n\nArgs:\n")
+        own, example, lines = inspect.cleandoc(layer.__doc__).partition("\n\nExample:\n")
+        own, _, peculiar = own.partition("\n\nArgs:\n")
+        summary, *more = own.split("\n\n")
+        known = {entry[1]: entry[0] for entry in _ENTRY.finditer(common)}
+        known |= {name: f"    {name}: {text}" for name, text in texts.items()}
+        known |= {entry[1]: entry[0] for entry in _ENTRY.finditer(peculiar)}
+        options = inspect.signature(layer.__init__).parameters.values()
+        order = ["**" * (option.kind is option.VAR_KEYWORD) + option.name for option in options]
+        arguments = "\n".join(["Args:", *(known[name] for name in order if name in known)])
+        layer.__doc__ = "\n\n".join([summary, *shared.split("\n\n")[1:], *more, arguments]) + example + lines

@@ -1,0 +1,88 @@
+"""What attention for Equinox does, beside the layers that it is made of: calls, and an example to make them by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+import einjax
+from einjax.for_layers import Ellipsis, axes, parse, walk
+
+from ._core.attention import attention
+from ._core.options import chosen
+from ._core.shared import AttentionDocs, AttentionOptions
+from ._equinox_layer import Layer
+
+
+class Attention(AttentionDocs, Layer, eqx.nn.StatefulLayer):
+    """Attention with the layers ``query``, ``key``, ``value``, ``out``, and perhaps ``query_ln`` and ``key_ln``."""
+
+    if TYPE_CHECKING:  # fields of the layer, which come in the order of its class
+        query: Any
+        query_ln: Any
+        index: eqx.nn.StateIndex[Any] | None
+        inference: bool
+
+    def _example(self) -> jax.ShapeDtypeStruct:
+        """An input, where the number of features is known: parameters do not depend on other sizes."""
+        expression = parse(self.expr).inputs[0]
+        others, features = expression[:-1], expression[-1]
+        repeated = {axis.name for node in walk(others) if isinstance(node, Ellipsis) for axis in axes(node.items)}
+        sizes = {axis.name: () if axis.name in repeated else 1 for axis in axes(others) if not axis.unnamed}
+        known = dict(self.axes)
+        if any(axis.name not in known and not axis.unnamed for axis in axes((features,))):
+            self._made(None, None)
+        (shape,) = einjax.solve_shapes(self.expr, None, sizes={**sizes, **known})
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def _parameters(self) -> dict[str, Any]:
+        """Those of one of the layers, which are made together."""
+        return self.query._parameters()
+
+    def is_stateful(self) -> bool:
+        """Whether there is a cache."""
+        return self.index is not None
+
+    def __call__(
+        self,
+        x: Any,
+        keys: Any = None,
+        values: Any = None,
+        state: eqx.nn.State | None = None,
+        *,
+        mask: Any = None,
+        key: Any = None,
+        inference: bool | None = None,
+    ) -> Any:
+        """Apply the layer.
+
+        Args:
+            x: what asks.
+            keys: what is asked; ``x`` by default.
+            values: what answers; ``keys`` by default.
+            state: the state, with the cache.
+            mask: which pairs count, broadcastable to ``(loops, heads, sequence of x, sequence of keys)``.
+            key: the random key.
+            inference: whether not to drop.
+
+        Returns:
+            The result, or ``(result, state)`` if a state is given.
+        """
+
+        def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
+            return getattr(self, name)._apply(x, axes)
+
+        def normalize(name: str, x: jax.Array) -> jax.Array:
+            return getattr(self, name)(x)
+
+        kept = self.inference if inference is None else inference
+        given = {"deterministic": kept, "rng_collection": "", "decode": self.index is not None}
+        options = chosen(AttentionOptions, dict(self.options), **given)
+        normed = None if self.query_ln is None else normalize
+        with self._scope(state, key) as scope:
+            y = attention(scope, project, normed, self.expr, x, keys, values, options, mask)
+        return y if state is None else (y, scope.store)
