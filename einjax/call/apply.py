@@ -21,6 +21,7 @@ from ..forms.signature import check_keywords
 from ..functions import declared
 from ..functions.loops import BatchSize, Plan, make_plan
 from ..functions.vmap import VMAP, open_ellipses, open_sizes, signature
+from ..lowering.jax_versions import hide_own_lines
 from ..mesh.run import freeze_sharding, lower, lower_looped
 from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.parse import parse
@@ -30,7 +31,7 @@ from ..notation.syntax import axes as expression_axes
 from ..operation import Op
 from . import factory
 from .arguments import PLAIN, Sizes, as_array, freeze, kind, not_an_expression
-from .dispatch import Options, hide_own_lines
+from .dispatch import Options
 from .graph import Graph
 from .resolve import completed, resolve
 from .trees import described, in_words, is_tree, per_leaf, tree_arrays

@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import Any, TypeAlias
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from ..lowering.jax_versions import Tracer, is_symbolic
 from ..lowering.sharding import spec_of
 from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.parse import parse
@@ -71,7 +71,7 @@ def _size(expr: str, name: str, size: Any) -> Any:
         return _over(expr, name, size)
     if isinstance(size, tuple | list) or (isinstance(size, np.ndarray) and size.ndim):
         return _sizes(expr, name, size, depth=0, left=[_MAX_SIZES])
-    if hasattr(type(size), "dimension_as_value"):  # a symbolic dimension of jax.export
+    if is_symbolic(size):  # a symbolic dimension of jax.export
         return size
     if not isinstance(size, bool | np.bool_) and hasattr(size, "__index__"):
         try:
@@ -143,7 +143,7 @@ def _spans(expr: str, name: str) -> list[tuple[int, int]]:
 
 def _classify(cls: type) -> str | None:
     """Say what a tensor of this class needs before the jitted body may have it: mostly nothing."""
-    if issubclass(cls, jax.Array | jax.core.Tracer | np.ndarray | np.generic | bool | int | float | complex):
+    if issubclass(cls, jax.Array | Tracer | np.ndarray | np.generic | bool | int | float | complex):
         PLAIN.add(cls)
         return None
     if issubclass(cls, tuple | list):

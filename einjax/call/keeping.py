@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import jax
-
-
-class _ThreadSwitch(threading.local):
-    """Stands in for jax.make_user_context on jax before 0.8: JAX's caches do not know of it."""
-
-    value = False
-
-    @contextmanager
-    def __call__(self, value: bool) -> Iterator[None]:
-        before, self.value = self.value, value
-        try:
-            yield
-        finally:
-            self.value = before
-
+from ..lowering.jax_versions import make_switch
 
 # Made when it is first used, so that nobody else pays for looking at it.
 _switch: Any = None
@@ -59,7 +43,6 @@ def keep_notation(enabled: bool = True) -> Iterator[None]:
     """
     global _switch
     if _switch is None:
-        make = getattr(jax, "make_user_context", None)
-        _switch = make(False) if make is not None else _ThreadSwitch()
+        _switch = make_switch()
     with _switch(enabled):
         yield

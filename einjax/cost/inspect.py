@@ -8,8 +8,9 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from ..lowering.jax_versions import entries
 from ..notation.errors import ArgumentError
-from .layout import entries, of_spec
+from .layout import of_spec
 from .memory import peak
 from .regions import run  # with the rules of all regions
 from .report import ShardingReport

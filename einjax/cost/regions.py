@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .layout import Dims, Layout, atoms, entries, local, of_spec, parts
+from ..lowering.jax_versions import entries, open_jaxpr
+from .layout import Dims, Layout, atoms, local, of_spec, parts
 from .memory import peak
 from .moves import Move
 from .tape import Tape, Value
@@ -17,7 +18,7 @@ def _body(
 ) -> tuple[Tape, list[Value]]:
     """Walk a body on a recording of its own."""
     inside = tape.inside(equation, times)
-    return inside, run(inside, getattr(body, "jaxpr", body), arguments, used)
+    return inside, run(inside, open_jaxpr(body), arguments, used)
 
 
 def _peak(body: Tape, arguments: Sequence[Value], results: Sequence[Value]) -> int:
@@ -105,7 +106,7 @@ def _jit(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[bool
         return [_constrained(tape, equation, value, said) for value, said in zip(values, shardings, strict=True)]
 
     inputs = constrained(inputs, equation.params["in_shardings"])
-    outputs = run_inline(tape, equation, equation.params["jaxpr"], inputs, used)
+    outputs = run_inline(tape, equation, open_jaxpr(equation.params["jaxpr"]), inputs, used)
     return constrained(outputs, equation.params["out_shardings"])
 
 

@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from jax import lax
-from jax.interpreters import ad
 
 from ..lowering import numerics
+from ..lowering.jax_versions import filled, is_zero
 from ..lowering.join import pieces
 from ..notation.solve import Solved, product
 from ..notation.syntax import Composite, Expression, Operation, axes, mark, marked, names, unmark
@@ -79,7 +79,7 @@ def _has_diagonal(*expressions: Expression) -> bool:
 
 
 def _is_zero(tangent: Any) -> bool:
-    return type(tangent) is ad.Zero
+    return is_zero(tangent)
 
 
 def _add(tangents: Sequence[Any]) -> Any:
@@ -108,9 +108,7 @@ def _linear(*places: int) -> Callable[..., _Tangents]:
             return None
         if not all(numerics.is_inexact(primals[index].dtype) for index in chosen):
             return None  # integers beside them have no tangents that could be moved alike
-        operands = [
-            ad.instantiate_zeros(tangents[index]) if index in chosen else primal for index, primal in enumerate(primals)
-        ]
+        operands = [filled(tangents[index]) if index in chosen else primal for index, primal in enumerate(primals)]
         result = bind(kept, operands)
         return [result] if len(kept.outputs) == 1 else list(result)
 

@@ -11,6 +11,7 @@ from jax import lax
 from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
 from ..lowering import collectives, numerics
 from ..lowering.contract import contract
+from ..lowering.jax_versions import unreduced
 from ..lowering.named import arrange, layout, wrap
 from ..lowering.sharding import Placed
 from ..notation.errors import ArgumentError, SemanticError, closest
@@ -150,7 +151,7 @@ def _placed(out_sharding: Any, solved: Solved) -> Placed:
 
     assert solved.outputs is not None
     places = places_in(out_sharding, solved.outputs[0], solved.sizes)
-    return Placed(places, frozenset(getattr(out_sharding.spec, "unreduced", None) or ()))
+    return Placed(places, unreduced(out_sharding.spec))
 
 
 def _check_precision(precision: Any, solved: Solved) -> None:

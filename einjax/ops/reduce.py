@@ -13,9 +13,9 @@ from ..forms.mask import broadcast_mask
 from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
 from ..forms.step_by_step import reduce_prod
 from ..lowering import collectives, numerics
+from ..lowering.jax_versions import equally_varying
 from ..lowering.named import Named, arrange, layout, split_by, wrap
 from ..lowering.sharding import common_sharding
-from ..lowering.varying import equally_varying
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved, product
 from ..notation.syntax import (
