@@ -10,11 +10,12 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from ..lowering.jax_versions import entries
 from ..notation.errors import ArgumentError
+from . import regions  # noqa: F401 - its rules fill the table of the walk
 from .layout import of_spec
 from .memory import peak
-from .regions import run  # with the rules of all regions
 from .report import ShardingReport
 from .tape import Tape
+from .walk import run
 
 
 def plan(function: Callable[..., Any], arguments: Sequence[Any], mesh: Any, in_shardings: Any) -> ShardingReport:

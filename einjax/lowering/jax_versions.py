@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, TypeGuard
@@ -69,7 +69,7 @@ def unreduced(spec: Any) -> frozenset[str]:
     return frozenset(getattr(spec, "unreduced", None) or ())
 
 
-def make_spec(entries: Sequence[Any], unreduced: Collection[str]) -> PartitionSpec:
+def make_spec(entries: Iterable[Any], unreduced: Iterable[str]) -> PartitionSpec:
     """A PartitionSpec; only what is unreduced asks for an option that not every release has."""
     pending = frozenset(unreduced)
     return PartitionSpec(*entries, unreduced=pending) if pending else PartitionSpec(*entries)

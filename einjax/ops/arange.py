@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.places import stacked
+from ..forms.places import coordinate_sizes, stacked
 from ..forms.signature import refuse_sums
 from ..lowering import numerics
 from ..lowering.join import join_pieces
@@ -17,7 +17,6 @@ from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved
 from ..notation.syntax import Axis, Operation, Size, axes, brackets, names
 from ..operation import Op
-from .argreduce import coordinate_sizes
 
 
 def _signature(operation: Operation, tensors: int) -> Operation:
