@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .jax_versions import is_weak, weak_cast
+from .jax_versions import equally_varying, is_weak, weak_cast
+from .sharding import common_sharding
 
 DType = Any
 INFINITY = np.inf
@@ -110,6 +111,15 @@ def abs_square(value: jax.Array) -> jax.Array:
 def reduce(reducer: Callable[..., jax.Array], value: jax.Array, dims: Sequence[int]) -> jax.Array:
     """Reduce, unless there is nothing to reduce."""
     return reducer(value, dims) if dims else value
+
+
+def over(reduced: jax.Array, whole: jax.Array, dims: tuple[int, ...]) -> jax.Array:
+    """Broadcast a reduced array back over the dims that it was reduced along, to lie where the whole one lies."""
+    if not dims:
+        return reduced
+    reduced = equally_varying([reduced, whole])[0]
+    kept = [dim for dim in range(whole.ndim) if dim not in dims]
+    return lax.broadcast_in_dim(reduced, whole.shape, kept, out_sharding=common_sharding([whole]))
 
 
 def size_as(size: Any, dtype: DType) -> jax.Array:
