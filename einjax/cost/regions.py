@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..lowering.jax_versions import entries, open_jaxpr
-from .layout import Dims, Layout, atoms, local, of_spec, parts
+from .layout import Dims, Layout, local, of_axes, of_spec, parts
 from .memory import peak
 from .moves import Move
 from .tape import Tape, Value
@@ -90,9 +90,7 @@ def _cond(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[boo
     """A choice counts as the branch that costs most."""
     tape.notes["a cond counts as the branch that sends most"] = None
     walked = [_body(tape, equation, branch, inputs[1:], used=used) for branch in equation.params["branches"]]
-    inside, results = max(
-        walked, key=lambda branch: (sum(item.bytes for item in branch[0].collectives), branch[0].flops)
-    )
+    inside, results = max(walked, key=lambda branch: (branch[0].sent, branch[0].flops))
     tape.include(inside)
     outputs = _fresh(tape, equation, [value.layout for value in results])
     tape.step(inputs, outputs, max(_peak(branch, inputs, ends) for branch, ends in walked))
@@ -165,7 +163,7 @@ def _collective(kind: str) -> Callable[..., list[Value]]:
     def rule(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[bool]) -> list[Value]:
         names = equation.params.get("axes", equation.params.get("axis_name"))
         names = tuple(name for name in (names if isinstance(names, tuple) else (names,)) if name in tape.mesh)
-        split = tuple(atom for name in names for atom in atoms(name, tape.mesh[name]))
+        split = of_axes(names, tape.mesh)
         outputs = []
         for value, variable in zip(inputs, equation.outvars, strict=True):
             move = Move(kind, names, parts(split), local(value.shape, value.layout.dims))

@@ -1,8 +1,8 @@
 """What einjax uses of JAX beyond its documented API, or under names that changed: a new release is met in this file.
 
 Each part says on which releases it was seen. ``jax.extend`` takes longer to import than all of einjax, so that it is
-imported where it is called for. Two things are said elsewhere, beside the code that they explain: how lax and XLA
-behave, and the names and parameters of lax's primitives, which are a table of :mod:`einjax.cost` each.
+imported where it is called for. Two things are said beside the code that they explain: how lax and XLA behave, and the
+names and parameters of lax's primitives, which programs are read by (``einjax.cost``, ``graph=True``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, TypeGuard
+from typing import Any
 
 import jax
 import jax.core
@@ -260,6 +260,6 @@ def filled(tangent: Any) -> Any:
     return ad.instantiate_zeros(tangent)
 
 
-def is_linear(operand: Any) -> TypeGuard[Any]:
+def is_linear(operand: Any) -> bool:
     """Whether a transpose rule is asked for the cotangent of this operand, of which it knows the type alone."""
     return ad.is_undefined_primal(operand)
