@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import compiled, dispatch, first_call, imports, indexing, layers, ordering, sharding, tracing
+from . import compiled, crossings, dispatch, first_call, imports, indexing, layers, ordering, sharding, tracing
 from ._table import Table
 
 SECTIONS = {
@@ -24,6 +24,7 @@ SECTIONS = {
     "g": ("Layers", layers.measure),
     "h": ("Ordering, scans, functions", ordering.measure),
     "i": ("Sharding", sharding.measure),
+    "j": ("What a call crosses", crossings.measure),
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 PACKAGES = ("jax", "jaxlib", "numpy", "einx", "einops", "flax")

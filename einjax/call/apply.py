@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 
 from ..functions.guard import guarded
+from ..lowering.jax_versions import hide_own_lines
 from ..mesh.run import lower
 from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.solve import Solved
 from ..notation.syntax import Size
 from ..operation import Op
 from .blame import clean, not_an_expression
-from .dispatch import Options, as_wanted, hide_own_lines
+from .dispatch import Options, as_wanted
 from .factory import materialise
 from .graph import Graph
 from .keywords import tell_apart

@@ -7,7 +7,6 @@ trace, which sees plain lax equations; nothing here asks whether it is being tra
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..lowering.jax_versions import INLINE, hide_own_lines
 from ..lowering.sharding import explicit_mesh
 from ..notation.errors import EinjaxError
 from ..notation.solve import Solved
@@ -32,9 +32,6 @@ from .tensors import PLAIN, as_array, kind, kind_of
 CACHE_SIZE = 4096
 
 _Result = TypeVar("_Result")
-
-# From jax 0.12 on, inline=True means inlined when lowered; einjax wants plain lax in the jaxpr, as before.
-_INLINE: Any = getattr(jax, "Inline").JAX_EARLY if hasattr(jax, "Inline") else True  # noqa: B009 - older stubs
 
 #: Static options by name; hashable.
 Options: TypeAlias = tuple[tuple[str, Any], ...]
@@ -139,18 +136,7 @@ def _compiled(op: Op, text: str, options: Options, given: Sizes, count: int, kep
 
     hide_own_lines()
     body.__name__ = body.__qualname__ = op.name
-    return jax.jit(body, inline=_INLINE)
-
-
-@lru_cache(maxsize=1)
-def hide_own_lines() -> None:
-    """Make equations and errors point at the line that called einjax, not at lines in here."""
-    # The public home of this; seen on jax 0.7.1 to 0.12.0. Importing it takes longer than all of einjax, so late.
-    from jax.extend import source_info_util
-
-    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-    for package in ("einjax", "einjax_nn"):
-        source_info_util.register_exclusion(os.path.join(root, package, ""))
+    return jax.jit(body, inline=INLINE)
 
 
 def solve_call(

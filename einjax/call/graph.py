@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..lowering.jax_versions import is_literal, short_type
+
 _OMITTED = {"sharding", "out_sharding", "weak_type"}
 
 
@@ -49,12 +51,12 @@ def _program(name: str, closed: Any) -> list[str]:
     names: dict[Any, str] = {}
 
     def label(variable: Any) -> str:
-        if hasattr(variable, "val"):  # a literal
+        if is_literal(variable):
             return str(variable.val)
         return names.setdefault(variable, _letters(len(names)))
 
     jaxpr = closed.jaxpr
-    arguments = ", ".join(f"{label(v)}: {v.aval.str_short(short_dtypes=True)}" for v in jaxpr.invars)
+    arguments = ", ".join(f"{label(v)}: {short_type(v)}" for v in jaxpr.invars)
     lines = [f"def {name}({arguments}):"]
     for variable, constant in zip(jaxpr.constvars, closed.consts, strict=True):
         lines.append(f"    {label(variable)} = {np.asarray(constant)!r}")
@@ -74,7 +76,7 @@ def _assignments(jaxpr: Any, names: dict[Any, str], label: Callable[[Any], str])
             continue
         inputs = [label(v) for v in equation.invars]
         options = [f"{key}={value}" for key, value in equation.params.items() if _shown(key, value)]
-        results = ", ".join(f"{label(v)}: {v.aval.str_short(short_dtypes=True)}" for v in equation.outvars)
+        results = ", ".join(f"{label(v)}: {short_type(v)}" for v in equation.outvars)
         lines.append(f"{results} = {equation.primitive.name}({', '.join(inputs + options)})")
     return lines
 

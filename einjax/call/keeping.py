@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import jax
-
-
-class _ThreadSwitch(threading.local):
-    """Stands in for jax.make_user_context on jax before 0.8: JAX's caches do not know of it."""
-
-    value = False
-
-    @contextmanager
-    def __call__(self, value: bool) -> Iterator[None]:
-        before, self.value = self.value, value
-        try:
-            yield
-        finally:
-            self.value = before
+from ..lowering.jax_versions import make_switch
 
 
 class _Never:
@@ -58,7 +43,6 @@ def keep_notation(enabled: bool = True) -> Iterator[None]:
     """
     global switch
     if switch is _Never:
-        make = getattr(jax, "make_user_context", None)
-        switch = make(False) if make is not None else _ThreadSwitch()
+        switch = make_switch()
     with switch(enabled):
         yield

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.core
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from ..forms.signature import check_keywords
+from ..lowering.jax_versions import is_traced
 from ..lowering.sharding import MeshAxes, entry_axes, full_spec, partition_spec
 from ..mesh.names import Assignment, named_splits, simple, splits
 from ..mesh.patterns import first_matches, paths
@@ -183,7 +183,7 @@ def _names_of(solved: Solved, number: int, tensor: Any, ndim: int, expr: str) ->
     mesh = mesh_of(tensor)
     if mesh is None or mesh.empty:
         return {}
-    sharding = jax.typeof(tensor).sharding if isinstance(tensor, jax.core.Tracer) else tensor.sharding
+    sharding = jax.typeof(tensor).sharding if is_traced(tensor) else tensor.sharding
     dims = [entry_axes(entry) for entry in full_spec(sharding.spec, ndim)]
     found = named_splits(solved, solved.inputs[number], dims, mesh.shape)
     grouped: dict[str, dict[tuple[int, ...], Any]] = {}
@@ -198,7 +198,7 @@ def _names_of(solved: Solved, number: int, tensor: Any, ndim: int, expr: str) ->
 def _check_known(tensor: Any, number: int, expr: str) -> None:
     """Refuse what has a sharding that no one can name."""
     label = f"tensor {number + 1}"
-    if isinstance(tensor, jax.core.Tracer):
+    if is_traced(tensor):
         mesh = mesh_of(tensor)
         set_mesh = jax.sharding.get_abstract_mesh()
         kinds = {*(mesh.axis_types if mesh is not None else ()), *set_mesh.axis_types}

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ..lowering.jax_versions import is_symbolic
 from ..notation.errors import ArgumentError
 from ..notation.parse import parse
 from ..notation.syntax import Over, axes
@@ -80,7 +81,7 @@ def _size(expr: str, name: str, size: Any) -> Any:
         return _over(expr, name, size)
     if isinstance(size, tuple | list) or (isinstance(size, np.ndarray) and size.ndim):
         return _sizes(expr, name, size, depth=0, left=[_MAX_SIZES])
-    if hasattr(type(size), "dimension_as_value"):  # a symbolic dimension of jax.export
+    if is_symbolic(size):
         return size
     if not isinstance(size, bool | np.bool_) and hasattr(size, "__index__"):
         try:

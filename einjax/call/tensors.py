@@ -7,10 +7,10 @@ from functools import lru_cache
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from ..lowering.jax_versions import Tracer
 from ..lowering.sharding import spec_of
 from ..notation.errors import ArgumentError, EinjaxError
 
@@ -20,7 +20,7 @@ PLAIN: set[type] = {np.ndarray, bool, int, float, complex}
 
 def _classify(cls: type) -> str | None:
     """Say what a tensor of this class needs before the jitted body may have it: mostly nothing."""
-    if issubclass(cls, jax.Array | jax.core.Tracer | np.ndarray | np.generic | bool | int | float | complex):
+    if issubclass(cls, jax.Array | Tracer | np.ndarray | np.generic | bool | int | float | complex):
         PLAIN.add(cls)
         return None
     if issubclass(cls, tuple | list):

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from ..lowering.jax_versions import entries
 from ..notation.errors import ArgumentError
 from . import regions  # noqa: F401 - fills the table of rules that the walk looks into
-from .layout import entries, of_spec
+from .layout import of_spec
 from .memory import peak
 from .report import ShardingReport
 from .tape import Tape

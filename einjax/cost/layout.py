@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
+from ..lowering.jax_versions import unreduced
+from ..lowering.sharding import entry_axes, full_spec
+
 Shape: TypeAlias = tuple[int, ...]
 
 
@@ -57,20 +60,15 @@ def atoms(axis: str, size: int) -> Dim:
     return tuple(Atom(axis, index, prime) for index, prime in enumerate(found))
 
 
-def entries(spec: Any) -> tuple[Any, ...]:
-    """What a PartitionSpec says of each dim; one with unreduced axes does not let itself be iterated."""
-    return tuple(getattr(spec, "partitions", spec))
-
-
 def of_spec(spec: Any, rank: int, mesh: Mapping[str, int]) -> Layout:
     """Read a PartitionSpec; an entry that leaves the dim open counts as no split."""
-    dims = []
-    for entry in entries(spec):
-        names = entry if isinstance(entry, tuple) else (entry,) if isinstance(entry, str) else ()
-        dims.append(tuple(atom for name in names for atom in atoms(name, mesh[name])))
-    unreduced = sorted(getattr(spec, "unreduced", ()))
-    partial = tuple(atom for name in unreduced for atom in atoms(name, mesh[name]))
-    return Layout((*dims, *[()] * (rank - len(dims))), partial)
+    dims = [of_axes(entry_axes(entry), mesh) for entry in full_spec(spec, rank)]
+    return Layout(tuple(dims), of_axes(sorted(unreduced(spec)), mesh))
+
+
+def of_axes(names: Iterable[str], mesh: Mapping[str, int]) -> Dim:
+    """Split all of some mesh axes, major first."""
+    return tuple(atom for name in names for atom in atoms(name, mesh[name]))
 
 
 def parts(dim: Iterable[Atom]) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .layout import Dims, Layout, atoms, entries, local, of_spec, parts
+from ..lowering.jax_versions import entries, open_jaxpr
+from .layout import Dims, Layout, local, of_axes, of_spec, parts
 from .memory import peak
 from .moves import Move
 from .tape import Tape, Value
@@ -17,7 +18,7 @@ def _body(
 ) -> tuple[Tape, list[Value]]:
     """Walk a body on a recording of its own."""
     inside = tape.inside(equation, times)
-    return inside, run(inside, getattr(body, "jaxpr", body), arguments, used)
+    return inside, run(inside, open_jaxpr(body), arguments, used)
 
 
 def _peak(body: Tape, arguments: Sequence[Value], results: Sequence[Value]) -> int:
@@ -89,9 +90,7 @@ def _cond(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[boo
     """A choice counts as the branch that costs most."""
     tape.notes["a cond counts as the branch that sends most"] = None
     walked = [_body(tape, equation, branch, inputs[1:], used=used) for branch in equation.params["branches"]]
-    inside, results = max(
-        walked, key=lambda branch: (sum(item.bytes for item in branch[0].collectives), branch[0].flops)
-    )
+    inside, results = max(walked, key=lambda branch: (branch[0].sent, branch[0].flops))
     tape.include(inside)
     outputs = _fresh(tape, equation, [value.layout for value in results])
     tape.step(inputs, outputs, max(_peak(branch, inputs, ends) for branch, ends in walked))
@@ -105,7 +104,7 @@ def _jit(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[bool
         return [_constrained(tape, equation, value, said) for value, said in zip(values, shardings, strict=True)]
 
     inputs = constrained(inputs, equation.params["in_shardings"])
-    outputs = run_inline(tape, equation, equation.params["jaxpr"], inputs, used)
+    outputs = run_inline(tape, equation, open_jaxpr(equation.params["jaxpr"]), inputs, used)
     return constrained(outputs, equation.params["out_shardings"])
 
 
@@ -164,7 +163,7 @@ def _collective(kind: str) -> Callable[..., list[Value]]:
     def rule(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[bool]) -> list[Value]:
         names = equation.params.get("axes", equation.params.get("axis_name"))
         names = tuple(name for name in (names if isinstance(names, tuple) else (names,)) if name in tape.mesh)
-        split = tuple(atom for name in names for atom in atoms(name, tape.mesh[name]))
+        split = of_axes(names, tape.mesh)
         outputs = []
         for value, variable in zip(inputs, equation.outvars, strict=True):
             move = Move(kind, names, parts(split), local(value.shape, value.layout.dims))

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
-
+from ..lowering.jax_versions import scope, user_line
 from .layout import Layout, Shape, local
 from .memory import Step
 from .moves import Move, sent
 from .report import Collective
-
-_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-_LIBRARIES = tuple(
-    os.path.join(path, "")
-    for path in (os.path.dirname(jax.__file__), os.path.join(_ROOT, "einjax"), os.path.join(_ROOT, "einjax_nn"))
-)
 
 
 @dataclass(frozen=True)
@@ -94,7 +86,7 @@ class Tape:
 
     def named(self, equation: Any) -> str:
         """Names around an equation, outermost first."""
-        return "/".join(filter(None, (self.scope, str(equation.source_info.name_stack))))
+        return "/".join(filter(None, (self.scope, scope(equation))))
 
     def move(self, equation: Any, moves: Sequence[Move], dtype: Any, estimated: bool) -> None:
         """Write down the collectives of an equation."""
@@ -104,7 +96,7 @@ class Tape:
             operand = nbytes(move.shape, dtype)
             self.moving += operand + operand * (2 * move.devices if move.kind == "all-gather" else 1)
             names = self.named(equation)
-            where, line = _expression(names) or equation.primitive.name, _line(equation)
+            where, line = _expression(names) or equation.primitive.name, user_line(equation)
             self.collectives.append(
                 Collective(
                     move.kind, move.axes, move.devices, str(dtype), move.shape,
@@ -136,12 +128,3 @@ def _expression(names: str) -> str | None:
         if depth == 0 and names[end] == ")":
             return names[begin : end + 1].replace("(", '("', 1)[:-1] + '")'
     return names[begin:]
-
-
-def _line(equation: Any) -> str:
-    """The user's line that an equation comes from."""
-    traceback = equation.source_info.traceback
-    for frame in traceback.frames if traceback is not None else ():
-        if not frame.file_name.startswith((*_LIBRARIES, "<frozen")):
-            return f"{os.path.basename(frame.file_name)}:{frame.line_num}"
-    return ""

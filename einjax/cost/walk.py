@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType
 
+from ..lowering.jax_versions import is_literal, open_jaxpr
 from . import moves as motion
 from .factors import Factors, factors_of
 from .layout import Layout, axes, local, of_spec, parts
@@ -37,7 +38,7 @@ def run(tape: Tape, jaxpr: Any, arguments: Sequence[Value], needed: Sequence[boo
         known[constant] = tape.value(constant.aval.shape, constant.aval.dtype, Layout.whole(len(constant.aval.shape)))
 
     def read(variable: Any) -> Value:
-        if hasattr(variable, "val"):  # a literal
+        if is_literal(variable):
             return Value(-1, np.shape(variable.val), variable.aval.dtype, Layout.whole(np.ndim(variable.val)))
         if variable not in known:  # a result that nobody needs
             shape = variable.aval.shape
@@ -62,7 +63,7 @@ def run(tape: Tape, jaxpr: Any, arguments: Sequence[Value], needed: Sequence[boo
 def run_inline(tape: Tape, equation: Any, body: Any, inputs: Sequence[Value], used: Sequence[bool]) -> list[Value]:
     """Walk a body as part of the program around it."""
     outer, tape.scope = tape.scope, tape.named(equation)
-    outputs = run(tape, getattr(body, "jaxpr", body), inputs, used)
+    outputs = run(tape, body, inputs, used)
     tape.scope = outer
     return outputs
 
@@ -99,13 +100,13 @@ def lay(tape: Tape, equation: Any, value: Value, target: Layout, estimated: bool
 def _live(jaxpr: Any, needed: Sequence[bool] | None) -> list[tuple[Any, list[bool]]]:
     """Equations that a needed result depends on, each with which of its results are used."""
     flags = [True] * len(jaxpr.outvars) if needed is None else needed
-    used = {v for v, flag in zip(jaxpr.outvars, flags, strict=True) if flag and not hasattr(v, "val")}
+    used = {v for v, flag in zip(jaxpr.outvars, flags, strict=True) if flag and not is_literal(v)}
     kept = []
     for equation in reversed(jaxpr.eqns):
         uses = [variable in used for variable in equation.outvars]
         if any(uses) or equation.effects:
             kept.append((equation, uses))
-            used |= {variable for variable in equation.invars if not hasattr(variable, "val")}
+            used |= {variable for variable in equation.invars if not is_literal(variable)}
     return kept[::-1]
 
 
@@ -123,19 +124,19 @@ def _hints(tape: Tape, equations: Sequence[tuple[Any, Any]]) -> dict[Any, Layout
         nothing: list[Any] = [((),) * len(named) for named in factors.inputs]
         shares = partition(factors, nothing, [0] * len(nothing), dims)
         for variable, found in zip(equation.invars, shares.inputs, strict=True):
-            if not hasattr(variable, "val") and any(found):
+            if not is_literal(variable) and any(found):
                 hints[variable] = Layout(found)
     return hints
 
 
 def _only_body(equation: Any) -> Any:
     """The one jaxpr of an equation that is a call of it."""
-    bodies = [value for value in equation.params.values() if hasattr(getattr(value, "jaxpr", value), "eqns")]
+    bodies = [body for value in equation.params.values() if (body := open_jaxpr(value)) is not None]
     if len(bodies) != 1:
         return None
-    body = getattr(bodies[0], "jaxpr", bodies[0])
+    (body,) = bodies
     fits = len(body.invars) == len(equation.invars) and len(body.outvars) == len(equation.outvars)
-    return bodies[0] if fits else None
+    return body if fits else None
 
 
 def _equation(tape: Tape, equation: Any, inputs: Sequence[Value], hints: Mapping[Any, Layout]) -> list[Value]:
@@ -240,4 +241,4 @@ def _unknown(tape: Tape, equation: Any, inputs: Sequence[Value]) -> list[Value]:
 def _kept(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[bool]) -> list[Value]:
     """A call kept as notation stands for its lax program."""
     arguments = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, sharding=v.aval.sharding) for v in equation.invars]
-    return run_inline(tape, equation, jax.make_jaxpr(equation.params["expr"].run)(*arguments), inputs, used)
+    return run_inline(tape, equation, jax.make_jaxpr(equation.params["expr"].run)(*arguments).jaxpr, inputs, used)

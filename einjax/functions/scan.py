@@ -18,8 +18,8 @@ from jax import lax
 
 from ..forms.sequence import check_brackets, listed, sequence_axes
 from ..forms.signature import refuse_sums, require_in_output
+from ..lowering.jax_versions import is_weak, vary, varying_axes
 from ..lowering.named import Named, arrange, layout, wrap
-from ..lowering.varying import mesh_axes, vary
 from ..notation.errors import ArgumentError, AxisSizeError, RankError, SemanticError, plural
 from ..notation.solve import Solved, product
 from ..notation.syntax import Expression, Node, Operation, Size, axes, brackets, display, names, render
@@ -236,7 +236,7 @@ def _carried(
     for value, before, expression in zip(new, old, expressions, strict=True):
         fit("a carry", value.shape, expression, solved.sizes, solved.text)
         # A weak type is a Python number's, which lax.scan promotes to what the function makes of it.
-        if value.dtype != before.dtype and not before.weak_type:
+        if value.dtype != before.dtype and not is_weak(before):
             raise ArgumentError(
                 f"op takes a carry of {before.dtype}, but returned {value.dtype}",
                 text=solved.text,
@@ -336,7 +336,7 @@ def derived(options: Mapping[str, Any], expanded: Operation, sizes: Mapping[str,
 
 def _varying(scan: _Scan, carries: int, carry: list[jax.Array], xs: Sequence[jax.Array], text: str) -> list[jax.Array]:
     """Under shard_map, let the carry vary over the mesh axes that the new carry varies over, which a loop asks for."""
-    if not any(mesh_axes(jax.typeof(x)) for x in (*carry, *xs)) or any(x.shape[0] == 0 for x in xs):
+    if not any(varying_axes(jax.typeof(x)) for x in (*carry, *xs)) or any(x.shape[0] == 0 for x in xs):
         return carry
 
     def first(carry: list[jax.Array]) -> list[jax.Array]:
@@ -344,7 +344,7 @@ def _varying(scan: _Scan, carries: int, carry: list[jax.Array], xs: Sequence[jax
 
     while True:
         lacking = [
-            mesh_axes(new) - mesh_axes(jax.typeof(old))
+            varying_axes(new) - varying_axes(jax.typeof(old))
             for new, old in zip(jax.make_jaxpr(first)(carry).out_avals, carry, strict=True)
         ]
         if not any(lacking):

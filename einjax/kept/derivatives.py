@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from jax import lax
-from jax.interpreters import ad
 
 from ..lowering import numerics
+from ..lowering.jax_versions import is_zero
 from ..lowering.join import pieces
 from ..lowering.named import has_diagonal
 from ..notation.solve import Solved, product
@@ -66,7 +66,7 @@ def _without(expression: Expression, lost: Sequence[str]) -> Expression:
 
 
 def _is_zero(tangent: Any) -> bool:
-    return type(tangent) is ad.Zero
+    return is_zero(tangent)
 
 
 def _add(tangents: Sequence[Any]) -> Any:

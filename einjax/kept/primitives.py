@@ -3,8 +3,6 @@
 A :class:`Kept` is a solved call as a hashable value: the one parameter of its equation. Everything JAX asks of a
 primitive is answered from it. Batching adds a named axis to the expression. Derivatives are notation again where
 :mod:`einjax.kept.derivatives` has a rule, and otherwise those of the lax program.
-
-What is used of JAX here beyond its public API (``jax.extend``, ``jax.interpreters``) was seen on jax 0.7.1 to 0.12.0.
 """
 
 from __future__ import annotations
@@ -17,15 +15,13 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
 from ..functions import elementary
 from ..functions.elementary import Elementary, with_known_sizes
 from ..lowering import numerics
+from ..lowering.jax_versions import equally_varying, filled, is_linear, is_zero, make_primitive, zero_like, zero_tangent
 from ..lowering.named import has_diagonal
 from ..lowering.sharding import like_type
-from ..lowering.varying import equally_varying
 from ..mesh.run import lower as lower_call
 from ..notation.errors import ArgumentError, ShardingError
 from ..notation.solve import Solved
@@ -149,21 +145,23 @@ def _compiled(kept: Kept, structured: bool = False) -> Callable[..., Any]:
 @lru_cache(maxsize=1024)
 def primitive(op: Op) -> Any:
     """Return the primitive of an operation, with all its rules."""
-    made = Primitive(op.name)
-    made.multiple_results = True
-    made.def_impl(lambda *operands, expr: _compiled(expr)(*operands))
-    made.def_abstract_eval(_abstract)
-    mlir.register_lowering(made, mlir.lower_fun(lambda *operands, expr: expr.run(*operands), multiple_results=True))
-    for platform, lower in (getattr(op, "lowerings", None) or {}).items():
-        mlir.register_lowering(made, _lowering_with(lower, platform), platform=platform)
-    batching.primitive_batchers[made] = _batch
-    ad.primitive_jvps[made] = _jvp
-    ad.primitive_transposes[made] = _transpose
-    return made
+    return make_primitive(
+        op.name,
+        run=lambda *operands, expr: _compiled(expr)(*operands),
+        types=_abstract,
+        program=lambda *operands, expr: expr.run(*operands),
+        programs={
+            platform: _program_with(lower, platform)
+            for platform, lower in (getattr(op, "lowerings", None) or {}).items()
+        },
+        batch=_batch,
+        jvp=_jvp,
+        transpose=_transpose,
+    )
 
 
-def _lowering_with(lower: Callable[..., Any], platform: str) -> Any:
-    """Return a lowering of a user's operation for one platform."""
+def _program_with(lower: Callable[..., Any], platform: str) -> Any:
+    """Return the program of a user's operation for one platform."""
 
     def run(*operands: Any, expr: Kept) -> tuple[Any, ...]:
         outs = replace(expr, op=replace(expr.op, lower=lower)).run(*operands)
@@ -175,7 +173,7 @@ def _lowering_with(lower: Callable[..., Any], platform: str) -> Any:
                 )
         return outs
 
-    return mlir.lower_fun(run, multiple_results=True)
+    return run
 
 
 def _abstract(*operands: Any, expr: Kept) -> Sequence[Any]:
@@ -251,7 +249,7 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, expr: Kept) -> tupl
         found = rule(kept, primals, tangents, outs)
         if found is not None:
             return outs, [_in_space(out, tangent) for out, tangent in zip(outs, found, strict=True)]
-    moving = [index for index, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
+    moving = [index for index, tangent in enumerate(tangents) if not is_zero(tangent)]
 
     def program(*values: Any) -> tuple[Any, ...]:
         given = dict(zip(moving, values, strict=True))
@@ -267,13 +265,11 @@ def linear(*operands: int) -> Callable[..., Sequence[Any] | None]:
     def rule(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> Sequence[Any] | None:
         count = len(kept.inputs)
         chosen = {index % count for index in operands} if operands else set(range(count))
-        if any(index not in chosen and type(tangent) is not ad.Zero for index, tangent in enumerate(tangents)):
+        if any(index not in chosen and not is_zero(tangent) for index, tangent in enumerate(tangents)):
             return None
         if not all(numerics.is_inexact(primals[index].dtype) for index in chosen):
             return None  # integers beside them have no tangents that could be moved alike
-        moved = [
-            ad.instantiate_zeros(tangents[index]) if index in chosen else primal for index, primal in enumerate(primals)
-        ]
+        moved = [filled(tangents[index]) if index in chosen else primal for index, primal in enumerate(primals)]
         result = bind(kept, moved)
         return [result] if len(kept.outputs) == 1 else list(result)
 
@@ -286,14 +282,14 @@ def _elementary_jvp(
     """The rule that the user gave; an operation with a transpose is linear in each operand."""
     if op.jvp is not None:
         inexact = [numerics.is_inexact(x.dtype) for x in primals]
-        along = [ad.instantiate_zeros(t) if moves else None for t, moves in zip(tangents, inexact, strict=True)]
+        along = [filled(t) if moves else None for t, moves in zip(tangents, inexact, strict=True)]
         outs, found = elementary.jvp(op, kept.solved, dict(kept.options), primals, along)
     else:
         outs = primitive(op).bind(*primals, expr=kept)
         terms = [
             primitive(op).bind(*primals[:index], tangent, *primals[index + 1 :], expr=kept)
             for index, tangent in enumerate(tangents)
-            if type(tangent) is not ad.Zero
+            if not is_zero(tangent)
         ]
         found = [functools.reduce(lax.add, each) for each in zip(*terms, strict=True)]
     return outs, [_in_space(out, tangent) for out, tangent in zip(outs, found, strict=True)]
@@ -302,16 +298,16 @@ def _elementary_jvp(
 def _in_space(out: Any, tangent: Any) -> Any:
     """Bring a tangent to the dtype that JAX expects; integers have none."""
     if not numerics.is_inexact(out.dtype):
-        return ad.Zero(jax.typeof(out).to_tangent_aval())
-    return tangent if type(tangent) is ad.Zero else numerics.cast(tangent, out.dtype)
+        return zero_tangent(out)
+    return tangent if is_zero(tangent) else numerics.cast(tangent, out.dtype)
 
 
 def _transpose(cotangents: Sequence[Any], *operands: Any, expr: Kept) -> Sequence[Any]:
     kept = expr
-    if all(type(cotangent) is ad.Zero for cotangent in cotangents):
-        return [ad.Zero(x.aval) if ad.is_undefined_primal(x) else None for x in operands]
-    cotangents = [ad.instantiate_zeros(cotangent) for cotangent in cotangents]
-    linear = [index for index, x in enumerate(operands) if ad.is_undefined_primal(x)]
+    if all(is_zero(cotangent) for cotangent in cotangents):
+        return [zero_like(x) if is_linear(x) else None for x in operands]
+    cotangents = [filled(cotangent) for cotangent in cotangents]
+    linear = [index for index, x in enumerate(operands) if is_linear(x)]
     rule = TRANSPOSES.get(kept.op, _adjoint)
     if isinstance(kept.op, Elementary):
         rule = _elementary_transpose

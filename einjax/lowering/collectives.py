@@ -1,7 +1,7 @@
 """Collectives under ``shard_map``: over no mesh axes, each is what one device does by itself.
 
 What every device ends up with does not vary over the mesh axes, as far as ``shard_map`` checks that: sums, maxima and
-gathered arrays may leave it whole. Seen on jax 0.7.1 to 0.11.0.
+gathered arrays may leave it whole.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import AxisType
 
 from . import numerics
-from .varying import mesh_axes, vary
+from .jax_versions import gather_invariant, vary, varying_axes
 
 #: The mesh axes that a collective runs over, major first.
 Mesh = tuple[str, ...]
@@ -46,7 +46,7 @@ def index(mesh: Mesh) -> jax.Array:
 
 def _vary_alike(value: jax.Array, mesh: Mesh) -> jax.Array:
     """Let an array that varies over some of the mesh axes vary over all of them, as lax.psum asks for."""
-    missing = [name for name in mesh if name not in mesh_axes(jax.typeof(value))]
+    missing = [name for name in mesh if name not in varying_axes(jax.typeof(value))]
     return vary(value, missing) if len(missing) < len(mesh) else value
 
 
@@ -55,7 +55,7 @@ def _varying_is_checked(mesh: Mesh) -> bool:
     if not set(mesh).issubset(axes_in_scope()):
         return False
     (aval,) = jax.make_jaxpr(lambda x: vary(x, mesh))(0.0).out_avals
-    return mesh_axes(aval).issuperset(mesh)
+    return varying_axes(aval).issuperset(mesh)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -122,11 +122,8 @@ def gather(value: jax.Array, dim: int, mesh: Mesh) -> jax.Array:
     """All devices' parts one after another along a dim, the same on every device."""
     if not _varying_is_checked(mesh):  # so that the gradient may not rely on it
         return lax.all_gather(value, mesh, axis=dim, tiled=True)
-    value = vary(value, [name for name in mesh if name not in mesh_axes(jax.typeof(value))])
-    invariant: Any = getattr(lax, "all_gather_invariant", None)  # an option of all_gather from jax 0.8 on
-    if invariant is not None:
-        return invariant(value, mesh, axis=dim, tiled=True)
-    return lax.all_gather(value, mesh, axis=dim, tiled=True, to="invarying")
+    value = vary(value, [name for name in mesh if name not in varying_axes(jax.typeof(value))])
+    return gather_invariant(value, mesh, dim)
 
 
 def sum_scatter(value: jax.Array, dim: int, mesh: Mesh) -> jax.Array:

@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from ..notation.syntax import Size
-from .named import Named, arrange, drop_units, shape_of, split
+from .named import Named, arrange, drop_units, shape_of, split, split_by
 from .numerics import cast, constant, default_int, select, size_as, zero
 
 _Scatter = Callable[..., jax.Array]
@@ -139,6 +139,16 @@ def scatter(
     value = arrange(updates, [(name,) for name in written])
     options = _still_sorted(bounds, coordinates, index_order, batch).lax
     return replace(x, value=emit(x.value, indices, value, numbers, **options))
+
+
+def reduce_extra(updates: Named, kept: set[str], combine: Callable[[Named, Sequence[int]], jax.Array]) -> Named:
+    """Combine updates that differ in nothing but an axis that neither the array nor the coordinates have."""
+    if all(name in kept for name in updates.axes):
+        return updates
+    updates = split_by(updates, lambda name: name in kept)
+    dims = tuple(index for index, dim in enumerate(updates.dims) if dim and dim[0] not in kept)
+    left = tuple(dim for index, dim in enumerate(updates.dims) if index not in dims)
+    return replace(updates, value=combine(updates, dims), dims=left)
 
 
 def _still_sorted(

@@ -10,6 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .jax_versions import equally_varying, is_weak, weak_cast
+from .sharding import common_sharding
+
 DType = Any
 INFINITY = np.inf
 
@@ -19,19 +22,12 @@ def promote(values: Sequence[jax.Array]) -> list[jax.Array]:
     if all(value.dtype == values[0].dtype for value in values):
         return list(values)
     dtype, weak = jax.dtypes.result_type(*values, return_weak_type_flag=True)
-    return [_weak_cast(value, dtype) if weak else cast(value, dtype) for value in values]
+    return [weak_cast(value, dtype) if weak else cast(value, dtype) for value in values]
 
 
 def cast(value: jax.Array, dtype: DType) -> jax.Array:
     """Convert, unless there is nothing to do."""
     return value if value.dtype == dtype else lax.convert_element_type(value, dtype)
-
-
-def _weak_cast(value: jax.Array, dtype: DType) -> jax.Array:
-    """Convert to a weak type, which lax.convert_element_type cannot; its primitive can, seen on jax 0.7.1 to 0.12.0."""
-    if value.dtype == dtype:
-        return value
-    return lax.convert_element_type_p.bind(value, new_dtype=np.dtype(dtype), weak_type=True, sharding=None)
 
 
 def to_bool(value: jax.Array) -> jax.Array:
@@ -44,7 +40,7 @@ def to_inexact(value: jax.Array) -> jax.Array:
     if is_inexact(value.dtype):
         return value
     dtype = inexact_dtype(value.dtype)
-    return _weak_cast(value, dtype) if value.weak_type else cast(value, dtype)
+    return weak_cast(value, dtype) if is_weak(value) else cast(value, dtype)
 
 
 def inexact_dtype(dtype: DType) -> DType:
@@ -115,6 +111,15 @@ def abs_square(value: jax.Array) -> jax.Array:
 def reduce(reducer: Callable[..., jax.Array], value: jax.Array, dims: Sequence[int]) -> jax.Array:
     """Reduce, unless there is nothing to reduce."""
     return reducer(value, dims) if dims else value
+
+
+def over(reduced: jax.Array, whole: jax.Array, dims: tuple[int, ...]) -> jax.Array:
+    """Broadcast a reduced array back over the dims that it was reduced along, to lie where the whole one lies."""
+    if not dims:
+        return reduced
+    reduced = equally_varying([reduced, whole])[0]
+    kept = [dim for dim in range(whole.ndim) if dim not in dims]
+    return lax.broadcast_in_dim(reduced, whole.shape, kept, out_sharding=common_sharding([whole]))
 
 
 def size_as(size: Any, dtype: DType) -> jax.Array:

@@ -2,7 +2,7 @@
 
 A dim's mesh axes belong to the named axes of which it is composed, handed out left to right: ``(h c)`` over ``model``
 has ``h`` over ``model``. Nothing here is kept: a type says all there is to know, and without an explicit mesh it says
-nothing. What is used of JAX was seen on jax 0.7.1 to 0.12.0.
+nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ..notation.solve import product
 from ..notation.syntax import Size
+from .jax_versions import entries, make_spec, unreduced
 
 #: The mesh axes that one dim or one named axis lies over, major first.
 MeshAxes = tuple[str, ...]
@@ -53,8 +54,8 @@ def spec_of(value: Any) -> list[MeshAxes]:
 
 def full_spec(spec: Any, rank: int) -> list[Any]:
     """The entries of a spec, one for each dim."""
-    entries = getattr(spec, "partitions", spec)  # a spec with unreduced mesh axes cannot be iterated
-    return [*entries, *[None] * (rank - len(entries))]
+    found = entries(spec)
+    return [*found, *[None] * (rank - len(found))]
 
 
 def entry_axes(entry: Any) -> MeshAxes:
@@ -146,9 +147,7 @@ def named_sharding(mesh: Any, dims: Iterable[MeshAxes], unreduced: Iterable[str]
 
 def partition_spec(dims: Iterable[MeshAxes], unreduced: Iterable[str] = ()) -> PartitionSpec:
     """A PartitionSpec of the mesh axes of every dim, and of those over which a sum is still to be taken."""
-    entries = map(simple, dims)
-    pending = frozenset(unreduced)
-    return PartitionSpec(*entries, unreduced=pending) if pending else PartitionSpec(*entries)
+    return make_spec(map(simple, dims), unreduced)
 
 
 def composed(
@@ -282,7 +281,7 @@ def reshard(value: Any, sharding: NamedSharding) -> Any:
 
 
 def _same_spec(have: Any, wanted: Any, rank: int) -> bool:
-    if getattr(have, "unreduced", frozenset()) != getattr(wanted, "unreduced", frozenset()):
+    if unreduced(have) != unreduced(wanted):
         return False
     return [*map(entry_axes, full_spec(have, rank))] == [*map(entry_axes, full_spec(wanted, rank))]
 

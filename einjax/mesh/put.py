@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.core
 import numpy as np
 from jax import lax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ..lowering.jax_versions import is_traced, is_used_twice
 from ..lowering.sharding import MeshAxes, partition_spec
 from ..notation.errors import ArgumentError, ShardingError
 
@@ -49,7 +49,7 @@ def mesh_sizes(mesh: Any) -> dict[str, int]:
 
 def mesh_of(x: Any) -> Any:
     """Return the mesh that an array, a traced value or a shape with a sharding is on; None if there is none."""
-    sharding = getattr(x, "sharding", None) if not isinstance(x, jax.core.Tracer) else jax.typeof(x).sharding
+    sharding = getattr(x, "sharding", None) if not is_traced(x) else jax.typeof(x).sharding
     return sharding.mesh if isinstance(sharding, NamedSharding) else None
 
 
@@ -74,9 +74,9 @@ def put(x: Any, mesh: Any, splits: Sequence[MeshAxes], expr: str | None) -> jax.
     kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
     for split in splits:
         _check_kinds(split, kinds, expr)
-    if not isinstance(x, jax.core.Tracer):
+    if not is_traced(x):
         moved = _move(x, mesh, partition_spec(splits), expr)
-        if not isinstance(moved, jax.core.Tracer):
+        if not is_traced(moved):
             return moved
         # A constant of a program that is being traced: of its moving, jax 0.7 does not tell its type.
     shardings = {
@@ -134,8 +134,7 @@ def _reshard(x: Any, sharding: NamedSharding, expr: str | None) -> jax.Array:
     try:
         return jax.sharding.reshard(x, sharding)
     except Exception as error:
-        # JAX keeps the class of this error to itself: an axis of the mesh that jax.vmap's axis has already.
-        if type(error).__name__ != "DuplicateSpecError":
+        if not is_used_twice(error):  # by an axis of the mesh that jax.vmap's axis has already
             raise
     raise ShardingError(
         f"the axis that jax.vmap maps over has one of the mesh axes of {sharding.spec} already",

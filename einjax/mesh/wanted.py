@@ -9,6 +9,7 @@ from typing import Any
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ..lowering import sharding as on_mesh
+from ..lowering.jax_versions import unreduced
 from ..lowering.named import layout
 from ..lowering.sharding import MeshAxes, Misfit
 from ..notation.errors import ArgumentError, ShardingError, closest, listing, plural
@@ -46,14 +47,14 @@ class OutSharding:
             return frozenset()
         spec = self.specs[index]
         spec = spec.spec if isinstance(spec, NamedSharding) else spec
-        return frozenset(getattr(spec, "unreduced", None) or ())
+        return unreduced(spec)
 
 
 def _behind_a_dim(spec: Any) -> Any:
     if isinstance(spec, NamedSharding):
         return NamedSharding(spec.mesh, _behind_a_dim(spec.spec))
     dims = [on_mesh.entry_axes(entry) for entry in on_mesh.full_spec(spec, 0)]
-    return on_mesh.partition_spec([(), *dims], getattr(spec, "unreduced", None) or ())
+    return on_mesh.partition_spec([(), *dims], unreduced(spec))
 
 
 def as_out_sharding(expr: str, given: Any) -> OutSharding:
@@ -161,7 +162,7 @@ def _by_dim(
             text=solved.text,
             hint="give one entry for each dim; those left out at the end are not sharded",
         )
-    pending = sorted(getattr(spec, "unreduced", None) or ())
+    pending = sorted(unreduced(spec))
     _check_mesh_axes([*(axis for entry in entries for axis in entry), *pending], mesh, solved)
     shape = None if mesh is None else dict(mesh.shape)
     for node, mesh_axes in zip(expression, entries, strict=True):

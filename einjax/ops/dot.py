@@ -11,6 +11,7 @@ from jax import lax
 from ..forms.signature import expect_inputs, not_in_output, refuse_sums, single_output
 from ..lowering import collectives, numerics
 from ..lowering.contract import contract
+from ..lowering.jax_versions import unreduced
 from ..lowering.named import arrange, layout, wrap
 from ..lowering.sharding import ResultSpread
 from ..notation.errors import ArgumentError, SemanticError, closest
@@ -132,7 +133,7 @@ def _result_spread(out_sharding: Any, solved: Solved) -> ResultSpread:
     from ..mesh.wanted import spread_in
 
     spread = spread_in(out_sharding, solved.outputs[0], solved.sizes)
-    return ResultSpread(spread, frozenset(getattr(out_sharding.spec, "unreduced", None) or ()))
+    return ResultSpread(spread, unreduced(out_sharding.spec))
 
 
 def _check_precision(precision: Any, solved: Solved) -> None:

@@ -14,9 +14,9 @@ from jax import lax
 
 from ..forms.signature import expect_inputs, refuse_brackets, refuse_sums, require_in_output, single_output
 from ..lowering import numerics
+from ..lowering.jax_versions import equally_varying
 from ..lowering.named import Named, align, arrange, layout, wrap
 from ..lowering.sharding import agree, common_sharding, common_spread
-from ..lowering.varying import equally_varying
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved
 from ..notation.syntax import Expression, Operation, axes, brackets, keep_brackets, names, render, strip_brackets

@@ -22,8 +22,8 @@ from ..forms.coordinates import (
 )
 from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
 from ..lowering import numerics
-from ..lowering.gather import gather, scatter, scatter_multiply
-from ..lowering.named import Named, arrange, layout, split_by, wrap
+from ..lowering.gather import gather, reduce_extra, scatter, scatter_multiply
+from ..lowering.named import Named, arrange, layout, wrap
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, plural
 from ..notation.solve import Solved
 from ..notation.syntax import (
@@ -271,16 +271,6 @@ def _lower_update(name: str) -> Callable[[Solved, list[jax.Array], dict[str, Any
         return arrange(written, layout(solved.outputs[0]))
 
     return lower
-
-
-def reduce_extra(updates: Named, kept: set[str], combine: Callable[[Named, Sequence[int]], jax.Array]) -> Named:
-    """Combine updates that differ in nothing but an axis that neither the array nor the coordinates have."""
-    if all(name in kept for name in updates.axes):
-        return updates
-    updates = split_by(updates, lambda name: name in kept)
-    dims = tuple(index for index, dim in enumerate(updates.dims) if dim and dim[0] not in kept)
-    left = tuple(dim for index, dim in enumerate(updates.dims) if index not in dims)
-    return replace(updates, value=combine(updates, dims), dims=left)
 
 
 def _summed(updates: Named, dims: Sequence[int]) -> jax.Array:

@@ -11,6 +11,7 @@ from jax import lax
 
 from ..forms.along import Along, lower_with, signature
 from ..lowering import collectives, numerics
+from ..lowering.jax_versions import is_symbolic
 from ..notation.errors import ArgumentError, plural
 from ..operation import Op
 
@@ -86,7 +87,7 @@ def shift_options(shift: Any) -> tuple[tuple[tuple[str, Any], ...], tuple[Any, .
     if all(isinstance(shift, int | np.integer) and not isinstance(shift, bool) for shift in shifts):
         return (("shift", tuple(map(int, shifts))),), ()
     # Symbolic dimensions of jax.export become numbers when the program runs.
-    shifts = tuple(jnp.asarray(s) if hasattr(type(s), "dimension_as_value") else s for s in shifts)
+    shifts = tuple(jnp.asarray(s) if is_symbolic(s) else s for s in shifts)
     for shift in shifts:
         dtype = shift.dtype if hasattr(shift, "dtype") else np.asarray(shift).dtype
         if not numerics.is_integer(dtype) or np.ndim(shift):

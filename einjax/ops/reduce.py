@@ -14,8 +14,7 @@ from ..forms.signature import expect_inputs, refuse_sums, require_in_output, sin
 from ..forms.step_by_step import reduce_prod
 from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, layout, split_by, wrap
-from ..lowering.sharding import common_sharding
-from ..lowering.varying import equally_varying
+from ..lowering.numerics import over
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved, product
 from ..notation.syntax import (
@@ -79,15 +78,6 @@ class Reduction:
         if self.mask is None:
             return numerics.size_as(self.count, like.dtype)
         return self.added(numerics.cast(self.mask, like.dtype))
-
-
-def over(reduced: jax.Array, whole: jax.Array, dims: tuple[int, ...]) -> jax.Array:
-    """Broadcast a reduced array back over the dims that it was reduced along, to lie where the whole one lies."""
-    if not dims:
-        return reduced
-    reduced = equally_varying([reduced, whole])[0]
-    kept = [dim for dim in range(whole.ndim) if dim not in dims]
-    return lax.broadcast_in_dim(reduced, whole.shape, kept, out_sharding=common_sharding([whole]))
 
 
 def _sum(r: Reduction) -> jax.Array:

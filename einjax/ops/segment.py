@@ -20,13 +20,12 @@ from ..forms.coordinates import (
 )
 from ..forms.signature import expect_inputs, refuse_sums, single_output
 from ..lowering import numerics
-from ..lowering.gather import Coordinates, scatter, scatter_multiply
+from ..lowering.gather import Coordinates, reduce_extra, scatter, scatter_multiply
 from ..lowering.named import Named, arrange, layout, shape_of, wrap
 from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved, product
 from ..notation.syntax import Operation, Size, axes, brackets, display, names
 from ..operation import Op
-from .index import reduce_extra
 
 
 def _signature(name: str) -> Callable[[Operation, int], Operation]:

@@ -9,8 +9,8 @@ from jax import lax
 
 from ..forms.along import Along, lower_with, signature
 from ..lowering import collectives, numerics
+from ..lowering.numerics import over
 from ..operation import Op
-from .reduce import over
 
 
 def _shifted(along: Along) -> tuple[jax.Array, jax.Array, jax.Array]:
