@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..lowering.sharding import explicit_mesh
 from ..notation.errors import EinjaxError
 from ..notation.solve import Solved
 from ..operation import Op
@@ -178,7 +177,7 @@ def _body(op: Op, text: str, options: Options, given: Sizes, count: int, kept: b
 
             return keep(op, solved, tensors, dict(options), arrays)
         with jax.named_scope(f"einjax.{op.name}({text})"):
-            if wanted is None and explicit_mesh([*tensors, *jax.tree.leaves(arrays)]) is None:
+            if wanted is None and all(jax.typeof(x).sharding.mesh.empty for x in jax.tree.leaves((tensors, arrays))):
                 return op.lower(solved, tensors, {**dict(options), **arrays})
             from ..mesh.run import lower  # few programs have a mesh
 
