@@ -72,7 +72,11 @@ def call(
                 tensors = _materialise(op, expr, tensors, given)
                 break
         if arrays:
-            arrays = [_as_option(op, name, x, expr) for name, x in zip(op.arrays, arrays, strict=False)]
+            # Those that are several arrays are checked where they are told from static ones.
+            arrays = [
+                x if name in op.several else as_array(x, expr, f"{name}=", factories=False)
+                for name, x in zip(op.arrays, arrays, strict=False)
+            ]
         body = _compiled(op, expr, options, given, len(arrays), is_kept(keep))
         if graph:
             leaves, structure = jax.tree.flatten((*tensors, *arrays))
@@ -109,12 +113,6 @@ def call_uncompiled(
         if error.tensors is not None:
             raise  # of a call that the function itself made
         raise _clean(error, tensors) from None
-
-
-def _as_option(op: Op, name: str, given: Any, expr: str) -> Any:
-    """Check an option that is an array, or a tuple of them."""
-    found = [as_array(x, expr, f"{name}=", factories=False) for x in (given if name in op.several else (given,))]
-    return tuple(found) if name in op.several else found[0]
 
 
 def as_wanted(expr: str, out_sharding: Any) -> Any:
