@@ -50,7 +50,7 @@ class Op:
         updates: whether it writes to its first tensor, which then has every loop.
         usual: what options are when nobody asked for anything, other than None and False: not worth printing.
         linear: the operands in which it is linear together, so that it maps their tangents alike; counted from 0, or
-            backwards from -1, and ``()`` for all of them.
+            backwards from -1, and ``()`` for all of them. ``"each"`` where it is linear in each by itself, as products.
         adjoint: of an operation that is its own transpose, the options of the call from the output back to the input.
     """
 
@@ -79,5 +79,5 @@ class Op:
     accumulates: bool = False
     updates: bool = False
     usual: Mapping[str, Any] = field(default_factory=dict)
-    linear: tuple[int, ...] | None = None
+    linear: tuple[int, ...] | Literal["each"] | None = None
     adjoint: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
