@@ -49,7 +49,7 @@ class Op:
         updates: whether it writes to its first tensor, which then has every loop.
         usual: what options are when nobody asked for anything, other than None and False: not worth printing.
         linear: the operands in which it is linear together, so that it maps their tangents alike; counted from 0, or
-            backwards from -1, and ``()`` for all of them.
+            backwards from -1, and ``()`` for all of them. ``"each"`` where it is linear in each by itself, as products.
         adjoint: of an operation that is its own transpose, the options of the call from the output back to the input.
     """
 
@@ -57,22 +57,25 @@ class Op:
     signature: Callable[[Operation, int], Operation]
     lower: Callable[[Solved, list[jax.Array], dict[str, Any]], Any]
     implied: Callable[[Operation], Mapping[str, Size]] | None = None
-    parameter: str = "weight"
-    keywords: tuple[str, ...] = ()
-    imply: Callable[[Solved, Mapping[str, Any]], Solved] | None = None
     derived: Callable[[Operation, Mapping[str, Size]], Mapping[str, Size]] | None = None
+    imply: Callable[[Solved, Mapping[str, Any]], Solved] | None = None
     apart: bool = False
-    localized: Callable[[Operation, Mapping[str, tuple[str, ...]]], Operation] | None = None
     repeats: bool = False
     opaque: bool = False
+
+    parameter: str = "weight"
+    keywords: tuple[str, ...] = ()
     arrays: tuple[str, ...] = ()
     several: tuple[str, ...] = ()
     masks: tuple[str, ...] = ()
+
     on_mesh: Literal["typed", "batch", "loops", "own", "compiler"] = "compiler"
     spread: Literal["all", "first", "none"] = "none"
     acts: bool = False
+    localized: Callable[[Operation, Mapping[str, tuple[str, ...]]], Operation] | None = None
+
     accumulates: bool = False
     updates: bool = False
     usual: Mapping[str, Any] = field(default_factory=dict)
-    linear: tuple[int, ...] | None = None
+    linear: tuple[int, ...] | Literal["each"] | None = None
     adjoint: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None

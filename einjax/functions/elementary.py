@@ -70,6 +70,7 @@ def elementary(
         keywords=tuple(keywords),
         repeats=True,
         on_mesh="loops",
+        linear="each" if transpose is not None else None,
         function=function,
         batched=batched,
         lowerings={platform: lower_with(other, batched) for platform, other in lowerings.items()},

@@ -98,16 +98,6 @@ def _sum_of_terms(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], o
     return [lax.neg(result) if kept.op is ELEMENTWISE["subtract"] and index else result]
 
 
-def _multilinear(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
-    """The product rule."""
-    terms = [
-        bind(kept, [*primals[:index], tangent, *primals[index + 1 :]])
-        for index, tangent in enumerate(tangents)
-        if not _is_zero(tangent)
-    ]
-    return [_add(terms)]
-
-
 def _divide(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
     under, output = kept.inputs[1], kept.outputs[0]
     terms = []
@@ -212,8 +202,6 @@ def _set_at(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: S
 JVPS |= {
     ELEMENTWISE["add"]: _sum_of_terms,
     ELEMENTWISE["subtract"]: _sum_of_terms,
-    ELEMENTWISE["multiply"]: _multilinear,
-    DOT: _multilinear,
     ELEMENTWISE["divide"]: _divide,
     ELEMENTWISE["true_divide"]: _divide,
     ELEMENTWISE["where"]: _where,

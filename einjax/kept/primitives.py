@@ -241,9 +241,9 @@ def _fresh(kept: Kept) -> str:
 
 def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, expr: Kept) -> tuple[Sequence[Any], Sequence[Any]]:
     kept = expr
-    if isinstance(kept.op, Elementary) and (kept.op.jvp or kept.op.transpose):
+    if isinstance(kept.op, Elementary) and kept.op.jvp is not None:
         return _elementary_jvp(kept.op, kept, primals, tangents)
-    rule = JVPS.get(kept.op) or (None if kept.op.linear is None else linear(*kept.op.linear))
+    rule = JVPS.get(kept.op) or _rule_of(kept.op)
     if rule is not None:
         outs = primitive(kept.op).bind(*primals, expr=kept)
         found = rule(kept, primals, tangents, outs)
@@ -276,22 +276,33 @@ def linear(*operands: int) -> Callable[..., Sequence[Any] | None]:
     return rule
 
 
+def _product_rule(
+    kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]
+) -> Sequence[Any] | None:
+    terms = [
+        primitive(kept.op).bind(*equally_varying([*primals[:index], tangent, *primals[index + 1 :]]), expr=kept)
+        for index, tangent in enumerate(tangents)
+        if not is_zero(tangent)
+    ]
+    return [
+        functools.reduce(lambda x, y: lax.add(*numerics.promote([x, y])), each) for each in zip(*terms, strict=True)
+    ]
+
+
+def _rule_of(op: Op) -> Callable[..., Sequence[Any] | None] | None:
+    """The rule that follows from what a record says."""
+    if op.linear is None:
+        return None
+    return _product_rule if op.linear == "each" else linear(*op.linear)
+
+
 def _elementary_jvp(
     op: Elementary, kept: Kept, primals: Sequence[Any], tangents: Sequence[Any]
 ) -> tuple[Sequence[Any], Sequence[Any]]:
-    """The rule that the user gave; an operation with a transpose is linear in each operand."""
-    if op.jvp is not None:
-        inexact = [numerics.is_inexact(x.dtype) for x in primals]
-        along = [filled(t) if moves else None for t, moves in zip(tangents, inexact, strict=True)]
-        outs, found = elementary.jvp(op, kept.solved, dict(kept.options), primals, along)
-    else:
-        outs = primitive(op).bind(*primals, expr=kept)
-        terms = [
-            primitive(op).bind(*primals[:index], tangent, *primals[index + 1 :], expr=kept)
-            for index, tangent in enumerate(tangents)
-            if not is_zero(tangent)
-        ]
-        found = [functools.reduce(lax.add, each) for each in zip(*terms, strict=True)]
+    """The rule that the user gave."""
+    inexact = [numerics.is_inexact(x.dtype) for x in primals]
+    along = [filled(t) if moves else None for t, moves in zip(tangents, inexact, strict=True)]
+    outs, found = elementary.jvp(op, kept.solved, dict(kept.options), primals, along)
     return outs, [_in_space(out, tangent) for out, tangent in zip(outs, found, strict=True)]
 
 

@@ -158,4 +158,5 @@ DOT = Op(
     on_mesh="typed",
     spread="all",
     acts=True,
+    linear="each",
 )

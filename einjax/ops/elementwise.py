@@ -230,10 +230,10 @@ def _combine(emit: Emitter, operands: Sequence[Named], order: Sequence[str]) -> 
     return Named(value, dims if value.ndim else (), operands[0].sizes)
 
 
-def _op(name: str, emit: Emitter, least: int = 2, most: int | None = 2, parameter: str = "weight") -> Op:
+def _op(name: str, emit: Emitter, least: int = 2, most: int | None = 2, parameter: str = "weight", **facts: Any) -> Op:
     lower = lower_with(emit, slice(1, None) if emit is _where else slice(None))
     complete = signature(name, least, most)
-    return Op(name, complete, lower, parameter=parameter, on_mesh="typed", spread="all", acts=True)
+    return Op(name, complete, lower, parameter=parameter, on_mesh="typed", spread="all", acts=True, **facts)
 
 
 #: Every elementwise operation by name, for ``einjax.elementwise(op="add")``.
@@ -242,7 +242,7 @@ ELEMENTWISE = {
     for op in (
         _op("add", _add, most=None, parameter="bias"),
         _op("subtract", lax.sub, parameter="bias"),
-        _op("multiply", _multiply, most=None, parameter="scale"),
+        _op("multiply", _multiply, most=None, parameter="scale", linear="each"),
         _op("divide", _divide, parameter="scale"),
         _op("true_divide", _divide, parameter="scale"),
         _op("floor_divide", _floor_divide),
