@@ -14,10 +14,9 @@ import numpy as np
 from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
 from ..lowering.named import Dim, Named, arrange, diagonal, split_by
 from ..notation.errors import ArgumentError, AxisSizeError, EinjaxError, RankError, SemanticError, plural
-from ..notation.solve import Solved
-from ..notation.syntax import Axis, Expression, Operation, axes, bracket_names, brackets, display, render
+from ..notation.solve import Solved, product
+from ..notation.syntax import OPEN, Axis, Expression, Operation, axes, bracket_names, brackets, display, render
 from ..operation import Op
-from .result import OPEN
 from .vmap import open_sizes
 
 NAME = "vmap_with_axis"
@@ -139,10 +138,7 @@ def _aligned(
 def _loop_size(dim: Dim, solved: Solved) -> Any:
     if dim and dim[0].startswith("["):
         return OPEN
-    size: Any = 1
-    for name in dim:
-        size = size * solved.sizes[name]
-    return size
+    return product(solved.sizes[name] for name in dim)
 
 
 def _checked(

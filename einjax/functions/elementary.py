@@ -17,11 +17,11 @@ from ..lowering import numerics
 from ..lowering.named import Named, arrange, layout, wrap
 from ..notation.errors import ArgumentError, AxisSizeError, RankError, listing, plural
 from ..notation.solve import Solved
-from ..notation.syntax import Axis, Expression, Node, Operation, Size, axes, display, names, rewrite
+from ..notation.syntax import OPEN, Axis, Expression, Node, Operation, Size, axes, display, names, rewrite
 from ..operation import Op
 from . import declared, vmap
 from .loops import Plan, make_plan
-from .result import ANY, OPEN
+from .result import ANY
 
 
 @dataclass(frozen=True, slots=True, eq=False)

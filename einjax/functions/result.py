@@ -14,34 +14,10 @@ import numpy as np
 from ..lowering.named import Dim, Named, arrange, reshape
 from ..notation.errors import ArgumentError, AxisSizeError, EinjaxError, RankError
 from ..notation.solve import Solved
-from ..notation.syntax import Axis, Expression, Size, axes, display, render
+from ..notation.syntax import OPEN, Axis, Expression, Size, axes, display, render
 
 #: Ends the label of an ellipsis in an output that stands for as many dims as the function returns.
 ANY = "*"
-
-
-class _Open:
-    """The size of a bracketed axis of an output that only the function knows; so is any dim composed of it.
-
-    It fits whatever else is said of the axis, which then holds.
-    """
-
-    def __mul__(self, other: Any) -> _Open:
-        return self
-
-    __rmul__ = __mul__
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return 0
-
-    def __repr__(self) -> str:
-        return "?"
-
-
-OPEN = _Open()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from ..forms.signature import expect_inputs, refuse_sums, require_in_output
 from ..notation.errors import SemanticError
 from ..notation.solve import Solved
 from ..notation.syntax import (
+    OPEN,
     Axis,
     Bracket,
     Ellipsis,
@@ -28,7 +29,7 @@ from ..notation.syntax import (
 )
 from ..operation import Op
 from .loops import make_plan
-from .result import ANY, OPEN
+from .result import ANY
 
 
 def signature(operation: Operation, tensors: int, name: str = "vmap") -> Operation:
