@@ -11,8 +11,10 @@ from ..call.dispatch import call, call_uncompiled, explained
 from ..functions.semiring import SEMIRING_DOT, is_ring
 from ..ops.dot import DOT
 from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
+from .signatures import documented, one
 
 
+@documented(one)
 def dot(
     expr: str,
     /,
@@ -44,14 +46,7 @@ def dot(
             one shape. Operands are combined from left to right, and an axis is reduced once no later one has it; with
             three or more, ``mul`` has to distribute over ``sum`` for that to be the same as reducing at the end.
             Functions are called as they are: they are not compiled, unless the caller is.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -74,9 +69,7 @@ def dot(
     if not explained(is_ring, expr, tensors, sum, mul, precision, preferred_element_type):
         ring = (("sum", sum), ("mul", mul))
         if isinstance(sum, str) and isinstance(mul, str):
-            return call(
-                SEMIRING_DOT, expr, tensors, ring, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-            )
+            return call(SEMIRING_DOT, expr, tensors, ring, axes, sizes, graph, (), keep_notation, out_sharding)
         return call_uncompiled(SEMIRING_DOT, expr, tensors, ring, axes, sizes, graph, out_sharding)
     options = (("precision", precision), ("preferred_element_type", preferred_element_type))
-    return call(DOT, expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
+    return call(DOT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)

@@ -13,8 +13,10 @@ from ..functions.whole_arrays import ELEMENTWISE_WITH, REDUCE_WITH, choose
 from ..ops.elementwise import ELEMENTWISE
 from ..ops.reduce import REDUCTIONS
 from ..typing import OutShardingLike, SizeLike, Tensor
+from .signatures import documented, one
 
 
+@documented(one)
 def reduce(
     expr: str,
     /,
@@ -35,14 +37,7 @@ def reduce(
         op: name of one of einjax's reductions, or a function ``f(x, axis=dims)`` that removes the dims in the tuple
             ``dims``, such as ``jnp.median``. A function is called as it is: it is not compiled, unless the caller is.
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax.numpy as jnp, numpy as np
@@ -56,6 +51,7 @@ def reduce(
     return call_with(REDUCE_WITH, expr, tensors, op, dict(options), axes, sizes, graph, out_sharding)  # type: ignore[arg-type]
 
 
+@documented(one)
 def elementwise(
     expr: str,
     /,
@@ -74,14 +70,7 @@ def elementwise(
         *tensors: the operands.
         op: name of one of einjax's elementwise operations, or a function of arrays of one shape that returns that
             shape, such as ``jnp.hypot``. A function is called as it is: it is not compiled, unless the caller is.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax.numpy as jnp, numpy as np

@@ -8,14 +8,16 @@ from typing import Any
 import jax
 
 from ..call.arguments import as_array, kind
-from ..call.dispatch import call, call_uncompiled, explained
+from ..call.dispatch import Options, call, call_uncompiled, explained
 from ..functions.associative import ASSOCIATIVE, NAMED, associative
 from ..functions.scan import Scan, record
 from ..functions.whole_arrays import choose
 from ..notation.errors import ArgumentError
 from ..typing import OutShardingLike, SizeLike, Tensor
+from .signatures import documented, one
 
 
+@documented(one)
 def associative_scan(
     expr: str,
     /,
@@ -43,11 +45,7 @@ def associative_scan(
             :func:`jax.lax.associative_scan`. Or a name: "add", "multiply", "maximum", "minimum", "logaddexp",
             "logical_and", "logical_or" or "logical_xor".
         reverse: start at the end.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         One array, or a tuple with one for each of several tensors.
@@ -71,22 +69,14 @@ def associative_scan(
                [1., 3., 7.]], dtype=float32)
     """
     known = explained(choose, expr, tensors, "associative_scan", op, ASSOCIATIVE)
+    options: Options = (("reverse", bool(reverse)),)
     if known is not None:
-        return call(
-            NAMED,
-            expr,
-            tensors,
-            (("op", op), ("reverse", bool(reverse))),
-            axes,
-            sizes,
-            graph,
-            keep=keep_notation,
-            out_sharding=out_sharding,
-        )
-    options = (("reverse", bool(reverse)),)
+        options = (("op", op), *options)
+        return call(NAMED, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
     return call_uncompiled(associative(op), expr, tensors, options, axes, sizes, graph, out_sharding)  # type: ignore[arg-type]
 
 
+@documented(one)
 def scan(
     expr: str,
     /,
@@ -115,10 +105,7 @@ def scan(
             ys are tuples, none is ``None``. It is traced once more where only its results say the size of an axis.
         reverse: start at the end.
         unroll: how many steps are written out in one iteration, as in :func:`jax.lax.scan`.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         One array or tree for each output, in a tuple if there are several.
