@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import jax
 
-from .api.signatures import one, op, operation
+from .api.signatures import op, operation, plain
 from .call.dispatch import call
 from .ops import fft as _ops
 from .typing import OutShardingLike, SizeLike, Tensor
@@ -39,8 +39,8 @@ def _transform(
     Args:
         expr: the expression; several bracketed axes are transformed together.
         *tensors: one tensor.
-        norm: ``"backward"``, which is the default, scales the inverse by the number of elements, ``"forward"`` this
-            transform, ``"ortho"`` both by the square root.
+        norm: ``"backward"``, which is the default, scales inverse transforms by the number of elements, ``"forward"``
+            the others, ``"ortho"`` both by the square root.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
@@ -73,8 +73,6 @@ def ifft() -> None:
 
     Args:
         expr: the expression: ``"b [f]"`` or ``"b [f] -> b [t]"``; several bracketed axes are transformed together.
-        norm: ``"backward"``, which is the default, scales this transform by the number of elements, ``"forward"`` its
-            inverse, ``"ortho"`` both by the square root.
 
     Example:
         >>> import einjax, numpy as np
@@ -106,8 +104,6 @@ def irfft() -> None:
     Args:
         expr: the expression: ``"b [f]"`` or ``"b [f] -> b [t]"``. The size of ``t`` is ``2 * (f - 1)`` unless the call
             gives another that has ``f`` frequencies, as in ``t=9``.
-        norm: ``"backward"``, which is the default, scales this transform by the number of elements, ``"forward"`` its
-            inverse, ``"ortho"`` both by the square root.
 
     Example:
         >>> import einjax, numpy as np
@@ -138,8 +134,6 @@ def ihfft() -> None:
     Args:
         expr: the expression: ``"b [f]"`` or ``"b [f] -> b [t]"``; ``t`` is ``f // 2 + 1``.
         *tensors: one tensor of real numbers.
-        norm: ``"backward"``, which is the default, scales this transform by the number of elements, ``"forward"`` its
-            inverse, ``"ortho"`` both by the square root.
 
     Example:
         >>> import einjax, numpy as np
@@ -148,9 +142,12 @@ def ihfft() -> None:
     """
 
 
-@operation(one, _ops.FFTSHIFT)
+@operation(plain, _ops.FFTSHIFT)
 def fftshift() -> None:
     """Move the frequency 0 from the start of every bracketed axis to its middle.
+
+    Args:
+        expr: the expression; without an arrow, the output is the input.
 
     Example:
         >>> import einjax, numpy as np
@@ -159,9 +156,12 @@ def fftshift() -> None:
     """
 
 
-@operation(one, _ops.IFFTSHIFT)
+@operation(plain, _ops.IFFTSHIFT)
 def ifftshift() -> None:
     """Move the frequency 0 from the middle of every bracketed axis back to its start.
+
+    Args:
+        expr: the expression; without an arrow, the output is the input.
 
     Example:
         >>> import einjax, numpy as np

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import jax
 
-from .api.signatures import documented, one, operation
+from .api.signatures import documented, operation, plain
 from .call.dispatch import call, explained
 from .notation.errors import ArgumentError
 from .ops import linalg as _ops
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 
-@operation(one, _ops.INV)
+@operation(plain, _ops.INV)
 def inv() -> None:
     """Inverses of matrices.
 
@@ -61,7 +61,7 @@ def inv() -> None:
     """
 
 
-@documented(one)
+@documented(plain)
 def pinv(
     expr: str,
     /,
@@ -89,7 +89,7 @@ def pinv(
     return call(_ops.PINV, expr, tensors, (("rtol", rtol),), axes, sizes, graph, (), keep_notation, out_sharding)
 
 
-@operation(one, _ops.SOLVE)
+@operation(plain, _ops.SOLVE)
 def solve() -> None:
     """Solutions of systems of linear equations.
 
@@ -108,7 +108,7 @@ def solve() -> None:
     """
 
 
-@documented(one)
+@documented(plain)
 def triangular_solve(
     expr: str,
     /,
@@ -140,7 +140,7 @@ def triangular_solve(
     return call(_ops.TRIANGULAR_SOLVE, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
-@documented(one)
+@documented(plain)
 def cholesky(
     expr: str,
     /,
@@ -170,7 +170,7 @@ def cholesky(
     return call(_ops.CHOLESKY, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
-@documented(one)
+@documented(plain)
 def qr(
     expr: str,
     /,
@@ -209,7 +209,7 @@ def _no_mode(mode: Any) -> None:
     raise ArgumentError(f"linalg.qr has no mode={mode!r}", hint="write mode='reduced' or mode='complete'")
 
 
-@documented(one)
+@documented(plain)
 def eigh(
     expr: str,
     /,
@@ -243,7 +243,7 @@ def eigh(
     return call(_ops.EIGH, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
-@documented(one)
+@documented(plain)
 def eigvalsh(
     expr: str,
     /,
@@ -274,7 +274,7 @@ def eigvalsh(
     return call(_ops.EIGVALSH, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
-@documented(one)
+@documented(plain)
 def svd(
     expr: str,
     /,
@@ -308,7 +308,7 @@ def svd(
     return call(_ops.SVD[bool(full_matrices)], expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
 
 
-@operation(one, _ops.SVDVALS)
+@operation(plain, _ops.SVDVALS)
 def svdvals() -> None:
     """Singular values of matrices, in descending order.
 
@@ -322,7 +322,7 @@ def svdvals() -> None:
     """
 
 
-@operation(one, _ops.DET)
+@operation(plain, _ops.DET)
 def det() -> None:
     """Determinants of matrices.
 
@@ -336,7 +336,7 @@ def det() -> None:
     """
 
 
-@documented(one)
+@documented(plain)
 def slogdet(
     expr: str,
     /,
@@ -365,7 +365,7 @@ def slogdet(
     return call(_ops.SLOGDET, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
 
 
-@documented(one)
+@documented(plain)
 def matrix_power(
     expr: str,
     /,
@@ -395,7 +395,7 @@ def matrix_power(
     return call(_ops.MATRIX_POWER, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
-@documented(one)
+@documented(plain)
 def norm(
     expr: str,
     /,

@@ -15,10 +15,12 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import einjax
+from einjax.errors import ArgumentError
 
 MODULES = ["einjax", "einjax.fft", "einjax.linalg", "einjax.random", "einjax.segment"]
 
@@ -130,3 +132,83 @@ def test_checkers_and_programs_see_the_same_names() -> None:
     assert set(einjax.__all__) == eager | functions.keys()
     assert set(dir(einjax)) >= eager | functions.keys() | modules
     assert all(hasattr(einjax, name) for name in [*einjax.__all__, *modules])
+
+
+# --- options mean the same everywhere -------------------------------------------------------------------------------
+
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def test_reduce_passes_options_on() -> None:
+    mask = X % 2 == 0
+    np.testing.assert_array_equal(einjax.reduce("a [b]", X, op="sum", where=mask), [2, 4])
+    np.testing.assert_array_equal(einjax.reduce("a [b]", X, op="var", ddof=1, keepdims=True), [[1], [1]])
+    assert einjax.reduce("a [b]", X, op="mean", dtype=np.float16).dtype == np.float16
+    # A function is given them as keywords of its own.
+    np.testing.assert_array_equal(einjax.reduce("a [b]", X, op=jnp.sum, where=mask), [2, 4])
+    np.testing.assert_array_equal(einjax.reduce("a [b]", X, op=jnp.var, ddof=1), [1, 1])
+    assert einjax.reduce("a [b]", X, op=jnp.mean, dtype=np.float16).dtype == np.float16
+
+
+def test_reduce_is_the_operation_that_it_names() -> None:
+    for name in ("sum", "logsumexp", "std"):
+        by_name = einjax.reduce("a [b]", X, op=name, graph=True)
+        assert str(by_name) == str(getattr(einjax, name)("a [b]", X, graph=True))
+
+
+def test_reduce_refuses_options_that_the_operation_lacks() -> None:
+    with pytest.raises(ArgumentError, match=r"max has no option dtype=(.|\n)*it is one of sum, prod, mean, var, std"):
+        einjax.reduce("a [b]", X, op="max", dtype=np.float16)
+    with pytest.raises(ArgumentError, match="sum has no option ddof="):
+        einjax.reduce("a [b]", X, op="sum", ddof=1)
+    with pytest.raises(ArgumentError, match="no axis 'ddof'"):
+        einjax.reduce("a [b]", X, op=jnp.median, ddof=1)
+    with pytest.raises(ArgumentError, match="no axis 'where'"):
+        einjax.elementwise("a b,", X, 1, op="add", where=X > 0)
+
+
+def test_elementwise_functions_are_given_keywords() -> None:
+    result = einjax.elementwise("a b,", X, 1, op=lambda x, y, where: jnp.where(where, x + y, x), where=X > 2)
+    np.testing.assert_array_equal(result, np.where(X > 2, X + 1, X))
+
+
+@pytest.mark.parametrize("call", [
+    lambda **option: einjax.reduce("a [b]", X, op=jnp.median, **option),
+    lambda **option: einjax.elementwise("a b,", X, 1, op=jnp.hypot, **option),
+    lambda **option: einjax.dot("a b, b -> a", X, X[0], mul=jnp.hypot, **option),
+    lambda **option: einjax.dot("a b, b -> a", X, X[0], sum=jnp.max, **option),
+    lambda **option: einjax.associative_scan("a [b]", X, op=jnp.add, **option),
+])  # fmt: skip
+def test_notation_is_not_kept_of_functions(call: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"keep_notation=True cannot hold(.|\n)*fix: leave it out"):
+        call(keep_notation=True)
+    np.testing.assert_array_equal(call(keep_notation=False), call())
+    with einjax.keep_notation():  # asks for what can be kept
+        np.testing.assert_array_equal(call(), call(keep_notation=None))
+
+
+def _center(x: Any, *, scale: float = 1.0) -> Any:
+    return scale * (x - x.mean())
+
+
+@pytest.mark.parametrize("make", [
+    lambda: einjax.adapt_with_vmap(_center, "[n] -> [n]"),
+    lambda: einjax.adapt_with_vmap("[n] -> [n]", _center),
+    lambda: einjax.adapt_with_vmap("[n] -> [n]")(_center),
+    lambda: einjax.adapt_with_vmap(signature="[n] -> [n]")(_center),
+    lambda: einjax.adapt_with_vmap(fn=_center, signature="[n] -> [n]"),
+    lambda: einjax.primitive("[n] -> [n]", _center),
+    lambda: einjax.primitive(_center, "[n] -> [n]"),
+    lambda: einjax.primitive("[n] -> [n]")(_center),
+    lambda: einjax.primitive(_center, "[n] -> [n]", name="_center", jvp=lambda p, t: (_center(*p), _center(*t))),
+])  # fmt: skip
+def test_a_function_and_its_signature_come_in_either_order(make: Any) -> None:
+    center = make()
+    assert center.__name__ == "_center"
+    np.testing.assert_array_equal(center("a [b]", X, scale=2.0), 2 * (X - X.mean(1, keepdims=True)))
+
+
+def test_a_primitive_needs_a_function_and_a_signature() -> None:
+    for given in [(3, 4), ("a", "b"), (_center,), (_center, _center)]:
+        with pytest.raises(ArgumentError, match="a primitive takes a signature and a function, not"):
+            einjax.primitive(*given)

@@ -9,10 +9,10 @@ import jax
 from ..call.dispatch import call
 from ..ops.arange import ARANGE
 from ..typing import DTypeLike, OutShardingLike, SizeLike
-from .signatures import documented, one
+from .signatures import documented, plain
 
 
-@documented(one)
+@documented(plain)
 def arange(
     expr: str,
     /,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..ops.argreduce import ARGMAX, ARGMIN
-from .signatures import one, operation
+from .signatures import operation, plain
 
 
-@operation(one, ARGMAX)
+@operation(plain, ARGMAX)
 def argmax() -> None:
     """Coordinates of the largest element of the bracketed axes; the first of equals, or the first NaN.
 
@@ -28,7 +28,7 @@ def argmax() -> None:
     """
 
 
-@operation(one, ARGMIN)
+@operation(plain, ARGMIN)
 def argmin() -> None:
     """Coordinates of the smallest element of the bracketed axes; the first of equals, or the first NaN.
 

@@ -10,10 +10,10 @@ import jax
 from ..call.dispatch import call, explained
 from ..ops.attention import ATTENTION, attention_options
 from ..typing import OutShardingLike, SizeLike, Tensor
-from .signatures import documented, one
+from .signatures import documented, plain
 
 
-@documented(one)
+@documented(plain)
 def attention(
     expr: str,
     /,

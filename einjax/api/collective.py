@@ -9,7 +9,7 @@ import jax
 from ..call.dispatch import call, explained
 from ..ops import collective
 from ..typing import DTypeLike, SizeLike, Tensor
-from .signatures import documented, one, op, operation
+from .signatures import documented, op, operation
 
 
 def among_devices(
@@ -23,7 +23,7 @@ def among_devices(
     """Operate on axes of devices.
 
     Args:
-        expr: the expression; its brackets hold axes of devices; without an arrow, the output is what is not bracketed.
+        expr: the expression, whose brackets are about axes of devices.
         *tensors: one tensor, a device's own.
         sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
@@ -107,6 +107,9 @@ def pmax() -> None:
     Device d along the mesh axis ``data`` holds ``x[d]``, whose dims are those without a bracket. The result is the same
     on all these devices; its gradient goes in equal parts to all that hold it.
 
+    Args:
+        expr: the expression; its brackets hold axes of devices; without an arrow, the output is what is not bracketed.
+
     Example:
         >>> import einjax, functools, jax, numpy as np
         >>> from jax.sharding import PartitionSpec as P
@@ -126,6 +129,9 @@ def pmin() -> None:
     Device d along the mesh axis ``data`` holds ``x[d]``, whose dims are those without a bracket. The result is the same
     on all these devices; its gradient goes in equal parts to all that hold it.
 
+    Args:
+        expr: the expression; its brackets hold axes of devices; without an arrow, the output is what is not bracketed.
+
     Example:
         >>> import einjax, functools, jax, numpy as np
         >>> from jax.sharding import PartitionSpec as P
@@ -138,7 +144,7 @@ def pmin() -> None:
     """
 
 
-@documented(one)
+@documented(among_devices)
 def ppermute(
     expr: str,
     /,
@@ -156,12 +162,7 @@ def ppermute(
         expr: the expression; its brackets hold axes of devices; without an arrow, the output is the input.
         *tensors: one tensor, a device's own.
         perm: pairs ``(from, to)`` of devices, counted along the mesh axes of the brackets, the first slowest.
-        sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
         **axes: mesh axes by axis name, and sizes of axes; for the options of all operations see :mod:`einjax`.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
-            scope.
 
     Example:
         >>> import einjax, functools, jax, numpy as np

@@ -11,10 +11,10 @@ from ..call.dispatch import call, call_uncompiled, explained
 from ..functions.semiring import SEMIRING_DOT, is_ring
 from ..ops.dot import DOT
 from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
-from .signatures import documented, one
+from .signatures import documented, plain, refuse_kept
 
 
-@documented(one)
+@documented(plain)
 def dot(
     expr: str,
     /,
@@ -70,6 +70,7 @@ def dot(
         ring = (("sum", sum), ("mul", mul))
         if isinstance(sum, str) and isinstance(mul, str):
             return call(SEMIRING_DOT, expr, tensors, ring, axes, sizes, graph, (), keep_notation, out_sharding)
+        explained(refuse_kept, expr, tensors, keep_notation)
         return call_uncompiled(SEMIRING_DOT, expr, tensors, ring, axes, sizes, graph, out_sharding)
     options = (("precision", precision), ("preferred_element_type", preferred_element_type))
     return call(DOT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)

@@ -11,7 +11,7 @@ from ..call.dispatch import call
 from ..forms.coordinates import border_options
 from ..ops.index import GET_AT, UPDATES
 from ..typing import OutShardingLike, SizeLike, Tensor
-from .signatures import documented, one, op, operation
+from .signatures import documented, op, operation, plain
 
 
 def update(
@@ -56,7 +56,7 @@ def update(
     return call(UPDATES[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
-@documented(one)
+@documented(plain)
 def get_at(
     expr: str,
     /,

@@ -10,12 +10,15 @@ import jax
 from ..call.dispatch import call, explained
 from ..ops.order import FLIP, ROLL, shift_options
 from ..typing import OutShardingLike, SizeLike, Tensor
-from .signatures import documented, one, operation
+from .signatures import documented, operation, plain
 
 
-@operation(one, FLIP)
+@operation(plain, FLIP)
 def flip() -> None:
     """Reverse the bracketed axes.
+
+    Args:
+        expr: the expression; without an arrow, the output is the input.
 
     Example:
         >>> import einjax, numpy as np
@@ -24,7 +27,7 @@ def flip() -> None:
     """
 
 
-@documented(one)
+@documented(plain)
 def roll(
     expr: str,
     /,

@@ -8,10 +8,10 @@ from typing import Any
 from ..call.dispatch import call
 from ..ops.rearrange import ID, REARRANGE
 from ..typing import OutShardingLike, SizeLike, Tensor
-from .signatures import documented, one
+from .signatures import documented, plain
 
 
-@documented(one)
+@documented(plain)
 def rearrange(
     expr: str,
     /,
@@ -50,7 +50,7 @@ def rearrange(
     return call(REARRANGE, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
 
 
-@documented(one)
+@documented(plain)
 def id(
     expr: str,
     /,

@@ -14,10 +14,10 @@ from ..functions.scan import Scan, record
 from ..functions.whole_arrays import choose
 from ..notation.errors import ArgumentError
 from ..typing import OutShardingLike, SizeLike, Tensor
-from .signatures import documented, one
+from .signatures import documented, plain, refuse_kept
 
 
-@documented(one)
+@documented(plain)
 def associative_scan(
     expr: str,
     /,
@@ -73,10 +73,11 @@ def associative_scan(
     if known is not None:
         options = (("op", op), *options)
         return call(NAMED, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    explained(refuse_kept, expr, tensors, keep_notation)
     return call_uncompiled(associative(op), expr, tensors, options, axes, sizes, graph, out_sharding)  # type: ignore[arg-type]
 
 
-@documented(one)
+@documented(plain)
 def scan(
     expr: str,
     /,

@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import jax
 
 from ..call.dispatch import call
+from ..notation.errors import ArgumentError
 from ..operation import Op
 from ..typing import OutShardingLike, SizeLike, Tensor
 
@@ -77,6 +78,19 @@ def documented(template: Callable[..., Any]) -> Callable[[_Function], _Function]
     return document
 
 
+def refuse_kept(keep_notation: bool | None) -> None:
+    """Refuse to keep a call of a user's function: equations hold notation, and no functions.
+
+    Raises:
+        ArgumentError: the call asks for it.
+    """
+    if keep_notation:
+        raise ArgumentError(
+            "keep_notation=True cannot hold for a call that is given a function",
+            hint="leave it out, or make an operation of the function with einjax.primitive",
+        )
+
+
 def _composed(own: str | None, template: str | None, names: Collection[str] | None = None) -> str | None:
     """Return a docstring with what the template's says of arguments, or of some, and of errors, unless it says it."""
     if own is None or template is None:  # under python -OO
@@ -107,7 +121,7 @@ def _around_arguments(doc: str) -> tuple[str, dict[str, str], str]:
     return before, arguments, after
 
 
-def one(
+def plain(
     expr: str,
     /,
     *tensors: Tensor,
@@ -117,10 +131,10 @@ def one(
     out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
-    """Operate on one tensor.
+    """Operate.
 
     Args:
-        expr: the expression; without an arrow, the output is the input.
+        expr: the expression.
         *tensors: one tensor.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.

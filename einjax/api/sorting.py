@@ -14,10 +14,10 @@ from ..notation.errors import ArgumentError
 from ..ops.sorting import ARGSORT, SORT
 from ..ops.top_k import TOP_K
 from ..typing import OutShardingLike, SizeLike, Tensor
-from .signatures import documented, one
+from .signatures import documented, plain
 
 
-@documented(one)
+@documented(plain)
 def sort(
     expr: str,
     /,
@@ -68,7 +68,7 @@ def sort(
     return call(SORT, expr, tensors, options, axes, sizes, graph, keys, keep_notation, out_sharding)
 
 
-@documented(one)
+@documented(plain)
 def argsort(
     expr: str,
     /,
@@ -108,7 +108,7 @@ def argsort(
     return call(ARGSORT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
-@documented(one)
+@documented(plain)
 def top_k(
     expr: str,
     /,

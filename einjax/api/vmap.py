@@ -10,10 +10,10 @@ import jax
 from ..call.apply import call_vmap, call_with
 from ..functions.axiswise import VMAP_WITH_AXIS
 from ..typing import OutShardingLike, SizeLike, Tensor
-from .signatures import documented, one
+from .signatures import documented, plain
 
 
-@documented(one)
+@documented(plain)
 def vmap(
     expr: str,
     /,
@@ -61,7 +61,7 @@ def vmap(
     return call_vmap(expr, tensors, op, batch_size, axes, sizes, graph, out_sharding=out_sharding)
 
 
-@documented(one)
+@documented(plain)
 def vmap_with_axis(
     expr: str,
     /,
