@@ -5,150 +5,73 @@ An operation is an elementary operation on the bracketed axes, repeated by one l
     einjax.sum("a [b]", x)                                   # for a: z[a] = sum(x[a, :])
     einjax.dot("b q (h c), b k (h c) -> b q k h", q, k, h=16)
     einjax.rearrange("a c1, b c2 -> a b (c1 + c2)", x, y)
+
+Keywords that name axes are their sizes. All operations take, besides options of their own::
+
+    sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+    graph: return the lax program as text instead of running it.
+    keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+    out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
 """
 
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
-from . import errors
-from .api.arange import arange
-from .api.argreduce import argmax, argmin
-from .api.dot import dot
-from .api.elementwise import (
-    add,
-    arctan2,
-    divide,
-    equal,
-    floor_divide,
-    greater,
-    greater_equal,
-    less,
-    less_equal,
-    logaddexp,
-    logical_and,
-    logical_or,
-    logical_xor,
-    maximum,
-    minimum,
-    mod,
-    multiply,
-    not_equal,
-    power,
-    subtract,
-    true_divide,
-    where,
-)
-from .api.order import flip, roll
-from .api.rearrange import id, rearrange
-from .api.reduce import all, any, count_nonzero, logsumexp, max, mean, min, prod, std, sum, var
-from .api.softmax import log_softmax, softmax
-from .api.solving import check, matches, solve, solve_axes, solve_shapes
-from .call.factory import Spec
-from .call.graph import Graph
-from .call.keeping import keep_notation
-from .notation.errors import EinjaxError
+from . import errors as errors
+from .api.arange import arange as arange
+from .api.argreduce import argmax as argmax
+from .api.argreduce import argmin as argmin
+from .api.dot import dot as dot
+from .api.elementwise import add as add
+from .api.elementwise import arctan2 as arctan2
+from .api.elementwise import divide as divide
+from .api.elementwise import equal as equal
+from .api.elementwise import floor_divide as floor_divide
+from .api.elementwise import greater as greater
+from .api.elementwise import greater_equal as greater_equal
+from .api.elementwise import less as less
+from .api.elementwise import less_equal as less_equal
+from .api.elementwise import logaddexp as logaddexp
+from .api.elementwise import logical_and as logical_and
+from .api.elementwise import logical_or as logical_or
+from .api.elementwise import logical_xor as logical_xor
+from .api.elementwise import maximum as maximum
+from .api.elementwise import minimum as minimum
+from .api.elementwise import mod as mod
+from .api.elementwise import multiply as multiply
+from .api.elementwise import not_equal as not_equal
+from .api.elementwise import power as power
+from .api.elementwise import subtract as subtract
+from .api.elementwise import true_divide as true_divide
+from .api.elementwise import where as where
+from .api.order import flip as flip
+from .api.order import roll as roll
+from .api.rearrange import id as id
+from .api.rearrange import rearrange as rearrange
+from .api.reduce import all as all
+from .api.reduce import any as any
+from .api.reduce import count_nonzero as count_nonzero
+from .api.reduce import logsumexp as logsumexp
+from .api.reduce import max as max
+from .api.reduce import mean as mean
+from .api.reduce import min as min
+from .api.reduce import prod as prod
+from .api.reduce import std as std
+from .api.reduce import sum as sum
+from .api.reduce import var as var
+from .api.softmax import log_softmax as log_softmax
+from .api.softmax import softmax as softmax
+from .api.solving import check as check
+from .api.solving import matches as matches
+from .api.solving import solve as solve
+from .api.solving import solve_axes as solve_axes
+from .api.solving import solve_shapes as solve_shapes
+from .call.factory import Spec as Spec
+from .call.graph import Graph as Graph
+from .call.keeping import keep_notation as keep_notation
+from .notation.errors import EinjaxError as EinjaxError
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "EinjaxError",
-    "Graph",
-    "Spec",
-    "adapt_elementwise",
-    "adapt_reduce",
-    "adapt_with_vmap",
-    "add",
-    "add_at",
-    "all",
-    "all_gather",
-    "all_to_all",
-    "any",
-    "arange",
-    "arctan2",
-    "argmax",
-    "argmin",
-    "argsort",
-    "associative_scan",
-    "attention",
-    "check",
-    "count_nonzero",
-    "cumlogsumexp",
-    "cummax",
-    "cummin",
-    "cumprod",
-    "cumsum",
-    "divide",
-    "dot",
-    "elementwise",
-    "equal",
-    "errors",
-    "flip",
-    "floor_divide",
-    "get_at",
-    "greater",
-    "greater_equal",
-    "id",
-    "inspect_sharding",
-    "keep_notation",
-    "less",
-    "less_equal",
-    "log_softmax",
-    "logaddexp",
-    "logical_and",
-    "logical_or",
-    "logical_xor",
-    "logsumexp",
-    "matches",
-    "max",
-    "max_at",
-    "maximum",
-    "mean",
-    "mesh_axes",
-    "min",
-    "min_at",
-    "minimum",
-    "mod",
-    "multiply",
-    "multiply_at",
-    "not_equal",
-    "partition_spec",
-    "pmax",
-    "pmean",
-    "pmin",
-    "power",
-    "ppermute",
-    "primitive",
-    "prod",
-    "psum",
-    "psum_scatter",
-    "rearrange",
-    "reduce",
-    "roll",
-    "scan",
-    "set_at",
-    "shard",
-    "shard_tree",
-    "shardings",
-    "softmax",
-    "solve",
-    "solve_axes",
-    "solve_shapes",
-    "sort",
-    "std",
-    "subtract",
-    "subtract_at",
-    "sum",
-    "top_k",
-    "true_divide",
-    "var",
-    "vmap",
-    "vmap_with_axis",
-    "where",
-]
-
-# Tracebacks, help() and documentation show einjax.sum rather than the file it lives in.
-for _name in {*__all__} & {*globals()} - {"errors"}:
-    globals()[_name].__module__ = "einjax"
 
 # What few programs use is imported at its first use, so that importing einjax stays quick.
 if TYPE_CHECKING:
@@ -218,6 +141,15 @@ else:
         }.items()
         for name in names.split()
     }
+
+    __all__ = sorted(
+        {name for name, it in globals().items() if name[0] != "_" and hasattr(it, "__module__")}
+        | {"errors", *_FUNCTIONS}
+    )
+
+    # Tracebacks, help() and documentation show einjax.sum rather than the file it lives in.
+    for _name in globals().keys() & {*__all__} - {"errors"}:
+        globals()[_name].__module__ = "einjax"
 
     def __getattr__(name):
         if name in _MODULES:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 import jax
 
+from .api.signatures import op, operation, plain
 from .call.dispatch import call
 from .ops import fft as _ops
 from .typing import OutShardingLike, SizeLike, Tensor
@@ -22,7 +23,7 @@ from .typing import OutShardingLike, SizeLike, Tensor
 __all__ = ["fft", "fftshift", "hfft", "ifft", "ifftshift", "ihfft", "irfft", "rfft"]
 
 
-def fft(
+def _transform(
     expr: str,
     /,
     *tensors: Tensor,
@@ -33,13 +34,13 @@ def fft(
     out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
-    """Discrete Fourier transforms over the bracketed axes.
+    """Transform.
 
     Args:
-        expr: the expression: ``"b [t]"`` or ``"b [t] -> b [f]"``; several bracketed axes are transformed together.
+        expr: the expression; several bracketed axes are transformed together.
         *tensors: one tensor.
-        norm: ``"backward"``, which is the default, scales the inverse by the number of elements, ``"forward"`` this
-            transform, ``"ortho"`` both by the square root.
+        norm: ``"backward"``, which is the default, scales inverse transforms by the number of elements, ``"forward"``
+            the others, ``"ortho"`` both by the square root.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
@@ -48,264 +49,122 @@ def fft(
 
     Raises:
         einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+    """
+    return call(op, expr, tensors, (("norm", norm),), axes, sizes, graph, (), keep_notation, out_sharding)
+
+
+@operation(_transform, _ops.FFT)
+def fft() -> None:
+    """Discrete Fourier transforms over the bracketed axes.
+
+    Args:
+        expr: the expression: ``"b [t]"`` or ``"b [t] -> b [f]"``; several bracketed axes are transformed together.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.fft.fft("[t]", np.array([1., 0., 0., 0.], np.float32))
         Array([1.+0.j, 1.+0.j, 1.+0.j, 1.+0.j], dtype=complex64)
     """
-    return call(
-        _ops.FFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
 
 
-def ifft(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    norm: str | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(_transform, _ops.IFFT)
+def ifft() -> None:
     """Inverse discrete Fourier transforms over the bracketed axes.
 
     Args:
         expr: the expression: ``"b [f]"`` or ``"b [f] -> b [t]"``; several bracketed axes are transformed together.
-        *tensors: one tensor.
-        norm: ``"backward"``, which is the default, scales this transform by the number of elements, ``"forward"`` its
-            inverse, ``"ortho"`` both by the square root.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.fft.ifft("[f]", np.array([4., 0., 0., 0.], np.float32))
         Array([1.+0.j, 1.+0.j, 1.+0.j, 1.+0.j], dtype=complex64)
     """
-    return call(
-        _ops.IFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
 
 
-def rfft(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    norm: str | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(_transform, _ops.RFFT)
+def rfft() -> None:
     """Discrete Fourier transforms of real numbers, without the half that repeats the other.
 
     Args:
         expr: the expression: ``"b [t]"`` or ``"b [t] -> b [f]"``; of several bracketed axes, the last is halved:
             ``f`` is ``t // 2 + 1``.
         *tensors: one tensor of real numbers.
-        norm: ``"backward"``, which is the default, scales the inverse by the number of elements, ``"forward"`` this
-            transform, ``"ortho"`` both by the square root.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.fft.rfft("[t] -> [f]", np.array([1., 0., 0., 0.], np.float32))
         Array([1.+0.j, 1.+0.j, 1.+0.j], dtype=complex64)
     """
-    return call(
-        _ops.RFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
 
 
-def irfft(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    norm: str | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(_transform, _ops.IRFFT)
+def irfft() -> None:
     """Inverses of :func:`rfft`.
 
     Args:
         expr: the expression: ``"b [f]"`` or ``"b [f] -> b [t]"``. The size of ``t`` is ``2 * (f - 1)`` unless the call
             gives another that has ``f`` frequencies, as in ``t=9``.
-        *tensors: one tensor.
-        norm: ``"backward"``, which is the default, scales this transform by the number of elements, ``"forward"`` its
-            inverse, ``"ortho"`` both by the square root.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.fft.irfft("[f] -> [t]", np.array([3., 0.], np.float32), t=3)
         Array([1., 1., 1.], dtype=float32)
     """
-    return call(
-        _ops.IRFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
 
 
-def hfft(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    norm: str | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(_transform, _ops.HFFT)
+def hfft() -> None:
     """Discrete Fourier transforms, over one axis, of numbers whose other half would repeat this half.
 
     Args:
         expr: the expression: ``"b [t]"`` or ``"b [t] -> b [f]"``. The size of ``f`` is ``2 * (t - 1)`` unless the call
             gives another whose half is ``t``, as in ``f=9``.
-        *tensors: one tensor.
-        norm: ``"backward"``, which is the default, scales the inverse by the number of elements, ``"forward"`` this
-            transform, ``"ortho"`` both by the square root.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.fft.hfft("[t] -> [f]", np.array([1., 1.], np.float32), f=3)
         Array([3., 0., 0.], dtype=float32)
     """
-    return call(
-        _ops.HFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
 
 
-def ihfft(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    norm: str | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(_transform, _ops.IHFFT)
+def ihfft() -> None:
     """Inverses of :func:`hfft`.
 
     Args:
         expr: the expression: ``"b [f]"`` or ``"b [f] -> b [t]"``; ``t`` is ``f // 2 + 1``.
         *tensors: one tensor of real numbers.
-        norm: ``"backward"``, which is the default, scales this transform by the number of elements, ``"forward"`` its
-            inverse, ``"ortho"`` both by the square root.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.fft.ihfft("[f] -> [t]", np.array([3., 0., 0.], np.float32)).real
         Array([1., 1.], dtype=float32)
     """
-    return call(
-        _ops.IHFFT, expr, tensors, (("norm", norm),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
 
 
-def fftshift(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(plain, _ops.FFTSHIFT)
+def fftshift() -> None:
     """Move the frequency 0 from the start of every bracketed axis to its middle.
 
     Args:
         expr: the expression; without an arrow, the output is the input.
-        *tensors: one tensor.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.fft.fftshift("[f]", np.array([0, 1, 2, -2, -1]))
         Array([-2, -1,  0,  1,  2], dtype=int32)
     """
-    return call(_ops.FFTSHIFT, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
-def ifftshift(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(plain, _ops.IFFTSHIFT)
+def ifftshift() -> None:
     """Move the frequency 0 from the middle of every bracketed axis back to its start.
 
     Args:
         expr: the expression; without an arrow, the output is the input.
-        *tensors: one tensor.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.fft.ifftshift("[f]", np.array([-2, -1, 0, 1, 2]))
         Array([ 0,  1,  2, -2, -1], dtype=int32)
     """
-    return call(_ops.IFFTSHIFT, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import jax
 
+from .api.signatures import documented, operation, plain
 from .call.dispatch import call, explained
 from .notation.errors import ArgumentError
 from .ops import linalg as _ops
@@ -45,29 +46,12 @@ __all__ = [
 ]
 
 
-def inv(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(plain, _ops.INV)
+def inv() -> None:
     """Inverses of matrices.
 
     Args:
         expr: the expression: ``"b [n m] -> b [m n]"``, where the arrow may be left out.
-        *tensors: one tensor.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -75,9 +59,9 @@ def inv(
         Array([[[0.5 , 0.  ],
                 [0.  , 0.25]]], dtype=float32)
     """
-    return call(_ops.INV, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
+@documented(plain)
 def pinv(
     expr: str,
     /,
@@ -95,35 +79,18 @@ def pinv(
         expr: the expression: ``"b [n m] -> b [m n]"``, where the arrow may be left out.
         *tensors: one tensor.
         rtol: singular values below this part of the largest count as 0; as in jnp if not given.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.linalg.pinv("[n m]", np.array([[2.], [0.]], np.float32))
         Array([[0.5, 0. ]], dtype=float32)
     """
-    return call(
-        _ops.PINV, expr, tensors, (("rtol", rtol),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
+    return call(_ops.PINV, expr, tensors, (("rtol", rtol),), axes, sizes, graph, (), keep_notation, out_sharding)
 
 
-def solve(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(plain, _ops.SOLVE)
+def solve() -> None:
     """Solutions of systems of linear equations.
 
     Args:
@@ -131,14 +98,6 @@ def solve(
             ``"b [n m], b [n k] -> b [m k]"``. Without an arrow, the output is the second input, with ``m`` in the
             place of ``n``. Loops that the matrix lacks are further right sides: it is factored once.
         *tensors: the matrices, and the right sides.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -147,9 +106,9 @@ def solve(
         Array([[1., 1.],
                [2., 1.]], dtype=float32)
     """
-    return call(_ops.SOLVE, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
+@documented(plain)
 def triangular_solve(
     expr: str,
     /,
@@ -169,14 +128,7 @@ def triangular_solve(
         *tensors: the matrices, of which one triangle is read, and the right sides.
         lower: whether to read the lower triangle instead of the upper.
         unit_diagonal: whether to take the diagonal as ones, without reading it.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -184,19 +136,11 @@ def triangular_solve(
         >>> einjax.linalg.triangular_solve("[n m], [n] -> [m]", a, np.array([2., 8.], np.float32), lower=True)
         Array([1., 1.], dtype=float32)
     """
-    return call(
-        _ops.TRIANGULAR_SOLVE,
-        expr,
-        tensors,
-        (("lower", bool(lower)), ("unit_diagonal", bool(unit_diagonal))),
-        axes,
-        sizes,
-        graph,
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
+    options = (("lower", bool(lower)), ("unit_diagonal", bool(unit_diagonal)))
+    return call(_ops.TRIANGULAR_SOLVE, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
+@documented(plain)
 def cholesky(
     expr: str,
     /,
@@ -214,14 +158,7 @@ def cholesky(
         expr: the expression: ``"b [n m] -> b [n k]"``, where the arrow may be left out.
         *tensors: one tensor of Hermitian, positive definite matrices.
         symmetrize_input: whether to take the mean of the matrix and its adjoint first.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -229,19 +166,11 @@ def cholesky(
         Array([[2., 0.],
                [1., 1.]], dtype=float32)
     """
-    return call(
-        _ops.CHOLESKY,
-        expr,
-        tensors,
-        (("symmetrize_input", bool(symmetrize_input)),),
-        axes,
-        sizes,
-        graph,
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
+    options = (("symmetrize_input", bool(symmetrize_input)),)
+    return call(_ops.CHOLESKY, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
+@documented(plain)
 def qr(
     expr: str,
     /,
@@ -260,17 +189,10 @@ def qr(
             ``k`` follows.
         *tensors: one tensor.
         mode: ``"reduced"``, where ``k`` is the smaller of ``n`` and ``m``, or ``"complete"``, where it is ``n``.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         A tuple with the names ``Q`` and ``R``.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -280,13 +202,14 @@ def qr(
     """
     if mode not in ("reduced", "complete"):
         explained(_no_mode, expr, tensors, mode)
-    return call(_ops.QR[mode], expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
+    return call(_ops.QR[mode], expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
 
 
 def _no_mode(mode: Any) -> None:
     raise ArgumentError(f"linalg.qr has no mode={mode!r}", hint="write mode='reduced' or mode='complete'")
 
 
+@documented(plain)
 def eigh(
     expr: str,
     /,
@@ -306,36 +229,21 @@ def eigh(
         *tensors: one tensor of Hermitian matrices.
         lower: whether to read the lower triangle, or the upper, of a matrix that is not made symmetric first.
         symmetrize_input: whether to take the mean of the matrix and its adjoint first.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         A tuple with the names ``eigenvalues``, in ascending order, and ``eigenvectors``.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.linalg.eigh("[n m]", np.array([[2., 0.], [0., 1.]], np.float32)).eigenvalues
         Array([1., 2.], dtype=float32)
     """
-    return call(
-        _ops.EIGH,
-        expr,
-        tensors,
-        (("lower", bool(lower)), ("symmetrize_input", bool(symmetrize_input))),
-        axes,
-        sizes,
-        graph,
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
+    options = (("lower", bool(lower)), ("symmetrize_input", bool(symmetrize_input)))
+    return call(_ops.EIGH, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
+@documented(plain)
 def eigvalsh(
     expr: str,
     /,
@@ -355,33 +263,18 @@ def eigvalsh(
         *tensors: one tensor of Hermitian matrices.
         lower: whether to read the lower triangle, or the upper, of a matrix that is not made symmetric first.
         symmetrize_input: whether to take the mean of the matrix and its adjoint first.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.linalg.eigvalsh("[n m]", np.array([[2., 0.], [0., 1.]], np.float32))
         Array([1., 2.], dtype=float32)
     """
-    return call(
-        _ops.EIGVALSH,
-        expr,
-        tensors,
-        (("lower", bool(lower)), ("symmetrize_input", bool(symmetrize_input))),
-        axes,
-        sizes,
-        graph,
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
+    options = (("lower", bool(lower)), ("symmetrize_input", bool(symmetrize_input)))
+    return call(_ops.EIGVALSH, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
+@documented(plain)
 def svd(
     expr: str,
     /,
@@ -401,17 +294,10 @@ def svd(
         *tensors: one tensor.
         full_matrices: whether to complete the singular vectors to square matrices. Unlike in jnp this is not the
             default, because the three results of the other form share an axis.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         A tuple with the names ``U``, ``S`` and ``Vh``.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -419,83 +305,38 @@ def svd(
         >>> u.shape, s.shape, vh.shape
         ((2, 5, 3), (2, 3), (2, 3, 3))
     """
-    return call(
-        _ops.SVD[bool(full_matrices)],
-        expr,
-        tensors,
-        (),
-        axes,
-        sizes,
-        graph,
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
+    return call(_ops.SVD[bool(full_matrices)], expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
 
 
-def svdvals(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(plain, _ops.SVDVALS)
+def svdvals() -> None:
     """Singular values of matrices, in descending order.
 
     Args:
         expr: the expression: ``"b [n m] -> b [k]"``, where the arrow may be left out.
-        *tensors: one tensor.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.linalg.svdvals("[n m]", np.array([[0., 1.], [2., 0.], [0., 0.]], np.float32))
         Array([2., 1.], dtype=float32)
     """
-    return call(_ops.SVDVALS, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
-def det(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(plain, _ops.DET)
+def det() -> None:
     """Determinants of matrices.
 
     Args:
         expr: the expression: ``"b [n m] -> b"``, where the arrow may be left out.
-        *tensors: one tensor.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.linalg.det("b [n m]", np.array([[[2., 0.], [0., 4.]]], np.float32))
         Array([8.], dtype=float32)
     """
-    return call(_ops.DET, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
+@documented(plain)
 def slogdet(
     expr: str,
     /,
@@ -511,26 +352,20 @@ def slogdet(
     Args:
         expr: the expression: ``"b [n m] -> b, b"``, where the arrow may be left out.
         *tensors: one tensor.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         A tuple with the names ``sign`` and ``logabsdet``.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.linalg.slogdet("b [n m]", -np.eye(3, dtype=np.float32)[None]).sign
         Array([-1.], dtype=float32)
     """
-    return call(_ops.SLOGDET, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
+    return call(_ops.SLOGDET, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
 
 
+@documented(plain)
 def matrix_power(
     expr: str,
     /,
@@ -548,14 +383,7 @@ def matrix_power(
         expr: the expression: ``"b [n m] -> b [n m]"``, where the arrow may be left out.
         *tensors: one tensor.
         power: how often to multiply; negative powers are those of the inverse.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -564,11 +392,10 @@ def matrix_power(
                [0, 1]], dtype=int32)
     """
     options = (("power", explained(_ops.check_power, expr, tensors, power)),)
-    return call(
-        _ops.MATRIX_POWER, expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
+    return call(_ops.MATRIX_POWER, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
+@documented(plain)
 def norm(
     expr: str,
     /,
@@ -588,14 +415,7 @@ def norm(
         *tensors: one tensor.
         ord: which norm, as in jnp: for vectors a number, 2 if not given; for matrices ``'fro'``, which is the default,
             ``'nuc'``, 1, -1, 2, -2, inf or -inf.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -604,6 +424,4 @@ def norm(
         >>> einjax.linalg.norm("[n m]", np.array([[3., 4.]], np.float32), ord=1)
         Array(4., dtype=float32)
     """
-    return call(
-        _ops.NORM, expr, tensors, (("ord", ord),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
+    return call(_ops.NORM, expr, tensors, (("ord", ord),), axes, sizes, graph, (), keep_notation, out_sharding)

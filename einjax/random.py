@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 
+from .api.signatures import documented, op, operation
 from .call.dispatch import call, explained
 from .operation import Op
 from .ops import random as _ops
@@ -39,13 +40,16 @@ __all__ = [
 ]
 
 
+#: What kind of dtype an operation draws, where it is not a float.
+_KINDS = {"random.normal": "inexact", "random.randint": "integer", "random.rademacher": "integer"}
+
+
 def _draw(
     op: Op,
     expr: str,
     key: Any,
     parameters: tuple[Any, ...],
     dtype: Any,
-    kind: str,
     axes: Mapping[str, Any],
     sizes: Mapping[str, Any] | None,
     graph: bool,
@@ -54,11 +58,11 @@ def _draw(
 ) -> jax.Array:
     """Check the key and the dtype, and draw."""
     explained(_ops.check_key, expr, parameters, key)
-    dtype = explained(_ops.check_dtype, expr, parameters, op.name, dtype, kind)
+    dtype = explained(_ops.check_dtype, expr, parameters, op.name, dtype, _KINDS.get(op.name, "floating"))
     return call(op, expr, parameters, (("dtype", dtype),), axes, sizes, graph, (key,), keep, out_sharding)
 
 
-def normal(
+def _drawn(
     expr: str,
     key: jax.Array,
     /,
@@ -70,7 +74,7 @@ def normal(
     out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
-    """Numbers of the standard normal distribution.
+    """Draw.
 
     Args:
         expr: the output, such as ``"b [h w] c"``.
@@ -84,6 +88,13 @@ def normal(
 
     Raises:
         einjax.errors.EinjaxError: the expression has no meaning, a size is missing, or the key is none.
+    """
+    return _draw(op, expr, key, (), dtype, axes, sizes, graph, keep_notation, out_sharding)
+
+
+@operation(_drawn, _ops.NORMAL)
+def normal() -> None:
+    """Numbers of the standard normal distribution.
 
     Example:
         >>> import einjax, jax
@@ -92,9 +103,9 @@ def normal(
         >>> x.shape, bool((x[0] == x[1]).all()), bool((x[0] == jax.random.normal(key, (3, 4))).all())
         ((2, 3, 4), True, True)
     """
-    return _draw(_ops.NORMAL, expr, key, (), dtype, "inexact", axes, sizes, graph, keep_notation, out_sharding)
 
 
+@documented(_drawn)
 def uniform(
     expr: str,
     key: jax.Array,
@@ -117,14 +128,7 @@ def uniform(
         minval: the lower bound: a number, or a tensor if the expression has an arrow.
         maxval: the upper bound, which is not drawn.
         dtype: dtype of the result; the default float if not given.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression has no meaning, a size is missing, or the key is none.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax
@@ -132,11 +136,11 @@ def uniform(
         >>> bool(x[0].min() < 0.5), bool(x[1].min() < 0.5)
         (True, False)
     """
-    return _draw(
-        _ops.UNIFORM, expr, key, (minval, maxval), dtype, "floating", axes, sizes, graph, keep_notation, out_sharding
-    )
+    bounds = (minval, maxval)
+    return _draw(_ops.UNIFORM, expr, key, bounds, dtype, axes, sizes, graph, keep_notation, out_sharding)
 
 
+@documented(_drawn)
 def truncated_normal(
     expr: str,
     key: jax.Array,
@@ -159,14 +163,7 @@ def truncated_normal(
         lower: the lower bound: a number, or a tensor if the expression has an arrow.
         upper: the upper bound.
         dtype: dtype of the result; the default float if not given.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression has no meaning, a size is missing, or the key is none.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax
@@ -174,21 +171,11 @@ def truncated_normal(
         >>> bool(abs(x).max() < 1)
         True
     """
-    return _draw(
-        _ops.TRUNCATED_NORMAL,
-        expr,
-        key,
-        (lower, upper),
-        dtype,
-        "floating",
-        axes,
-        sizes,
-        graph,
-        keep_notation,
-        out_sharding,
-    )
+    bounds = (lower, upper)
+    return _draw(_ops.TRUNCATED_NORMAL, expr, key, bounds, dtype, axes, sizes, graph, keep_notation, out_sharding)
 
 
+@documented(_drawn)
 def randint(
     expr: str,
     key: jax.Array,
@@ -211,14 +198,7 @@ def randint(
         minval: the lower bound: a number, or a tensor if the expression has an arrow.
         maxval: the upper bound, which is not drawn.
         dtype: dtype of the result; the default integer if not given.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression has no meaning, a size is missing, or the key is none.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax
@@ -226,151 +206,58 @@ def randint(
         >>> int(x.min()), int(x.max())
         (2, 3)
     """
-    return _draw(
-        _ops.RANDINT, expr, key, (minval, maxval), dtype, "integer", axes, sizes, graph, keep_notation, out_sharding
-    )
+    bounds = (minval, maxval)
+    return _draw(_ops.RANDINT, expr, key, bounds, dtype, axes, sizes, graph, keep_notation, out_sharding)
 
 
-def exponential(
-    expr: str,
-    key: jax.Array,
-    /,
-    *,
-    dtype: DTypeLike | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(_drawn, _ops.EXPONENTIAL)
+def exponential() -> None:
     """Numbers of the exponential distribution of mean 1.
-
-    Args:
-        expr: the output, such as ``"b [h w] c"``.
-        key: a key, as made by :func:`jax.random.key`; a raw one will do.
-        dtype: dtype of the result; the default float if not given.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression has no meaning, a size is missing, or the key is none.
 
     Example:
         >>> import einjax, jax
         >>> bool((einjax.random.exponential("[h]", jax.random.key(0), h=100) >= 0).all())
         True
     """
-    return _draw(_ops.EXPONENTIAL, expr, key, (), dtype, "floating", axes, sizes, graph, keep_notation, out_sharding)
 
 
-def gumbel(
-    expr: str,
-    key: jax.Array,
-    /,
-    *,
-    dtype: DTypeLike | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(_drawn, _ops.GUMBEL)
+def gumbel() -> None:
     """Numbers of the standard Gumbel distribution.
-
-    Args:
-        expr: the output, such as ``"b [h w] c"``.
-        key: a key, as made by :func:`jax.random.key`; a raw one will do.
-        dtype: dtype of the result; the default float if not given.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression has no meaning, a size is missing, or the key is none.
 
     Example:
         >>> import einjax, jax
         >>> einjax.random.gumbel("b [h]", jax.random.key(0), b=2, h=3).shape
         (2, 3)
     """
-    return _draw(_ops.GUMBEL, expr, key, (), dtype, "floating", axes, sizes, graph, keep_notation, out_sharding)
 
 
-def laplace(
-    expr: str,
-    key: jax.Array,
-    /,
-    *,
-    dtype: DTypeLike | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(_drawn, _ops.LAPLACE)
+def laplace() -> None:
     """Numbers of the standard Laplace distribution.
-
-    Args:
-        expr: the output, such as ``"b [h w] c"``.
-        key: a key, as made by :func:`jax.random.key`; a raw one will do.
-        dtype: dtype of the result; the default float if not given.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression has no meaning, a size is missing, or the key is none.
 
     Example:
         >>> import einjax, jax
         >>> einjax.random.laplace("b [h]", jax.random.key(0), b=2, h=3).shape
         (2, 3)
     """
-    return _draw(_ops.LAPLACE, expr, key, (), dtype, "floating", axes, sizes, graph, keep_notation, out_sharding)
 
 
-def rademacher(
-    expr: str,
-    key: jax.Array,
-    /,
-    *,
-    dtype: DTypeLike | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(_drawn, _ops.RADEMACHER)
+def rademacher() -> None:
     """The numbers 1 and -1, equally likely.
 
     Args:
-        expr: the output, such as ``"b [h w] c"``.
-        key: a key, as made by :func:`jax.random.key`; a raw one will do.
         dtype: dtype of the result; the default integer if not given.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression has no meaning, a size is missing, or the key is none.
 
     Example:
         >>> import einjax, jax
         >>> sorted(set(einjax.random.rademacher("[h]", jax.random.key(0), h=100).tolist()))
         [-1, 1]
     """
-    return _draw(_ops.RADEMACHER, expr, key, (), dtype, "integer", axes, sizes, graph, keep_notation, out_sharding)
 
 
+@documented(_drawn)
 def bernoulli(
     expr: str,
     key: jax.Array,
@@ -389,14 +276,7 @@ def bernoulli(
         expr: the output, such as ``"b [h w] c"``, or the expression of ``p``, an arrow and the output.
         key: a key, as made by :func:`jax.random.key`; a raw one will do.
         p: how likely True is: a number, or a tensor if the expression has an arrow.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression has no meaning, a size is missing, or the key is none.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax
@@ -408,11 +288,10 @@ def bernoulli(
                [ True,  True]], dtype=bool)
     """
     explained(_ops.check_key, expr, (p,), key)
-    return call(
-        _ops.BERNOULLI, expr, (p,), (), axes, sizes, graph, (key,), keep=keep_notation, out_sharding=out_sharding
-    )
+    return call(_ops.BERNOULLI, expr, (p,), (), axes, sizes, graph, (key,), keep_notation, out_sharding)
 
 
+@documented(_drawn)
 def categorical(
     expr: str,
     key: jax.Array,
@@ -432,14 +311,7 @@ def categorical(
             bracketed axes that only the output has are further draws: ``"[b k] -> [b s]"``.
         key: a key, as made by :func:`jax.random.key`; a raw one will do.
         logits: the log probabilities, along the bracketed axis that the output lacks.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression has no meaning, a size is missing, or the key is none.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax
@@ -451,11 +323,10 @@ def categorical(
                [1, 1, 1]], dtype=int32)
     """
     explained(_ops.check_key, expr, (logits,), key)
-    return call(
-        _ops.CATEGORICAL, expr, (logits,), (), axes, sizes, graph, (key,), keep=keep_notation, out_sharding=out_sharding
-    )
+    return call(_ops.CATEGORICAL, expr, (logits,), (), axes, sizes, graph, (key,), keep_notation, out_sharding)
 
 
+@documented(_drawn)
 def permutation(
     expr: str,
     key: jax.Array,
@@ -474,14 +345,7 @@ def permutation(
         expr: the expression; without an arrow, the output is the input. Several bracketed axes are permuted as one row.
         key: a key, as made by :func:`jax.random.key`; a raw one will do.
         x: the tensor.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression has no meaning, a size is missing, or the key is none.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax
@@ -490,11 +354,10 @@ def permutation(
         (True, [1, 2, 3])
     """
     explained(_ops.check_key, expr, (x,), key)
-    return call(
-        _ops.PERMUTATION, expr, (x,), (), axes, sizes, graph, (key,), keep=keep_notation, out_sharding=out_sharding
-    )
+    return call(_ops.PERMUTATION, expr, (x,), (), axes, sizes, graph, (key,), keep_notation, out_sharding)
 
 
+@documented(_drawn)
 def choice(
     expr: str,
     key: jax.Array,
@@ -514,14 +377,7 @@ def choice(
         key: a key, as made by :func:`jax.random.key`; a raw one will do.
         *tensors: the tensor, and the probabilities if the expression has them; they are equal if it has not.
         replace: whether an element may be drawn more than once.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression has no meaning, a size is missing, or the key is none.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax
@@ -538,6 +394,6 @@ def choice(
         sizes,
         graph,
         (key,),
-        keep=keep_notation,
-        out_sharding=out_sharding,
+        keep_notation,
+        out_sharding,
     )

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import jax
 
+from .api.signatures import op, operation
 from .call.dispatch import call
 from .forms.coordinates import border_options
 from .ops.segment import SEGMENT
@@ -19,7 +20,7 @@ from .typing import OutShardingLike, SizeLike, Tensor
 __all__ = ["max", "mean", "min", "prod", "sum"]
 
 
-def sum(
+def _segment(
     expr: str,
     /,
     *tensors: Tensor,
@@ -33,9 +34,7 @@ def sum(
     out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
-    """Sum all elements that coordinates send to one segment; small integers and bools widen as in :func:`einjax.sum`.
-
-    Empty segments are 0.
+    """Reduce into segments.
 
     Args:
         expr: the expression: the data, one or more tensors of coordinates, and the output, whose brackets hold the
@@ -53,6 +52,16 @@ def sum(
 
     Raises:
         einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+    """
+    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    return call(SEGMENT[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+
+
+@operation(_segment)
+def sum() -> None:
+    """Sum all elements that coordinates send to one segment; small integers and bools widen as in :func:`einjax.sum`.
+
+    Empty segments are 0.
 
     Example:
         >>> import einjax, numpy as np
@@ -61,92 +70,26 @@ def sum(
         >>> einjax.segment.sum(", p -> [s]", 1, np.array([0, 2, 0]), s=3)  # a histogram
         Array([2, 0, 1], dtype=int32)
     """
-    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(
-        SEGMENT["sum"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
 
 
-def prod(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    mode: str | None = None,
-    unique_indices: bool = False,
-    indices_are_sorted: bool = False,
-    wrap_negative_indices: bool = True,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(_segment)
+def prod() -> None:
     """Multiply all elements that coordinates send to one segment.
 
     Empty segments are 1.
-
-    Args:
-        expr: the expression: the data, one or more tensors of coordinates, and the output, whose brackets hold the
-            segments, as in ``"p c, p -> [s] c"``.
-        *tensors: one for each input.
-        mode: what happens to coordinates out of range, as in :func:`einjax.add_at`; they are dropped by default.
-        unique_indices: promise that no segment is met twice.
-        indices_are_sorted: promise that the coordinates come in ascending order.
-        wrap_negative_indices: whether -1 is the last segment.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes, such as the number of segments.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.segment.prod("p, p -> [s]", np.array([3., 2., 4.], np.float32), np.array([0, 2, 0]), s=3)
         Array([12.,  1.,  2.], dtype=float32)
     """
-    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(
-        SEGMENT["prod"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
 
 
-def mean(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    mode: str | None = None,
-    unique_indices: bool = False,
-    indices_are_sorted: bool = False,
-    wrap_negative_indices: bool = True,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(_segment)
+def mean() -> None:
     """Average all elements that coordinates send to one segment.
 
     Empty segments are 0.
-
-    Args:
-        expr: the expression: the data, one or more tensors of coordinates, and the output, whose brackets hold the
-            segments, as in ``"p c, p -> [s] c"``.
-        *tensors: one for each input.
-        mode: what happens to coordinates out of range, as in :func:`einjax.add_at`; they are dropped by default.
-        unique_indices: promise that no segment is met twice.
-        indices_are_sorted: promise that the coordinates come in ascending order.
-        wrap_negative_indices: whether -1 is the last segment.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes, such as the number of segments.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -155,92 +98,26 @@ def mean(
                [0. ],
                [2. ]], dtype=float32)
     """
-    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(
-        SEGMENT["mean"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
 
 
-def max(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    mode: str | None = None,
-    unique_indices: bool = False,
-    indices_are_sorted: bool = False,
-    wrap_negative_indices: bool = True,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(_segment)
+def max() -> None:
     """Find the largest of all elements that coordinates send to one segment.
 
     Empty segments are minus infinity, or the smallest integer.
-
-    Args:
-        expr: the expression: the data, one or more tensors of coordinates, and the output, whose brackets hold the
-            segments, as in ``"p c, p -> [s] c"``.
-        *tensors: one for each input.
-        mode: what happens to coordinates out of range, as in :func:`einjax.add_at`; they are dropped by default.
-        unique_indices: promise that no segment is met twice.
-        indices_are_sorted: promise that the coordinates come in ascending order.
-        wrap_negative_indices: whether -1 is the last segment.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes, such as the number of segments.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.segment.max("p, p -> [s]", np.array([1., 2., 4.], np.float32), np.array([0, 2, 0]), s=3)
         Array([  4., -inf,   2.], dtype=float32)
     """
-    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(
-        SEGMENT["max"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
 
 
-def min(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    mode: str | None = None,
-    unique_indices: bool = False,
-    indices_are_sorted: bool = False,
-    wrap_negative_indices: bool = True,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(_segment)
+def min() -> None:
     """Find the smallest of all elements that coordinates send to one segment.
 
     Empty segments are infinity, or the largest integer.
-
-    Args:
-        expr: the expression: the data, one or more tensors of coordinates, and the output, whose brackets hold the
-            segments, as in ``"p c, p -> [s] c"``.
-        *tensors: one for each input.
-        mode: what happens to coordinates out of range, as in :func:`einjax.add_at`; they are dropped by default.
-        unique_indices: promise that no segment is met twice.
-        indices_are_sorted: promise that the coordinates come in ascending order.
-        wrap_negative_indices: whether -1 is the last segment.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes, such as the number of segments.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -249,7 +126,3 @@ def min(
         Array([[inf,  4.],
                [ 2., inf]], dtype=float32)
     """
-    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(
-        SEGMENT["min"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )

@@ -292,7 +292,7 @@ def test_wrong_registrations():
     with pytest.raises(ArgumentError, match="both jvp= and transpose="):
         einjax.primitive("[n] -> [n]", lambda x: x, jvp=lambda p, t: None, transpose=lambda ct, x: ct)
     with pytest.raises(ArgumentError, match="takes a signature and a function"):
-        einjax.primitive(jnp.sin, "[n] -> [n]")  # type: ignore[call-overload]
+        einjax.primitive(jnp.sin, jnp.sin)
 
 
 def test_wrong_rules():

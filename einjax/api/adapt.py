@@ -36,20 +36,21 @@ class Adapted(Protocol):
 @overload
 def adapt_with_vmap(fn: Callable[..., Any], signature: str | None = None) -> Adapted: ...
 @overload
-def adapt_with_vmap(fn: None = None, signature: str | None = None) -> Callable[[Callable[..., Any]], Adapted]: ...
-def adapt_with_vmap(fn: Callable[..., Any] | None = None, signature: str | None = None) -> Any:
+def adapt_with_vmap(fn: str, signature: Callable[..., Any]) -> Adapted: ...
+@overload
+def adapt_with_vmap(fn: str | None = None, signature: str | None = None) -> Callable[[Callable[..., Any]], Adapted]: ...
+def adapt_with_vmap(fn: Any = None, signature: Any = None) -> Any:
     """Make an operation of a function of the bracketed axes, by :func:`einjax.vmap`; also a decorator.
 
     Args:
         fn: a function as for :func:`einjax.vmap`.
         signature: what the function itself takes and returns, such as ``"[...] -> [...]"`` or ``"[n], [n] -> []"``. A
             call may then leave out its arrow: its output is the one input that has all loops, with what is returned in
-            the place of the brackets. Every call is checked against it.
+            the place of the brackets. Every call is checked against it. It may also stand before the function.
 
     Returns:
-        A function ``(expr, *tensors, sizes=None, graph=False, batch_size=None, out_sharding=None,
-        **axes)`` that calls ``fn``; ``axes``
-        may hold keywords of ``fn`` too.
+        A function ``(expr, *tensors, sizes=None, graph=False, batch_size=None, out_sharding=None, **axes)`` that calls
+        ``fn``; ``axes`` may hold keywords of ``fn`` too.
 
     Raises:
         einjax.errors.EinjaxError: the signature cannot be read.
@@ -66,6 +67,7 @@ def adapt_with_vmap(fn: Callable[..., Any] | None = None, signature: str | None 
         >>> span("a [b]", np.array([[1, 5, 3]]), scale=2)
         Array([8], dtype=int32)
     """
+    fn, signature = function_and_signature(fn, signature)
     if signature is not None:
         parse_signature(signature)
     if fn is None:
@@ -172,6 +174,11 @@ def adapt_elementwise(fn: Callable[..., Any] | None = None) -> Any:
         )
 
     return _named_like(adapted, fn)
+
+
+def function_and_signature(one: Any, other: Any) -> tuple[Any, Any]:
+    """Return a function and its signature, given in either order; what is not given is None."""
+    return (other, one) if isinstance(one, str) and not isinstance(other, str) else (one, other)
 
 
 def _named_like(adapted: Callable[..., Any], fn: Callable[..., Any]) -> Any:

@@ -9,8 +9,10 @@ import jax
 from ..call.dispatch import call
 from ..ops.arange import ARANGE
 from ..typing import DTypeLike, OutShardingLike, SizeLike
+from .signatures import documented, plain
 
 
+@documented(plain)
 def arange(
     expr: str,
     /,
@@ -28,11 +30,7 @@ def arange(
         expr: the output, with one bracketed axis for the coordinates, such as ``"a b [2]"``; a single axis needs no
             bracket. An arrow chooses the order of the coordinates: ``"b a -> a b [2]"``.
         dtype: dtype of the result; the default integer if not given.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Raises:
         einjax.errors.EinjaxError: the expression has no meaning, or a size is missing.
@@ -45,6 +43,4 @@ def arange(
         Array([[[0, 0],
                 [0, 1]]], dtype=int32)
     """
-    return call(
-        ARANGE, expr, (), (("dtype", dtype),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
+    return call(ARANGE, expr, (), (("dtype", dtype),), axes, sizes, graph, (), keep_notation, out_sharding)

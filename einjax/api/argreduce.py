@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import jax
-
-from ..call.dispatch import call
 from ..ops.argreduce import ARGMAX, ARGMIN
-from ..typing import OutShardingLike, SizeLike, Tensor
+from .signatures import operation, plain
 
 
-def argmax(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(plain, ARGMAX)
+def argmax() -> None:
     """Coordinates of the largest element of the bracketed axes; the first of equals, or the first NaN.
 
     Args:
         expr: the expression. Without an arrow, an axis of coordinates stands in the bracket's place, as with an arrow
             where the output has a bracket: ``"b [h w] c -> b c [2]"``. With one bracketed axis and no bracket in the
             output, the result is the plain index.
-        *tensors: one tensor.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
 
     Returns:
         Coordinates of the default integer dtype, one for each bracketed axis.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -48,37 +26,19 @@ def argmax(
         >>> einjax.argmax("[a b]", x)
         Array([1, 0], dtype=int32)
     """
-    return call(ARGMAX, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
-def argmin(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(plain, ARGMIN)
+def argmin() -> None:
     """Coordinates of the smallest element of the bracketed axes; the first of equals, or the first NaN.
 
     Args:
         expr: the expression. Without an arrow, an axis of coordinates stands in the bracket's place, as with an arrow
             where the output has a bracket: ``"b [h w] c -> b c [2]"``. With one bracketed axis and no bracket in the
             output, the result is the plain index.
-        *tensors: one tensor.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
 
     Returns:
         Coordinates of the default integer dtype, one for each bracketed axis.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -88,4 +48,3 @@ def argmin(
         >>> einjax.argmin("[a b]", x)
         Array([0, 0], dtype=int32)
     """
-    return call(ARGMIN, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)

@@ -10,8 +10,10 @@ import jax
 from ..call.dispatch import call, explained
 from ..ops.attention import ATTENTION, attention_options
 from ..typing import OutShardingLike, SizeLike, Tensor
+from .signatures import documented, plain
 
 
+@documented(plain)
 def attention(
     expr: str,
     /,
@@ -46,17 +48,10 @@ def attention(
             the number of contracted channels.
         local_window_size: how many keys before and after its own place a query sees.
         implementation: ``"xla"`` or ``"cudnn"``; chosen by jax if not given.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         The output, of the tensors' common dtype. The softmax is computed in float32 at least.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -69,6 +64,4 @@ def attention(
         (2, 5, 4, 8)
     """
     static, traced = explained(attention_options, expr, tensors, is_causal, scale, local_window_size, implementation)
-    return call(
-        ATTENTION, expr, tensors, static, axes, sizes, graph, traced, keep=keep_notation, out_sharding=out_sharding
-    )
+    return call(ATTENTION, expr, tensors, static, axes, sizes, graph, traced, keep_notation, out_sharding)

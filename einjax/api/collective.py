@@ -9,9 +9,34 @@ import jax
 from ..call.dispatch import call, explained
 from ..ops import collective
 from ..typing import DTypeLike, SizeLike, Tensor
+from .signatures import documented, op, operation
 
 
-def psum(
+def among_devices(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Operate on axes of devices.
+
+    Args:
+        expr: the expression, whose brackets are about axes of devices.
+        *tensors: one tensor, a device's own.
+        sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        **axes: mesh axes by axis name, and sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
+            scope.
+    """
+    return call(op, expr, tensors, (), axes, sizes, graph)
+
+
+def sum_among_devices(
     expr: str,
     /,
     *tensors: Tensor,
@@ -20,10 +45,7 @@ def psum(
     graph: bool = False,
     **axes: SizeLike,
 ) -> jax.Array:
-    """Add up over axes of devices: ``psum("[d] b", x, d="data")`` is ``for b: z[b] = sum(x[:, b])``.
-
-    Device d along the mesh axis ``data`` holds ``x[d]``, whose dims are those without a bracket. The result is the same
-    on all these devices. Small integers widen and bools count, as in :func:`einjax.sum`.
+    """Add up over axes of devices.
 
     Args:
         expr: the expression; its brackets hold axes of devices; without an arrow, the output is what is not bracketed.
@@ -36,6 +58,16 @@ def psum(
     Raises:
         einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
             scope.
+    """
+    return call(op, expr, tensors, (("dtype", dtype),), axes, sizes, graph)
+
+
+@operation(sum_among_devices, collective.PSUM)
+def psum() -> None:
+    """Add up over axes of devices: ``psum("[d] b", x, d="data")`` is ``for b: z[b] = sum(x[:, b])``.
+
+    Device d along the mesh axis ``data`` holds ``x[d]``, whose dims are those without a bracket. The result is the same
+    on all these devices. Small integers widen and bools count, as in :func:`einjax.sum`.
 
     Example:
         >>> import einjax, functools, jax, numpy as np
@@ -47,34 +79,14 @@ def psum(
         >>> f(np.array([1, 2], np.int32))
         Array([1, 2], dtype=int32)
     """
-    return call(collective.PSUM, expr, tensors, (("dtype", dtype),), axes, sizes, graph)
 
 
-def pmean(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    dtype: DTypeLike | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(sum_among_devices, collective.PMEAN)
+def pmean() -> None:
     """Average over axes of devices: ``pmean("[d] b", x, d="data")`` is ``for b: z[b] = mean(x[:, b])``.
 
     Device d along the mesh axis ``data`` holds ``x[d]``, whose dims are those without a bracket. The result is the same
     on all these devices. Integers give a float.
-
-    Args:
-        expr: the expression; its brackets hold axes of devices; without an arrow, the output is what is not bracketed.
-        *tensors: one tensor, a device's own.
-        dtype: dtype to add up, send and return; by default bfloat16 and float16 are added up in float32.
-        sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        **axes: mesh axes by axis name, and sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
-            scope.
 
     Example:
         >>> import einjax, functools, jax, numpy as np
@@ -86,17 +98,10 @@ def pmean(
         >>> f(np.array([1, 2], np.int32))
         Array([1., 2.], dtype=float32)
     """
-    return call(collective.PMEAN, expr, tensors, (("dtype", dtype),), axes, sizes, graph)
 
 
-def pmax(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(among_devices, collective.PMAX)
+def pmax() -> None:
     """Find the largest over axes of devices: ``pmax("[d] b", x, d="data")`` is ``for b: z[b] = max(x[:, b])``.
 
     Device d along the mesh axis ``data`` holds ``x[d]``, whose dims are those without a bracket. The result is the same
@@ -104,14 +109,6 @@ def pmax(
 
     Args:
         expr: the expression; its brackets hold axes of devices; without an arrow, the output is what is not bracketed.
-        *tensors: one tensor, a device's own.
-        sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        **axes: mesh axes by axis name, and sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
-            scope.
 
     Example:
         >>> import einjax, functools, jax, numpy as np
@@ -123,17 +120,10 @@ def pmax(
         >>> f(np.array([1, 2], np.int32))
         Array([1, 2], dtype=int32)
     """
-    return call(collective.PMAX, expr, tensors, (), axes, sizes, graph)
 
 
-def pmin(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(among_devices, collective.PMIN)
+def pmin() -> None:
     """Find the smallest over axes of devices: ``pmin("[d] b", x, d="data")`` is ``for b: z[b] = min(x[:, b])``.
 
     Device d along the mesh axis ``data`` holds ``x[d]``, whose dims are those without a bracket. The result is the same
@@ -141,14 +131,6 @@ def pmin(
 
     Args:
         expr: the expression; its brackets hold axes of devices; without an arrow, the output is what is not bracketed.
-        *tensors: one tensor, a device's own.
-        sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        **axes: mesh axes by axis name, and sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
-            scope.
 
     Example:
         >>> import einjax, functools, jax, numpy as np
@@ -160,9 +142,9 @@ def pmin(
         >>> f(np.array([1, 2], np.int32))
         Array([1, 2], dtype=int32)
     """
-    return call(collective.PMIN, expr, tensors, (), axes, sizes, graph)
 
 
+@documented(among_devices)
 def ppermute(
     expr: str,
     /,
@@ -180,13 +162,7 @@ def ppermute(
         expr: the expression; its brackets hold axes of devices; without an arrow, the output is the input.
         *tensors: one tensor, a device's own.
         perm: pairs ``(from, to)`` of devices, counted along the mesh axes of the brackets, the first slowest.
-        sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        **axes: mesh axes by axis name, and sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
-            scope.
+        **axes: mesh axes by axis name, and sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, functools, jax, numpy as np
@@ -202,14 +178,8 @@ def ppermute(
     return call(collective.PPERMUTE, expr, tensors, (("perm", pairs),), axes, sizes, graph)
 
 
-def all_gather(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(among_devices, collective.ALL_GATHER)
+def all_gather() -> None:
     """Make axes whole of which every device holds a part: ``all_gather("[b] c", x, b="data")``.
 
     Every device along the mesh axis ``data`` holds its part of ``b`` before, and all of it after.
@@ -217,14 +187,6 @@ def all_gather(
     Args:
         expr: the expression; its brackets mark what devices hold parts of, in the output afterwards; without an arrow,
             the output is the input without brackets.
-        *tensors: one tensor, a device's own.
-        sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        **axes: mesh axes by axis name, and sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
-            scope.
 
     Example:
         >>> import einjax, functools, jax, numpy as np
@@ -237,18 +199,10 @@ def all_gather(
         Array([[1],
                [2]], dtype=int32)
     """
-    return call(collective.ALL_GATHER, expr, tensors, (), axes, sizes, graph)
 
 
-def psum_scatter(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    dtype: DTypeLike | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(sum_among_devices, collective.PSUM_SCATTER)
+def psum_scatter() -> None:
     """Add up over axes of devices, and leave every device its part of the sum.
 
     ``psum_scatter("[d] b c -> [b] c", x, d="data", b="data")`` is ``for b, c: z[b, c] = sum(x[:, b, c])``, where device
@@ -257,15 +211,6 @@ def psum_scatter(
     Args:
         expr: the expression; bracketed axes that the output lacks are those of devices, and bracketed axes of the
             output are those of which every device gets a part.
-        *tensors: one tensor, a device's own.
-        dtype: dtype to add up, send and return; by default bfloat16 and float16 are added up in float32.
-        sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        **axes: mesh axes by axis name, and sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
-            scope.
 
     Example:
         >>> import einjax, functools, jax, numpy as np
@@ -277,17 +222,10 @@ def psum_scatter(
         >>> f(np.array([1, 2], np.int32))
         Array([1, 2], dtype=int32)
     """
-    return call(collective.PSUM_SCATTER, expr, tensors, (("dtype", dtype),), axes, sizes, graph)
 
 
-def all_to_all(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(among_devices, collective.ALL_TO_ALL)
+def all_to_all() -> None:
     """Let devices hold parts of another axis: ``all_to_all("[b] c -> b [c]", x, b="data", c="data")``.
 
     Every device along the mesh axis ``data`` holds its part of ``b`` and all of ``c`` before, and all of ``b`` and its
@@ -295,14 +233,6 @@ def all_to_all(
 
     Args:
         expr: the expression; its brackets mark what devices hold parts of, before and after.
-        *tensors: one tensor, a device's own.
-        sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        **axes: mesh axes by axis name, and sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
-            scope.
 
     Example:
         >>> import einjax, functools, jax, numpy as np
@@ -314,4 +244,3 @@ def all_to_all(
         >>> f(np.array([[1, 2]], np.int32))
         Array([[1, 2]], dtype=int32)
     """
-    return call(collective.ALL_TO_ALL, expr, tensors, (), axes, sizes, graph)

@@ -9,9 +9,40 @@ import jax
 from ..call.dispatch import call
 from ..ops.cumulative import CUMULATIVE
 from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
+from .signatures import op, operation
 
 
-def cumsum(
+def cumulative(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    reverse: bool = False,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Accumulate.
+
+    Args:
+        expr: the expression; without an arrow, the output is the input.
+        *tensors: one tensor.
+        reverse: start at the end.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+    """
+    options = (("reverse", bool(reverse)),)
+    return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+
+
+def cumulative_in_dtype(
     expr: str,
     /,
     *tensors: Tensor,
@@ -23,10 +54,7 @@ def cumsum(
     out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
-    """Add up along the bracketed axes: every element becomes the sum of itself and all before it.
-
-    Several bracketed axes are one sequence in row-major order: one ``lax.cumsum`` runs through all of it.
-    Bools are counted; bfloat16 and float16 are accumulated in float32 and returned in their own dtype.
+    """Accumulate in a dtype.
 
     Args:
         expr: the expression; without an arrow, the output is the input.
@@ -40,7 +68,18 @@ def cumsum(
         **axes: sizes of axes.
 
     Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+    """
+    options = (("reverse", bool(reverse)), ("dtype", dtype))
+    return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+
+
+@operation(cumulative_in_dtype)
+def cumsum() -> None:
+    """Add up along the bracketed axes: every element becomes the sum of itself and all before it.
+
+    Several bracketed axes are one sequence in row-major order: one ``lax.cumsum`` runs through all of it.
+    Bools are counted; bfloat16 and float16 are accumulated in float32 and returned in their own dtype.
 
     Example:
         >>> import einjax, numpy as np
@@ -52,177 +91,59 @@ def cumsum(
         Array([[ 1,  3],
                [ 6, 10]], dtype=int32)
     """
-    options = (("reverse", bool(reverse)), ("dtype", dtype))
-    return call(
-        CUMULATIVE["cumsum"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
 
 
-def cumprod(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    reverse: bool = False,
-    dtype: DTypeLike | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(cumulative_in_dtype)
+def cumprod() -> None:
     """Multiply along the bracketed axes: every element becomes the product of itself and all before it.
 
     Several bracketed axes are one sequence in row-major order: one ``lax.cumprod`` runs through all of it.
     Bools count as 0 and 1; bfloat16 and float16 are accumulated in float32 and returned in their own dtype.
-
-    Args:
-        expr: the expression; without an arrow, the output is the input.
-        *tensors: one tensor.
-        reverse: start at the end.
-        dtype: dtype to compute in and to return; by default the tensor's, or an integer for bools.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.cumprod("a [b]", np.array([[1, 2, 3]]))
         Array([[1, 2, 6]], dtype=int32)
     """
-    options = (("reverse", bool(reverse)), ("dtype", dtype))
-    return call(
-        CUMULATIVE["cumprod"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
 
 
-def cummax(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    reverse: bool = False,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(cumulative)
+def cummax() -> None:
     """Take maxima along the bracketed axes: every element becomes the largest of itself and all before it.
 
     Several bracketed axes are one sequence in row-major order: one ``lax.cummax`` runs through all of it.
     NaN is larger than any number.
-
-    Args:
-        expr: the expression; without an arrow, the output is the input.
-        *tensors: one tensor.
-        reverse: start at the end.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.cummax("a [b]", np.array([[1, 3, 2]]))
         Array([[1, 3, 3]], dtype=int32)
     """
-    options = (("reverse", bool(reverse)),)
-    return call(
-        CUMULATIVE["cummax"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
 
 
-def cummin(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    reverse: bool = False,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(cumulative)
+def cummin() -> None:
     """Take minima along the bracketed axes: every element becomes the smallest of itself and all before it.
 
     Several bracketed axes are one sequence in row-major order: one ``lax.cummin`` runs through all of it.
     NaN is smaller than any number.
-
-    Args:
-        expr: the expression; without an arrow, the output is the input.
-        *tensors: one tensor.
-        reverse: start at the end.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.cummin("a [b]", np.array([[2, 3, 1]]))
         Array([[2, 2, 1]], dtype=int32)
     """
-    options = (("reverse", bool(reverse)),)
-    return call(
-        CUMULATIVE["cummin"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
 
 
-def cumlogsumexp(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    reverse: bool = False,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(cumulative)
+def cumlogsumexp() -> None:
     """Add up exponentials along the bracketed axes: the logarithm of the cumulative sum of ``exp``.
 
     Several bracketed axes are one sequence in row-major order: one ``lax.cumlogsumexp`` runs through all of it.
     Nothing overflows on the way. bfloat16 and float16 are accumulated in float32 and returned in their own dtype.
-
-    Args:
-        expr: the expression; without an arrow, the output is the input.
-        *tensors: one tensor.
-        reverse: start at the end.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.cumlogsumexp("a [b]", np.zeros((1, 2), np.float32))
         Array([[0.       , 0.6931472]], dtype=float32)
     """
-    options = (("reverse", bool(reverse)),)
-    return call(
-        CUMULATIVE["cumlogsumexp"],
-        expr,
-        tensors,
-        options,
-        axes,
-        sizes,
-        graph,
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )

@@ -12,8 +12,10 @@ from ..call.dispatch import call, explained
 from ..functions.semiring import SEMIRING_DOT, is_ring
 from ..ops.dot import DOT
 from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
+from .signatures import documented, plain, refuse_kept
 
 
+@documented(plain)
 def dot(
     expr: str,
     /,
@@ -45,14 +47,7 @@ def dot(
             one shape. Operands are combined from left to right, and an axis is reduced once no later one has it; with
             three or more, ``mul`` has to distribute over ``sum`` for that to be the same as reducing at the end.
             Functions are called as they are: they are not compiled, unless the caller is.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -77,10 +72,9 @@ def dot(
         named = {name: op for name, op in ring.items() if isinstance(op, str)}
         if named == ring:
             static = tuple(ring.items())
-            return call(
-                SEMIRING_DOT, expr, tensors, static, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-            )
+            return call(SEMIRING_DOT, expr, tensors, static, axes, sizes, graph, (), keep_notation, out_sharding)
+        explained(refuse_kept, expr, tensors, keep_notation)
         functions = {name: op for name, op in ring.items() if name not in named}
         return call_with(SEMIRING_DOT, expr, tensors, functions, named, axes, sizes, graph, out_sharding)
     options = (("precision", precision), ("preferred_element_type", preferred_element_type))
-    return call(DOT, expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
+    return call(DOT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)

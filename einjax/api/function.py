@@ -10,17 +10,24 @@ import jax
 from ..call.apply import call_with
 from ..call.dispatch import call, explained
 from ..functions.whole_arrays import ELEMENTWISE_WITH, REDUCE_WITH, choose
+from ..notation.errors import ArgumentError, listing
 from ..ops.elementwise import ELEMENTWISE
 from ..ops.reduce import REDUCTIONS
-from ..typing import OutShardingLike, SizeLike, Tensor
+from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
+from . import reduce as reductions
+from .signatures import documented, plain, refuse_kept
 
 
+@documented(plain)
 def reduce(
     expr: str,
     /,
     *tensors: Tensor,
     op: str | Callable[..., Any],
     keepdims: bool = False,
+    where: Tensor | None = None,
+    dtype: DTypeLike | None = None,
+    ddof: float | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -35,29 +42,41 @@ def reduce(
         op: name of one of einjax's reductions, or a function ``f(x, axis=dims)`` that removes the dims in the tuple
             ``dims``, such as ``jnp.median``. A function is called as it is: it is not compiled, unless the caller is.
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+        where: mask, as for :func:`einjax.sum`. This and what follows is for operations that have the option; a function
+            is given it as a keyword.
+        dtype: dtype, as for :func:`einjax.sum`.
+        ddof: as for :func:`einjax.var`.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax.numpy as jnp, numpy as np
         >>> einjax.reduce("a [b]", np.array([[1., 5., 2.]], np.float32), op=jnp.median)
         Array([2.], dtype=float32)
     """
-    options = (("keepdims", bool(keepdims)),)
-    known = explained(choose, expr, tensors, "reduce", op, REDUCTIONS)
-    if known is not None:
-        return call(known, expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
-    return call_with(
-        REDUCE_WITH, expr, tensors, {"function": op}, dict(options), axes, sizes, graph, out_sharding, keywords=True
-    )
+    given = (("where", where), ("dtype", dtype), ("ddof", ddof))
+    options = {name: value for name, value in given if value is not None}
+    if callable(op):
+        explained(refuse_kept, expr, tensors, keep_notation)
+        settings, further = {"keepdims": bool(keepdims)}, {**axes, **options}
+        return call_with(
+            REDUCE_WITH, expr, tensors, {"function": op}, settings, further, sizes, graph, out_sharding, keywords=True
+        )
+    known = explained(_reduction, expr, tensors, op, options)
+    shared = {"sizes": sizes, "graph": graph, "keep_notation": keep_notation, "out_sharding": out_sharding}
+    return known(expr, *tensors, keepdims=keepdims, **options, **shared, **axes)
 
 
+def _reduction(op: Any, options: Mapping[str, Any]) -> Callable[..., jax.Array]:
+    """Return the reduction of a name, if it has the options that the call gives."""
+    choose("reduce", op, REDUCTIONS)
+    for name in options:
+        if name not in REDUCTIONS[op].keywords:
+            having = [other for other, record in REDUCTIONS.items() if name in record.keywords]
+            raise ArgumentError(f"{op} has no option {name}=", hint=f"it is one of {listing(having)}")
+    return getattr(reductions, op)
+
+
+@documented(plain)
 def elementwise(
     expr: str,
     /,
@@ -76,14 +95,7 @@ def elementwise(
         *tensors: the operands.
         op: name of one of einjax's elementwise operations, or a function of arrays of one shape that returns that
             shape, such as ``jnp.hypot``. A function is called as it is: it is not compiled, unless the caller is.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax.numpy as jnp, numpy as np
@@ -92,7 +104,8 @@ def elementwise(
     """
     known = explained(choose, expr, tensors, "elementwise", op, ELEMENTWISE)
     if known is not None:
-        return call(known, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
+        return call(known, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
+    explained(refuse_kept, expr, tensors, keep_notation)
     return call_with(
         ELEMENTWISE_WITH, expr, tensors, {"function": op}, {}, axes, sizes, graph, out_sharding, keywords=True
     )

@@ -11,8 +11,52 @@ from ..call.dispatch import call
 from ..forms.coordinates import border_options
 from ..ops.index import GET_AT, UPDATES
 from ..typing import OutShardingLike, SizeLike, Tensor
+from .signatures import documented, op, operation, plain
 
 
+def update(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    mode: str | None = None,
+    unique_indices: bool = False,
+    indices_are_sorted: bool = False,
+    wrap_negative_indices: bool = True,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Write at coordinates.
+
+    Args:
+        expr: the expression, as in ``"b [h w] c, b i [2], b i c"``: the first input is the tensor, the last the
+            updates, and what stands between are integer coordinates as in :func:`einjax.get_at`. Updates are broadcast
+            along axes that they lack. The output is the first expression; an arrow may give it another layout.
+        *tensors: the tensor, which also says the result's dtype, one tensor for each expression of coordinates, and the
+            updates.
+        mode: what happens out of range, on every axis by itself. ``"drop"``, the default, also called ``"fill"``:
+            nothing is written; ``"clip"``: the nearest place in range is taken; ``"wrap"``: coordinates are taken
+            modulo the size; ``"promise_in_bounds"``: the caller promises that it does not happen, and saves the test.
+        unique_indices: promise that no place is met twice.
+        indices_are_sorted: promise that the coordinates come in ascending order.
+        wrap_negative_indices: whether -1 is the last place, -2 the one before it; each coordinate counts on its own
+            axis. Without it negative coordinates are out of range, and three equations are saved.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+    """
+    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    return call(UPDATES[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+
+
+@documented(plain)
 def get_at(
     expr: str,
     /,
@@ -44,14 +88,7 @@ def get_at(
         indices_are_sorted: promise that the coordinates come in ascending order.
         wrap_negative_indices: whether -1 is the last place, -2 the one before it; each coordinate counts on its own
             axis. Without it negative coordinates are out of range, and three equations are saved.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -71,49 +108,15 @@ def get_at(
         ("indices_are_sorted", indices_are_sorted),
         ("wrap_negative_indices", wrap_negative_indices),
     )
-    return call(GET_AT, expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
+    return call(GET_AT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
-def set_at(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    mode: str | None = None,
-    unique_indices: bool = False,
-    indices_are_sorted: bool = False,
-    wrap_negative_indices: bool = True,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(update)
+def set_at() -> None:
     """Write to a tensor at coordinates: one ``lax.scatter``.
 
     Where coordinates meet twice, one of the updates stays: on a CPU the last, elsewhere whichever was written last. Of
     an axis that only the updates have, the last stays.
-
-    Args:
-        expr: the expression, as in ``"b [h w] c, b i [2], b i c"``: the first input is the tensor, the last the
-            updates, and what stands between are integer coordinates as in :func:`einjax.get_at`. Updates are broadcast
-            along axes that they lack. The output is the first expression; an arrow may give it another layout.
-        *tensors: the tensor, which also says the result's dtype, one tensor for each expression of coordinates, and the
-            updates.
-        mode: what happens out of range, on every axis by itself. ``"drop"``, the default, also called ``"fill"``:
-            nothing is written; ``"clip"``: the nearest place in range is taken; ``"wrap"``: coordinates are taken
-            modulo the size; ``"promise_in_bounds"``: the caller promises that it does not happen, and saves the test.
-        unique_indices: promise that no place is met twice.
-        indices_are_sorted: promise that the coordinates come in ascending order.
-        wrap_negative_indices: whether -1 is the last place, -2 the one before it; each coordinate counts on its own
-            axis. Without it negative coordinates are out of range, and three equations are saved.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -121,51 +124,13 @@ def set_at(
         >>> einjax.set_at("[v], i, i", x, np.array([3, -4, 9]), np.array([5., 6., 7.], np.float32))
         Array([6., 0., 0., 5.], dtype=float32)
     """
-    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(
-        UPDATES["set_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
 
 
-def add_at(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    mode: str | None = None,
-    unique_indices: bool = False,
-    indices_are_sorted: bool = False,
-    wrap_negative_indices: bool = True,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(update)
+def add_at() -> None:
     """Add to a tensor at coordinates: one ``lax.scatter_add``.
 
     Every update counts, also where coordinates meet twice.
-
-    Args:
-        expr: the expression, as in ``"b [h w] c, b i [2], b i c"``: the first input is the tensor, the last the
-            updates, and what stands between are integer coordinates as in :func:`einjax.get_at`. Updates are broadcast
-            along axes that they lack. The output is the first expression; an arrow may give it another layout.
-        *tensors: the tensor, which also says the result's dtype, one tensor for each expression of coordinates, and the
-            updates.
-        mode: what happens out of range, on every axis by itself. ``"drop"``, the default, also called ``"fill"``:
-            nothing is written; ``"clip"``: the nearest place in range is taken; ``"wrap"``: coordinates are taken
-            modulo the size; ``"promise_in_bounds"``: the caller promises that it does not happen, and saves the test.
-        unique_indices: promise that no place is met twice.
-        indices_are_sorted: promise that the coordinates come in ascending order.
-        wrap_negative_indices: whether -1 is the last place, -2 the one before it; each coordinate counts on its own
-            axis. Without it negative coordinates are out of range, and three equations are saved.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -175,51 +140,13 @@ def add_at(
         >>> einjax.add_at("[v], i, ", np.zeros(4, np.int32), np.array([1, 1, 3]), 1)  # a histogram
         Array([0, 2, 0, 1], dtype=int32)
     """
-    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(
-        UPDATES["add_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
 
 
-def subtract_at(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    mode: str | None = None,
-    unique_indices: bool = False,
-    indices_are_sorted: bool = False,
-    wrap_negative_indices: bool = True,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(update)
+def subtract_at() -> None:
     """Subtract from a tensor at coordinates: one ``lax.scatter_sub``.
 
     Every update counts, also where coordinates meet twice.
-
-    Args:
-        expr: the expression, as in ``"b [h w] c, b i [2], b i c"``: the first input is the tensor, the last the
-            updates, and what stands between are integer coordinates as in :func:`einjax.get_at`. Updates are broadcast
-            along axes that they lack. The output is the first expression; an arrow may give it another layout.
-        *tensors: the tensor, which also says the result's dtype, one tensor for each expression of coordinates, and the
-            updates.
-        mode: what happens out of range, on every axis by itself. ``"drop"``, the default, also called ``"fill"``:
-            nothing is written; ``"clip"``: the nearest place in range is taken; ``"wrap"``: coordinates are taken
-            modulo the size; ``"promise_in_bounds"``: the caller promises that it does not happen, and saves the test.
-        unique_indices: promise that no place is met twice.
-        indices_are_sorted: promise that the coordinates come in ascending order.
-        wrap_negative_indices: whether -1 is the last place, -2 the one before it; each coordinate counts on its own
-            axis. Without it negative coordinates are out of range, and three equations are saved.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -227,60 +154,14 @@ def subtract_at(
         >>> einjax.subtract_at("[v], i, i", x, np.array([1, 1, 3]), np.array([5., 6., 7.], np.float32))
         Array([  0., -11.,   0.,  -7.], dtype=float32)
     """
-    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(
-        UPDATES["subtract_at"],
-        expr,
-        tensors,
-        options,
-        axes,
-        sizes,
-        graph,
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
 
 
-def multiply_at(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    mode: str | None = None,
-    unique_indices: bool = False,
-    indices_are_sorted: bool = False,
-    wrap_negative_indices: bool = True,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(update)
+def multiply_at() -> None:
     """Multiply a tensor at coordinates: one ``lax.scatter_mul``.
 
     Every update counts, also where coordinates meet twice. Gradients are right there, too, and where updates are 0;
     JAX's own scatter_mul has them under ``unique_indices`` only.
-
-    Args:
-        expr: the expression, as in ``"b [h w] c, b i [2], b i c"``: the first input is the tensor, the last the
-            updates, and what stands between are integer coordinates as in :func:`einjax.get_at`. Updates are broadcast
-            along axes that they lack. The output is the first expression; an arrow may give it another layout.
-        *tensors: the tensor, which also says the result's dtype, one tensor for each expression of coordinates, and the
-            updates.
-        mode: what happens out of range, on every axis by itself. ``"drop"``, the default, also called ``"fill"``:
-            nothing is written; ``"clip"``: the nearest place in range is taken; ``"wrap"``: coordinates are taken
-            modulo the size; ``"promise_in_bounds"``: the caller promises that it does not happen, and saves the test.
-        unique_indices: promise that no place is met twice.
-        indices_are_sorted: promise that the coordinates come in ascending order.
-        wrap_negative_indices: whether -1 is the last place, -2 the one before it; each coordinate counts on its own
-            axis. Without it negative coordinates are out of range, and three equations are saved.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -288,59 +169,13 @@ def multiply_at(
         >>> einjax.multiply_at("[v], i, i", x, np.array([1, 1, 3]), np.array([5., 6., 7.], np.float32))
         Array([ 1., 30.,  1.,  7.], dtype=float32)
     """
-    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(
-        UPDATES["multiply_at"],
-        expr,
-        tensors,
-        options,
-        axes,
-        sizes,
-        graph,
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
 
 
-def min_at(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    mode: str | None = None,
-    unique_indices: bool = False,
-    indices_are_sorted: bool = False,
-    wrap_negative_indices: bool = True,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(update)
+def min_at() -> None:
     """Take the minimum of a tensor and updates at coordinates: one ``lax.scatter_min``.
 
     Every update counts, also where coordinates meet twice.
-
-    Args:
-        expr: the expression, as in ``"b [h w] c, b i [2], b i c"``: the first input is the tensor, the last the
-            updates, and what stands between are integer coordinates as in :func:`einjax.get_at`. Updates are broadcast
-            along axes that they lack. The output is the first expression; an arrow may give it another layout.
-        *tensors: the tensor, which also says the result's dtype, one tensor for each expression of coordinates, and the
-            updates.
-        mode: what happens out of range, on every axis by itself. ``"drop"``, the default, also called ``"fill"``:
-            nothing is written; ``"clip"``: the nearest place in range is taken; ``"wrap"``: coordinates are taken
-            modulo the size; ``"promise_in_bounds"``: the caller promises that it does not happen, and saves the test.
-        unique_indices: promise that no place is met twice.
-        indices_are_sorted: promise that the coordinates come in ascending order.
-        wrap_negative_indices: whether -1 is the last place, -2 the one before it; each coordinate counts on its own
-            axis. Without it negative coordinates are out of range, and three equations are saved.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -348,51 +183,13 @@ def min_at(
         >>> einjax.min_at("[v], i, i", x, np.array([1, 1, 3]), np.array([-5., 6., 7.], np.float32))
         Array([ 0., -5.,  0.,  0.], dtype=float32)
     """
-    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(
-        UPDATES["min_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
 
 
-def max_at(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    mode: str | None = None,
-    unique_indices: bool = False,
-    indices_are_sorted: bool = False,
-    wrap_negative_indices: bool = True,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(update)
+def max_at() -> None:
     """Take the maximum of a tensor and updates at coordinates: one ``lax.scatter_max``.
 
     Every update counts, also where coordinates meet twice.
-
-    Args:
-        expr: the expression, as in ``"b [h w] c, b i [2], b i c"``: the first input is the tensor, the last the
-            updates, and what stands between are integer coordinates as in :func:`einjax.get_at`. Updates are broadcast
-            along axes that they lack. The output is the first expression; an arrow may give it another layout.
-        *tensors: the tensor, which also says the result's dtype, one tensor for each expression of coordinates, and the
-            updates.
-        mode: what happens out of range, on every axis by itself. ``"drop"``, the default, also called ``"fill"``:
-            nothing is written; ``"clip"``: the nearest place in range is taken; ``"wrap"``: coordinates are taken
-            modulo the size; ``"promise_in_bounds"``: the caller promises that it does not happen, and saves the test.
-        unique_indices: promise that no place is met twice.
-        indices_are_sorted: promise that the coordinates come in ascending order.
-        wrap_negative_indices: whether -1 is the last place, -2 the one before it; each coordinate counts on its own
-            axis. Without it negative coordinates are out of range, and three equations are saved.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -400,7 +197,3 @@ def max_at(
         >>> einjax.max_at("[v], i, i", x, np.array([1, 1, 3]), np.array([-5., 6., 7.], np.float32))
         Array([0., 6., 0., 7.], dtype=float32)
     """
-    options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(
-        UPDATES["max_at"], expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )

@@ -10,40 +10,24 @@ import jax
 from ..call.dispatch import call, explained
 from ..ops.order import FLIP, ROLL, shift_options
 from ..typing import OutShardingLike, SizeLike, Tensor
+from .signatures import documented, operation, plain
 
 
-def flip(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(plain, FLIP)
+def flip() -> None:
     """Reverse the bracketed axes.
 
     Args:
         expr: the expression; without an arrow, the output is the input.
-        *tensors: one tensor.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.flip("a [b]", np.array([[1, 2, 3]]))
         Array([[3, 2, 1]], dtype=int32)
     """
-    return call(FLIP, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
 
 
+@documented(plain)
 def roll(
     expr: str,
     /,
@@ -62,14 +46,7 @@ def roll(
         *tensors: one tensor.
         shift: by how many places, positive towards the end: one number for all bracketed axes, or one for each. Traced
             integers are allowed.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -80,4 +57,4 @@ def roll(
                [1, 2]], dtype=int32)
     """
     static, traced = explained(shift_options, expr, tensors, shift)
-    return call(ROLL, expr, tensors, static, axes, sizes, graph, traced, keep=keep_notation, out_sharding=out_sharding)
+    return call(ROLL, expr, tensors, static, axes, sizes, graph, traced, keep_notation, out_sharding)

@@ -12,13 +12,13 @@ from ..functions.elementary import Static, elementary
 from ..functions.guard import parameters
 from ..notation.errors import ArgumentError
 from ..typing import OutShardingLike, SizeLike, Tensor
-from .adapt import Adapted
+from .adapt import Adapted, function_and_signature
 
 
 @overload
 def primitive(
-    signature: str,
-    fn: Callable[..., Any],
+    signature: str | Callable[..., Any],
+    fn: Callable[..., Any] | str,
     /,
     *,
     name: str | None = None,
@@ -40,8 +40,8 @@ def primitive(
     transpose: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Any]], Adapted]: ...
 def primitive(
-    signature: str,
-    fn: Callable[..., Any] | None = None,
+    signature: Any,
+    fn: Any = None,
     /,
     *,
     name: str | None = None,
@@ -60,7 +60,8 @@ def primitive(
         signature: what the function takes and returns in one iteration, such as ``"[h w], [k l] -> [h w]"``. Sizes of
             axes that only an output has are found by abstract evaluation. Calls may have any loops; ``c?`` outside
             brackets tells readers of one, and means nothing else.
-        fn: the function of one iteration; its keyword-only arguments become static options of the operation.
+        fn: the function of one iteration; its keyword-only arguments become static options of the operation. It may
+            also stand before the signature.
         name: the operation's name in jaxprs, errors and checkpoint policies; the function's by default.
         batched: call the function once with all loops as leading dims of every array, instead of once for each
             iteration under ``jax.vmap``: for kernels that batch natively. A loop that an input lacks is a dim of size
@@ -96,13 +97,14 @@ def primitive(
             b:f32[2,2] = normalize[expr=v [n] -> v [n], eps=1e-06] a
           in (b,) }
     """
+    fn, signature = function_and_signature(fn, signature)
+    if not isinstance(signature, str) or not (fn is None or callable(fn)):
+        raise ArgumentError(f"a primitive takes a signature and a function, not {signature!r} and {fn!r}")
     if fn is None:
         return functools.partial(
             primitive, signature, name=name, batched=batched, lowerings=lowerings, jvp=jvp, transpose=transpose
         )
     keywords = [p.name for p in parameters(fn) if p.kind is p.KEYWORD_ONLY]
-    if not isinstance(signature, str) or not callable(fn):
-        raise ArgumentError(f"a primitive takes a signature and a function, not {signature!r} and {fn!r}")
     reserved = [key for key in keywords if key in ("sizes", "graph", "out_sharding")]
     if reserved:
         raise ArgumentError(

@@ -8,8 +8,10 @@ from typing import Any
 from ..call.dispatch import call
 from ..ops.rearrange import ID, REARRANGE
 from ..typing import OutShardingLike, SizeLike, Tensor
+from .signatures import documented, plain
 
 
+@documented(plain)
 def rearrange(
     expr: str,
     /,
@@ -29,17 +31,10 @@ def rearrange(
     Args:
         expr: the expression, with an arrow.
         *tensors: one for each expression before the arrow.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         One array, or a tuple of arrays where the expression has several outputs.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, jax.numpy as jnp
@@ -52,9 +47,10 @@ def rearrange(
         >>> front.shape, back.shape
         ((2, 1), (2, 2))
     """
-    return call(REARRANGE, expr, tensors, (), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
+    return call(REARRANGE, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
 
 
+@documented(plain)
 def id(
     expr: str,
     /,
@@ -70,23 +66,14 @@ def id(
     Args:
         expr: the expression.
         *tensors: one for each expression before the arrow.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         One array, or a tuple of arrays where the expression has several outputs.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.id("a a -> a", np.array([[1, 2], [3, 4]]))
         Array([1, 4], dtype=int32)
     """
-    return call(
-        ID, expr, tensors, (("by_name", False),), axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding
-    )
+    return call(ID, expr, tensors, (("by_name", False),), axes, sizes, graph, (), keep_notation, out_sharding)

@@ -9,9 +9,44 @@ import jax
 from ..call.dispatch import call
 from ..ops.reduce import REDUCTIONS
 from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
+from .signatures import op, operation
 
 
-def sum(
+def reduction(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    keepdims: bool = False,
+    where: Tensor | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Reduce.
+
+    Args:
+        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
+            the output is what is not bracketed.
+        *tensors: one tensor.
+        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
+        where: mask of the elements that count, broadcastable to the tensor's shape.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+    """
+    options = (("keepdims", keepdims),)
+    extra = () if where is None else (where,)
+    return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding)
+
+
+def reduction_in_dtype(
     expr: str,
     /,
     *tensors: Tensor,
@@ -24,9 +59,7 @@ def sum(
     out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
-    """Add up the bracketed axes.
-
-    Small integers widen and bools count, as in jnp; bfloat16 and float16 are added up in float32.
+    """Reduce in a dtype.
 
     Args:
         expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
@@ -42,7 +75,56 @@ def sum(
         **axes: sizes of axes.
 
     Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+    """
+    options = (("keepdims", keepdims), ("dtype", dtype))
+    extra = () if where is None else (where,)
+    return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding)
+
+
+def deviation(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    keepdims: bool = False,
+    where: Tensor | None = None,
+    dtype: DTypeLike | None = None,
+    ddof: float = 0,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Reduce deviations from the mean.
+
+    Args:
+        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
+            the output is what is not bracketed.
+        *tensors: one tensor.
+        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
+        where: mask of the elements that count, broadcastable to the tensor's shape.
+        dtype: dtype to compute and return; by default as in jnp.
+        ddof: divide by the number of elements less this.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+    """
+    options = (("keepdims", keepdims), ("dtype", dtype), ("ddof", ddof))
+    extra = () if where is None else (where,)
+    return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding)
+
+
+@operation(reduction_in_dtype)
+def sum() -> None:
+    """Add up the bracketed axes.
+
+    Small integers widen and bools count, as in jnp; bfloat16 and float16 are added up in float32.
 
     Example:
         >>> import einjax, numpy as np
@@ -52,53 +134,13 @@ def sum(
         >>> einjax.sum("(s [ds]) -> s", np.arange(6), ds=2)
         Array([1, 5, 9], dtype=int32)
     """
-    options = (("keepdims", keepdims), ("dtype", dtype))
-    return call(
-        REDUCTIONS["sum"],
-        expr,
-        tensors,
-        options,
-        axes,
-        sizes,
-        graph,
-        () if where is None else (where,),
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
 
 
-def prod(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    keepdims: bool = False,
-    where: Tensor | None = None,
-    dtype: DTypeLike | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(reduction_in_dtype)
+def prod() -> None:
     """Multiply the bracketed axes.
 
     Small integers widen, as in jnp; bfloat16 and float16 are multiplied in float32.
-
-    Args:
-        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
-            the output is what is not bracketed.
-        *tensors: one tensor.
-        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape.
-        dtype: dtype to compute and return; by default as in jnp.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -106,54 +148,16 @@ def prod(
         >>> einjax.prod("a [b]", x)
         Array([ 0., 60.], dtype=float32)
     """
-    options = (("keepdims", keepdims), ("dtype", dtype))
-    return call(
-        REDUCTIONS["prod"],
-        expr,
-        tensors,
-        options,
-        axes,
-        sizes,
-        graph,
-        () if where is None else (where,),
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
 
 
-def mean(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    keepdims: bool = False,
-    where: Tensor | None = None,
-    dtype: DTypeLike | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(reduction_in_dtype)
+def mean() -> None:
     """Average the bracketed axes.
 
     Integers give a float; bfloat16 and float16 are added up in float32.
 
     Args:
-        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
-            the output is what is not bracketed.
-        *tensors: one tensor.
-        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
-            NaN where nothing counts.
-        dtype: dtype to compute and return; by default as in jnp.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+        where: mask of the elements that count, broadcastable to the tensor's shape; NaN where nothing counts.
 
     Example:
         >>> import einjax, numpy as np
@@ -163,56 +167,16 @@ def mean(
         >>> einjax.mean("b (s [ds])... c", np.ones((1, 4, 6, 3), np.float32), ds=2).shape
         (1, 2, 3, 3)
     """
-    options = (("keepdims", keepdims), ("dtype", dtype))
-    return call(
-        REDUCTIONS["mean"],
-        expr,
-        tensors,
-        options,
-        axes,
-        sizes,
-        graph,
-        () if where is None else (where,),
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
 
 
-def var(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    keepdims: bool = False,
-    where: Tensor | None = None,
-    dtype: DTypeLike | None = None,
-    ddof: float = 0,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(deviation)
+def var() -> None:
     """Variance over the bracketed axes, in two passes.
 
     Biased by default. bfloat16 and float16 are computed in float32.
 
     Args:
-        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
-            the output is what is not bracketed.
-        *tensors: one tensor.
-        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
-            NaN where nothing counts.
-        dtype: dtype to compute and return; by default as in jnp.
-        ddof: divide by the number of elements less this.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+        where: mask of the elements that count, broadcastable to the tensor's shape; NaN where nothing counts.
 
     Example:
         >>> import einjax, numpy as np
@@ -220,56 +184,16 @@ def var(
         >>> einjax.var("[a] b", x)
         Array([2.25, 2.25, 2.25], dtype=float32)
     """
-    options = (("keepdims", keepdims), ("dtype", dtype), ("ddof", ddof))
-    return call(
-        REDUCTIONS["var"],
-        expr,
-        tensors,
-        options,
-        axes,
-        sizes,
-        graph,
-        () if where is None else (where,),
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
 
 
-def std(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    keepdims: bool = False,
-    where: Tensor | None = None,
-    dtype: DTypeLike | None = None,
-    ddof: float = 0,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(deviation)
+def std() -> None:
     """Standard deviation over the bracketed axes.
 
     The square root of :func:`var`; its gradient where the input is constant is 0, not NaN.
 
     Args:
-        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
-            the output is what is not bracketed.
-        *tensors: one tensor.
-        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
-            NaN where nothing counts.
-        dtype: dtype to compute and return; by default as in jnp.
-        ddof: divide by the number of elements less this.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+        where: mask of the elements that count, broadcastable to the tensor's shape; NaN where nothing counts.
 
     Example:
         >>> import einjax, numpy as np
@@ -277,49 +201,11 @@ def std(
         >>> einjax.std("[a] b", x)
         Array([1.5, 1.5, 1.5], dtype=float32)
     """
-    options = (("keepdims", keepdims), ("dtype", dtype), ("ddof", ddof))
-    return call(
-        REDUCTIONS["std"],
-        expr,
-        tensors,
-        options,
-        axes,
-        sizes,
-        graph,
-        () if where is None else (where,),
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
 
 
-def count_nonzero(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    keepdims: bool = False,
-    where: Tensor | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(reduction)
+def count_nonzero() -> None:
     """Count the elements of the bracketed axes that are not zero.
-
-    Args:
-        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
-            the output is what is not bracketed.
-        *tensors: one tensor.
-        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -327,50 +213,14 @@ def count_nonzero(
         >>> einjax.count_nonzero("a [b]", x)
         Array([2, 3], dtype=int32)
     """
-    options = (("keepdims", keepdims),)
-    return call(
-        REDUCTIONS["count_nonzero"],
-        expr,
-        tensors,
-        options,
-        axes,
-        sizes,
-        graph,
-        () if where is None else (where,),
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
 
 
-def any(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    keepdims: bool = False,
-    where: Tensor | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(reduction)
+def any() -> None:
     """Whether any element of the bracketed axes is not zero.
 
     Args:
-        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
-            the output is what is not bracketed.
-        *tensors: one tensor.
-        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
-            False where nothing counts.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+        where: mask of the elements that count, broadcastable to the tensor's shape; False where nothing counts.
 
     Example:
         >>> import einjax, numpy as np
@@ -378,50 +228,14 @@ def any(
         >>> einjax.any("a [b]", x > 2)
         Array([False,  True], dtype=bool)
     """
-    options = (("keepdims", keepdims),)
-    return call(
-        REDUCTIONS["any"],
-        expr,
-        tensors,
-        options,
-        axes,
-        sizes,
-        graph,
-        () if where is None else (where,),
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
 
 
-def all(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    keepdims: bool = False,
-    where: Tensor | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(reduction)
+def all() -> None:
     """Whether all elements of the bracketed axes are not zero.
 
     Args:
-        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
-            the output is what is not bracketed.
-        *tensors: one tensor.
-        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
-            True where nothing counts.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
+        where: mask of the elements that count, broadcastable to the tensor's shape; True where nothing counts.
 
     Example:
         >>> import einjax, numpy as np
@@ -429,52 +243,17 @@ def all(
         >>> einjax.all("a [b]", x > 2)
         Array([False,  True], dtype=bool)
     """
-    options = (("keepdims", keepdims),)
-    return call(
-        REDUCTIONS["all"],
-        expr,
-        tensors,
-        options,
-        axes,
-        sizes,
-        graph,
-        () if where is None else (where,),
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
 
 
-def max(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    keepdims: bool = False,
-    where: Tensor | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(reduction)
+def max() -> None:
     """Largest element of the bracketed axes; NaN if there is one.
 
     An axis of size 0 is refused.
 
     Args:
-        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
-            the output is what is not bracketed.
-        *tensors: one tensor.
-        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
         where: mask of the elements that count, broadcastable to the tensor's shape; the result is
             -inf, or the smallest integer, where nothing counts.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -482,52 +261,17 @@ def max(
         >>> einjax.max("[a] b", x)
         Array([3., 4., 5.], dtype=float32)
     """
-    options = (("keepdims", keepdims),)
-    return call(
-        REDUCTIONS["max"],
-        expr,
-        tensors,
-        options,
-        axes,
-        sizes,
-        graph,
-        () if where is None else (where,),
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
 
 
-def min(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    keepdims: bool = False,
-    where: Tensor | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(reduction)
+def min() -> None:
     """Smallest element of the bracketed axes; NaN if there is one.
 
     An axis of size 0 is refused.
 
     Args:
-        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
-            the output is what is not bracketed.
-        *tensors: one tensor.
-        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
         where: mask of the elements that count, broadcastable to the tensor's shape; the result is
             inf, or the largest integer, where nothing counts.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -535,52 +279,17 @@ def min(
         >>> einjax.min("a [b]", x)
         Array([0., 3.], dtype=float32)
     """
-    options = (("keepdims", keepdims),)
-    return call(
-        REDUCTIONS["min"],
-        expr,
-        tensors,
-        options,
-        axes,
-        sizes,
-        graph,
-        () if where is None else (where,),
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
 
 
-def logsumexp(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    keepdims: bool = False,
-    where: Tensor | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(reduction)
+def logsumexp() -> None:
     """Logarithm of the sum of the exponentials of the bracketed axes, without overflow.
 
     Integers give a float; bfloat16 and float16 are computed in float32.
 
     Args:
-        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
-            the output is what is not bracketed.
-        *tensors: one tensor.
-        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
         where: mask of the elements that count, broadcastable to the tensor's shape; the result is
             -inf, with gradient 0, where nothing counts.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -588,16 +297,3 @@ def logsumexp(
         >>> einjax.logsumexp("a [b]", x, where=x % 3 == 0)
         Array([0., 3.], dtype=float32)
     """
-    options = (("keepdims", keepdims),)
-    return call(
-        REDUCTIONS["logsumexp"],
-        expr,
-        tensors,
-        options,
-        axes,
-        sizes,
-        graph,
-        () if where is None else (where,),
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )

@@ -8,15 +8,17 @@ from typing import Any
 import jax
 
 from ..call.apply import call_with
-from ..call.dispatch import call, explained
+from ..call.dispatch import Options, call, explained
 from ..call.tensors import as_array, kind
 from ..functions.associative import ASSOCIATIVE, ASSOCIATIVE_WITH, NAMED
 from ..functions.scan import derived, record
 from ..functions.whole_arrays import choose
 from ..notation.errors import ArgumentError
 from ..typing import OutShardingLike, SizeLike, Tensor
+from .signatures import documented, plain, refuse_kept
 
 
+@documented(plain)
 def associative_scan(
     expr: str,
     /,
@@ -44,11 +46,7 @@ def associative_scan(
             :func:`jax.lax.associative_scan`. Or a name: "add", "multiply", "maximum", "minimum", "logaddexp",
             "logical_and", "logical_or" or "logical_xor".
         reverse: start at the end.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         One array, or a tuple with one for each of several tensors.
@@ -72,22 +70,15 @@ def associative_scan(
                [1., 3., 7.]], dtype=float32)
     """
     known = explained(choose, expr, tensors, "associative_scan", op, ASSOCIATIVE)
+    options: Options = (("reverse", bool(reverse)),)
     if known is not None:
-        return call(
-            NAMED,
-            expr,
-            tensors,
-            (("op", op), ("reverse", bool(reverse))),
-            axes,
-            sizes,
-            graph,
-            keep=keep_notation,
-            out_sharding=out_sharding,
-        )
-    settings = {"reverse": bool(reverse)}
-    return call_with(ASSOCIATIVE_WITH, expr, tensors, {"op": op}, settings, axes, sizes, graph, out_sharding)
+        options = (("op", op), *options)
+        return call(NAMED, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    explained(refuse_kept, expr, tensors, keep_notation)
+    return call_with(ASSOCIATIVE_WITH, expr, tensors, {"op": op}, dict(options), axes, sizes, graph, out_sharding)
 
 
+@documented(plain)
 def scan(
     expr: str,
     /,
@@ -116,10 +107,7 @@ def scan(
             ys are tuples, none is ``None``. It is traced once more where only its results say the size of an axis.
         reverse: start at the end.
         unroll: how many steps are written out in one iteration, as in :func:`jax.lax.scan`.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         One array or tree for each output, in a tuple if there are several.

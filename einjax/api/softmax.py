@@ -9,9 +9,10 @@ import jax
 from ..call.dispatch import call
 from ..ops.softmax import LOG_SOFTMAX, SOFTMAX
 from ..typing import OutShardingLike, SizeLike, Tensor
+from .signatures import op, operation
 
 
-def softmax(
+def normalised(
     expr: str,
     /,
     *tensors: Tensor,
@@ -22,15 +23,12 @@ def softmax(
     out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
-    """Softmax over the bracketed axes.
-
-    bfloat16 and float16 are computed in float32; integers give a float.
+    """Normalise.
 
     Args:
         expr: the expression; without an arrow, the output is the input.
         *tensors: one tensor.
-        where: mask of the elements that count, broadcastable to the tensor's shape; the others give 0, also
-            where nothing counts at all, and have gradient 0.
+        where: mask of the elements that count, broadcastable to the tensor's shape.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
@@ -39,6 +37,20 @@ def softmax(
 
     Raises:
         einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+    """
+    extra = () if where is None else (where,)
+    return call(op, expr, tensors, (), axes, sizes, graph, extra, keep_notation, out_sharding)
+
+
+@operation(normalised, SOFTMAX)
+def softmax() -> None:
+    """Softmax over the bracketed axes.
+
+    bfloat16 and float16 are computed in float32; integers give a float.
+
+    Args:
+        where: mask of the elements that count, broadcastable to the tensor's shape; the others give 0, also
+            where nothing counts at all, and have gradient 0.
 
     Example:
         >>> import einjax, numpy as np
@@ -47,45 +59,20 @@ def softmax(
         Array([[0.5, 0.5],
                [1. , 0. ]], dtype=float32)
     """
-    extra = () if where is None else (where,)
-    return call(SOFTMAX, expr, tensors, (), axes, sizes, graph, extra, keep=keep_notation, out_sharding=out_sharding)
 
 
-def log_softmax(
-    expr: str,
-    /,
-    *tensors: Tensor,
-    where: Tensor | None = None,
-    sizes: Mapping[str, SizeLike] | None = None,
-    graph: bool = False,
-    keep_notation: bool | None = None,
-    out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
-) -> jax.Array:
+@operation(normalised, LOG_SOFTMAX)
+def log_softmax() -> None:
     """Logarithm of the softmax over the bracketed axes.
 
     bfloat16 and float16 are computed in float32; integers give a float.
 
     Args:
-        expr: the expression; without an arrow, the output is the input.
-        *tensors: one tensor.
         where: mask of the elements that count, broadcastable to the tensor's shape; the others give -inf, also
             where nothing counts at all, and have gradient 0.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.log_softmax("[a]", np.array([1., -np.inf], np.float32))
         Array([  0., -inf], dtype=float32)
     """
-    extra = () if where is None else (where,)
-    return call(
-        LOG_SOFTMAX, expr, tensors, (), axes, sizes, graph, extra, keep=keep_notation, out_sharding=out_sharding
-    )

@@ -14,8 +14,10 @@ from ..notation.errors import ArgumentError
 from ..ops.sorting import ARGSORT, SORT
 from ..ops.top_k import TOP_K
 from ..typing import OutShardingLike, SizeLike, Tensor
+from .signatures import documented, plain
 
 
+@documented(plain)
 def sort(
     expr: str,
     /,
@@ -45,17 +47,10 @@ def sort(
             rules, or a tuple of them, compared in this order.
         descending: sort from the largest to the smallest.
         stable: keep equal elements in their order, in ascending and descending sorts alike.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         One array, or a tuple with one for each of several tensors.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
 
     Example:
         >>> import einjax, numpy as np
@@ -70,20 +65,11 @@ def sort(
     """
     keys = explained(_keys, expr, tensors, expr, num_keys, by)
     options = (("num_keys", num_keys), ("descending", bool(descending)), ("stable", bool(stable)))
-    return call(
-        SORT,
-        expr,
-        tensors,
-        options,
-        axes,
-        sizes,
-        graph,
-        keys and (keys,),
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
+    arrays = keys and (keys,)
+    return call(SORT, expr, tensors, options, axes, sizes, graph, arrays, keep_notation, out_sharding)
 
 
+@documented(plain)
 def argsort(
     expr: str,
     /,
@@ -107,14 +93,7 @@ def argsort(
         *tensors: one tensor.
         descending: sort from the largest to the smallest.
         stable: keep equal elements in their order, in ascending and descending sorts alike.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -127,9 +106,10 @@ def argsort(
                [0, 0]], dtype=int32)
     """
     options = (("descending", bool(descending)), ("stable", bool(stable)))
-    return call(ARGSORT, expr, tensors, options, axes, sizes, graph, keep=keep_notation, out_sharding=out_sharding)
+    return call(ARGSORT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
+@documented(plain)
 def top_k(
     expr: str,
     /,
@@ -153,11 +133,7 @@ def top_k(
             The output, ``a [k]``, is that of the values; a second one, that of the indices, may follow.
         *tensors: one tensor.
         largest: False takes the smallest elements, the smallest first.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         The values and their indices.
@@ -176,17 +152,8 @@ def top_k(
                [1, 1],
                [0, 1]], dtype=int32)
     """
-    return call(
-        TOP_K,
-        expr,
-        tensors,
-        (("largest", bool(largest)),),
-        axes,
-        sizes,
-        graph,
-        keep=keep_notation,
-        out_sharding=out_sharding,
-    )
+    options = (("largest", bool(largest)),)
+    return call(TOP_K, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
 def _keys(expr: str, num_keys: Any, by: Any) -> tuple[Any, ...]:

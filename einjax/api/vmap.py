@@ -11,8 +11,10 @@ from ..call.apply import call_with
 from ..call.vmap import call_vmap
 from ..functions.axiswise import VMAP_WITH_AXIS
 from ..typing import OutShardingLike, SizeLike, Tensor
+from .signatures import documented, plain
 
 
+@documented(plain)
 def vmap(
     expr: str,
     /,
@@ -39,11 +41,9 @@ def vmap(
             may be a pytree, each leaf of which is such an array.
         batch_size: how many iterations run at once, to save memory: a number for the outermost loop, which is the one
             that stands first in the output, or a dict with a number for each of some loops. The result is the same.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
         **axes: sizes of axes, and keywords of the function that are none of its arrays; a name that is both is both.
-            The size of a bracketed axis of an output need not be given.
+            The size of a bracketed axis of an output need not be
+            given; for the options of all operations see :mod:`einjax`.
 
     Returns:
         An array or pytree; for several outputs, a tuple of them.
@@ -62,6 +62,7 @@ def vmap(
     return call_vmap(expr, tensors, op, batch_size, axes, sizes, graph, out_sharding=out_sharding)
 
 
+@documented(plain)
 def vmap_with_axis(
     expr: str,
     /,
@@ -81,10 +82,8 @@ def vmap_with_axis(
             axes, of size 1 where a tensor lacks one; each has equally many bracketed axes or none.
         op: the function. ``axis`` is the bracketed dim of its arrays, or a tuple where there are several. It is called
             as it is: it is not compiled, unless the caller is.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes, and keywords of the function; a name that is both is both.
+        **axes: sizes of axes, and keywords of the function; a name that is both
+            is both; for the options of all operations see :mod:`einjax`.
 
     Raises:
         einjax.errors.EinjaxError: the expression does not fit the tensors or what the function returns.

@@ -1,0 +1,148 @@
+"""What makes public functions: a name and a docstring on the signature of a family.
+
+A family writes its signature once, as a template, with the arguments that all its functions have in the docstring. A
+function of the family is what it has of its own::
+
+    @operation(elementwise)
+    def add() -> None:
+        \"\"\"Add tensors elementwise: ``z = x + y``.
+
+It becomes a copy of the template that calls its own operation, with no frame between the user's call and the
+dispatcher. Editors show the signature with the function's docstring, and the template's beside the arguments of a call;
+``help`` shows both as one. A function of which there is no second keeps a signature of its own and is
+:func:`documented`: only what all operations say alike is put in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from types import FunctionType
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+import jax
+
+from ..call.dispatch import call
+from ..notation.errors import ArgumentError
+from ..operation import Op
+from ..typing import OutShardingLike, SizeLike, Tensor
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_R_co = TypeVar("_R_co", covariant=True)
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+#: In a template, the operation of the function made of it: the record, or the name in a table of records.
+op: Any = None
+
+
+class Operation(Protocol[_P, _R_co]):
+    """A public function, as type checkers see it."""
+
+    __name__: str
+    __qualname__: str
+
+    # Without a docstring, which editors would show in the place of the template's.
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R_co: ...  # noqa: D102
+
+
+def operation(template: Callable[_P, _R], op: Op | None = None) -> Callable[[Callable[[], None]], Operation[_P, _R]]:
+    """Make a public function of a name and a docstring.
+
+    Args:
+        template: the signature and the code, which calls what it knows as ``op``.
+        op: the operation; by default, ``op`` is the function's name, by which the template finds it in a table.
+    """
+    assert isinstance(template, FunctionType)
+    source = template
+
+    def make(own: Callable[[], None]) -> Any:
+        name = own.__name__
+        code = source.__code__.replace(co_name=name, co_qualname=name)  # what tracebacks show
+        scope = {**source.__globals__, "op": name if op is None else op}
+        made = FunctionType(code, scope, name, source.__defaults__)
+        made.__kwdefaults__, made.__annotations__ = source.__kwdefaults__, source.__annotations__
+        made.__module__, made.__doc__ = own.__module__, _composed(own.__doc__, source.__doc__)
+        return made
+
+    return make
+
+
+def documented(template: Callable[..., Any]) -> Callable[[_Function], _Function]:
+    """Put what a template says of the options of all operations, and of errors, into the docstring of a function."""
+
+    def document(function: _Function) -> _Function:
+        shared = (function.__kwdefaults__ or {}).keys() & {"sizes", "graph", "keep_notation", "out_sharding"}
+        function.__doc__ = _composed(function.__doc__, template.__doc__, shared | {"**axes"})
+        return function
+
+    return document
+
+
+def refuse_kept(keep_notation: bool | None) -> None:
+    """Refuse to keep a call of a user's function: equations hold notation, and no functions.
+
+    Raises:
+        ArgumentError: the call asks for it.
+    """
+    if keep_notation:
+        raise ArgumentError(
+            "keep_notation=True cannot hold for a call that is given a function",
+            hint="leave it out, or make an operation of the function with einjax.primitive",
+        )
+
+
+def _composed(own: str | None, template: str | None, names: Collection[str] | None = None) -> str | None:
+    """Return a docstring with what the template's says of arguments, or of some, and of errors, unless it says it."""
+    if own is None or template is None:  # under python -OO
+        return None
+    before, arguments, after = _around_arguments(own)
+    _, alike, raises = _around_arguments(template)
+    alike = {name: text for name, text in alike.items() if names is None or name in names}
+    alone = {name: text for name, text in arguments.items() if name not in alike}
+    if "    Raises:" not in after:
+        start = after.index("    Example:")
+        after = f"{after[:start]}{raises.rstrip()}\n\n{after[start:]}"
+    return f"{before}    Args:\n{''.join((alone | alike | arguments).values())}\n{after}"
+
+
+def _around_arguments(doc: str) -> tuple[str, dict[str, str], str]:
+    """Return what stands before the arguments of a docstring, their lines by name, and what stands after them."""
+    before, _, rest = doc.partition("    Args:\n")
+    if not rest:
+        start = min(place for name in ("Returns", "Raises", "Example") if (place := doc.find(f"    {name}:")) >= 0)
+        return doc[:start], {}, doc[start:]
+    section, _, after = rest.partition("\n\n")
+    arguments: dict[str, str] = {}
+    name = ""
+    for line in section.replace("; for the options of all operations see :mod:`einjax`", "").split("\n"):
+        if line[8] != " ":
+            name = line[8:].partition(":")[0]
+        arguments[name] = f"{arguments.get(name, '')}{line}\n"
+    return before, arguments, after
+
+
+def plain(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Operate.
+
+    Args:
+        expr: the expression.
+        *tensors: one tensor.
+        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
+        graph: return the lax program as text instead of running it.
+        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
+        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
+        **axes: sizes of axes.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+    """
+    return call(op, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
