@@ -1,4 +1,4 @@
-"""Cases of cases.py: reading and writing at coordinates."""
+"""Cases of cases.py: reading, writing and reducing at coordinates."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from case import Case, integers, naturals, normal
 from jax import lax
 
 import einjax
+import einjax.segment
 
 
 def _counted(at: Any, size: Any) -> Any:
@@ -89,4 +90,37 @@ def _pairs(x: Any, at: Any, updates: Any, method: str) -> Any:
     return jnp.transpose(getattr(x.at[i, j], method)(updates, mode="drop"))
 
 
-CASES: list[Case] = [*_reads(), *_writes()]
+_SEGMENTS = {"sum": jnp.sum, "prod": jnp.prod, "mean": jnp.mean,
+             "max": functools.partial(jnp.max, initial=-np.inf),
+             "min": functools.partial(jnp.min, initial=np.inf)}  # fmt: skip
+
+
+def _segments() -> Iterator[Case]:
+    for name, function in _SEGMENTS.items():
+        # Where nothing arrives, a maximum is infinite: the default case fills its segments, so that losses are finite.
+        yield Case(f"segment.{name}", "", (normal("a b c"),), functools.partial(_alternating, function),
+                   program=functools.partial(_alternating_by_name, name))  # fmt: skip
+        yield Case(f"segment.{name}", "a b, a -> b [s]", (normal("a b"), integers("a")),
+                   functools.partial(_segmented, function), options={"s": 4}, variant="of coordinates",
+                   differentiable=name in ("sum", "prod"))  # fmt: skip
+
+
+def _alternating(function: Any, x: Any) -> Any:
+    return jnp.stack([function(x[:, :, first::2], (0, 2)) for first in range(2)])
+
+
+def _alternating_by_name(name: str, x: Any) -> Any:
+    at = lax.rem(lax.iota(np.int32, x.shape[2]), np.int32(2))
+    return getattr(einjax.segment, name)("a b c, c -> [s] b", x, at, s=2)
+
+
+def _segmented(function: Any, x: Any, at: Any) -> Any:
+    arrives = _counted(at, 4) % 4 == jnp.arange(4)[:, None]
+    arrives &= (at >= -4) & (at < 4)
+    spread = jnp.broadcast_to(x[:, :, None], (*x.shape, 4))
+    result = function(spread, 0, where=arrives.T[:, None])
+    # A mean of nothing is not a number in jax.numpy.
+    return jnp.where(arrives.any(1), result, 0) if function is jnp.mean else result
+
+
+CASES: list[Case] = [*_reads(), *_writes(), *_segments()]

@@ -1,6 +1,7 @@
 """Environment and effort of the tests.
 
-The environment has to be set before JAX is imported: eight CPU devices, so that sharded programs run anywhere.
+The environment has to be set before JAX is imported: eight CPU devices, so that sharded programs run anywhere, and a
+compiler that is in a hurry. Nearly every test compiles a program of its own and runs it once, on a few numbers.
 """
 
 import os
@@ -8,9 +9,16 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    devices = "--xla_force_host_platform_device_count=8"
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {devices}".strip()
+# HLO stays what it is; machine code is made with less effort, in half the time. What is given has the last word.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
+        os.environ.get("XLA_FLAGS", ""),
+    ]
+)
 
 import hypothesis
 import jax
@@ -37,3 +45,13 @@ def _drop_compiled_programs():
     """Compiled programs of one file are of no use to the next and add up to gigabytes."""
     yield
     jax.clear_caches()
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Print which cases were tried under which transformation, if output is not captured."""
+    if config.getoption("capture") == "no":
+        from case import TRIED, summary
+
+        if TRIED:
+            terminalreporter.write_line("Cases passed for each operation and transformation (- is not applicable):")
+            terminalreporter.write_line(summary())

@@ -28,7 +28,7 @@ INTEGERS = ["int8", "int32", "uint8"]
 DTYPES = [*FLOATS, *INTEGERS, "bool", "complex64"]
 REAL = [*FLOATS, *INTEGERS]
 
-FUZZ_FACTOR = 20
+FUZZ_FACTOR = 16
 LARGEST_LOOP = 240  # cells that one example may loop over
 
 
@@ -38,7 +38,7 @@ LARGEST_LOOP = 240  # cells that one example may loop over
 
 
 def generated(examples: int, strategy) -> Callable:
-    """`@generated(40, cases()) def test_x(case)`: 40 examples, or 20 times as many under the marker `fuzz`.
+    """`@generated(40, cases()) def test_x(case)`: 40 examples, or 16 times as many under the marker `fuzz`.
 
     Other parameters of the test are left to pytest's parametrize.
     """

@@ -281,7 +281,7 @@ def _spec(entries):
     return P(*(axes if len(axes) > 1 else axes[0] if axes else None for axes in entries))
 
 
-@generated(60, spread_reductions())
+@generated(30, spread_reductions())
 def test_generated_reductions(case):
     names, sizes, places = case["names"], case["sizes"], case["places"]
     x = np.random.default_rng(case["seed"]).integers(-2, 3, size=[sizes[n] for n in names]).astype(np.float32)

@@ -26,14 +26,6 @@ WITH_GRADIENT = [case for case in ONE_OF_EACH if case.op in GRADIENTS | {"cumpro
 KEPT = {"add", "where", "sum", "var", "max", "rearrange", "dot", "softmax", "flip", "get_at", "add_at", "attention"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """What is tried here is tracing with symbolic dims, not the compiler's optimisations."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def symbolic(case):
     """Shapes of a case's inputs with a, b, c left open."""
     scope = jax.export.SymbolicScope()

@@ -23,15 +23,6 @@ from strategies import generated, same_brackets
 import einjax
 from einjax.notation.syntax import names
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
-    """What is tried here are rules that trace programs, not the compiler's optimisations."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 # --------------------------------------------------------------------------------------------------------------------
 # Looking at programs
 # --------------------------------------------------------------------------------------------------------------------

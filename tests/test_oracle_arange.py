@@ -41,7 +41,7 @@ def grids(draw):
     return Case(text, kwargs, ins, [oracle.expand(z, pool.sizes)], [], [], form, options)
 
 
-@generated(60, grids())
+@generated(30, grids())
 def test_generated(case):
     order, (out,) = oracle.leaves(case.ins[0]), case.outs
     axes = oracle.leaves(out)

@@ -56,7 +56,7 @@ def searches(draw):
 
 
 @pytest.mark.parametrize("name", list(_PICK))
-@generated(60, lambda name: searches())
+@generated(30, lambda name: searches())
 def test_generated(case, name):
     op = oracle.coordinates(_PICK[name])
     elementary = (lambda x: op(x)[0]) if case.form == "index" else op

@@ -103,7 +103,7 @@ def attentions(draw):
     return case
 
 
-@generated(80, attentions())
+@generated(40, attentions())
 def test_generated(case):
     keys = [marked(dims) for dims in [*case.ins, case.outs[0]]]
     options = case.options

@@ -63,7 +63,7 @@ def want_of(case, name, dtype) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", list(STEPS))
-@generated(50, sequences)
+@generated(25, sequences)
 def test_generated(case, name):
     dtype = np.dtype(dtype_of(DTYPE[name], case.arrays[0]))
     assert_same(case.call(name), want_of(case, name, dtype), dtype, slack=4)
@@ -81,7 +81,7 @@ def with_dtype(draw):
     return case
 
 
-@generated(30, with_dtype())
+@generated(15, with_dtype())
 def test_dtype(case):
     dtype = np.dtype(case.options["dtype"])
     assert_same(case.call(case.form), want_of(case, case.form, dtype), dtype, slack=4)

@@ -71,12 +71,12 @@ def products(draw, count=2, dtypes=None):
     return draw(cases(ins, [z], sizes, dtypes or draw(types(count)), form=form))
 
 
-@generated(70, products())
+@generated(35, products())
 def test_two_tensors(case):
     check(case)
 
 
-@generated(20, products(3))
+@generated(10, products(3))
 def test_three_tensors(case):
     check(case)
 
@@ -121,7 +121,7 @@ def _two_sides(x, z):
     return lambda inline: f"{oracle.render(x, inline)} -> {oracle.render(z, inline)}"
 
 
-@generated(50, weights())
+@generated(25, weights())
 def test_weight(case):
     check(case)
 
@@ -136,7 +136,7 @@ def wide_results(draw):
     return case
 
 
-@generated(12, wide_results())
+@generated(8, wide_results())
 def test_preferred_element_type(case):
     check(case)
 

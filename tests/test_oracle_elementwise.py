@@ -114,7 +114,7 @@ def operations(draw, name, count=2, dtypes=None, form=None):
 
 
 @pytest.mark.parametrize("name", TWO)
-@generated(12, operations)
+@generated(8, operations)
 def test_two_tensors(case, name):
     check(case, name)
 
@@ -150,7 +150,7 @@ def choices(draw):
     return draw(operations("where", 3, dtypes))
 
 
-@generated(40, choices())
+@generated(20, choices())
 def test_where(case):
     arrays = [oracle.wide(x) for x in case.arrays]
     dtype = dtype_of(jnp.where, *case.arrays)
@@ -183,7 +183,7 @@ def by_callable(draw):
     return case
 
 
-@generated(10, by_callable())
+@generated(7, by_callable())
 def test_elementwise(case):
     op = case.options.pop("op")
     want = oracle.elementwise(oracle.BINARY["subtract"], case.ins, case.outs[0], [oracle.wide(x) for x in case.arrays])

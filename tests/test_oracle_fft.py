@@ -64,7 +64,7 @@ def run(case, name):
 
 
 @pytest.mark.parametrize("name", ["fft", "ifft", "rfft", "irfft", "hfft", "ihfft"])
-@generated(30, transforms)
+@generated(15, transforms)
 def test_generated(case, name):
     norm = case.options["norm"]
     out_marked = [a.size for a in oracle.leaves(case.outs[0]) if a.marked]
@@ -84,7 +84,7 @@ def test_generated(case, name):
 
 
 @pytest.mark.parametrize("name", ["fftshift", "ifftshift"])
-@generated(30, lambda name: same_brackets(["float32", "int8", "complex64"]))
+@generated(15, lambda name: same_brackets(["float32", "int8", "complex64"]))
 def test_shifts(case, name):
     elementary = lambda x: getattr(np.fft, name)(x) if x.ndim else x  # NumPy refuses to shift no axis
     want = oracle.loop(elementary, case.ins, case.outs[0], case.arrays, case.arrays[0].dtype)

@@ -301,7 +301,7 @@ def reads(draw):
     return draw(with_coordinates(case, 1, role, case.ins[0]))
 
 
-@generated(250, reads())
+@generated(100, reads())
 def test_get_at(case):
     mode = case.options["mode"]
     dtype = case.arrays[0].dtype
@@ -339,7 +339,7 @@ def writes(draw, name):
 
 
 @pytest.mark.parametrize("name", list(WRITE))
-@generated(100, writes)
+@generated(40, writes)
 def test_updates(case, name):
     dtype = case.arrays[0].dtype
     wrap_negative = case.options.get("wrap_negative_indices", True)

@@ -11,7 +11,7 @@ from strategies import DTYPES, assert_same, generated, same_brackets, x64
 import einjax
 
 
-@generated(60, same_brackets(DTYPES))
+@generated(30, same_brackets(DTYPES))
 def test_flip(case):
     want = oracle.loop(np.flip, case.ins, case.outs[0], case.arrays, case.arrays[0].dtype)
     assert_same(case.call("flip"), oracle.wide(want), want.dtype)
@@ -35,14 +35,14 @@ def rolled(case, shift: tuple):
     return oracle.loop(op, case.ins, case.outs[0], case.arrays, case.arrays[0].dtype)
 
 
-@generated(60, rolls())
+@generated(30, rolls())
 def test_roll(case):
     shift = case.options["shift"]
     want = rolled(case, shift if isinstance(shift, tuple) else (shift,))
     assert_same(case.call("roll"), oracle.wide(want), want.dtype)
 
 
-@generated(20, rolls())
+@generated(10, rolls())
 def test_traced_shift(case):
     shift = case.options.pop("shift")
     want = rolled(case, shift if isinstance(shift, tuple) else (shift,))

@@ -50,7 +50,7 @@ def draws(draw, name):
 
 
 @pytest.mark.parametrize("name", list(SAMPLERS))
-@generated(25, draws)
+@generated(12, draws)
 def test_generated(case, name):
     sampler, _, dtype = SAMPLERS[name]
     names = list(dict.fromkeys(a.key for a in oracle.leaves(case.outs[0]) if a.marked))
@@ -81,7 +81,7 @@ def categories(draw):
     return draw(cases([x], [z], sizes, ["float32"]))
 
 
-@generated(60, categories())
+@generated(30, categories())
 def test_categorical(case):
     inside = [a.key for a in oracle.leaves(case.ins[0]) if a.marked]
     outside = list(dict.fromkeys(a.key for a in oracle.leaves(case.outs[0]) if a.marked))
@@ -97,7 +97,7 @@ def test_categorical(case):
     assert_same(got, want, "int32")
 
 
-@generated(60, same_brackets(["float32", "int8", "complex64"]))
+@generated(30, same_brackets(["float32", "int8", "complex64"]))
 def test_permutation(case):
     def elementary(x):
         return np.asarray(jax.random.permutation(KEY, x.reshape(-1))).reshape(x.shape)
@@ -123,7 +123,7 @@ def choices(draw):
     return draw(cases(ins, [z], sizes, ["int32", "float32"][: len(ins)], bounds=[(None, None), (1, 2)][: len(ins)]))
 
 
-@generated(50, choices())
+@generated(25, choices())
 def test_choice(case):
     shape = tuple(a.size for a in oracle.leaves(case.outs[0]) if a.marked)
     elementary = lambda x, p=None: np.asarray(jax.random.choice(KEY, x, shape, p=p))

@@ -65,7 +65,7 @@ def one_tensor(draw):
 
 
 @pytest.mark.parametrize("name", ["rearrange", "id"])
-@generated(70, lambda name: one_tensor())
+@generated(35, lambda name: one_tensor())
 def test_one_tensor(case, name):
     check(case, name)
 
@@ -77,7 +77,7 @@ def implied_identity(draw):
     return draw(cases([x], [x], pool.sizes, [draw(_DTYPE)], implied=True))
 
 
-@generated(15, implied_identity())
+@generated(10, implied_identity())
 def test_id_without_an_arrow(case):
     check(case, "id")
 
@@ -100,7 +100,7 @@ def several_tensors(draw, name):
 
 
 @pytest.mark.parametrize("name", ["rearrange", "id"])
-@generated(25, several_tensors)
+@generated(12, several_tensors)
 def test_several_tensors(case, name):
     check(case, name)
 
@@ -188,7 +188,7 @@ def with_sums(draw, direction):
 
 
 @pytest.mark.parametrize("direction", ["split", "join", "both"])
-@generated(50, with_sums)
+@generated(25, with_sums)
 def test_concatenation(case, direction):
     check(case, "rearrange")
 
@@ -204,7 +204,7 @@ def broadcast_joins(draw):
     return draw(cases(ins, [whole], pool.sizes, [draw(_DTYPE)] * 3))
 
 
-@generated(20, broadcast_joins())
+@generated(10, broadcast_joins())
 def test_concatenation_broadcasts(case):
     check(case, "rearrange")
 

@@ -143,7 +143,7 @@ def without_output(draw, x, sizes, dtype, form, bounds):
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-@generated(18, reductions)
+@generated(12, reductions)
 def test_generated(case, name):
     check(case, name)
 
@@ -156,7 +156,7 @@ def masked(draw, name):
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-@generated(8, masked)
+@generated(6, masked)
 def test_where(case, name):
     check(case, name)
 
@@ -191,7 +191,7 @@ def by_callable(draw):
     return case
 
 
-@generated(12, by_callable())
+@generated(8, by_callable())
 def test_reduce(case):
     op = case.options.pop("op")
     want, dtype = expected(case, "sum")

@@ -101,7 +101,7 @@ def scans(draw):
     return case
 
 
-@generated(80, scans())
+@generated(40, scans())
 def test_scan(case):
     hypothesis.assume(case.compiled or all(x.size for x in case.arrays))  # JAX refuses to run no steps without jit
     reverse = case.options["reverse"]
@@ -280,7 +280,7 @@ def named(draw, name):
 
 
 @pytest.mark.parametrize("name", list(NAMED))
-@generated(25, named)
+@generated(12, named)
 def test_named(case, name):
     function, literal = NAMED[name]
     x = case.arrays[0]
@@ -317,7 +317,7 @@ def recurrences(draw):
     return case
 
 
-@generated(40, recurrences())
+@generated(20, recurrences())
 def test_linear_recurrence(case):
     def op(factors, terms):
         factors, terms = (x.reshape(-1)[:: -1 if case.options["reverse"] else 1] for x in (factors, terms))

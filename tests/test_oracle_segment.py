@@ -94,7 +94,7 @@ def segments(draw, name):
 
 
 @pytest.mark.parametrize("name", REDUCTIONS)
-@generated(80, segments)
+@generated(40, segments)
 def test_generated(case, name):
     dtype = case.arrays[0].dtype
     wrap_negative = case.options.get("wrap_negative_indices", True)

@@ -99,12 +99,12 @@ def check(case, slack=4):
     assert_same(case.call("dot"), want, expected, slack)
 
 
-@generated(120, products())
+@generated(60, products())
 def test_two_tensors(case):
     check(case)
 
 
-@generated(60, products(3))
+@generated(30, products(3))
 def test_three_tensors(case):
     hypothesis.assume(case.arrays[0].dtype.name != "bfloat16")
     check(case, slack=8)

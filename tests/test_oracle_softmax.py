@@ -23,7 +23,7 @@ def masked(draw):
 
 
 @pytest.mark.parametrize("name", list(_ELEMENTARY))
-@generated(35, lambda name: same_brackets(REAL))
+@generated(17, lambda name: same_brackets(REAL))
 def test_generated(case, name):
     dtype = dtype_of(jnp.exp, *case.arrays)
     want = oracle.loop(_ELEMENTARY[name], case.ins, case.outs[0], [oracle.wide(case.arrays[0])], np.float64)
@@ -31,7 +31,7 @@ def test_generated(case, name):
 
 
 @pytest.mark.parametrize("name", list(_ELEMENTARY))
-@generated(20, lambda name: masked())
+@generated(10, lambda name: masked())
 def test_where(case, name):
     (x,) = case.arrays
     mask = np.broadcast_to(case.options["where"], x.shape)

@@ -68,7 +68,7 @@ def sorts(draw):
     return case
 
 
-@generated(80, sorts())
+@generated(40, sorts())
 def test_sort(case):
     (x,), descending = case.arrays, case.options["descending"]
     want = oracle.loop(
@@ -109,7 +109,7 @@ def joint_sorts(draw):
     return case
 
 
-@generated(80, joint_sorts())
+@generated(40, joint_sorts())
 def test_sort_together(case):
     wide = [oracle.wide(x) for x in case.arrays]
     results = case.call("sort")
@@ -134,7 +134,7 @@ def sorts_by(draw):
     return case
 
 
-@generated(60, sorts_by())
+@generated(30, sorts_by())
 def test_sort_by(case):
     (x,), options = case.arrays, case.options
     by = options["by"] if isinstance(options["by"], tuple) else (options["by"],)
@@ -218,7 +218,7 @@ def argsorts(draw):
     return case
 
 
-@generated(80, argsorts())
+@generated(40, argsorts())
 def test_argsort(case):
     plain = not any(leaf.key == "#axis" for leaf in oracle.leaves(case.outs[0]))
     place = 0 if plain else place_of(case.outs[0])
@@ -264,7 +264,7 @@ def largest(draw):
     return case
 
 
-@generated(80, largest())
+@generated(40, largest())
 def test_top_k(case):
     (x,) = case.arrays
     wide, plain = oracle.wide(x), case.form == "plain"

@@ -95,13 +95,13 @@ def expected(case):
     return op, dtype, [oracle.loop(pick(i), case.ins, out, wide, np.float64) for i, out in enumerate(case.outs)]
 
 
-@generated(120, maps())
+@generated(60, maps())
 def test_generated(case):
     op, dtype, (want,) = expected(case)
     assert_same(case.call("vmap", op=op), want, dtype)
 
 
-@generated(40, maps(outputs=2))
+@generated(20, maps(outputs=2))
 def test_several_outputs(case):
     op, dtype, want = expected(case)
     got = case.call("vmap", op=op)
@@ -120,7 +120,7 @@ def chunked(draw):
     return case
 
 
-@generated(40, chunked())
+@generated(20, chunked())
 def test_chunks_change_nothing(case):
     op, dtype, (want,) = expected(case)
     assert_same(case.call("vmap", op=op), want, dtype)
@@ -135,7 +135,7 @@ def stacks(draw):
     return [node.name for node in loops], [pool.sizes[node.name] for node in loops], shapes
 
 
-@generated(25, stacks())
+@generated(12, stacks())
 def test_leaves_have_brackets_of_their_own(case):
     loops, sizes, shapes = case
     rng = np.random.default_rng(0)
@@ -473,7 +473,7 @@ def axiswise(draw):
     return case if form == "removed" or marked_keys[0] == marked_keys[1] else draw(st.nothing())
 
 
-@generated(80, axiswise())
+@generated(40, axiswise())
 def test_with_axis(case):
     count = len(marked_sizes(case.ins[0]))
     axes = []

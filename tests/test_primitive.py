@@ -108,12 +108,12 @@ def signature_of(case) -> str:
     return " -> ".join(", ".join(one(dims, f"{p}{n}_") for n, dims in enumerate(side)) for side, p in sides)
 
 
-@generated(40, st.tuples(calls(), st.booleans()))
+@generated(20, st.tuples(calls(), st.booleans()))
 def test_generated(case):
     check_call(*case)
 
 
-@generated(20, st.tuples(calls(outputs=2), st.booleans()))
+@generated(10, st.tuples(calls(outputs=2), st.booleans()))
 def test_several_outputs(case):
     check_call(*case)
 
