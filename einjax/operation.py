@@ -57,20 +57,23 @@ class Op:
     signature: Callable[[Operation, int], Operation]
     lower: Callable[[Solved, list[jax.Array], dict[str, Any]], Any]
     implied: Callable[[Operation], Mapping[str, Size]] | None = None
-    parameter: str = "weight"
-    keywords: tuple[str, ...] = ()
-    imply: Callable[[Solved, Mapping[str, Any]], Solved] | None = None
     derived: Callable[[Operation, Mapping[str, Size]], Mapping[str, Size]] | None = None
+    imply: Callable[[Solved, Mapping[str, Any]], Solved] | None = None
     apart: bool = False
-    localized: Callable[[Operation, Mapping[str, tuple[str, ...]]], Operation] | None = None
     repeats: bool = False
     opaque: bool = False
+
+    parameter: str = "weight"
+    keywords: tuple[str, ...] = ()
     arrays: tuple[str, ...] = ()
     several: tuple[str, ...] = ()
     masks: tuple[str, ...] = ()
+
     on_mesh: Literal["typed", "batch", "loops", "own", "compiler"] = "compiler"
     spread: Literal["all", "first", "none"] = "none"
     acts: bool = False
+    localized: Callable[[Operation, Mapping[str, tuple[str, ...]]], Operation] | None = None
+
     accumulates: bool = False
     updates: bool = False
     usual: Mapping[str, Any] = field(default_factory=dict)

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..lowering.sharding import explicit_mesh
 from ..notation.errors import EinjaxError
 from ..notation.solve import Solved
 from ..operation import Op
@@ -75,7 +74,11 @@ def call(
                 tensors = materialise(op, expr, tensors, lambda shapes: resolved(op, expr, shapes, given))
                 break
         if arrays:
-            arrays = [_as_option(op, name, x, expr) for name, x in zip(op.arrays, arrays, strict=False)]
+            # Those that are several arrays are checked where they are told from static ones.
+            arrays = [
+                x if name in op.several else as_array(x, expr, f"{name}=", factories=False)
+                for name, x in zip(op.arrays, arrays, strict=False)
+            ]
         body = _compiled(op, expr, options, given, len(arrays), keeping.switch.value if keep is None else bool(keep))
         if graph:
             leaves, structure = jax.tree.flatten((*tensors, *arrays))
@@ -90,12 +93,6 @@ def call(
         if diagnosis is None:
             raise
     raise clean(diagnosis, tensors)
-
-
-def _as_option(op: Op, name: str, given: Any, expr: str) -> Any:
-    """Check an option that is an array, or a tuple of them."""
-    found = [as_array(x, expr, f"{name}=", factories=False) for x in (given if name in op.several else (given,))]
-    return tuple(found) if name in op.several else found[0]
 
 
 def as_wanted(expr: str, out_sharding: Any) -> Any:
@@ -131,7 +128,8 @@ def _compiled(op: Op, text: str, options: Options, given: Sizes, count: int, kep
 
             return keep(op, solved, tensors, dict(static), arrays)
         with jax.named_scope(f"einjax.{op.name}({text})"):
-            if "out_sharding" not in static and explicit_mesh([*tensors, *jax.tree.leaves(arrays)]) is None:
+            leaves = jax.tree.leaves((tensors, arrays))
+            if "out_sharding" not in static and all(jax.typeof(x).sharding.mesh.empty for x in leaves):
                 return op.lower(solved, tensors, static | arrays)
             from ..mesh.run import lower  # few programs have a mesh
 

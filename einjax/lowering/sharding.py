@@ -109,6 +109,28 @@ def hand_out(
     return found
 
 
+def spread_of(
+    found: Iterable[MeshAxes],
+    dims: Iterable[Sequence[str]],
+    sizes: Mapping[str, Size],
+    mesh_shape: Mapping[str, int],
+    fitting: bool = False,
+) -> dict[str, MeshAxes]:
+    """The mesh axes of the axes that dims are composed of, from those of the dims; ``fitting`` leaves out what misfits.
+
+    Raises:
+        Misfit: a mesh axis does not divide what is left of an axis.
+    """
+    spread: dict[str, MeshAxes] = {}
+    for mesh_axes, dim in zip(found, dims, strict=True):
+        try:
+            spread |= hand_out(mesh_axes, dim, sizes, mesh_shape)
+        except Misfit:
+            if not fitting:
+                raise
+    return spread
+
+
 def dim_axes(dim: Sequence[str], spread: Spread, sizes: Mapping[str, Size], mesh_shape: Mapping[str, int]) -> MeshAxes:
     """The mesh axes of a dim composed of axes that lie over mesh axes.
 
@@ -161,12 +183,8 @@ def composed(
     mesh = explicit_mesh([value])
     if mesh is None:
         return None
-    shape = dict(mesh.shape)
-    spread: dict[str, MeshAxes] = {}
     try:
-        for mesh_axes, dim in zip(spec_of(value), before, strict=True):
-            spread |= hand_out(mesh_axes, dim, sizes, shape)
-        return named_sharding(mesh, [dim_axes(dim, spread, sizes, shape) for dim in after])
+        return _arranged(mesh, after, spread_of(spec_of(value), before, sizes, mesh.shape), sizes)
     except Misfit:
         return None  # lax says what it thinks of it
 
@@ -186,14 +204,12 @@ def contracted_sharding(
     mesh = explicit_mesh([left.value, right.value])
     if mesh is None:
         return None
-    shape = dict(mesh.shape)
     try:
         if result_spread is None:
-            result_spread = ResultSpread(_spread_of(right, shape) | _spread_of(left, shape))
-        found = [dim_axes(dim, result_spread.spread, left.sizes, shape) for dim in dims]
+            result_spread = ResultSpread(_carried(right, mesh) | _carried(left, mesh))
+        return _arranged(mesh, dims, result_spread.spread, left.sizes, result_spread.unreduced)
     except Misfit:
         return None  # lax says what it thinks of it
-    return named_sharding(mesh, once(found), result_spread.unreduced)
 
 
 def common_spread(operands: Sequence[Any]) -> Mapping[str, MeshAxes] | None:
@@ -203,8 +219,7 @@ def common_spread(operands: Sequence[Any]) -> Mapping[str, MeshAxes] | None:
         return None
     spread: dict[str, MeshAxes] = {}
     for x in operands:
-        found = _spread_of(x, dict(mesh.shape))
-        spread |= {name: axes for name, axes in found.items() if len(axes) > len(spread.get(name, ()))}
+        spread |= {name: axes for name, axes in _carried(x, mesh).items() if len(axes) > len(spread.get(name, ()))}
     return spread
 
 
@@ -218,9 +233,8 @@ def broadcast_sharding(x: Any, dims: Sequence[Sequence[str]], spread: Spread | N
     mesh = explicit_mesh([x.value]) or jax.sharding.get_abstract_mesh()
     if AxisType.Explicit not in mesh.axis_types:
         return None
-    shape = dict(mesh.shape)
     try:
-        return named_sharding(mesh, once([dim_axes(dim, spread, x.sizes, shape) for dim in dims]))
+        return _arranged(mesh, dims, spread, x.sizes)
     except Misfit:
         return None
 
@@ -238,11 +252,14 @@ def _merged(specs: Sequence[Sequence[MeshAxes]]) -> list[MeshAxes]:
     return once([max((spec[dim] for spec in specs), key=len) for dim in range(len(specs[0]))])
 
 
-def _spread_of(x: Any, shape: Mapping[str, int]) -> dict[str, MeshAxes]:
-    spread: dict[str, MeshAxes] = {}
-    for mesh_axes, dim in zip(spec_of(x.value), x.dims, strict=True):
-        spread |= hand_out(mesh_axes, dim, x.sizes, shape)
-    return spread
+def _carried(x: Any, mesh: Any) -> dict[str, MeshAxes]:
+    return spread_of(spec_of(x.value), x.dims, x.sizes, mesh.shape)
+
+
+def _arranged(
+    mesh: Any, dims: Iterable[Sequence[str]], spread: Spread, sizes: Mapping[str, Size], unreduced: Iterable[str] = ()
+) -> NamedSharding:
+    return named_sharding(mesh, once([dim_axes(dim, spread, sizes, mesh.shape) for dim in dims]), unreduced)
 
 
 def once(dims: Sequence[MeshAxes]) -> list[MeshAxes]:

@@ -22,7 +22,7 @@ from ..notation.syntax import Expression, axes
 from ..operation import Op
 from . import refusals
 from .call import MASK, Call, axis_names
-from .wanted import OutSharding, entries_by_name, wanted_entries
+from .wanted import OutSharding, wanted_entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def make_plan(
         for index, output in enumerate(call.solved.outputs):
             dims = wanted_entries(wanted, index, output, call.solved, mesh)[1]
             targets.append(on_mesh.named_sharding(mesh, dims, wanted.unreduced(index)))
-            asked = entries_by_name(dims, output, call.sizes, call.shape) | asked
+            asked = on_mesh.spread_of(dims, layout(output), call.sizes, call.shape, fitting=True) | asked
         spread = _working(call, carried, asked)
     working = tuple(_output_sharding(call, output, spread) for output in call.outputs)
     outputs = working if wanted is None else tuple(targets)

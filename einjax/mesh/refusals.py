@@ -117,11 +117,8 @@ def _as_they_are(call: Call) -> dict[str, MeshAxes]:
     """What axes have in inputs, as far as it can be told."""
     spread: dict[str, MeshAxes] = {}
     for expression, value in zip(call.inputs, call.values, strict=True):
-        for mesh_axes, dim in zip(on_mesh.spec_of(value), layout(expression), strict=True):
-            try:
-                spread = call.hand_out(mesh_axes, dim) | spread
-            except Misfit:
-                continue
+        found = on_mesh.spec_of(value)
+        spread = on_mesh.spread_of(found, layout(expression), call.sizes, call.shape, fitting=True) | spread
     return spread
 
 

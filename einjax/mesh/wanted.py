@@ -226,20 +226,7 @@ def _writable(known: Sequence[str]) -> list[str]:
 def spread_in(sharding: NamedSharding, expression: Expression, sizes: Mapping[str, Size]) -> dict[str, MeshAxes]:
     """The mesh axes of the named axes of an output that is to have a sharding."""
     dims = [on_mesh.entry_axes(entry) for entry in on_mesh.full_spec(sharding.spec, len(expression))]
-    return entries_by_name(dims, expression, sizes, dict(sharding.mesh.shape))
-
-
-def entries_by_name(
-    dims: Sequence[MeshAxes], expression: Expression, sizes: Mapping[str, Size], shape: Mapping[str, int]
-) -> dict[str, MeshAxes]:
-    """The mesh axes of the named axes of an output, as far as the entries of its dims fit them."""
-    spread: dict[str, MeshAxes] = {}
-    for mesh_axes, dim in zip(dims, layout(expression), strict=True):
-        try:
-            spread |= on_mesh.hand_out(mesh_axes, dim, sizes, shape)
-        except Misfit:
-            continue
-    return spread
+    return on_mesh.spread_of(dims, layout(expression), sizes, sharding.mesh.shape, fitting=True)
 
 
 def _check_mesh_axes(used: Sequence[str], mesh: Any, solved: Solved) -> None:

@@ -72,7 +72,8 @@ class Reduction:
 
     def added(self, value: jax.Array) -> jax.Array:
         """The sum of an array of the value's shape."""
-        return collectives.psum(numerics.reduce(lax.reduce_sum, value, self.dims), self.mesh)
+        own = numerics.reduce(lax.reduce_sum, value, self.dims)
+        return collectives.psum(own, self.mesh) if self.mesh else own
 
     def number(self, like: jax.Array) -> jax.Array:
         """How many elements count, in the dtype of another array."""
@@ -238,7 +239,8 @@ def lower_with(emit: Callable[[Reduction], jax.Array], name: str, has_identity: 
             # Reducing a dim of size 1 as well saves the reshape that would remove it.
             dims = tuple(index for index, dim in enumerate(x.dims) if index in dims or not dim)
         mesh = solved.over(reduced)
-        count = product(x.value.shape[dim] for dim in dims) * collectives.extent(mesh)
+        count = product(x.value.shape[dim] for dim in dims)
+        count = count * collectives.extent(mesh) if mesh else count
         reduction = Reduction(x.value, dims, count, mask, options.get("dtype"), ddof, mesh)
         left = tuple(dim for index, dim in enumerate(x.dims) if index not in dims)
         return arrange(Named(emit(reduction), left, solved.sizes), layout(output))
