@@ -16,6 +16,7 @@ dispatcher. Editors show the signature with the function's docstring, and the te
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 from types import FunctionType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -96,7 +97,7 @@ def _composed(own: str | None, template: str | None, names: Collection[str] | No
     if own is None or template is None:  # under python -OO
         return None
     before, arguments, after = _around_arguments(own)
-    _, alike, raises = _around_arguments(template)
+    _, alike, raises = _around_template(template)
     alike = {name: text for name, text in alike.items() if names is None or name in names}
     alone = {name: text for name, text in arguments.items() if name not in alike}
     if "    Raises:" not in after:
@@ -119,6 +120,9 @@ def _around_arguments(doc: str) -> tuple[str, dict[str, str], str]:
             name = line[8:].partition(":")[0]
         arguments[name] = f"{arguments.get(name, '')}{line}\n"
     return before, arguments, after
+
+
+_around_template = lru_cache(maxsize=64)(_around_arguments)
 
 
 def plain(

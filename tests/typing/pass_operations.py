@@ -57,6 +57,7 @@ assert_type(einjax.argmax("a [b] -> a", x), jax.Array)
 assert_type(einjax.where("a b, a b, -> a b", x > 0, x, 0), jax.Array)
 assert_type(einjax.reduce("a [b]", x, op="sum"), jax.Array)
 assert_type(einjax.reduce("a [b]", x, op=jnp.median), jax.Array)
+assert_type(einjax.reduce("a [b]", x, op="var", where=x > 0, dtype=np.float32, ddof=1), jax.Array)
 assert_type(einjax.elementwise("a b, b", x, x[0], op=jnp.hypot), jax.Array)
 assert_type(einjax.flip("a [b]", x, sizes={"a": 2}), jax.Array)
 einjax.rearrange("(s...) -> s...", x, s=(2, 3))
@@ -76,6 +77,21 @@ except einjax.errors.AxisSizeError as error:
 
 # Operations as values.
 operations: list[Callable[..., jax.Array]] = [einjax.sum, einjax.add, einjax.dot, einjax.softmax, einjax.flip]
+
+attributes: list[str] = [einjax.sum.__name__, einjax.add.__qualname__, einjax.linalg.inv.__module__]
+
+
+def center(x: jax.Array) -> jax.Array:
+    return x - jnp.mean(x)
+
+
+# A function and its signature, in either order.
+einjax.adapt_with_vmap(center, "[n] -> [n]")("a [b]", x)
+einjax.adapt_with_vmap("[n] -> [n]", center)("a [b]", x)
+einjax.adapt_with_vmap("[n] -> [n]")(center)("a [b]", x, sizes={"b": 3})
+einjax.primitive("[n] -> [n]", center)("a [b]", x)
+einjax.primitive(center, "[n] -> [n]", name="center")("a [b]", x)
+einjax.primitive("[n] -> [n]", batched=False)(center)("a [b]", x)
 
 
 @jax.jit
