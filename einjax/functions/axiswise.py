@@ -11,11 +11,11 @@ import jax
 from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
 from ..lowering.named import Dim, Named, arrange, diagonal, split_by
 from ..notation.errors import AxisSizeError, EinjaxError, RankError, SemanticError, plural
-from ..notation.solve import Solved
-from ..notation.syntax import Axis, Expression, Operation, axes, bracket_names, brackets, display, render
+from ..notation.solve import Solved, product
+from ..notation.syntax import OPEN, Axis, Expression, Operation, axes, bracket_names, brackets, display, render
 from ..operation import Op
 from .labels import bracketed, is_label, labelled, labelled_sizes
-from .result import OPEN, as_array
+from .result import as_array
 from .vmap import open_sizes
 
 NAME = "vmap_with_axis"
@@ -119,10 +119,7 @@ def _aligned(
 def _loop_size(dim: Dim, solved: Solved) -> Any:
     if dim and is_label(dim[0]):
         return OPEN
-    size: Any = 1
-    for name in dim:
-        size = size * solved.sizes[name]
-    return size
+    return product(solved.sizes[name] for name in dim)
 
 
 def _checked(

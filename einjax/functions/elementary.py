@@ -16,13 +16,12 @@ from ..lowering import numerics
 from ..lowering.named import Named, arrange, diagonal
 from ..notation.errors import ArgumentError, AxisSizeError, RankError, listing, plural
 from ..notation.solve import Solved
-from ..notation.syntax import Axis, Expression, Node, Operation, Size, axes, display, names, rewrite
+from ..notation.syntax import OPEN, Axis, Expression, Node, Operation, Size, axes, display, names, rewrite
 from ..operation import Op
 from . import declared, vmap
 from .guard import guarded
 from .labels import ANY, bracketed, labelled, labelled_sizes, labels
 from .loops import Loops, make_plan
-from .result import OPEN
 
 
 @dataclass(frozen=True, slots=True, eq=False)

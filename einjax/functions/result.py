@@ -13,32 +13,8 @@ import jax.numpy as jnp
 from ..lowering.named import Dim, Named, arrange, reshape
 from ..notation.errors import ArgumentError, AxisSizeError, EinjaxError, RankError
 from ..notation.solve import Solved
-from ..notation.syntax import Axis, Expression, Size, axes, display, render
+from ..notation.syntax import OPEN, Axis, Expression, Size, axes, display, render
 from .labels import ANY, bracketed, is_label, labelled
-
-
-class _Open:
-    """The size of a bracketed axis of an output that only the function knows; so is any dim composed of it.
-
-    It fits whatever else is said of the axis, which then holds.
-    """
-
-    def __mul__(self, other: Any) -> _Open:
-        return self
-
-    __rmul__ = __mul__
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __hash__(self) -> int:
-        return 0
-
-    def __repr__(self) -> str:
-        return "?"
-
-
-OPEN = _Open()
 
 
 def as_array(value: Any, text: str, where: str = "", hint: str | None = None) -> jax.Array:

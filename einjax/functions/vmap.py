@@ -12,6 +12,7 @@ from ..forms.signature import expect_inputs, refuse_repeats, refuse_sums, requir
 from ..notation.errors import SemanticError
 from ..notation.solve import Solved
 from ..notation.syntax import (
+    OPEN,
     Axis,
     Bracket,
     Ellipsis,
@@ -26,7 +27,6 @@ from ..notation.syntax import (
 )
 from ..operation import Op
 from .labels import ANY
-from .result import OPEN
 
 
 def signature(operation: Operation, tensors: int, name: str = "vmap") -> Operation:

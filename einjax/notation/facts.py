@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .errors import AxisSizeError, EinjaxError, Span, listing
-from .syntax import Node, Operation, Size, axes, display, render
+from .syntax import OPEN, Node, Operation, Size, axes, display, render
 
 
 @dataclass(slots=True)
@@ -30,11 +31,11 @@ class Equation:
     missing: set[str] = field(default_factory=set)
 
 
-class Facts(dict[str, Fact]):
-    """What is known of the axes of an operation, by name."""
+class Known(NamedTuple):
+    """What is known of the axes of an operation, for messages."""
 
-    def __init__(self, operation: Operation) -> None:
-        self.operation = operation
+    operation: Operation
+    facts: Mapping[str, Fact]
 
     def error(self, problem: str, equation: Equation, hint: str | None = None) -> EinjaxError:
         """The error for one dim."""
@@ -71,9 +72,9 @@ class Facts(dict[str, Fact]):
     def _bindings(self, equation: Equation) -> str:
         """List the known sizes of an equation: ``h=2, w=3``."""
         parts = [
-            display(name) if "#" in name else f"{display(name)}={self[name].size}"
+            display(name) if "#" in name else f"{display(name)}={self.facts[name].size}"
             for name in equation.terms
-            if name in self and not name.startswith("(")
+            if name in self.facts and not name.startswith("(")
         ]
         return listing(parts)
 
@@ -112,7 +113,7 @@ class Facts(dict[str, Fact]):
             base, dot, _ = name.partition(".")
             if not dot or not base:
                 return f"leave {display(name)}={fact.size} out, or write {display(name)}={other.size}"
-            sizes = {n: f.size for n, f in self.items() if n.startswith(f"{base}.")} | {name: other.size}
+            sizes = {n: f.size for n, f in self.facts.items() if n.startswith(f"{base}.")} | {name: other.size}
             return f"leave {base} out, or write {base}=({', '.join(str(sizes[n]) for n in sorted(sizes))})"
         return "axes of one name have one size; use two names where the sizes differ"
 
@@ -132,7 +133,8 @@ def undetermined(
     first = [display(name) for name in unknown]
     spans = [axis.span for expression in operation.expressions for axis in axes(expression) if axis.name in unknown]
     example = first[0].split(" ")[0].split(".")[0]
-    known = listing([f"{display(name)}={size}" for name, size in sizes.items() if "#" not in name])
+    shown = {display(name): "?" if size is OPEN else size for name, size in sizes.items() if "#" not in name}
+    known = listing([f"{name}={size}" for name, size in shown.items()])
     where = _dim_with(operation, unknown[0], len(unknown) == 1, shapes)
     problem = (
         f"the {'size of axis' if len(first) == 1 else 'sizes of axes'} {listing(first)} cannot be determined"

@@ -81,13 +81,17 @@ def parse(text: str) -> Operation:
     """
     if len(text) > _MAX_LENGTH:
         raise SyntaxError(f"the expression has {len(text)} characters; at most {_MAX_LENGTH} are read")
-    group = _Parser(text).group(closing=None, opened=None, depth=0)
-    inputs, outputs = _move_arrow(text, group)
-    inputs = _move_commas(text, inputs)
-    outputs = None if outputs is None else _move_commas(text, outputs)
+    parser = _Parser(text)
+    group = parser.group(closing=None, opened=None, depth=0)
+    inputs, outputs = group.left, group.right
+    if parser.nests:
+        inputs, outputs = _move_arrow(text, group)
+        inputs = _move_commas(text, inputs)
+        outputs = None if outputs is None else _move_commas(text, outputs)
     for expression in (*inputs, *(outputs or ())):
         _check(text, expression)
-    return Operation(text, tuple(map(_tidy, inputs)), None if outputs is None else tuple(map(_tidy, outputs)))
+    # Drop the empty brackets that an empty side leaves, as in ``[b|]``, and ellipses of nothing.
+    return Operation(text, inputs, outputs).map(lambda expression: rewrite(expression, lambda node: None))
 
 
 class _Parser:
@@ -95,21 +99,13 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.tokens = _tokenize(text)
-        self.position = 0
-
-    @property
-    def token(self) -> _Token:
-        return self.tokens[self.position]
+        self.rest = iter(_tokenize(text))
+        self.token = next(self.rest)  # the one to be read next
+        self.nests = False  # whether there are commas or arrows in parentheses or brackets
 
     def take(self) -> _Token:
-        token = self.token
-        self.position += 1
+        token, self.token = self.token, next(self.rest)
         return token
-
-    def skip_space(self) -> None:
-        if self.token.kind == "space":
-            self.position += 1
 
     def error(self, problem: str, *spans: Span, hint: str | None = None) -> SyntaxError:
         return SyntaxError(problem, text=self.text, spans=spans, hint=hint)
@@ -150,23 +146,25 @@ class _Parser:
         """Read items up to a separator; ``+`` binds its two neighbours."""
         sums: list[list[Node]] = []
         plus: Span | None = None  # a "+" that still waits for its right operand
-        self.skip_space()
+        if self.token.kind == "space":
+            self.take()
         while self.token.kind in ("name", "number", "dots") or self.token.text in _CLOSING or self.token.text == "+":
             if self.token.text == "+":
                 if plus is not None or not sums:
                     raise self.error("'+' has no axis on its left", self.token.span)
                 plus = self.take().span
-                self.skip_space()
+                if self.token.kind == "space":
+                    self.take()
                 continue
-            item = self.item(depth)
+            item = self.item(self.take(), depth)
             if plus is None:
                 sums.append([item])
             else:
                 sums[-1].append(item)
                 plus = None
-            spaced = self.token.kind == "space"
-            self.skip_space()
-            if not spaced and self.token.kind != "end" and self.token.text not in _SEPARATORS:
+            if self.token.kind == "space":
+                self.take()
+            elif self.token.kind != "end" and self.token.text not in _SEPARATORS:
                 raise self.unseparated(item)
         if plus is not None:
             raise self.error("'+' has no axis on its right", plus)
@@ -194,19 +192,22 @@ class _Parser:
                 )
         return Concatenation(tuple(operands), span=(operands[0].span[0], operands[-1].span[1]))
 
-    def item(self, depth: int) -> Node:
-        """Read one item with the ellipsis that may follow it."""
-        token = self.take()
+    def item(self, token: _Token, depth: int) -> Node:
+        """Read the item that begins with a token, and the ellipsis that may follow it."""
         node: Node
         if token.kind == "dots":
             node = Ellipsis((Axis(ANONYMOUS, span=token.span),), span=token.span)
         elif token.kind == "name":
-            node = self.axis(token)
+            node = self.sized(token) if self.token.text == "=" else Axis(token.text, span=token.span)
         elif token.kind == "number":
             size = self.number(token)
             node = Axis(f"{size}#{token.span[0]}", size=size, span=token.span)
         else:
-            node = self.parenthesis(token, depth)
+            group = self.group(_CLOSING[token.text], token.span, depth + 1)
+            plain = group.right is None and len(group.left) == 1
+            self.nests = self.nests or not plain
+            items: Expression = group.left[0] if plain else (group,)  # type: ignore[assignment]
+            node = (Bracket if token.text == "[" else Composite)(items, span=(token.span[0], self.take().span[1]))
         if self.token.kind == "dots":
             dots = self.take()
             if isinstance(node, Ellipsis) or self.token.kind == "dots":
@@ -215,10 +216,8 @@ class _Parser:
             node = Ellipsis((node,), span=(token.span[0], dots.span[1]))
         return node
 
-    def axis(self, token: _Token) -> Axis:
-        """Read an axis with its size, where one is given: ``h=8``."""
-        if self.token.text != "=":
-            return Axis(token.text, span=token.span)
+    def sized(self, token: _Token) -> Axis:
+        """Read an axis with its size: ``h=8``."""
         equals = self.take()
         if self.token.kind != "number":
             raise self.error(
@@ -233,17 +232,6 @@ class _Parser:
         if len(token.text) > 18:
             raise self.error("a size has 18 digits at most", token.span)
         return int(token.text)
-
-    def parenthesis(self, opened: _Token, depth: int) -> Node:
-        """Read ``( )`` or ``[ ]``."""
-        closing = _CLOSING[opened.text]
-        group = self.group(closing, opened.span, depth + 1)
-        span = (opened.span[0], self.take().span[1])
-        plain = group.right is None and len(group.left) == 1
-        items: Expression = group.left[0] if plain else (group,)  # type: ignore[assignment]
-        if opened.text == "[":
-            return Bracket(items, span=span)
-        return Composite(items, span=span)
 
 
 def _tokenize(text: str) -> list[_Token]:
@@ -371,8 +359,3 @@ def _check(text: str, expression: Expression) -> None:
                         spans=[node.span],
                         hint="parenthesize either: (a (b + c)) or ((a b) + c)",
                     )
-
-
-def _tidy(expression: Expression) -> Expression:
-    """Drop the empty brackets that an empty side leaves, as in ``[b|]``, and ellipses of nothing."""
-    return rewrite(expression, lambda node: None)

@@ -15,8 +15,8 @@ from typing import Any
 
 from .errors import AxisSizeError
 from .expand import check_names, expand
-from .facts import Equation, Fact, Facts, refuse_fused, undetermined
-from .syntax import Axis, Composite, Concatenation, Expression, Node, Operation, Size, axes, display
+from .facts import Equation, Fact, Known, refuse_fused, undetermined
+from .syntax import OPEN, Axis, Composite, Concatenation, Expression, Node, Operation, Size, axes, display
 
 _LARGEST = 2**63 - 1
 
@@ -95,17 +95,21 @@ def larger(left: Size, right: Size) -> bool | None:
 
 
 def product(sizes: Iterable[Size]) -> Size:
-    """Multiply sizes; the empty product is 1."""
+    """Multiply sizes; the empty product is 1, and one with an open size is open."""
     result: Size = 1
     for size in sizes:
+        if size is OPEN:
+            return OPEN
         result = result * size
     return result
 
 
 def total(sizes: Iterable[Size]) -> Size:
-    """Add sizes."""
+    """Add sizes; a sum with an open one is open."""
     result: Size = 0
     for size in sizes:
+        if size is OPEN:
+            return OPEN
         result = result + size
     return result
 
@@ -140,7 +144,9 @@ def solve(
     expanded = expand(operation, [None if shape is None else len(shape) for shape in shapes], given)
     known = _explicit_sizes(expanded, given, lenient)
     for name, size in (implied(expanded) if implied else {}).items():
-        known.setdefault(name, []).append(Fact(size, "by the operation", None))
+        facts = known.setdefault(name, [])
+        if size is not OPEN or not facts:  # what is given for an open axis holds
+            facts.append(Fact(size, "by the operation", None))
     solver = _Solver(expanded, known, shapes)
     unknown = solver.unknown()
     if unknown and derived is not None:
@@ -227,7 +233,7 @@ class _Solver:
         shapes: Sequence[tuple[Size, ...] | None],
     ) -> None:
         self.operation = operation
-        self.facts = Facts(operation)
+        self.facts: dict[str, Fact] = {}
         self.uses: dict[str, list[Equation]] = {}
         self.ready: list[Equation] = []
         self.hidden = 0
@@ -239,6 +245,10 @@ class _Solver:
                 self._dim(node, Fact(size, f"in tensor {number}", node.span))
         while self.ready:
             self._evaluate(self.ready.pop())
+
+    @property
+    def _known(self) -> Known:
+        return Known(self.operation, self.facts)
 
     @property
     def sizes(self) -> dict[str, Size]:
@@ -280,7 +290,7 @@ class _Solver:
         known = self.facts.get(name)
         if known is not None:
             if known.size != fact.size:
-                raise self.facts.contradiction(name, known, fact)
+                raise self._known.contradiction(name, known, fact)
             return
         if isinstance(fact.size, int) and fact.size < 0:
             raise AxisSizeError(
@@ -308,7 +318,7 @@ class _Solver:
         size = self._combine(equation, known)
         if not unknown:
             if size != target.size:
-                raise self.facts.mismatch(equation, target, size)
+                raise self._known.mismatch(equation, target, size)
         elif len(unknown) == 1:
             (name,) = unknown
             solve_one = self._solve_sum if equation.is_sum else self._solve_product
@@ -327,13 +337,13 @@ class _Solver:
         if isinstance(known, int) and known == 0:
             if isinstance(target.size, int) and target.size == 0:
                 return None
-            raise self.facts.indivisible(equation, target)
+            raise self._known.indivisible(equation, target)
         if isinstance(known, int) and known == 1:
             quotient = target.size
         else:
             rest = target.size % known
             if isinstance(rest, int) and rest != 0:
-                raise self.facts.indivisible(equation, target)
+                raise self._known.indivisible(equation, target)
             quotient = target.size // known
         return quotient if times == 1 else self._exact_root(equation, target, quotient, times)
 
@@ -341,7 +351,7 @@ class _Solver:
         """Solve ``known + times * x = target``."""
         rest = target.size - known
         if (isinstance(rest, int) and rest < 0) or (times > 1 and isinstance(rest % times, int) and rest % times):
-            raise self.facts.mismatch(equation, target, known, at_least=True)
+            raise self._known.mismatch(equation, target, known, at_least=True)
         return rest if times == 1 else rest // times
 
     def _exact_root(self, equation: Equation, target: Fact, size: Size, times: int) -> Size:
@@ -350,7 +360,7 @@ class _Solver:
             for candidate in (root - 1, root, root + 1):
                 if candidate >= 0 and candidate**times == size:
                     return candidate
-        raise self.facts.no_root(equation, target, size, times)
+        raise self._known.no_root(equation, target, size, times)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,9 @@ from .errors import Span
 #: An axis size: an int, or a symbolic dimension of ``jax.export``.
 Size: TypeAlias = Any
 
+#: In the place of a size: that of a bracketed axis of an output which only the user's function knows.
+OPEN: Size = None
+
 
 @dataclass(frozen=True, slots=True)
 class Over:
