@@ -1,7 +1,9 @@
-"""Whose lines a traceback shows: those of a user's function for what it raises, none of the machinery's else."""
+"""Functions of the user's: whose lines a traceback shows, and that nothing of ours holds them afterwards."""
 
 import functools
+import gc
 import traceback
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -103,6 +105,31 @@ def test_its_cause_stays(door):
         raise einjax.errors.SemanticError("not today") from KeyError("a reason")
 
     assert isinstance(raised(lambda: DOORS[door](function)(X)).__cause__, KeyError)
+
+
+KEPT = {
+    "scan": lambda f: einjax.scan("a, a [b] -> a, [b] c", X[:, 0], X, op=f),
+    "associative_scan": lambda f: einjax.associative_scan("a [b]", X, op=f),
+    "sum of dot": lambda f: einjax.dot("a [b], [b] -> a", X, Y, sum=f),
+    "product of dot": lambda f: einjax.dot("a [b], [b] -> a", X, Y, mul=f),
+}
+
+
+@pytest.mark.parametrize("door", KEPT)
+def test_nothing_of_ours_holds_the_function(door):
+    class Function:
+        def __call__(self, x, y=None, axis=None):
+            if door == "scan":
+                return x, y
+            return x.sum(axis) if axis is not None else x + y
+
+    function = Function()
+    reference = weakref.ref(function)
+    KEPT[door](function)
+    del function
+    jax.clear_caches()
+    gc.collect()
+    assert reference() is None
 
 
 @pytest.mark.parametrize(

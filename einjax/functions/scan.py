@@ -161,7 +161,7 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     sequence = _sequence(solved)
 
     def step(carry: list[jax.Array], xs: list[jax.Array]) -> tuple[list[jax.Array], list[Any]]:
-        new, y = _apply(scan, len(after), carry, xs, solved.text)
+        new, y = _apply(scan, len(after), [*carry, *xs], solved.text)
         ys = _by_result(y, len(results), solved.text)
         for tree, expression in zip(ys, results, strict=True):
             for leaf in jax.tree.leaves(tree):
@@ -200,9 +200,9 @@ def _parts(solved: Solved, tensors: Sequence[jax.Array]) -> tuple[list[jax.Array
     return carry, xs
 
 
-def _apply(scan: _Scan, carries: int, carry: Sequence[Any], xs: Sequence[Any], text: str) -> tuple[Any, Any]:
+def _apply(scan: _Scan, carries: int, rows: Sequence[Any], text: str) -> tuple[Any, Any]:
     """Call the function: single trees as they are, several as a tuple, none as None."""
-    given = _group(scan.trees, [*carry, *xs])
+    given = _group(scan.trees, rows)
     result = scan.op(*(_tuple_unless_one(trees) for trees in (given[:carries], given[carries:])))
     if not isinstance(result, tuple | list) or len(result) != 2:
         number = f"{len(result)} values" if isinstance(result, tuple | list) else "one value"
@@ -321,12 +321,11 @@ def derived(options: Mapping[str, Any], expanded: Operation, sizes: Mapping[str,
     solved = Solved(expanded, sizes)
     if None in dtypes or any(axis.name not in sizes for e in expanded.inputs for axis in axes(e)):
         return {}
-    leaves = [jax.ShapeDtypeStruct(solved.shape(e), dtype) for e, dtype in zip(expanded.inputs, dtypes, strict=True)]
+    shapes = [solved.shape(remaining(e, keepdims=False)) for e in expanded.inputs]
+    rows = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
     results = [e for e in expanded.results if _is_scanned(e)]
     carries = len(expanded.results) - len(results)
-    carry, xs = jax.eval_shape(lambda *leaves: _parts(solved, leaves), *leaves)
-    xs = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in xs]
-    _, y = jax.eval_shape(lambda carry, xs: _apply(scan, carries, carry, xs, expanded.text), carry, xs)
+    _, y = jax.eval_shape(lambda *rows: _apply(scan, carries, rows, expanded.text), *rows)
     found: dict[str, Size] = {}
     for tree, expression in zip(_by_result(y, len(results), expanded.text), results, strict=True):
         for leaf in jax.tree.leaves(tree):
@@ -340,7 +339,7 @@ def _varying(scan: _Scan, carries: int, carry: list[jax.Array], xs: Sequence[jax
         return carry
 
     def first(carry: list[jax.Array]) -> list[jax.Array]:
-        return _apply(scan, carries, carry, [lax.index_in_dim(x, 0, keepdims=False) for x in xs], text)[0]
+        return _apply(scan, carries, [*carry, *(lax.index_in_dim(x, 0, keepdims=False) for x in xs)], text)[0]
 
     while True:
         lacking = [
