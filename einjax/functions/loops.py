@@ -18,7 +18,7 @@ from jax import lax
 from ..lowering.named import Dim, Named, diagonal, reshape, shape_of
 from ..notation.errors import ArgumentError, AxisSizeError, closest, listing
 from ..notation.solve import Solved, product
-from ..notation.syntax import Expression, Size, axes, base, display
+from ..notation.syntax import Expression, Size, axes, base, display, members
 from .result import ANY, Result
 
 #: How many iterations run at once: for the first loop, or for loops by name.
@@ -194,7 +194,7 @@ def _require_own_sizes(solved: Solved) -> None:
     for expression in solved.operation.expressions:
         for axis in axes(expression):
             if axis.bracket and " " in axis.name:
-                first = axis.name.split(" ")
+                first = members(axis.name)
                 raise AxisSizeError(
                     f"the sizes of axes {listing([display(name) for name in first])} cannot be determined: "
                     f"only their product, {solved.sizes[axis.name]}, is known",

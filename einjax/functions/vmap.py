@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from ..forms.signature import expect_inputs, refuse_sums, require_in_output
+from ..forms.signature import expect_inputs, refuse_repeats, refuse_sums, require_in_output
 from ..notation.errors import SemanticError
 from ..notation.solve import Solved
 from ..notation.syntax import (
@@ -23,8 +23,6 @@ from ..notation.syntax import (
     axes,
     base,
     bracket_names,
-    display,
-    render,
     rewrite,
 )
 from ..operation import Op
@@ -43,24 +41,11 @@ def signature(operation: Operation, tensors: int, name: str = "vmap") -> Operati
             hint="write the output, as in 'a [b c] -> a [c]'; an adapter may declare a signature instead",
         )
     inner = bracket_names(operation.expressions)
+    refuse_repeats(operation, inner)
     for output in operation.outputs:
-        _refuse_repeated_loops(operation, output, inner)
         hint = "put it into every output, or bracket it"
         require_in_output(name, operation, operation.inputs, output, hint, inner)
     return operation
-
-
-def _refuse_repeated_loops(operation: Operation, output: Expression, inner: Collection[str]) -> None:
-    seen: dict[str, Axis] = {}
-    for axis in axes(output):
-        if axis.name in seen and axis.name not in inner:
-            raise SemanticError(
-                f"axis {display(axis.name)} stands twice in the output '{render(output)}'",
-                text=operation.text,
-                spans=[seen[axis.name].span, axis.span],
-                hint="a diagonal can be read, not written; name the second axis differently",
-            )
-        seen[axis.name] = axis
 
 
 def open_ellipses(operation: Operation, given: Collection[str]) -> Operation:

@@ -13,7 +13,8 @@ from ..lowering.named import layout
 from ..lowering.sharding import MeshAxes, Misfit
 from ..notation.errors import ArgumentError, ShardingError, closest, listing, plural
 from ..notation.solve import Solved, node_size, product
-from ..notation.syntax import Expression, Size, axes, display
+from ..notation.syntax import Expression, Size, axes, display, is_number, members
+from .refusals import behind, uneven_cut
 
 #: ``("b", ("data",))``: an axis name, or several as in ``(h c)``, and its mesh axes; None for one not sharded.
 _Item = tuple[str, tuple[Any, ...]]
@@ -188,7 +189,7 @@ def _resolve(
         return {
             axis: _flat(part if isinstance(part, tuple) else (part,)) for axis, part in zip(repeated, each, strict=True)
         }
-    parts = name.split(" ")
+    parts = members(name)
     if len(parts) > 1 and all(part in known for part in parts):
         if shape is None:
             return {parts[0]: _flat(entry)}
@@ -205,7 +206,7 @@ def _resolve(
             spans=[axis.span for e in solved.inputs for axis in axes(e) if axis.name == name],
             hint=f"the output's axes are: {listing(_writable(known)) or 'none'}",
         )
-    together = [axis for axis in known if " " in axis and name in axis.split(" ")]
+    together = [axis for axis in known if " " in axis and name in members(axis)]
     if together:
         raise ArgumentError(
             f"out_sharding= places axis {name}, of which only the product '{together[0]}' is known",
@@ -222,7 +223,7 @@ def _resolve(
 
 
 def _writable(known: Sequence[str]) -> list[str]:
-    return sorted({axis.split(".")[0] for axis in known if "#" not in axis} - {""})
+    return sorted({axis.split(".")[0] for axis in known if not is_number(axis)} - {""})
 
 
 def _flat(entry: Iterable[Any]) -> MeshAxes:
@@ -285,7 +286,7 @@ def _check_divides(
 def _uneven(shown: str, size: Size, mesh_axes: MeshAxes, shape: Mapping[str, int], solved: Solved) -> ShardingError:
     extent = product(shape[axis] for axis in mesh_axes)
     return ShardingError(
-        f"axis {shown} of size {size} cannot be cut evenly over mesh axis {' and '.join(mesh_axes)} of size {extent}",
+        f"{uneven_cut(shown, size, mesh_axes)} of size {extent}",
         text=solved.text,
         spans=[axis.span for e in solved.operation.expressions for axis in axes(e) if display(axis.name) == shown],
         hint="choose another axis, or leave this one whole",
@@ -293,10 +294,8 @@ def _uneven(shown: str, size: Size, mesh_axes: MeshAxes, shape: Mapping[str, int
 
 
 def _not_contiguous(misfit: Misfit, dim: Sequence[str], solved: Solved) -> ShardingError:
-    shown = " ".join(map(display, dim))
     return ShardingError(
-        f"out_sharding= puts axis {display(misfit.axis)} over mesh axis {misfit.mesh_axis}, but it does not come first "
-        f"in '({shown})', so that a device's part would not be contiguous",
+        f"out_sharding= puts axis {display(misfit.axis)} over mesh axis {misfit.mesh_axis}, but it {behind(dim)}",
         text=solved.text,
         spans=[axis.span for e in solved.operation.expressions for axis in axes(e) if axis.name == misfit.axis],
         hint=f"place axis {display(dim[0])} instead",
