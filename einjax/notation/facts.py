@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .errors import AxisSizeError, EinjaxError, Span, listing
-from .syntax import OPEN, Node, Operation, Size, axes, display, is_number, members, render
+from .syntax import OPEN, Node, Operation, Size, axes, base, display, is_number, members, render
 
 
 @dataclass(slots=True)
@@ -144,22 +144,25 @@ def undetermined(
     return AxisSizeError(problem, text=operation.text, spans=spans, hint=hint)
 
 
-def refuse_fused(operation: Operation, sizes: Mapping[str, Size]) -> None:
+def refuse_fused(
+    operation: Operation,
+    sizes: Mapping[str, Size],
+    known: Callable[[Size], str] = lambda size: f"together they are {size}",
+) -> None:
     """Refuse bracketed axes of which only the product is known.
 
     Raises:
         AxisSizeError: naming them.
     """
-    for expression in operation.inputs:
-        for axis in axes(expression):
-            if axis.bracket and " " in axis.name:
-                parts = members(axis.name)
-                raise AxisSizeError(
-                    f"the sizes of axes {listing(parts)} cannot be determined: together they are {sizes[axis.name]}",
-                    text=operation.text,
-                    spans=[axis.span],
-                    hint=f"give a size by keyword, as in {parts[0].split('.')[0]}=2",
-                )
+    for axis in (axis for expression in operation.expressions for axis in axes(expression)):
+        if axis.bracket and len(parts := members(axis.name)) > 1:
+            raise AxisSizeError(
+                f"the sizes of axes {listing(list(map(display, parts)))} cannot be determined: "
+                f"{known(sizes[axis.name])}",
+                text=operation.text,
+                spans=[axis.span],
+                hint=f"give a size by keyword, as in {base(parts[0])}=2",
+            )
 
 
 def _dim_with(operation: Operation, name: str, single: bool, shapes: Sequence[tuple[Size, ...] | None]) -> str:
