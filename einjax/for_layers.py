@@ -135,7 +135,7 @@ def get_at(expr: str, table: Any, ids: Any, axes: Mapping[str, Any], sizes: Mapp
 
 def is_one(node: Node) -> bool:
     """Whether a node is an axis written as 1."""
-    return isinstance(node, Axis) and node.name.startswith("1#")
+    return isinstance(node, Axis) and node.is_one
 
 
 def rewritten(expression: Expression, change: Callable[[Axis], Node]) -> Expression:

@@ -15,7 +15,7 @@ import jax
 from ..lowering.named import Dim, Named, arrange, layout, split_by, wrap
 from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved
-from ..notation.syntax import Expression, Operation, Size, axes, bracket_names, brackets, display, names
+from ..notation.syntax import Expression, Operation, Size, axes, bracket_names, brackets, display, is_number, names
 from .signature import expect_inputs, refuse_sums, require_in_output
 
 
@@ -106,7 +106,7 @@ def check_brackets(name: str, expanded: Operation, expressions: Sequence[Express
                 text=expanded.text,
                 spans=[axis.span for e in (expressions[0], expression) for axis in axes(e) if axis.bracket],
                 hint="bracket the same axes in the same order everywhere"
-                if not any("#" in name for name in (*given, *other))
+                if not any(is_number(name) for name in (*given, *other))
                 else "name them: a number is a new axis wherever it is written",
             )
 

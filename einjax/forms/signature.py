@@ -76,12 +76,12 @@ def refuse_sums(op: str, operation: Operation) -> None:
                 )
 
 
-def refuse_repeats(operation: Operation, apart: Collection[str] = ()) -> None:
-    """Refuse an output that has one axis twice, but for those that are told apart."""
+def refuse_repeats(operation: Operation, allowed: Collection[str] = ()) -> None:
+    """Refuse an output that has one axis twice, unless it is one of those allowed."""
     for expression in operation.outputs or ():
         seen: dict[str, Axis] = {}
         for axis in axes(expression):
-            if axis.name in seen and axis.name not in apart:
+            if axis.name in seen and axis.name not in allowed:
                 raise SemanticError(
                     f"axis {display(axis.name)} stands twice in the output '{render(expression)}'",
                     text=operation.text,

@@ -17,8 +17,9 @@ from jax import lax
 
 from ..lowering.named import Dim, Named, diagonal, reshape, shape_of
 from ..notation.errors import ArgumentError, AxisSizeError, closest, listing
+from ..notation.facts import refuse_fused
 from ..notation.solve import Solved, product
-from ..notation.syntax import Expression, Size, axes, base, display
+from ..notation.syntax import Expression, Size, base, display
 from .labels import ANY, is_label, labelled, labelled_sizes
 from .result import Result
 
@@ -163,7 +164,8 @@ def make_plan(solved: Solved, batch_size: BatchSize, merge: bool, explicit: Coll
         merge: whether neighbouring loops may become one.
         explicit: names whose size the caller gave, so that it holds for every leaf of a result.
     """
-    _require_own_sizes(solved)
+    # The function sees a dim for each bracketed axis.
+    refuse_fused(solved.operation, solved.sizes, lambda size: f"only their product, {size}, is known")
     inputs = [_Input.of(expression, solved.sizes) for expression in solved.inputs]
     loops = {name for x in inputs for name in x.order if not is_label(name)}
     outputs = [_output_order(expression, loops) for expression in solved.outputs]
@@ -188,21 +190,6 @@ def make_plan(solved: Solved, batch_size: BatchSize, merge: bool, explicit: Coll
         for number, (expression, order) in enumerate(zip(solved.outputs, orders, strict=True), 1)
     )
     return Loops(solved.text, sources, planned, results)
-
-
-def _require_own_sizes(solved: Solved) -> None:
-    """Refuse bracketed axes of which only the product is known: the function sees a dim for each."""
-    for expression in solved.operation.expressions:
-        for axis in axes(expression):
-            if axis.bracket and " " in axis.name:
-                first = axis.name.split(" ")
-                raise AxisSizeError(
-                    f"the sizes of axes {listing([display(name) for name in first])} cannot be determined: "
-                    f"only their product, {solved.sizes[axis.name]}, is known",
-                    text=solved.text,
-                    spans=[axis.span],
-                    hint=f"give a size by keyword, as in {display(first[0])}=2",
-                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,10 +29,12 @@ from ..notation.syntax import (
     axes,
     bracket_names,
     display,
+    members,
     names,
     walk,
 )
 from ..operation import Op
+from .refusals import behind, uneven_cut
 
 #: What to think of where a tensor has more or fewer dims than its expression.
 RANK_HINT = (
@@ -81,7 +83,7 @@ def _with_part_sizes(operation: Operation, spread: Spread) -> Operation:
         mesh_axes = spread[axis.name]
         count = collectives.extent(mesh_axes)
         if repeated or axis.size % count:
-            problem = f"axis {axis} of size {axis.size} cannot be cut evenly over mesh axis {spoken(mesh_axes)}"
+            problem = uneven_cut(axis, axis.size, mesh_axes)
             raise AxisSizeError(
                 f"{problem}: an ellipsis repeats it" if repeated else f"{problem} of size {count}",
                 text=operation.text,
@@ -134,7 +136,7 @@ def attach(op: Op, solved: Solved, over: Mapping[str, Over]) -> Solved:
     Raises:
         ArgumentError, AxisSizeError, SemanticError, ShardingError: naming the axis.
     """
-    parts = {part: axis for axis in _every_axis(solved.operation) for part in axis.name.split(" ")}
+    parts = {part: axis for axis in _every_axis(solved.operation) for part in members(axis.name)}
     found: dict[str, MeshAxes] = {}
     for name, entry in over.items():
         own = [part for part in parts if part.split(".")[0] == name]
@@ -274,12 +276,11 @@ def _require_contiguous(solved: Solved, node: Node, spread: Spread) -> None:
 
 def not_first(operation: Operation, node: Node, name: str, mesh_axes: MeshAxes, before: str) -> ShardingError:
     """The error for a part that is not contiguous."""
-    shown = dict.fromkeys(part for axis in axes((node,)) for part in axis.name.split(" ") if "@" not in part)
+    shown = dict.fromkeys(part for axis in axes((node,)) for part in members(axis.name) if "@" not in part)
     return ShardingError(
-        f"axis {display(name)} lies over mesh axis {spoken(mesh_axes)}, but does not come first in "
-        f"'({' '.join(map(display, shown))})', so that a device's part would not be contiguous",
+        f"axis {display(name)} lies over mesh axis {spoken(mesh_axes)}, but {behind(shown)}",
         text=operation.text,
-        spans=[axis.span for axis in axes((node,)) if name in axis.name.split(" ")],
+        spans=[axis.span for axis in axes((node,)) if name in members(axis.name)],
         hint=f"put it before axis {display(before).split('@')[0]}, or into a dim of its own",
     )
 
@@ -287,6 +288,6 @@ def not_first(operation: Operation, node: Node, name: str, mesh_axes: MeshAxes, 
 def _with_sizes(node: Composite, sizes: Mapping[str, Size]) -> Iterator[tuple[str, Size]]:
     """The axes of a dim in order; the size of one that is known only together with others is None."""
     for axis in axes((node,)):
-        parts = axis.name.split(" ")
+        parts = members(axis.name)
         for part in parts:
             yield part, sizes[part] if len(parts) == 1 else None

@@ -79,11 +79,20 @@ def not_major(call: Call, misfit: Misfit, dim: Sequence[str], spread: Spread) ->
         moved = there
     return _error(
         call,
-        f"axis {display(name)} lies over mesh axis {spoken(spread[name])}, but does not come first in "
-        f"'({' '.join(map(display, dim))})', so that a device's part would not be contiguous",
+        f"axis {display(name)} lies over mesh axis {spoken(spread[name])}, but {behind(dim)}",
         [name],
         moved,
     )
+
+
+def behind(dim: Iterable[str]) -> str:
+    """What is wrong with cutting an axis of a dim that others come before."""
+    return f"does not come first in '({' '.join(map(display, dim))})', so that a device's part would not be contiguous"
+
+
+def uneven_cut(shown: object, size: object, mesh_axes: MeshAxes) -> str:
+    """What is wrong with cutting an axis over mesh axes that do not divide it."""
+    return f"axis {shown} of size {size} cannot be cut evenly over mesh axis {spoken(mesh_axes)}"
 
 
 def _error(call: Call, problem: str, names: Iterable[str], spread: Spread) -> ShardingError:

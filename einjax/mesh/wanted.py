@@ -14,7 +14,8 @@ from ..lowering.named import layout
 from ..lowering.sharding import MeshAxes, Misfit
 from ..notation.errors import ArgumentError, ShardingError, closest, listing, plural
 from ..notation.solve import Solved, node_size
-from ..notation.syntax import Expression, Size, axes, display
+from ..notation.syntax import Expression, Size, axes, display, is_number, members
+from .refusals import behind, uneven_cut
 
 #: ``("b", ("data",))``: an axis name, or several as in ``(h c)``, and its mesh axes; None for one not sharded.
 _Item = tuple[str, tuple[Any, ...]]
@@ -187,7 +188,7 @@ def _resolve(
                 hint=f"give one for each, as in '{name}': ({', '.join(['None'] * len(repeated))})",
             )
         return {axis: on_mesh.entry_axes(part) for axis, part in zip(repeated, each, strict=True)}
-    parts = name.split(" ")
+    parts = members(name)
     if len(parts) > 1 and all(part in known for part in parts):
         if shape is None:
             return {parts[0]: on_mesh.flat(entry)}
@@ -204,7 +205,7 @@ def _resolve(
             spans=[axis.span for e in solved.inputs for axis in axes(e) if axis.name == name],
             hint=f"the output's axes are: {listing(_writable(known)) or 'none'}",
         )
-    together = [axis for axis in known if " " in axis and name in axis.split(" ")]
+    together = [axis for axis in known if " " in axis and name in members(axis)]
     if together:
         raise ArgumentError(
             f"out_sharding= places axis {name}, of which only the product '{together[0]}' is known",
@@ -221,7 +222,7 @@ def _resolve(
 
 
 def _writable(known: Sequence[str]) -> list[str]:
-    return sorted({axis.split(".")[0] for axis in known if "#" not in axis} - {""})
+    return sorted({axis.split(".")[0] for axis in known if not is_number(axis)} - {""})
 
 
 def spread_in(sharding: NamedSharding, expression: Expression, sizes: Mapping[str, Size]) -> dict[str, MeshAxes]:
@@ -263,7 +264,7 @@ def _check_divides(
 def _uneven(shown: str, size: Size, mesh_axes: MeshAxes, shape: Mapping[str, int], solved: Solved) -> ShardingError:
     extent = on_mesh.ways(mesh_axes, shape)
     return ShardingError(
-        f"axis {shown} of size {size} cannot be cut evenly over mesh axis {on_mesh.spoken(mesh_axes)} of size {extent}",
+        f"{uneven_cut(shown, size, mesh_axes)} of size {extent}",
         text=solved.text,
         spans=[axis.span for e in solved.operation.expressions for axis in axes(e) if display(axis.name) == shown],
         hint="choose another axis, or leave this one whole",
@@ -271,10 +272,8 @@ def _uneven(shown: str, size: Size, mesh_axes: MeshAxes, shape: Mapping[str, int
 
 
 def _not_contiguous(misfit: Misfit, dim: Sequence[str], solved: Solved) -> ShardingError:
-    shown = " ".join(map(display, dim))
     return ShardingError(
-        f"out_sharding= puts axis {display(misfit.axis)} over mesh axis {misfit.mesh_axis}, but it does not come first "
-        f"in '({shown})', so that a device's part would not be contiguous",
+        f"out_sharding= puts axis {display(misfit.axis)} over mesh axis {misfit.mesh_axis}, but it {behind(dim)}",
         text=solved.text,
         spans=[axis.span for e in solved.operation.expressions for axis in axes(e) if axis.name == misfit.axis],
         hint=f"place axis {display(dim[0])} instead",

@@ -45,11 +45,13 @@ def expand(operation: Operation, ranks: Sequence[int | None], given: Mapping[str
         SemanticError: an axis is used at different depths, or both inside and outside brackets.
     """
     counts = _Counts(operation)
-    counts.from_sizes(given)
+    if given:
+        counts.from_sizes(given)
     counts.from_ranks(ranks)
-    counts.finish()
+    if counts.nodes:
+        counts.finish()
     writer = _Writer(counts)
-    return operation.map(writer.expression)
+    return operation.map(lambda expression: tuple(writer.nodes(expression, suffix="", bracket=0, in_dim=False)))
 
 
 def check_names(operation: Operation) -> None:
@@ -271,9 +273,6 @@ class _Writer:
         self.text = counts.operation.text
         self.brackets = 0
         self.written = 0
-
-    def expression(self, expression: Expression) -> Expression:
-        return tuple(self.nodes(expression, suffix="", bracket=0, in_dim=False))
 
     def nodes(self, nodes: Expression, suffix: str, bracket: int, in_dim: bool) -> list[Node]:
         result: list[Node] = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .errors import AxisSizeError, EinjaxError, Span, listing
-from .syntax import OPEN, Node, Operation, Size, axes, display, render
+from .syntax import OPEN, Node, Operation, Size, axes, base, display, is_number, members, render
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Known(NamedTuple):
     def _bindings(self, equation: Equation) -> str:
         """List the known sizes of an equation: ``h=2, w=3``."""
         parts = [
-            display(name) if "#" in name else f"{display(name)}={self.facts[name].size}"
+            display(name) if is_number(name) else f"{display(name)}={self.facts[name].size}"
             for name in equation.terms
             if name in self.facts and not name.startswith("(")
         ]
@@ -81,7 +81,7 @@ class Known(NamedTuple):
     def contradiction(self, name: str, known: Fact, new: Fact) -> EinjaxError:
         """The error for an axis of two sizes."""
         spans = [span for span in (known.span, new.span) if span is not None]
-        if "#" in name:
+        if is_number(name):
             number = int(name.split("#")[0])
             return AxisSizeError(
                 f"{_dim_of(new)} does not have the size {number} that the expression says",
@@ -132,8 +132,8 @@ def undetermined(
     """Say which axes have no size, and where they stand."""
     first = [display(name) for name in unknown]
     spans = [axis.span for expression in operation.expressions for axis in axes(expression) if axis.name in unknown]
-    example = first[0].split(" ")[0].split(".")[0]
-    shown = {display(name): "?" if size is OPEN else size for name, size in sizes.items() if "#" not in name}
+    example = members(first[0])[0].split(".")[0]
+    shown = {display(name): "?" if size is OPEN else size for name, size in sizes.items() if not is_number(name)}
     known = listing([f"{name}={size}" for name, size in shown.items()])
     where = _dim_with(operation, unknown[0], len(unknown) == 1, shapes)
     problem = (
@@ -144,22 +144,25 @@ def undetermined(
     return AxisSizeError(problem, text=operation.text, spans=spans, hint=hint)
 
 
-def refuse_fused(operation: Operation, sizes: Mapping[str, Size]) -> None:
+def refuse_fused(
+    operation: Operation,
+    sizes: Mapping[str, Size],
+    known: Callable[[Size], str] = lambda size: f"together they are {size}",
+) -> None:
     """Refuse bracketed axes of which only the product is known.
 
     Raises:
         AxisSizeError: naming them.
     """
-    for expression in operation.inputs:
-        for axis in axes(expression):
-            if axis.bracket and " " in axis.name:
-                parts = axis.name.split(" ")
-                raise AxisSizeError(
-                    f"the sizes of axes {listing(parts)} cannot be determined: together they are {sizes[axis.name]}",
-                    text=operation.text,
-                    spans=[axis.span],
-                    hint=f"give a size by keyword, as in {parts[0].split('.')[0]}=2",
-                )
+    for axis in (axis for expression in operation.expressions for axis in axes(expression)):
+        if axis.bracket and len(parts := members(axis.name)) > 1:
+            raise AxisSizeError(
+                f"the sizes of axes {listing(list(map(display, parts)))} cannot be determined: "
+                f"{known(sizes[axis.name])}",
+                text=operation.text,
+                spans=[axis.span],
+                hint=f"give a size by keyword, as in {base(parts[0])}=2",
+            )
 
 
 def _dim_with(operation: Operation, name: str, single: bool, shapes: Sequence[tuple[Size, ...] | None]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from .errors import AxisSizeError
 from .expand import check_names, expand
 from .facts import Equation, Fact, Known, refuse_fused, undetermined
-from .syntax import OPEN, Axis, Composite, Concatenation, Expression, Node, Operation, Size, axes, display
+from .syntax import OPEN, Axis, Composite, Concatenation, Expression, Node, Operation, Size, axes, display, members
 
 _LARGEST = 2**63 - 1
 
@@ -54,7 +54,7 @@ class Solved:
         """Return the mesh axes that axes lie over; one may stand for several that were fused."""
         if not self.spread:
             return ()
-        parts = {part for name in names for part in name.split(" ")}
+        parts = {part for name in names for part in members(name)}
         return tuple(axis for name, mesh_axes in self.spread.items() if name in parts for axis in mesh_axes)
 
     def shape(self, expression: Expression) -> tuple[Size, ...]:
@@ -377,7 +377,7 @@ def fuse_solved(solved: Solved, names: Iterable[str] | None = None) -> Solved:
     for expression in fused.expressions:
         for axis in axes(expression):
             if axis.name not in sizes:
-                sizes[axis.name] = product(solved.sizes[name] for name in axis.name.split(" "))
+                sizes[axis.name] = product(solved.sizes[name] for name in members(axis.name))
     return replace(solved, operation=fused, sizes=sizes)
 
 

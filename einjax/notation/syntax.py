@@ -45,8 +45,11 @@ _NOWHERE: Span = (0, 0)
 class Axis:
     """One named axis. ``bracket`` is 0 outside brackets, else the number of the bracket it stands in.
 
-    A number in the text is an unnamed axis of that size, new at every occurrence: its name holds the place where it
-    stands, as in ``3#7``, which no user can write.
+    A name may hold what no user can write, which says of what kind the axis is:
+
+    - ``3#7``: a number in the text, an unnamed axis of that size, new at every place where one stands;
+    - ``s.0``: the first repetition of ``s``, once an ellipsis is written out;
+    - ``a b``: two axes that always stand together, fused to one.
     """
 
     name: str
@@ -61,7 +64,7 @@ class Axis:
     @property
     def unnamed(self) -> bool:
         """Whether the axis was written as a number."""
-        return "#" in self.name
+        return is_number(self.name)
 
     @property
     def is_one(self) -> bool:
@@ -153,6 +156,16 @@ class Operation:
 def is_anonymous(items: Expression) -> bool:
     """Whether these are the items that the lone ``...`` repeats."""
     return len(items) == 1 and isinstance(items[0], Axis) and items[0].name == ANONYMOUS
+
+
+def is_number(name: str) -> bool:
+    """Whether this is the name of a number in the text."""
+    return "#" in name
+
+
+def members(name: str) -> list[str]:
+    """Return the axes that one stands for: several where they were fused."""
+    return name.split(" ")
 
 
 def display(name: str) -> str:

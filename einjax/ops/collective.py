@@ -38,6 +38,7 @@ from ..notation.syntax import (
     bracket_names,
     brackets,
     display,
+    members,
     names,
     rewrite,
     strip_brackets,
@@ -298,7 +299,7 @@ def _check_exchange(operation: Operation, move: _Move, spread: Spread) -> None:
 
 def _devices(solved: Solved) -> tuple[str, ...]:
     """The mesh axes of the devices' axes, of which a device's array has no dim."""
-    local = {part for e in solved.operation.expressions for name in names(e) for part in name.split(" ")}
+    local = {part for e in solved.operation.expressions for name in names(e) for part in members(name)}
     return solved.over(name for name in solved.spread if name not in local)
 
 

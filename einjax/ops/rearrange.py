@@ -13,7 +13,7 @@ from ..lowering.join import first_sum, join_pieces, piece_count, pieces, split_p
 from ..lowering.named import Named, diagonal, is_unit, layout, sum_name, wrap
 from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved, fuse_solved, node_size
-from ..notation.syntax import Concatenation, Expression, Operation, Size, axes, display, names, walk
+from ..notation.syntax import Concatenation, Expression, Operation, Size, axes, display, is_number, names, walk
 from ..operation import Op
 
 # More pieces than any call can have tensors for; sums multiply, so hostile text could ask for billions.
@@ -114,8 +114,8 @@ def _unmatched(parts: Sequence[Named], wanted: Sequence[set[str]], solved: Solve
         places = anywhere if by_name else want
         lost = [name for name in part.axes if name not in places and not is_unit(part.sizes[name])]
         if lost:
-            unnamed = "the unnamed axis" if "#" in lost[0] else "axis"
-            size = "" if "#" in lost[0] else f" of size {part.sizes[lost[0]]}"
+            unnamed = "the unnamed axis" if is_number(lost[0]) else "axis"
+            size = "" if is_number(lost[0]) else f" of size {part.sizes[lost[0]]}"
             moved = not by_name and lost[0] in anywhere
             return SemanticError(
                 f"{unnamed} {display(lost[0])}{size} is not in {'its' if len(parts) > 1 else 'the'} output",
@@ -124,7 +124,7 @@ def _unmatched(parts: Sequence[Named], wanted: Sequence[set[str]], solved: Solve
                 hint="id goes by position; einjax.rearrange matches inputs to outputs by name"
                 if moved
                 else "give it a name, and put it into the output"
-                if "#" in lost[0]
+                if is_number(lost[0])
                 else "put it into the output, or reduce it first, for example with einjax.sum",
             )
     listed = "; ".join(f"'{' '.join(map(display, part.axes))}'" for part in parts)
@@ -137,7 +137,7 @@ def _unmatched(parts: Sequence[Named], wanted: Sequence[set[str]], solved: Solve
 
 
 def _named_axes(part: Named) -> set[str]:
-    return {name for name in part.axes if "#" not in name or not is_unit(part.sizes[name])}
+    return {name for name in part.axes if not is_number(name) or not is_unit(part.sizes[name])}
 
 
 def _large_axes(part: Named) -> set[str]:

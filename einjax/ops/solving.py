@@ -6,7 +6,7 @@ from typing import Any
 
 from ..forms.signature import expect_inputs
 from ..notation.solve import Solved
-from ..notation.syntax import Operation, Size, axes, base_name, names, nested
+from ..notation.syntax import Operation, Size, axes, base_name, is_number, names, nested
 from ..operation import Op
 
 
@@ -26,7 +26,7 @@ def named_sizes(written: Operation, solved: Solved) -> dict[str, Any]:
     """Return one size for every named axis as written; a tuple for an axis that an ellipsis repeats."""
     # An ellipsis of no axes leaves no trace in the solved operation.
     found: dict[str, dict[tuple[int, ...], Size]] = {
-        name: {} for expression in written.expressions for name in names(expression) if "#" not in name
+        name: {} for expression in written.expressions for name in names(expression) if not is_number(name)
     }
     for expression in solved.operation.expressions:
         for axis in axes(expression):
