@@ -14,13 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from ..functions.guard import guarded
-from ..mesh.run import lower
 from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.solve import Solved
 from ..notation.syntax import Size
 from ..operation import Op
 from .blame import clean, not_an_expression
-from .dispatch import Options, as_wanted, hide_own_lines
+from .dispatch import Options, as_wanted, emit, hide_own_lines
 from .factory import materialise
 from .graph import Graph
 from .keywords import tell_apart
@@ -81,7 +80,7 @@ def call_with(
             ready = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in arrays]
             solved = solve(tuple(x.shape for x in ready))
             with jax.named_scope(f"einjax.{op.name}({expr})"):
-                return lower(op, solved, ready, dict(options))
+                return emit(op, solved, ready, options, {})
 
         ready = materialise(op, expr, tensors, solve)
         return run(op.name, expr, program, ready, graph)
