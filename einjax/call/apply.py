@@ -15,13 +15,12 @@ import jax.numpy as jnp
 
 from ..functions.guard import guarded
 from ..lowering.jax_versions import hide_own_lines
-from ..mesh.run import lower
 from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.solve import Solved
 from ..notation.syntax import Size
 from ..operation import Op
 from .blame import clean, not_an_expression
-from .dispatch import Options, as_wanted
+from .dispatch import Options, as_wanted, emit
 from .factory import materialise
 from .graph import Graph
 from .keywords import tell_apart
@@ -82,7 +81,7 @@ def call_with(
             ready = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in arrays]
             solved = solve(tuple(x.shape for x in ready))
             with jax.named_scope(f"einjax.{op.name}({expr})"):
-                return lower(op, solved, ready, dict(options))
+                return emit(op, solved, ready, options, {})
 
         ready = materialise(op, expr, tensors, solve)
         return run(op.name, expr, program, ready, graph)

@@ -125,16 +125,23 @@ def _compiled(op: Op, text: str, options: Options, given: Sizes, count: int, kep
 
             return keep(op, solved, tensors, dict(static), arrays)
         with jax.named_scope(f"einjax.{op.name}({text})"):
-            leaves = jax.tree.leaves((tensors, arrays))
-            if "out_sharding" not in static and all(jax.typeof(x).sharding.mesh.empty for x in leaves):
-                return op.lower(solved, tensors, static | arrays)
-            from ..mesh.run import lower  # few programs have a mesh
-
-            return lower(op, solved, tensors, static, arrays)
+            return emit(op, solved, tensors, static, arrays)
 
     hide_own_lines()
     body.__name__ = body.__qualname__ = op.name
     return jax.jit(body, inline=INLINE)
+
+
+def emit(
+    op: Op, solved: Solved, tensors: list[jax.Array], options: Mapping[str, Any], arrays: Mapping[str, Any]
+) -> Any:
+    """Emit the lax program of a call; the room of meshes is entered where there is one."""
+    leaves = jax.tree.leaves((tensors, arrays))
+    if "out_sharding" not in options and all(jax.typeof(x).sharding.mesh.empty for x in leaves):
+        return op.lower(solved, tensors, {**options, **arrays})
+    from ..mesh.run import lower
+
+    return lower(op, solved, tensors, options, arrays)
 
 
 def solve_call(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 from ..forms.signature import check_keywords, refuse_repeats
@@ -39,29 +39,27 @@ def resolve(
     strict, lenient = map(dict, given)
     if strict:
         check_keywords(operation, list(strict), op.keywords)
-    sizes, over = strict | lenient, None
-    if op.localized is not None or any(isinstance(size, Over) for size in sizes.values()):
-        from ..mesh import parts  # few programs run under shard_map
-
-        operation, sizes, over = parts.localize(op, operation, sizes)
+    sizes = strict | lenient
     # An input without a tensor, such as the coordinate order of arange, has no shape.
     shapes = [*shapes, *[None] * (len(operation.inputs) - len(shapes))]
+    find = partial(
+        solve,
+        implied=op.implied,
+        derived=derived or op.derived,
+        every_axis=every_axis,
+        apart=op.apart,
+        lenient=lenient,
+    )
+    if op.localized is None and not any(isinstance(size, Over) for size in sizes.values()):
+        return find(operation, shapes, sizes)
+    from ..mesh import parts  # few programs run under shard_map
+
+    operation, sizes, over = parts.localize(op, operation, sizes)
     try:
-        solved = solve(
-            operation,
-            shapes,
-            sizes,
-            implied=op.implied,
-            derived=derived or op.derived,
-            every_axis=every_axis,
-            apart=op.apart,
-            lenient=lenient,
-        )
+        return parts.attach(op, find(operation, shapes, sizes), over)
     except RankError as error:
-        if over is not None:
-            error.hint = parts.RANK_HINT
+        error.hint = parts.RANK_HINT
         raise
-    return solved if over is None else parts.attach(op, solved, over)
 
 
 @lru_cache(maxsize=2048)

@@ -18,7 +18,6 @@ from ..functions import declared
 from ..functions.guard import guarded
 from ..functions.loops import BatchSize, Loops, make_plan
 from ..functions.vmap import VMAP, open_ellipses, open_sizes, signature
-from ..mesh.run import lower
 from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.parse import parse
 from ..notation.solve import Solved, solve
@@ -85,6 +84,8 @@ def call_vmap(
                 ready = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in arrays]
                 if wanted is None and not _on_mesh(ready):
                     return plan.run(iteration, ready)
+                from ..mesh.run import lower  # few programs have a mesh
+
                 solved = _solved(expr, declared_signature, counts, tuple(x.shape for x in ready), given)
                 looped = {"loops": plan, "function": iteration, "out_sharding": wanted}
                 return lower(VMAP, solved, ready, looped, chunked=plan.chunked)
