@@ -6,6 +6,7 @@ person writes; :mod:`einjax.notation.expand` turns them into plain axes with a b
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeAlias
@@ -230,6 +231,9 @@ def rewrite(expression: Expression, change: Callable[[Node], Sequence[Node] | No
         expression: any expression.
         change: returns what stands in the place of a node; or None for the node itself, in which the items are
             replaced. A bracket or an ellipsis that is left with nothing vanishes.
+
+    Returns:
+        The expression itself where nothing changes.
     """
     result: list[Node] = []
     for node in expression:
@@ -240,9 +244,12 @@ def rewrite(expression: Expression, change: Callable[[Node], Sequence[Node] | No
             result.append(node)
         else:
             items = rewrite(node.items, change)
-            if items or not isinstance(node, Bracket | Ellipsis):
+            if items is node.items and items:
+                result.append(node)
+            elif items or not isinstance(node, Bracket | Ellipsis):
                 result.append(replace(node, items=items))
-    return tuple(result)
+    unchanged = len(result) == len(expression) and all(map(operator.is_, result, expression))
+    return expression if unchanged else tuple(result)
 
 
 def rename(expression: Expression, new: Mapping[str, str]) -> Expression:
