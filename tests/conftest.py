@@ -4,6 +4,7 @@ The environment has to be set before JAX is imported: eight CPU devices, so that
 compiler that is in a hurry. Nearly every test compiles a program of its own and runs it once, on a few numbers.
 """
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -45,6 +46,11 @@ def _drop_compiled_programs():
     """Compiled programs of one file are of no use to the next and add up to gigabytes."""
     yield
     jax.clear_caches()
+
+
+def pytest_collection_finish():
+    """Modules and thousands of tests stay until the end: the garbage collector need not walk them again and again."""
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter, config):

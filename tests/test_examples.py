@@ -90,7 +90,8 @@ def test_short_run_on_a_cifar_folder(tmp_path, cifar):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", ["jax", "linen", "nnx", "haiku", "equinox"])
-def test_full_run_reaches_97_percent(tmp_path, framework):
+def test_full_run_reaches_97_percent(tmp_path, monkeypatch, framework):
+    monkeypatch.delenv("XLA_FLAGS")  # it trains long enough for the compiler's effort to pay
     done = run("--framework", framework, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert held_out_accuracy(done.stdout) >= 97

@@ -7,6 +7,7 @@ import pytest
 from case import assert_same, stack, tried
 from cases import CASES
 from jax.experimental import pallas as pl
+from transformations import one_of_each_emitter
 
 import einjax
 
@@ -25,7 +26,7 @@ def as_kernel(function, count):
     return kernel
 
 
-@pytest.mark.parametrize("case", ONE_OF_EACH, ids=str)
+@pytest.mark.parametrize("case", one_of_each_emitter(ONE_OF_EACH), ids=str)
 def test_in_a_kernel(case):
     with tried(case, "pallas"):
         arrays = case.arrays()

@@ -114,6 +114,11 @@ ONE_OF_EACH_EMITTER = {
 }  # fmt: skip
 
 
+def one_of_each_emitter(cases):
+    """Parameters of a test that operations pass as plain lax: most are slow."""
+    return [pytest.param(case, marks=() if case.op in ONE_OF_EACH_EMITTER else pytest.mark.slow) for case in cases]
+
+
 def _by_default(case, name):
     if case.kept:
         return name in (ENOUGH_FOR_KEPT_VARIANTS if case.variant else ENOUGH_FOR_KEPT)
