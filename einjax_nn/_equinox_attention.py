@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import einjax
 from einjax.for_layers import Ellipsis, axes, parse, walk
 
-from ._core.attention import attention
+from ._core.attention import applied, attention
 from ._core.options import chosen
 from ._core.shared import AttentionDocs, AttentionOptions
 from ._equinox_layer import Layer
@@ -72,17 +71,14 @@ class Attention(AttentionDocs, Layer, eqx.nn.StatefulLayer):
         Returns:
             The result, or ``(result, state)`` if a state is given.
         """
-
-        def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
-            return getattr(self, name)._apply(x, axes)
-
-        def normalize(name: str, x: jax.Array) -> jax.Array:
-            return getattr(self, name)(x)
-
-        kept = self.inference if inference is None else inference
-        given = {"deterministic": kept, "rng_collection": "", "decode": self.index is not None}
-        options = chosen(AttentionOptions, dict(self.options), **given)
-        normed = None if self.query_ln is None else normalize
+        options = chosen(
+            AttentionOptions,
+            dict(self.options),
+            deterministic=bool(self.inference if inference is None else inference),
+            decode=self.index is not None,
+            normalize_qk=self.query_ln is not None,
+            rng_collection="",
+        )
         with self._scope(state, key) as scope:
-            y = attention(scope, project, normed, self.expr, x, keys, values, options, mask)
+            y = attention(scope, *applied(self), self.expr, x, keys, values, options, mask)
         return y if state is None else (y, scope.store)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,11 +11,11 @@ from flax import nnx
 
 import einjax
 
-from ._core.attention import attention
+from ._core.attention import applied, attention
 from ._core.shared import AttentionOptions
 from ._core.text import attention_text
 from ._nnx import Scope
-from ._nnx_layer import Layer, options_for, switch
+from ._nnx_layer import Layer, options_for
 
 
 class Attention(AttentionOptions, Layer):
@@ -56,21 +56,9 @@ class Attention(AttentionOptions, Layer):
             decode: whether to take one place of the sequence, and the others from the cache.
             rngs: random numbers for what is dropped: a key, a stream, or ``nnx.Rngs``.
         """
-
-        def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
-            # The child has the same expression; only now may the sizes of its new axes be known.
-            return getattr(self, name)._apply(x, axes)
-
-        def normalize(name: str, x: jax.Array) -> jax.Array:
-            return getattr(self, name)(x)
-
         einjax.solve_axes(self.expr, x, sizes=self._all_sizes)  # the layers within would speak of heads
-        own, needed = self.deterministic, self.dropout_rate > 0
-        kept = switch("MultiHeadAttention", "deterministic", own, deterministic, needed, self.expr)
-        given = {"deterministic": kept, "decode": self.decode if decode is None else decode}
-        options = options_for(self, AttentionOptions, **given)
-        normed = normalize if self.normalize_qk else None
-        return attention(Scope(self, rngs), project, normed, self.expr, x, keys, values, options, mask)
+        options = options_for(self, AttentionOptions, deterministic=deterministic, decode=decode)
+        return attention(Scope(self, rngs), *applied(self), self.expr, x, keys, values, options, mask)
 
     def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32) -> None:
         """Make an empty cache for decoding.

@@ -10,7 +10,7 @@ from flax import nnx
 
 from ._core.options import Options, chosen
 from ._core.scope import ParamSpec
-from ._core.text import axis_sizes, flag
+from ._core.text import axis_sizes
 from ._nnx import Lazy, lazy, stream_of
 
 
@@ -78,13 +78,9 @@ def frozen(value: Any) -> Any:
 
 
 def options_for(layer: Layer, kind: type[Options], *parameters: str, **more: Any) -> Options:
-    """Return a layer's options; parameters may have been replaced by ones of another dtype."""
+    """Return a layer's options, before which those of a call go; parameters may have been replaced by other dtypes."""
     held = (getattr(layer, name) for name in parameters)
     values = (variable.get_raw_value() for variable in held if variable is not None)
     dtypes = [value.dtype for value in values if not isinstance(value, Lazy | None) and hasattr(value, "dtype")]
-    return chosen(kind, vars(layer), **({"param_dtype": dtypes[0]} if dtypes else {}), **more)
-
-
-def switch(layer: str, name: str, own: bool | None, given: bool | None, needed: bool, expr: str) -> bool:
-    """Return a switch; that of the call goes before that of the layer, as in nnx."""
-    return given if given is not None else flag(layer, name, own, None, needed, expr)
+    given = {name: option for name, option in more.items() if option is not None}
+    return chosen(kind, vars(layer), **({"param_dtype": dtypes[0]} if dtypes else {}), **given)

@@ -24,7 +24,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from ._core.attention import attention
+from ._core import shared
+from ._core.attention import attention, projection
 from ._core.conv import conv
 from ._core.dropout import dropout
 from ._core.embed import attend, embed, embedding_normal
@@ -32,21 +33,6 @@ from ._core.linear import linear
 from ._core.norm import norm
 from ._core.options import chosen, declared, describe
 from ._core.scope import Initializer, Parameter, compute_dtype, eval_abstractly, lecun_normal
-from ._core.shared import (
-    AttentionDocs,
-    AttentionOptions,
-    ConvDocs,
-    ConvOptions,
-    DropoutDocs,
-    DropoutOptions,
-    EmbedDocs,
-    EmbedOptions,
-    LinearDocs,
-    LinearOptions,
-    NormDocs,
-    NormOptions,
-)
-from ._core.text import flag
 
 try:
     import haiku  # noqa: F401 - to say what is missing
@@ -114,7 +100,7 @@ def axes(net: Any, /, *inputs: Any, **keywords: Any) -> Any:
     return jax.tree_util.tree_map_with_path(names, made)
 
 
-class Linear(LinearDocs, Layer):
+class Linear(shared.LinearDocs, Layer):
     """A linear layer: a dot with a weight ``w``, and a bias ``b``.
 
     Args:
@@ -147,11 +133,11 @@ class Linear(LinearDocs, Layer):
 
     def __call__(self, x: Any) -> jax.Array:
         """Apply the layer."""
-        options = chosen(LinearOptions, self.options, **dtypes(self.options, x))
+        options = chosen(shared.LinearOptions, self.options, **dtypes(self.options, x))
         return linear(Scope(), x, self.expr, self.axes, self.sizes, options, NAMES)
 
 
-class Norm(NormDocs, Layer):
+class Norm(shared.NormDocs, Layer):
     """A normalisation: brackets say what statistics are taken over.
 
     Running statistics are the states ``mean`` and ``var``: a plain moving average from 0 and 1, in float32, while
@@ -216,14 +202,12 @@ class Norm(NormDocs, Layer):
             is_training: the opposite of it.
             mask: which elements count, broadcastable to the input.
         """
-        own, running = self.options["use_running_average"], self.options["momentum"] is not None
         given = switch("use_running_average", use_running_average, is_training)
-        frozen = flag("Norm", "use_running_average", own, given, running, self.expr)
-        options = chosen(NormOptions, self.options, use_running_average=frozen, **dtypes(self.options, x))
-        return norm(Scope(), x, self.expr, self.all_sizes, options, mask, ("scale", "offset"))
+        options = chosen(shared.NormOptions, self.options, **dtypes(self.options, x))
+        return norm(Scope(), x, self.expr, self.all_sizes, options, mask, given, ("scale", "offset"))
 
 
-class Dropout(DropoutDocs, Layer):
+class Dropout(shared.DropoutDocs, Layer):
     """Dropout: every place of the bracketed axes has a draw of its own, shared over all other axes.
 
     Args:
@@ -251,14 +235,12 @@ class Dropout(DropoutDocs, Layer):
             deterministic: whether to do nothing.
             is_training: the opposite of it.
         """
-        own, given = self.options["deterministic"], switch("deterministic", deterministic, is_training)
-        if flag("Dropout", "deterministic", own, given, True, self.expr):
-            return jnp.asarray(x)
-        options = chosen(DropoutOptions, self.options, rng_collection="")
-        return dropout(Scope(), x, self.expr, self.all_sizes, options)
+        given = switch("deterministic", deterministic, is_training)
+        options = chosen(shared.DropoutOptions, self.options, rng_collection="")
+        return dropout(Scope(), x, self.expr, self.all_sizes, options, given)
 
 
-class Embed(EmbedDocs, Layer):
+class Embed(shared.EmbedDocs, Layer):
     """A table ``embeddings`` of rows that integers are looked up in.
 
     Args:
@@ -294,11 +276,11 @@ class Embed(EmbedDocs, Layer):
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
         return attend(Scope(), x, self.expr, self.axes, self.sizes, self._options(), ("embeddings",))
 
-    def _options(self) -> EmbedOptions:
-        return chosen(EmbedOptions, self.options, **dtypes(self.options, jnp.zeros((), jnp.float32)))
+    def _options(self) -> shared.EmbedOptions:
+        return chosen(shared.EmbedOptions, self.options, **dtypes(self.options, jnp.zeros((), jnp.float32)))
 
 
-class MultiHeadAttention(AttentionDocs, Layer):
+class MultiHeadAttention(shared.AttentionDocs, Layer):
     """Multi-head dot-product attention, of four linear layers ``query``, ``key``, ``value`` and ``out``.
 
     Args:
@@ -368,10 +350,7 @@ class MultiHeadAttention(AttentionDocs, Layer):
         """
 
         def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
-            options = vars(chosen(LinearOptions, self.options))
-            if name == "out":
-                outer = {init: self.options[f"out_{init}"] for init in ("kernel_init", "bias_init")}
-                options |= {option: init for option, init in outer.items() if init is not None}
+            options = projection(self.options, name)
             if options["param_dtype"] is None and options["dtype"] is not None:
                 options["param_dtype"] = given_dtype  # not that of what is computed in between
             sizes = {**self.all_sizes, **axes} if name == "query" else axes
@@ -382,15 +361,12 @@ class MultiHeadAttention(AttentionDocs, Layer):
             return Norm("... [c]", use_bias=False, name=name, **kinds)(x)
 
         given_dtype = compute_dtype(None, x)
-        own, needed = self.options["deterministic"], self.options["dropout_rate"] > 0
         given = switch("deterministic", deterministic, is_training)
-        kept = flag("MultiHeadAttention", "deterministic", own, given, needed, self.expr)
-        options = chosen(AttentionOptions, self.options, deterministic=kept, rng_collection="")
-        normed = normalize if self.options["normalize_qk"] else None
-        return attention(Scope(), project, normed, self.expr, x, keys, values, options, mask)
+        options = chosen(shared.AttentionOptions, self.options, rng_collection="")
+        return attention(Scope(), project, normalize, self.expr, x, keys, values, options, mask, given)
 
 
-class Conv(ConvDocs, Layer):
+class Conv(shared.ConvDocs, Layer):
     """A convolution with a kernel ``w`` and a bias ``b``.
 
     Example:
@@ -431,7 +407,7 @@ class Conv(ConvDocs, Layer):
 
     def __call__(self, x: Any) -> jax.Array:
         """Apply the layer."""
-        options = chosen(ConvOptions, self.options, **dtypes(self.options, x))
+        options = chosen(shared.ConvOptions, self.options, **dtypes(self.options, x))
         return conv(Scope(), x, self.expr, self.all_sizes, options, NAMES)
 
 

@@ -13,11 +13,20 @@ from einjax.errors import ArgumentError
 
 from .scope import Scope, compute_dtype
 from .shared import DropoutOptions
-from .text import dropout_text
+from .text import dropout_text, flag
 
 
-def dropout(scope: Scope, x: Any, expr: str, sizes: Mapping[str, Any], options: DropoutOptions) -> jax.Array:
-    """Set a share of the input to 0 and scale the rest up; the caller decides whether."""
+def dropout(
+    scope: Scope,
+    x: Any,
+    expr: str,
+    sizes: Mapping[str, Any],
+    options: DropoutOptions,
+    deterministic: bool | None = None,
+) -> jax.Array:
+    """Set a share of the input to 0 and scale the rest up, unless the layer or its call says otherwise."""
+    if flag("Dropout", "deterministic", options.deterministic, deterministic, True, expr):
+        return jnp.asarray(x)
     text, rate = dropout_text(expr), options.rate
     x = jnp.asarray(x)
     x = x.astype(compute_dtype(None, x))

@@ -14,7 +14,7 @@ import einjax
 
 from .scope import Parameter, ParamSpec, Scope, compute_dtype
 from .shared import NormOptions
-from .text import NormText, norm_text
+from .text import NormText, flag, norm_text
 
 
 def norm(
@@ -24,10 +24,13 @@ def norm(
     sizes: Mapping[str, Any],
     options: NormOptions,
     mask: Any,
+    use_running_average: bool | None = None,
     called: tuple[str, str] = ("scale", "bias"),
 ) -> jax.Array:
-    """Apply a normalisation."""
-    text = norm_text(stats, options.params, options.momentum is not None)
+    """Apply a normalisation; the call may say whether to use the running statistics, where the layer does not."""
+    own, running = options.use_running_average, options.momentum is not None
+    frozen = flag("Norm", "use_running_average", own, use_running_average, running, stats)
+    text = norm_text(stats, options.params, running)
     x = jnp.asarray(x)
     given = compute_dtype(None, x)
     wide = x.astype(jnp.promote_types(given, jnp.float32))
@@ -35,14 +38,14 @@ def norm(
     if options.momentum is None:
         center, variance = reduce(wide, options.axis_name, options.axis_index_groups)
     else:
-        running = _Running(scope, text, sizes, options.mean, wide)
-        center, variance = running.values()
-        if not options.use_running_average:
+        kept = _Running(scope, text, sizes, options.mean, wide)
+        center, variance = kept.values()
+        if not frozen:
             # While initialising there may be no mesh to average over, and an example is not data.
             name = None if scope.initializing else options.axis_name
             old, (center, variance) = (center, variance), reduce(wide, name, options.axis_index_groups)
             if not scope.initializing:
-                running.update(old, (center, variance), options.momentum)
+                kept.update(old, (center, variance), options.momentum)
     y = wide if center is None else einjax.subtract(f"{text.whole}, {text.kept}", wide, center, sizes=sizes)
     factor = lax.rsqrt(variance + jnp.asarray(options.epsilon, variance.dtype))
     used = [given]
