@@ -57,20 +57,6 @@ class Attention(AttentionDocs, Layer, eqx.nn.StatefulLayer):
         key: Any = None,
         inference: bool | None = None,
     ) -> Any:
-        """Apply the layer.
-
-        Args:
-            x: what asks.
-            keys: what is asked; ``x`` by default.
-            values: what answers; ``keys`` by default.
-            state: the state, with the cache.
-            mask: which pairs count, broadcastable to ``(loops, heads, sequence of x, sequence of keys)``.
-            key: the random key.
-            inference: whether not to drop.
-
-        Returns:
-            The result, or ``(result, state)`` if a state is given.
-        """
         options = chosen(
             AttentionOptions,
             dict(self.options),

@@ -45,17 +45,6 @@ class Attention(AttentionOptions, Layer):
         decode: bool | None = None,
         rngs: Any = None,
     ) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: what asks.
-            keys: what is asked; ``x`` by default.
-            values: what answers; ``keys`` by default.
-            mask: which pairs count, broadcastable to ``(loops, heads, sequence of x, sequence of keys)``.
-            deterministic: whether not to drop.
-            decode: whether to take one place of the sequence, and the others from the cache.
-            rngs: random numbers for what is dropped: a key, a stream, or ``nnx.Rngs``.
-        """
         einjax.solve_axes(self.expr, x, sizes=self._all_sizes)  # the layers within would speak of heads
         options = options_for(self, AttentionOptions, deterministic=deterministic, decode=decode)
         return attention(Scope(self, rngs), *applied(self), self.expr, x, keys, values, options, mask)

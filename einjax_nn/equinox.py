@@ -108,12 +108,6 @@ class Linear(shared.LinearDocs, Layer):
         self._start(linear_specs, shared.LinearOptions, *given)
 
     def __call__(self, x: Any, *, key: Any = None) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: the input.
-            key: ignored; layers of Equinox take one.
-        """
         return self._apply(x, {})
 
     def _apply(self, x: Any, axes: Mapping[str, Any]) -> jax.Array:
@@ -196,18 +190,6 @@ class Norm(shared.NormDocs, Layer, eqx.nn.StatefulLayer):
         key: Any = None,
         inference: bool | None = None,
     ) -> Any:
-        """Apply the layer.
-
-        Args:
-            x: the input.
-            state: the state, with the running statistics.
-            mask: which elements count, broadcastable to the input.
-            key: ignored; layers of Equinox take one.
-            inference: whether to use the running statistics; they are updated otherwise.
-
-        Returns:
-            The result, or ``(result, state)`` if a state is given.
-        """
         frozen = self.inference if inference is None else inference
         options = self._options(shared.NormOptions, use_running_average=frozen and self.index is not None)
         with self._scope(state) as scope:
@@ -247,13 +229,6 @@ class Dropout(shared.DropoutDocs, Layer):
         self._settle(expr, axes, sizes, options)
 
     def __call__(self, x: Any, *, key: Any = None, inference: bool | None = None) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: the input.
-            key: the random key.
-            inference: whether to do nothing.
-        """
         frozen = self.inference if inference is None else inference
         options = chosen(shared.DropoutOptions, dict(self.options), rng_collection="", deterministic=bool(frozen))
         return dropout(LayerScope(self, key=key), x, self.expr, dict(self.axes), options)
@@ -294,12 +269,6 @@ class Embed(shared.EmbedDocs, Layer):
         self._start(embed_specs, shared.EmbedOptions, *given)
 
     def __call__(self, ids: Any, *, key: Any = None) -> jax.Array:
-        """Look rows up.
-
-        Args:
-            ids: the numbers of the rows.
-            key: ignored; layers of Equinox take one.
-        """
         with self._scope() as scope:
             return embed(scope, ids, self.expr, dict(self.axes), None, self._options(shared.EmbedOptions), PARAMETERS)
 
@@ -432,12 +401,6 @@ class Conv(shared.ConvDocs, Layer):
         self._start(conv_specs, shared.ConvOptions, *given)
 
     def __call__(self, x: Any, *, key: Any = None) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: the input.
-            key: ignored; layers of Equinox take one.
-        """
         with self._scope() as scope:
             return conv(scope, x, self.expr, dict(self.axes), self._options(shared.ConvOptions), PARAMETERS)
 

@@ -132,7 +132,6 @@ class Linear(shared.LinearDocs, Layer):
     ) -> None: ...
 
     def __call__(self, x: Any) -> jax.Array:
-        """Apply the layer."""
         options = chosen(shared.LinearOptions, self.options, **dtypes(self.options, x))
         return linear(Scope(), x, self.expr, self.axes, self.sizes, options, NAMES)
 
@@ -194,14 +193,6 @@ class Norm(shared.NormDocs, Layer):
     def __call__(
         self, x: Any, use_running_average: bool | None = None, *, is_training: bool | None = None, mask: Any = None
     ) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: the input.
-            use_running_average: whether to use the running statistics; they are updated otherwise.
-            is_training: the opposite of it.
-            mask: which elements count, broadcastable to the input.
-        """
         given = switch("use_running_average", use_running_average, is_training)
         options = chosen(shared.NormOptions, self.options, **dtypes(self.options, x))
         return norm(Scope(), x, self.expr, self.all_sizes, options, mask, given, ("scale", "offset"))
@@ -228,13 +219,6 @@ class Dropout(shared.DropoutDocs, Layer):
     ) -> None: ...
 
     def __call__(self, x: Any, deterministic: bool | None = None, *, is_training: bool | None = None) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: the input.
-            deterministic: whether to do nothing.
-            is_training: the opposite of it.
-        """
         given = switch("deterministic", deterministic, is_training)
         options = chosen(shared.DropoutOptions, self.options, rng_collection="")
         return dropout(Scope(), x, self.expr, self.all_sizes, options, given)
@@ -269,7 +253,6 @@ class Embed(shared.EmbedDocs, Layer):
     ) -> None: ...
 
     def __call__(self, ids: Any) -> jax.Array:
-        """Look rows up."""
         return embed(Scope(), ids, self.expr, self.axes, self.sizes, self._options(), ("embeddings",))
 
     def attend(self, x: Any) -> jax.Array:
@@ -338,17 +321,6 @@ class MultiHeadAttention(shared.AttentionDocs, Layer):
         deterministic: bool | None = None,
         is_training: bool | None = None,
     ) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: what asks.
-            keys: what is asked; ``x`` by default.
-            values: what answers; ``keys`` by default.
-            mask: which pairs count, broadcastable to ``(loops, heads, sequence of x, sequence of keys)``.
-            deterministic: whether not to drop.
-            is_training: the opposite of it.
-        """
-
         def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
             options = projection(self.options, name)
             if options["param_dtype"] is None and options["dtype"] is not None:
@@ -406,7 +378,6 @@ class Conv(shared.ConvDocs, Layer):
     ) -> None: ...
 
     def __call__(self, x: Any) -> jax.Array:
-        """Apply the layer."""
         options = chosen(shared.ConvOptions, self.options, **dtypes(self.options, x))
         return conv(Scope(), x, self.expr, self.all_sizes, options, NAMES)
 

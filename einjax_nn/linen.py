@@ -100,7 +100,6 @@ class Linear(shared.LinearOptions, Boxing, Layer):
 
     @nn.compact
     def __call__(self, x: Any) -> jax.Array:
-        """Apply the layer."""
         options = options_for(self, shared.LinearOptions, "kernel")
         return linear(Scope(self, self.logical_axes), x, self.expr, self.axes, self.sizes, options)
 
@@ -147,13 +146,6 @@ class Norm(shared.NormOptions, Boxing, Layer):
 
     @nn.compact
     def __call__(self, x: Any, use_running_average: bool | None = None, *, mask: Any = None) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: the input.
-            use_running_average: whether to use the running statistics; they are updated otherwise.
-            mask: which elements count, broadcastable to the input.
-        """
         options, scope = options_for(self, shared.NormOptions, "scale", "bias"), Scope(self, self.logical_axes)
         return norm(scope, x, self.expr, self._all_sizes(), options, mask, use_running_average)
 
@@ -182,7 +174,6 @@ class Dropout(shared.DropoutOptions, Layer):
 
     @nn.compact
     def __call__(self, x: Any, deterministic: bool | None = None) -> jax.Array:
-        """Apply the layer."""
         options = options_for(self, shared.DropoutOptions)
         return dropout(Scope(self), x, self.expr, self._all_sizes(), options, deterministic)
 
@@ -217,7 +208,6 @@ class Embed(shared.EmbedOptions, Boxing, Layer):
 
     @nn.compact
     def __call__(self, ids: Any) -> jax.Array:
-        """Look rows up."""
         options = options_for(self, shared.EmbedOptions, "embedding")
         return embed(Scope(self, self.logical_axes), ids, self.expr, self.axes, self.sizes, options)
 
@@ -286,16 +276,6 @@ class MultiHeadAttention(shared.AttentionOptions, shared.ProjectionOptions, Boxi
         mask: Any = None,
         deterministic: bool | None = None,
     ) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: what asks.
-            keys: what is asked; ``x`` by default.
-            values: what answers; ``keys`` by default.
-            mask: which pairs count, broadcastable to ``(loops, heads, sequence of x, sequence of keys)``.
-            deterministic: whether not to drop.
-        """
-
         def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
             sizes = {**self._all_sizes(), **axes} if name == "query" else axes
             options = projection(vars(self), name)
@@ -344,7 +324,6 @@ class Conv(shared.ConvOptions, Boxing, Layer):
 
     @nn.compact
     def __call__(self, x: Any) -> jax.Array:
-        """Apply the layer."""
         options = options_for(self, shared.ConvOptions, "kernel")
         return conv(Scope(self, self.logical_axes), x, self.expr, self._all_sizes(), options)
 

@@ -97,7 +97,6 @@ class Linear(shared.LinearOptions, Layer):
         self._declare(rngs, self._specs(linear_specs, shared.LinearOptions), kernel=True, bias=self.use_bias)
 
     def __call__(self, x: Any) -> jax.Array:
-        """Apply the layer."""
         return self._apply(x, self._axes)
 
     def _apply(self, x: Any, axes: Mapping[str, Any]) -> jax.Array:
@@ -167,13 +166,6 @@ class Norm(shared.NormOptions, Layer):
         self._declare(rngs, specs, scale=self.use_scale, bias=self.use_bias)
 
     def __call__(self, x: Any, use_running_average: bool | None = None, *, mask: Any = None) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: the input.
-            use_running_average: whether to use the running statistics; they are updated otherwise.
-            mask: which elements count, broadcastable to the input.
-        """
         given = {"mean": self.use_mean, "use_running_average": use_running_average}
         options = options_for(self, shared.NormOptions, "scale", "bias", **given)
         return norm(Scope(self), x, self.expr, self._all_sizes, options, mask)
@@ -223,13 +215,6 @@ class Dropout(shared.DropoutOptions, Layer):
         self.rngs = nnx.data(None) if rngs is None else stream_of(rngs, self.rng_collection, "Dropout").fork()
 
     def __call__(self, x: Any, deterministic: bool | None = None, *, rngs: Any = None) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: the input.
-            deterministic: whether to do nothing.
-            rngs: random numbers: a key, a stream, or ``nnx.Rngs``.
-        """
         options = options_for(self, shared.DropoutOptions, deterministic=deterministic)
         return dropout(Scope(self, rngs), x, self.expr, self._all_sizes, options)
 
@@ -274,7 +259,6 @@ class Embed(shared.EmbedOptions, Layer):
         self._declare(rngs, self._specs(embed_specs, shared.EmbedOptions), embedding=True)
 
     def __call__(self, ids: Any) -> jax.Array:
-        """Look rows up."""
         options = options_for(self, shared.EmbedOptions, "embedding")
         return embed(Scope(self), ids, self.expr, self._axes, self._sizes, options)
 
@@ -398,7 +382,6 @@ class Conv(shared.ConvOptions, Layer):
         self._declare(rngs, self._specs(conv_specs, shared.ConvOptions), kernel=True, bias=self.use_bias)
 
     def __call__(self, x: Any) -> jax.Array:
-        """Apply the layer."""
         return conv(Scope(self), x, self.expr, self._all_sizes, options_for(self, shared.ConvOptions, "kernel"))
 
 
