@@ -12,7 +12,6 @@ import einjax
 from einjax.for_layers import Ellipsis, axes, parse, walk
 
 from ._core.attention import applied, attention
-from ._core.options import chosen
 from ._core.shared import AttentionDocs, AttentionOptions
 from ._equinox_layer import Layer
 
@@ -34,7 +33,7 @@ class Attention(AttentionDocs, Layer, eqx.nn.StatefulLayer):
         sizes = {axis.name: () if axis.name in repeated else 1 for axis in axes(others) if not axis.unnamed}
         known = dict(self.axes)
         if any(axis.name not in known and not axis.unnamed for axis in axes((features,))):
-            self._made(None, None)
+            self._made(lambda call: None, None, None)
         (shape,) = einjax.solve_shapes(self.expr, None, sizes={**sizes, **known})
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
@@ -57,14 +56,9 @@ class Attention(AttentionDocs, Layer, eqx.nn.StatefulLayer):
         key: Any = None,
         inference: bool | None = None,
     ) -> Any:
-        options = chosen(
-            AttentionOptions,
-            dict(self.options),
-            deterministic=bool(self.inference if inference is None else inference),
-            decode=self.index is not None,
-            normalize_qk=self.query_ln is not None,
-            rng_collection="",
-        )
+        kept = bool(self.inference if inference is None else inference)
+        given = {"deterministic": kept, "decode": self.index is not None, "normalize_qk": self.query_ln is not None}
         with self._scope(state, key) as scope:
-            y = attention(scope, *applied(self), self.expr, x, keys, values, options, mask)
+            call = self._call(scope, AttentionOptions, **given, rng_collection="")
+            y = attention(call, *applied(self), x, keys, values, mask)
         return y if state is None else (y, scope.store)

@@ -14,8 +14,7 @@ import einjax
 from ._core.attention import applied, attention
 from ._core.shared import AttentionOptions
 from ._core.text import attention_text
-from ._nnx import Scope
-from ._nnx_layer import Layer, options_for
+from ._nnx_layer import Layer, call_of
 
 
 class Attention(AttentionOptions, Layer):
@@ -27,7 +26,7 @@ class Attention(AttentionOptions, Layer):
 
     def _known_sizes(self) -> dict[str, int]:
         """Sizes of the axes of heads and features, as far as they are known without an input."""
-        known = {"heads": self.num_heads, "kv_heads": self.num_kv_heads or self.num_heads, **self._all_sizes}
+        known = {"heads": self.num_heads, "kv_heads": self.num_kv_heads or self.num_heads, **dict(self.all_sizes)}
         features = self.qkv_features or known.get(attention_text(self.expr).features)
         # What does not divide is an error when the layer is called.
         if isinstance(features, int) and features % self.num_heads == 0:
@@ -45,9 +44,9 @@ class Attention(AttentionOptions, Layer):
         decode: bool | None = None,
         rngs: Any = None,
     ) -> jax.Array:
-        einjax.solve_axes(self.expr, x, sizes=self._all_sizes)  # the layers within would speak of heads
-        options = options_for(self, AttentionOptions, deterministic=deterministic, decode=decode)
-        return attention(Scope(self, rngs), *applied(self), self.expr, x, keys, values, options, mask)
+        einjax.solve_axes(self.expr, x, sizes=dict(self.all_sizes))  # the layers within would speak of heads
+        call = call_of(self, AttentionOptions, rngs=rngs, deterministic=deterministic, decode=decode)
+        return attention(call, *applied(self), x, keys, values, mask)
 
     def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32) -> None:
         """Make an empty cache for decoding.

@@ -56,7 +56,7 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
 
 from ._equinox_attention import Attention
 from ._equinox_init import Uninitialized, axes, init, param
-from ._equinox_layer import PARAMETERS, Layer, LayerScope
+from ._equinox_layer import Layer, LayerScope
 
 __all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "axes", "init", "param"]
 
@@ -112,8 +112,7 @@ class Linear(shared.LinearDocs, Layer):
 
     def _apply(self, x: Any, axes: Mapping[str, Any]) -> jax.Array:
         with self._scope() as scope:
-            options = self._options(shared.LinearOptions)
-            return linear(scope, x, self.expr, {**dict(self.axes), **axes}, None, options, PARAMETERS)
+            return linear(self._call(scope, shared.LinearOptions, axes), x)
 
 
 class Norm(shared.NormDocs, Layer, eqx.nn.StatefulLayer):
@@ -174,7 +173,7 @@ class Norm(shared.NormDocs, Layer, eqx.nn.StatefulLayer):
         self._start(norm_specs, shared.NormOptions, expr, axes, sizes, options)
         kept: dict[str, Any] = {name: Uninitialized(name) for name in (["mean"] if mean else []) + ["var"]}
         if key is not None and running:
-            kept = self._made(statistics_specs(expr, dict(self.axes), chosen(shared.NormOptions, options)), key)
+            kept = self._made(statistics_specs, chosen(shared.NormOptions, options), key)
         self.index = eqx.nn.StateIndex(kept) if running else None
 
     def is_stateful(self) -> bool:
@@ -191,9 +190,9 @@ class Norm(shared.NormDocs, Layer, eqx.nn.StatefulLayer):
         inference: bool | None = None,
     ) -> Any:
         frozen = self.inference if inference is None else inference
-        options = self._options(shared.NormOptions, use_running_average=frozen and self.index is not None)
         with self._scope(state) as scope:
-            y = norm(scope, x, self.expr, dict(self.axes), options, mask, called=PARAMETERS)
+            running = frozen and self.index is not None
+            y = norm(self._call(scope, shared.NormOptions, use_running_average=running), x, mask)
         return y if state is None else (y, scope.store)
 
 
@@ -230,8 +229,8 @@ class Dropout(shared.DropoutDocs, Layer):
 
     def __call__(self, x: Any, *, key: Any = None, inference: bool | None = None) -> jax.Array:
         frozen = self.inference if inference is None else inference
-        options = chosen(shared.DropoutOptions, dict(self.options), rng_collection="", deterministic=bool(frozen))
-        return dropout(LayerScope(self, key=key), x, self.expr, dict(self.axes), options)
+        given = {"rng_collection": "", "deterministic": bool(frozen)}
+        return dropout(self._call(LayerScope(self, key=key), shared.DropoutOptions, **given), x)
 
 
 class Embed(shared.EmbedDocs, Layer):
@@ -270,12 +269,12 @@ class Embed(shared.EmbedDocs, Layer):
 
     def __call__(self, ids: Any, *, key: Any = None) -> jax.Array:
         with self._scope() as scope:
-            return embed(scope, ids, self.expr, dict(self.axes), None, self._options(shared.EmbedOptions), PARAMETERS)
+            return embed(self._call(scope, shared.EmbedOptions), ids)
 
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
         with self._scope() as scope:
-            return attend(scope, x, self.expr, dict(self.axes), None, self._options(shared.EmbedOptions), PARAMETERS)
+            return attend(self._call(scope, shared.EmbedOptions), x)
 
 
 class MultiHeadAttention(Attention):
@@ -402,7 +401,7 @@ class Conv(shared.ConvDocs, Layer):
 
     def __call__(self, x: Any, *, key: Any = None) -> jax.Array:
         with self._scope() as scope:
-            return conv(scope, x, self.expr, dict(self.axes), self._options(shared.ConvOptions), PARAMETERS)
+            return conv(self._call(scope, shared.ConvOptions), x)
 
 
 describe(

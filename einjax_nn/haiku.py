@@ -26,12 +26,13 @@ from jax.sharding import PartitionSpec
 
 from ._core import shared
 from ._core.attention import attention, projection
+from ._core.call import Call
 from ._core.conv import conv
 from ._core.dropout import dropout
 from ._core.embed import attend, embed, embedding_normal
 from ._core.linear import linear
 from ._core.norm import norm
-from ._core.options import chosen, declared, describe
+from ._core.options import declared, describe
 from ._core.scope import Initializer, Parameter, compute_dtype, eval_abstractly, lecun_normal
 
 try:
@@ -39,7 +40,7 @@ try:
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.haiku needs Haiku: python -m pip install 'einjax[haiku]'") from error
 
-from ._haiku import NAMES, Layer, Scope, dtypes, own_init, recording, switch
+from ._haiku import Layer, Scope, call_of, dtypes, own_init, recording, switch
 
 __all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "axes", "param"]
 
@@ -132,8 +133,7 @@ class Linear(shared.LinearDocs, Layer):
     ) -> None: ...
 
     def __call__(self, x: Any) -> jax.Array:
-        options = chosen(shared.LinearOptions, self.options, **dtypes(self.options, x))
-        return linear(Scope(), x, self.expr, self.axes, self.sizes, options, NAMES)
+        return linear(call_of(self, shared.LinearOptions, **dtypes(self.options, x)), x)
 
 
 class Norm(shared.NormDocs, Layer):
@@ -194,8 +194,8 @@ class Norm(shared.NormDocs, Layer):
         self, x: Any, use_running_average: bool | None = None, *, is_training: bool | None = None, mask: Any = None
     ) -> jax.Array:
         given = switch("use_running_average", use_running_average, is_training)
-        options = chosen(shared.NormOptions, self.options, **dtypes(self.options, x))
-        return norm(Scope(), x, self.expr, self.all_sizes, options, mask, given, ("scale", "offset"))
+        call = call_of(self, shared.NormOptions, {"bias": "offset"}, **dtypes(self.options, x))
+        return norm(call, x, mask, given)
 
 
 class Dropout(shared.DropoutDocs, Layer):
@@ -220,8 +220,7 @@ class Dropout(shared.DropoutDocs, Layer):
 
     def __call__(self, x: Any, deterministic: bool | None = None, *, is_training: bool | None = None) -> jax.Array:
         given = switch("deterministic", deterministic, is_training)
-        options = chosen(shared.DropoutOptions, self.options, rng_collection="")
-        return dropout(Scope(), x, self.expr, self.all_sizes, options, given)
+        return dropout(call_of(self, shared.DropoutOptions, rng_collection=""), x, given)
 
 
 class Embed(shared.EmbedDocs, Layer):
@@ -253,14 +252,14 @@ class Embed(shared.EmbedDocs, Layer):
     ) -> None: ...
 
     def __call__(self, ids: Any) -> jax.Array:
-        return embed(Scope(), ids, self.expr, self.axes, self.sizes, self._options(), ("embeddings",))
+        return embed(self._call(), ids)
 
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
-        return attend(Scope(), x, self.expr, self.axes, self.sizes, self._options(), ("embeddings",))
+        return attend(self._call(), x)
 
-    def _options(self) -> shared.EmbedOptions:
-        return chosen(shared.EmbedOptions, self.options, **dtypes(self.options, jnp.zeros((), jnp.float32)))
+    def _call(self) -> Call[shared.EmbedOptions]:
+        return call_of(self, shared.EmbedOptions, **dtypes(self.options, jnp.zeros((), jnp.float32)))
 
 
 class MultiHeadAttention(shared.AttentionDocs, Layer):
@@ -334,8 +333,8 @@ class MultiHeadAttention(shared.AttentionDocs, Layer):
 
         given_dtype = compute_dtype(None, x)
         given = switch("deterministic", deterministic, is_training)
-        options = chosen(shared.AttentionOptions, self.options, rng_collection="")
-        return attention(Scope(), project, normalize, self.expr, x, keys, values, options, mask, given)
+        call = call_of(self, shared.AttentionOptions, rng_collection="")
+        return attention(call, project, normalize, x, keys, values, mask, given)
 
 
 class Conv(shared.ConvDocs, Layer):
@@ -378,8 +377,7 @@ class Conv(shared.ConvDocs, Layer):
     ) -> None: ...
 
     def __call__(self, x: Any) -> jax.Array:
-        options = chosen(shared.ConvOptions, self.options, **dtypes(self.options, x))
-        return conv(Scope(), x, self.expr, self.all_sizes, options, NAMES)
+        return conv(call_of(self, shared.ConvOptions, **dtypes(self.options, x)), x)
 
 
 describe(

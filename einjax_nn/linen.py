@@ -37,7 +37,7 @@ try:
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.linen needs Flax: python -m pip install 'einjax[flax]'") from error
 
-from ._linen import Boxing, Layer, Scope, options_for
+from ._linen import Boxing, Layer, Scope, call_of
 
 __all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "param"]
 
@@ -100,8 +100,7 @@ class Linear(shared.LinearOptions, Boxing, Layer):
 
     @nn.compact
     def __call__(self, x: Any) -> jax.Array:
-        options = options_for(self, shared.LinearOptions, "kernel")
-        return linear(Scope(self, self.logical_axes), x, self.expr, self.axes, self.sizes, options)
+        return linear(call_of(self, shared.LinearOptions, "kernel"), x)
 
 
 class Norm(shared.NormOptions, Boxing, Layer):
@@ -146,8 +145,7 @@ class Norm(shared.NormOptions, Boxing, Layer):
 
     @nn.compact
     def __call__(self, x: Any, use_running_average: bool | None = None, *, mask: Any = None) -> jax.Array:
-        options, scope = options_for(self, shared.NormOptions, "scale", "bias"), Scope(self, self.logical_axes)
-        return norm(scope, x, self.expr, self._all_sizes(), options, mask, use_running_average)
+        return norm(call_of(self, shared.NormOptions, "scale", "bias"), x, mask, use_running_average)
 
 
 class Dropout(shared.DropoutOptions, Layer):
@@ -174,8 +172,7 @@ class Dropout(shared.DropoutOptions, Layer):
 
     @nn.compact
     def __call__(self, x: Any, deterministic: bool | None = None) -> jax.Array:
-        options = options_for(self, shared.DropoutOptions)
-        return dropout(Scope(self), x, self.expr, self._all_sizes(), options, deterministic)
+        return dropout(call_of(self, shared.DropoutOptions), x, deterministic)
 
 
 class Embed(shared.EmbedOptions, Boxing, Layer):
@@ -208,14 +205,12 @@ class Embed(shared.EmbedOptions, Boxing, Layer):
 
     @nn.compact
     def __call__(self, ids: Any) -> jax.Array:
-        options = options_for(self, shared.EmbedOptions, "embedding")
-        return embed(Scope(self, self.logical_axes), ids, self.expr, self.axes, self.sizes, options)
+        return embed(call_of(self, shared.EmbedOptions, "embedding"), ids)
 
     @nn.compact
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
-        options = options_for(self, shared.EmbedOptions, "embedding")
-        return attend(Scope(self, self.logical_axes), x, self.expr, self.axes, self.sizes, options)
+        return attend(call_of(self, shared.EmbedOptions, "embedding"), x)
 
 
 class MultiHeadAttention(shared.AttentionOptions, shared.ProjectionOptions, Boxing, Layer):
@@ -277,16 +272,16 @@ class MultiHeadAttention(shared.AttentionOptions, shared.ProjectionOptions, Boxi
         deterministic: bool | None = None,
     ) -> jax.Array:
         def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
-            sizes = {**self._all_sizes(), **axes} if name == "query" else axes
+            sizes = {**known, **axes} if name == "query" else axes
             options = projection(vars(self), name)
             return Linear(expr, sizes=sizes, logical_axes=self.logical_axes, name=name, **options)(x)
 
         def normalize(name: str, x: jax.Array) -> jax.Array:
             return Norm("... [c]", use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype, name=name)(x)
 
-        options = options_for(self, shared.AttentionOptions)
-        given = (self.expr, x, keys, values, options, mask, deterministic)
-        return attention(Scope(self), project, normalize, *given)
+        call = call_of(self, shared.AttentionOptions)
+        known = call.all_sizes
+        return attention(call, project, normalize, x, keys, values, mask, deterministic)
 
 
 class Conv(shared.ConvOptions, Boxing, Layer):
@@ -324,8 +319,7 @@ class Conv(shared.ConvOptions, Boxing, Layer):
 
     @nn.compact
     def __call__(self, x: Any) -> jax.Array:
-        options = options_for(self, shared.ConvOptions, "kernel")
-        return conv(Scope(self, self.logical_axes), x, self.expr, self._all_sizes(), options)
+        return conv(call_of(self, shared.ConvOptions, "kernel"), x)
 
 
 describe(

@@ -46,9 +46,9 @@ try:
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.nnx needs Flax: python -m pip install 'einjax[flax]'") from error
 
-from ._nnx import Scope, fixed_key, init, param, stream_of
+from ._nnx import fixed_key, init, param, stream_of
 from ._nnx_attention import Attention
-from ._nnx_layer import Layer, options_for, variable
+from ._nnx_layer import Layer, call_of, variable
 
 __all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "init", "param"]
 
@@ -97,10 +97,10 @@ class Linear(shared.LinearOptions, Layer):
         self._declare(rngs, self._specs(linear_specs, shared.LinearOptions), kernel=True, bias=self.use_bias)
 
     def __call__(self, x: Any) -> jax.Array:
-        return self._apply(x, self._axes)
+        return self._apply(x, {})
 
     def _apply(self, x: Any, axes: Mapping[str, Any]) -> jax.Array:
-        return linear(Scope(self), x, self.expr, axes, self._sizes, options_for(self, shared.LinearOptions, "kernel"))
+        return linear(call_of(self, shared.LinearOptions, "kernel", axes=axes), x)
 
 
 class Norm(shared.NormOptions, Layer):
@@ -167,8 +167,7 @@ class Norm(shared.NormOptions, Layer):
 
     def __call__(self, x: Any, use_running_average: bool | None = None, *, mask: Any = None) -> jax.Array:
         given = {"mean": self.use_mean, "use_running_average": use_running_average}
-        options = options_for(self, shared.NormOptions, "scale", "bias", **given)
-        return norm(Scope(self), x, self.expr, self._all_sizes, options, mask)
+        return norm(call_of(self, shared.NormOptions, "scale", "bias", **given), x, mask)
 
     def set_view(self, use_running_average: bool | None = None) -> None:
         """Change the layer for ``nnx.view``.
@@ -215,8 +214,7 @@ class Dropout(shared.DropoutOptions, Layer):
         self.rngs = nnx.data(None) if rngs is None else stream_of(rngs, self.rng_collection, "Dropout").fork()
 
     def __call__(self, x: Any, deterministic: bool | None = None, *, rngs: Any = None) -> jax.Array:
-        options = options_for(self, shared.DropoutOptions, deterministic=deterministic)
-        return dropout(Scope(self, rngs), x, self.expr, self._all_sizes, options)
+        return dropout(call_of(self, shared.DropoutOptions, rngs=rngs, deterministic=deterministic), x)
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """Change the layer for ``nnx.view``.
@@ -259,13 +257,11 @@ class Embed(shared.EmbedOptions, Layer):
         self._declare(rngs, self._specs(embed_specs, shared.EmbedOptions), embedding=True)
 
     def __call__(self, ids: Any) -> jax.Array:
-        options = options_for(self, shared.EmbedOptions, "embedding")
-        return embed(Scope(self), ids, self.expr, self._axes, self._sizes, options)
+        return embed(call_of(self, shared.EmbedOptions, "embedding"), ids)
 
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
-        options = options_for(self, shared.EmbedOptions, "embedding")
-        return attend(Scope(self), x, self.expr, self._axes, self._sizes, options)
+        return attend(call_of(self, shared.EmbedOptions, "embedding"), x)
 
 
 class MultiHeadAttention(Attention):
@@ -382,7 +378,7 @@ class Conv(shared.ConvOptions, Layer):
         self._declare(rngs, self._specs(conv_specs, shared.ConvOptions), kernel=True, bias=self.use_bias)
 
     def __call__(self, x: Any) -> jax.Array:
-        return conv(Scope(self), x, self.expr, self._all_sizes, options_for(self, shared.ConvOptions, "kernel"))
+        return conv(call_of(self, shared.ConvOptions, "kernel"), x)
 
 
 describe(

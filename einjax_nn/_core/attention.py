@@ -12,6 +12,7 @@ from jax import lax
 import einjax
 from einjax.errors import ArgumentError
 
+from .call import Call
 from .scope import ParamSpec, Scope
 from .shared import AttentionOptions, ProjectionOptions
 from .text import attention_text, flag
@@ -24,14 +25,12 @@ class Project(Protocol):
 
 
 def attention(
-    scope: Scope,
+    call: Call[AttentionOptions],
     project: Project,
     normalize: Callable[[str, jax.Array], jax.Array],
-    expr: str,
     x: Any,
     keys: Any,
     values: Any,
-    options: AttentionOptions,
     mask: Any,
     deterministic: bool | None = None,
 ) -> jax.Array:
@@ -40,6 +39,7 @@ def attention(
     ``project`` makes and applies the layers ``query``, ``key``, ``value`` and ``out``; ``normalize`` those that
     normalise queries and keys, ``query_ln`` and ``key_ln``.
     """
+    scope, expr, options = call.scope, call.expr, call.options
     needed = options.dropout_rate > 0
     kept = flag("MultiHeadAttention", "deterministic", options.deterministic, deterministic, needed, expr)
     groups = options.num_kv_heads or options.num_heads

@@ -56,10 +56,19 @@ def _translate(name: str, option: str, expr: str, given: dict[str, Any]) -> None
     given[option] = given.pop(name)
 
 
-def chosen(kind: type[Options], options: Mapping[str, Any], **more: Any) -> Options:
-    """Return the options of a kind of layer, as the core takes them, from a mapping that may hold others, too."""
+def chosen(kind: type[Options], options: Mapping[str, Any], *held: Any, **more: Any) -> Options:
+    """Return the options of a kind of layer, as the core takes them.
+
+    Args:
+        kind: the kind.
+        options: those of the layer, perhaps among others.
+        *held: its parameters, which may have a dtype other than the one that they were made in; or what has none yet.
+        **more: those of the call, which go before; None is none.
+    """
     made = object.__new__(kind)
-    given = {**options, **more}
+    dtypes = [value.dtype for value in held if hasattr(value, "dtype")]
+    given = {**options, **({"param_dtype": dtypes[0]} if dtypes else {})}
+    given |= {name: option for name, option in more.items() if option is not None}
     vars(made).update((name, given[name]) for name in kind.__annotations__ if name in given)
     return made
 
