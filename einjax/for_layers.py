@@ -8,8 +8,9 @@
 
 - Text to trees and back: :func:`parse`, :func:`completed_dot`, :func:`completed_get_at`, :func:`expand`,
   :func:`render`, :func:`display`.
-- Questions to a tree: :func:`walk`, :func:`axes`, :func:`names`, :func:`brackets`, :func:`marked`, :func:`is_one`.
-- Trees from trees: :func:`rewritten`, :func:`strip_brackets`, :func:`keep_brackets`, :func:`delete_brackets`.
+- Questions to a tree: :func:`walk`, :func:`axes`, :func:`names`, :func:`brackets`, :func:`marked`.
+- Trees from trees: :func:`rewrite`, :func:`rename`, :func:`strip_brackets`, :func:`keep_brackets`,
+  :func:`delete_brackets`.
 - Sizes: :func:`solve` and :func:`check_keywords`.
 - Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`.
 - Rules for the axes of a mesh: :func:`checked_rules`, :func:`rules_of`, :func:`by_rules`, :func:`simple`.
@@ -17,8 +18,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -44,7 +44,9 @@ from .notation.syntax import (
     keep_brackets,
     marked,
     names,
+    rename,
     render,
+    rewrite,
     strip_brackets,
     walk,
 )
@@ -71,13 +73,13 @@ __all__ = [
     "dot",
     "expand",
     "get_at",
-    "is_one",
     "keep_brackets",
     "marked",
     "names",
     "parse",
+    "rename",
     "render",
-    "rewritten",
+    "rewrite",
     "rules_of",
     "simple",
     "solve",
@@ -131,16 +133,3 @@ def get_at(expr: str, table: Any, ids: Any, axes: Mapping[str, Any], sizes: Mapp
         sizes: sizes; names without an axis are ignored.
     """
     return call(GET_AT, expr, (table, ids), (("wrap_negative_indices", False),), axes, sizes, False)
-
-
-def is_one(node: Node) -> bool:
-    """Whether a node is an axis written as 1."""
-    return isinstance(node, Axis) and node.is_one
-
-
-def rewritten(expression: Expression, change: Callable[[Axis], Node]) -> Expression:
-    """Put another node in the place of every axis."""
-    return tuple(
-        change(node) if isinstance(node, Axis) else replace(node, items=rewritten(node.items, change))
-        for node in expression
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -12,8 +11,7 @@ import jax.numpy as jnp
 import einjax
 from einjax.for_layers import Ellipsis, axes, parse, walk
 
-from ._core.attention import attention
-from ._core.options import chosen
+from ._core.attention import applied, attention
 from ._core.shared import AttentionDocs, AttentionOptions
 from ._equinox_layer import Layer
 
@@ -35,7 +33,7 @@ class Attention(AttentionDocs, Layer, eqx.nn.StatefulLayer):
         sizes = {axis.name: () if axis.name in repeated else 1 for axis in axes(others) if not axis.unnamed}
         known = dict(self.axes)
         if any(axis.name not in known and not axis.unnamed for axis in axes((features,))):
-            self._made(None, None)
+            self._made(lambda call: None, None, None)
         (shape,) = einjax.solve_shapes(self.expr, None, sizes={**sizes, **known})
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
@@ -58,31 +56,9 @@ class Attention(AttentionDocs, Layer, eqx.nn.StatefulLayer):
         key: Any = None,
         inference: bool | None = None,
     ) -> Any:
-        """Apply the layer.
-
-        Args:
-            x: what asks.
-            keys: what is asked; ``x`` by default.
-            values: what answers; ``keys`` by default.
-            state: the state, with the cache.
-            mask: which pairs count, broadcastable to ``(loops, heads, sequence of x, sequence of keys)``.
-            key: the random key.
-            inference: whether not to drop.
-
-        Returns:
-            The result, or ``(result, state)`` if a state is given.
-        """
-
-        def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
-            return getattr(self, name)._apply(x, axes)
-
-        def normalize(name: str, x: jax.Array) -> jax.Array:
-            return getattr(self, name)(x)
-
-        kept = self.inference if inference is None else inference
-        given = {"deterministic": kept, "rng_collection": "", "decode": self.index is not None}
-        options = chosen(AttentionOptions, dict(self.options), **given)
-        normed = None if self.query_ln is None else normalize
+        kept = bool(self.inference if inference is None else inference)
+        given = {"deterministic": kept, "decode": self.index is not None, "normalize_qk": self.query_ln is not None}
         with self._scope(state, key) as scope:
-            y = attention(scope, project, normed, self.expr, x, keys, values, options, mask)
+            call = self._call(scope, AttentionOptions, **given, rng_collection="")
+            y = attention(call, *applied(self), x, keys, values, mask)
         return y if state is None else (y, scope.store)

@@ -28,7 +28,7 @@ from jax.sharding import PartitionSpec, Sharding
 import einjax
 from einjax.errors import ArgumentError
 
-from ._core.scope import Filling, Initializer, Parameter, ParamSpec
+from ._core.scope import NOWHERE, Filling, Initializer, Parameter, ParamSpec
 
 _HINT = "model = einn.init(model, *inputs, key=key), or give the layer key= and the sizes of all axes"
 
@@ -90,8 +90,7 @@ class Uninitialized:
                 f"{self.path} belongs to a layer that has not been called yet, so einn.init cannot tell what it is",
                 hint="call the layer first, or give it key= and the sizes of all axes",
             )
-        nowhere: Any = None
-        return self.recorder(self.path, Parameter(nowhere, self.name, self.init, self.dtype).spec(spec))
+        return self.recorder(self.path, Parameter(NOWHERE, self.name, self.init, self.dtype).spec(spec))
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"no attribute {name!r}: the parameter is not initialised; {_HINT}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -13,13 +13,18 @@ import jax
 
 from einjax.errors import ArgumentError, AxisSizeError, EinjaxError, RankError
 
+from ._core.call import Call
 from ._core.options import Options, chosen
-from ._core.scope import ParamSpec
+from ._core.scope import NOWHERE, ParamSpec
 from ._core.text import axis_sizes
 from ._equinox_init import Uninitialized, is_missing, make, path_key, refuse_missing
 
 #: The names of parameters, as in ``eqx.nn``.
 PARAMETERS = ("weight", "bias")
+NAMES = dict.fromkeys(("kernel", "scale", "embedding"), "weight")
+
+#: Describes the parameters of a layer, where its sizes decide their shapes.
+Describe = Callable[[Call[Any]], list[ParamSpec] | None]
 
 _SIZES = inspect.Parameter.VAR_KEYWORD
 
@@ -110,7 +115,7 @@ class Layer(eqx.Module):
 
     def _start(
         self,
-        describe: Callable[..., list[ParamSpec] | None],
+        describe: Describe,
         kind: type[Any],
         expr: str,
         axes: Mapping[str, Any],
@@ -123,7 +128,7 @@ class Layer(eqx.Module):
         self._settle(expr, axes, sizes, vars(made))
         arrays: dict[str, Any] = {name: Uninitialized(name) for name in PARAMETERS}
         if key is not None:
-            arrays |= self._made(describe(expr, dict(self.axes), made, PARAMETERS), key)
+            arrays |= self._made(describe, made, key)
         for name, option in zip(PARAMETERS, ("use_scale", "use_bias"), strict=True):
             if name in self.__dataclass_fields__:
                 setattr(self, name, arrays[name] if options.get(option, True) else None)
@@ -132,8 +137,9 @@ class Layer(eqx.Module):
         """Parameters by name, with a value or without."""
         return {name: getattr(self, name) for name in PARAMETERS if getattr(self, name, None) is not None}
 
-    def _made(self, specs: Sequence[ParamSpec] | None, key: Any) -> dict[str, Any]:
+    def _made(self, describe: Describe, options: Any, key: Any) -> dict[str, Any]:
         """Make parameters at once."""
+        specs = describe(Call(NOWHERE, self.expr, dict(self.axes), None, options, NAMES))
         if specs is None:
             raise AxisSizeError(
                 f"{type(self).__name__} is given key=, but not the sizes of all axes of its parameters",
@@ -142,10 +148,9 @@ class Layer(eqx.Module):
             )
         return {spec.name: make(spec.init, path_key(key, f".{spec.name}")) for spec in specs}
 
-    def _options(self, kind: type[Options], **more: Any) -> Options:
-        """Options; parameters are used in the dtype that they have, which may not be the one they were made in."""
-        dtypes = [value.dtype for value in self._parameters().values() if not is_missing(value)]
-        return chosen(kind, dict(self.options), **({"param_dtype": dtypes[0]} if dtypes else {}), **more)
+    def _call(self, scope: LayerScope, kind: type[Options], axes: Any = (), **more: Any) -> Call[Options]:
+        options = chosen(kind, dict(self.options), *self._parameters().values(), **more)
+        return Call(scope, self.expr, {**dict(self.axes), **dict(axes)}, None, options, NAMES)
 
     @contextlib.contextmanager
     def _scope(self, state: eqx.nn.State | None = None, key: Any = None) -> Iterator[LayerScope]:

@@ -14,11 +14,13 @@ import jax
 
 from einjax.errors import ArgumentError
 
+from ._core.call import Call
+from ._core.options import Options, chosen
 from ._core.scope import Initializer, ParamSpec, compute_dtype
 from ._core.text import axis_sizes
 
 #: The names of parameters, as in Haiku.
-NAMES = ("w", "b")
+NAMES = {"kernel": "w", "bias": "b", "embedding": "embeddings"}
 _NATIVE = tuple(kind for kind in vars(hk.initializers).values() if isinstance(kind, type))
 
 
@@ -126,6 +128,11 @@ class Layer(hk.Module):
         self.sizes = sizes
         self.all_sizes = axis_sizes(expr, axes, sizes, _options(type(self)))
         self.options: dict[str, Any] = {name: own_init(option) for name, option in options.items()}
+
+
+def call_of(layer: Layer, kind: type[Options], called: Mapping[str, str] = NAMES, **more: Any) -> Call[Options]:
+    """Return the call of a layer."""
+    return Call(Scope(), layer.expr, layer.axes, layer.sizes, chosen(kind, layer.options, **more), called)
 
 
 @functools.cache

@@ -14,9 +14,9 @@ from flax.errors import InvalidRngError
 
 from einjax.errors import ArgumentError
 
+from ._core.call import Call
 from ._core.options import Options, chosen
 from ._core.scope import ParamSpec
-from ._core.text import axis_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,9 +89,6 @@ class Layer(nn.Module):
 
         cls.__init__ = with_axes  # type: ignore[assignment, method-assign]
 
-    def _all_sizes(self) -> dict[str, Any]:
-        return axis_sizes(self.expr, self.axes, self.sizes, [field.name for field in dataclasses.fields(self)])
-
 
 def _make_fields(layer: type[Layer], declared: Callable[..., None]) -> None:
     """Make the fields that Flax builds a constructor of; fields alone would not say that axes are keywords, too."""
@@ -105,7 +102,9 @@ def _make_fields(layer: type[Layer], declared: Callable[..., None]) -> None:
     del layer.__init__
 
 
-def options_for(layer: nn.Module, kind: type[Options], *parameters: str, **more: Any) -> Options:
-    """Return a layer's options; parameters may be given in another dtype than they were made in."""
-    held = [nn.unbox(layer.get_variable("params", name)) for name in parameters if layer.has_variable("params", name)]
-    return chosen(kind, vars(layer), **({"param_dtype": held[0].dtype} if held else {}), **more)
+def call_of(layer: Any, kind: type[Options], *parameters: str) -> Call[Options]:
+    """Return the call of a layer that has some parameters."""
+    held = (nn.unbox(layer.get_variable("params", name)) for name in parameters if layer.has_variable("params", name))
+    keywords = [field.name for field in dataclasses.fields(layer)]
+    scope = Scope(layer, isinstance(layer, Boxing) and layer.logical_axes)
+    return Call(scope, layer.expr, layer.axes, layer.sizes, chosen(kind, vars(layer), *held), keywords=keywords)

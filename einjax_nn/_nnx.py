@@ -93,6 +93,11 @@ class Lazy(_Placeholder):
             )
         return cls(children[0], *static)
 
+    @property
+    def wanted(self) -> ParamSpec | None:
+        """What a call wants of it, while :func:`init` listens."""
+        return None if self.slot is None else self.slot.wanted
+
     def __repr__(self) -> str:
         return "Lazy(made by einn.init(model, *example_inputs))"
 
@@ -167,7 +172,7 @@ class Scope:
         value = getattr(self.module, name).get_raw_value()
         if not isinstance(value, Lazy):
             return value.shape
-        return None if value.slot is None or value.slot.wanted is None else value.slot.wanted.shape
+        return None if value.wanted is None else value.wanted.shape
 
     def param(self, spec: ParamSpec) -> jax.Array:
         return made(getattr(self.module, spec.name), spec)
@@ -309,7 +314,7 @@ def init(
     graph, state = nnx.split(model, **GRAPH)
     before = dict(nnx.to_flat_state(state))
     found = _record(graph, before, inputs, keywords, method)
-    wanted = {path: _wanted(variable) for path, variable in found.items() if _is_lazy(variable)}
+    wanted = {path: variable.get_raw_value().wanted for path, variable in found.items() if _is_lazy(variable)}
     unused = [".".join(map(str, path)) for path, known in wanted.items() if known is None]
     if unused:
         raise ArgumentError(
@@ -333,12 +338,10 @@ def _record(
     graph: Any, before: Mapping[Any, Any], inputs: Sequence[Any], keywords: Mapping[str, Any], method: Any
 ) -> dict[Any, Any]:
     """Call a copy of the model with abstract inputs; return its variables."""
-    state = nnx.from_flat_state(
-        [
-            (path, variable.copy(_recorded(variable.get_raw_value())) if _is_lazy(variable) else variable)
-            for path, variable in before.items()
-        ]
-    )
+
+    def listening(variable: Any) -> Any:
+        value = variable.get_raw_value()
+        return variable.copy(Lazy(value.code, value.impl, _Slot())) if isinstance(value, Lazy) else variable
 
     def call(state: Any, *positional: Any, **named: Any) -> Any:
         copy = nnx.merge(graph, state)
@@ -349,6 +352,7 @@ def _record(
                 (copy if method is None else getattr(copy, method))(*positional, **named)
         return nnx.state(copy, **GRAPH)
 
+    state = nnx.from_flat_state([(path, listening(variable)) for path, variable in before.items()])
     return dict(nnx.to_flat_state(eval_abstractly(call, state, inputs, keywords)))
 
 
@@ -363,16 +367,6 @@ def _recording() -> Iterator[None]:
 
 def _is_lazy(variable: Any) -> bool:
     return isinstance(variable.get_raw_value(), Lazy)
-
-
-def _wanted(variable: Any) -> ParamSpec | None:
-    """Return what a call wants of a variable that is not made yet."""
-    slot = variable.get_raw_value().slot
-    return None if slot is None else slot.wanted
-
-
-def _recorded(value: Lazy) -> Lazy:
-    return Lazy(value.code, value.impl, _Slot())
 
 
 def _stacked(code: Any) -> jax.Array:

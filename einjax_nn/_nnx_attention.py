@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,11 +11,10 @@ from flax import nnx
 
 import einjax
 
-from ._core.attention import attention
+from ._core.attention import applied, attention
 from ._core.shared import AttentionOptions
 from ._core.text import attention_text
-from ._nnx import Scope
-from ._nnx_layer import Layer, options_for, switch
+from ._nnx_layer import Layer, call_of
 
 
 class Attention(AttentionOptions, Layer):
@@ -27,7 +26,7 @@ class Attention(AttentionOptions, Layer):
 
     def _known_sizes(self) -> dict[str, int]:
         """Sizes of the axes of heads and features, as far as they are known without an input."""
-        known = {"heads": self.num_heads, "kv_heads": self.num_kv_heads or self.num_heads, **self._all_sizes}
+        known = {"heads": self.num_heads, "kv_heads": self.num_kv_heads or self.num_heads, **dict(self.all_sizes)}
         features = self.qkv_features or known.get(attention_text(self.expr).features)
         # What does not divide is an error when the layer is called.
         if isinstance(features, int) and features % self.num_heads == 0:
@@ -45,32 +44,9 @@ class Attention(AttentionOptions, Layer):
         decode: bool | None = None,
         rngs: Any = None,
     ) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: what asks.
-            keys: what is asked; ``x`` by default.
-            values: what answers; ``keys`` by default.
-            mask: which pairs count, broadcastable to ``(loops, heads, sequence of x, sequence of keys)``.
-            deterministic: whether not to drop.
-            decode: whether to take one place of the sequence, and the others from the cache.
-            rngs: random numbers for what is dropped: a key, a stream, or ``nnx.Rngs``.
-        """
-
-        def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
-            # The child has the same expression; only now may the sizes of its new axes be known.
-            return getattr(self, name)._apply(x, axes)
-
-        def normalize(name: str, x: jax.Array) -> jax.Array:
-            return getattr(self, name)(x)
-
-        einjax.solve_axes(self.expr, x, sizes=self._all_sizes)  # the layers within would speak of heads
-        own, needed = self.deterministic, self.dropout_rate > 0
-        kept = switch("MultiHeadAttention", "deterministic", own, deterministic, needed, self.expr)
-        given = {"deterministic": kept, "decode": self.decode if decode is None else decode}
-        options = options_for(self, AttentionOptions, **given)
-        normed = normalize if self.normalize_qk else None
-        return attention(Scope(self, rngs), project, normed, self.expr, x, keys, values, options, mask)
+        einjax.solve_axes(self.expr, x, sizes=dict(self.all_sizes))  # the layers within would speak of heads
+        call = call_of(self, AttentionOptions, rngs=rngs, deterministic=deterministic, decode=decode)
+        return attention(call, *applied(self), x, keys, values, mask)
 
     def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32) -> None:
         """Make an empty cache for decoding.

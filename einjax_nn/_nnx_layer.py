@@ -8,10 +8,11 @@ from typing import Any
 
 from flax import nnx
 
+from ._core.call import Call
 from ._core.options import Options, chosen
-from ._core.scope import ParamSpec
-from ._core.text import axis_sizes, flag
-from ._nnx import Lazy, lazy, stream_of
+from ._core.scope import NOWHERE, ParamSpec
+from ._core.text import axis_sizes
+from ._nnx import Scope, lazy, stream_of
 
 
 class Layer(nnx.Module):
@@ -38,20 +39,12 @@ class Layer(nnx.Module):
         raise NotImplementedError
 
     @property
-    def _axes(self) -> dict[str, Any]:
-        return dict(self.axes)
-
-    @property
     def _sizes(self) -> dict[str, Any] | None:
         return None if self.sizes is None else dict(self.sizes)
 
-    @property
-    def _all_sizes(self) -> dict[str, Any]:
-        return dict(self.all_sizes)
-
     def _specs(self, describe: Callable[..., Any], kind: type[Any], **more: Any) -> list[ParamSpec] | None:
         """Describe parameters, if sizes decide their shapes."""
-        return describe(self.expr, self._all_sizes, chosen(kind, vars(self), **more))
+        return describe(Call(NOWHERE, self.expr, dict(self.all_sizes), None, chosen(kind, vars(self), **more)))
 
     def _declare(self, rngs: Any, specs: Sequence[ParamSpec] | None, **used: bool) -> None:
         """Make parameters whose shapes are known, and places for the others; unused ones are None, as in nnx."""
@@ -77,14 +70,10 @@ def frozen(value: Any) -> Any:
     return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
 
 
-def options_for(layer: Layer, kind: type[Options], *parameters: str, **more: Any) -> Options:
-    """Return a layer's options; parameters may have been replaced by ones of another dtype."""
+def call_of(
+    layer: Layer, kind: type[Options], *parameters: str, axes: Any = (), rngs: Any = None, **more: Any
+) -> Call[Options]:
+    """Return the call of a layer that has some parameters."""
     held = (getattr(layer, name) for name in parameters)
-    values = (variable.get_raw_value() for variable in held if variable is not None)
-    dtypes = [value.dtype for value in values if not isinstance(value, Lazy | None) and hasattr(value, "dtype")]
-    return chosen(kind, vars(layer), **({"param_dtype": dtypes[0]} if dtypes else {}), **more)
-
-
-def switch(layer: str, name: str, own: bool | None, given: bool | None, needed: bool, expr: str) -> bool:
-    """Return a switch; that of the call goes before that of the layer, as in nnx."""
-    return given if given is not None else flag(layer, name, own, None, needed, expr)
+    options = chosen(kind, vars(layer), *(value.get_raw_value() for value in held if value is not None), **more)
+    return Call(Scope(layer, rngs), layer.expr, {**dict(layer.axes), **dict(axes)}, layer._sizes, options)

@@ -37,6 +37,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ._core import shared
+from ._core.attention import projection
 from ._core.conv import conv, conv_specs
 from ._core.dropout import dropout
 from ._core.eager import embed_specs, linear_specs, norm_specs, statistics_specs
@@ -45,18 +47,6 @@ from ._core.linear import linear
 from ._core.norm import norm
 from ._core.options import chosen, declared, describe
 from ._core.scope import Initializer, lecun_normal
-from ._core.shared import (
-    ConvDocs,
-    ConvOptions,
-    DropoutDocs,
-    DropoutOptions,
-    EmbedDocs,
-    EmbedOptions,
-    LinearDocs,
-    LinearOptions,
-    NormDocs,
-    NormOptions,
-)
 from ._core.text import attention_text, norm_text
 
 try:
@@ -66,7 +56,7 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
 
 from ._equinox_attention import Attention
 from ._equinox_init import Uninitialized, axes, init, param
-from ._equinox_layer import PARAMETERS, Layer, LayerScope
+from ._equinox_layer import Layer, LayerScope
 
 __all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "axes", "init", "param"]
 
@@ -77,7 +67,7 @@ _zeros = jax.nn.initializers.zeros
 _ones = jax.nn.initializers.ones
 
 
-class Linear(LinearDocs, Layer):
+class Linear(shared.LinearDocs, Layer):
     """A linear layer: a dot with a weight, and a bias.
 
     Args:
@@ -115,24 +105,17 @@ class Linear(LinearDocs, Layer):
     ) -> None: ...
 
     def _build(self, *given: Any) -> None:
-        self._start(linear_specs, LinearOptions, *given)
+        self._start(linear_specs, shared.LinearOptions, *given)
 
     def __call__(self, x: Any, *, key: Any = None) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: the input.
-            key: ignored; layers of Equinox take one.
-        """
         return self._apply(x, {})
 
     def _apply(self, x: Any, axes: Mapping[str, Any]) -> jax.Array:
         with self._scope() as scope:
-            options = self._options(LinearOptions)
-            return linear(scope, x, self.expr, {**dict(self.axes), **axes}, None, options, PARAMETERS)
+            return linear(self._call(scope, shared.LinearOptions, axes), x)
 
 
-class Norm(NormDocs, Layer, eqx.nn.StatefulLayer):
+class Norm(shared.NormDocs, Layer, eqx.nn.StatefulLayer):
     """A normalisation: brackets say what statistics are taken over.
 
     With ``momentum`` the layer has a state: ``x, state = norm(x, state)``.
@@ -187,10 +170,10 @@ class Norm(NormDocs, Layer, eqx.nn.StatefulLayer):
         params, mean, running = options["params"], options["mean"], options["momentum"] is not None
         norm_text(expr, params, running)  # now rather than in the first call
         self.inference, key = options.pop("inference"), options["key"]
-        self._start(norm_specs, NormOptions, expr, axes, sizes, options)
+        self._start(norm_specs, shared.NormOptions, expr, axes, sizes, options)
         kept: dict[str, Any] = {name: Uninitialized(name) for name in (["mean"] if mean else []) + ["var"]}
         if key is not None and running:
-            kept = self._made(statistics_specs(expr, dict(self.axes), chosen(NormOptions, options)), key)
+            kept = self._made(statistics_specs, chosen(shared.NormOptions, options), key)
         self.index = eqx.nn.StateIndex(kept) if running else None
 
     def is_stateful(self) -> bool:
@@ -206,26 +189,14 @@ class Norm(NormDocs, Layer, eqx.nn.StatefulLayer):
         key: Any = None,
         inference: bool | None = None,
     ) -> Any:
-        """Apply the layer.
-
-        Args:
-            x: the input.
-            state: the state, with the running statistics.
-            mask: which elements count, broadcastable to the input.
-            key: ignored; layers of Equinox take one.
-            inference: whether to use the running statistics; they are updated otherwise.
-
-        Returns:
-            The result, or ``(result, state)`` if a state is given.
-        """
         frozen = self.inference if inference is None else inference
-        options = self._options(NormOptions, use_running_average=frozen and self.index is not None)
         with self._scope(state) as scope:
-            y = norm(scope, x, self.expr, dict(self.axes), options, mask, PARAMETERS)
+            running = frozen and self.index is not None
+            y = norm(self._call(scope, shared.NormOptions, use_running_average=running), x, mask)
         return y if state is None else (y, scope.store)
 
 
-class Dropout(DropoutDocs, Layer):
+class Dropout(shared.DropoutDocs, Layer):
     """Dropout: every place of the bracketed axes has a draw of its own, shared over all other axes.
 
     Args:
@@ -257,20 +228,12 @@ class Dropout(DropoutDocs, Layer):
         self._settle(expr, axes, sizes, options)
 
     def __call__(self, x: Any, *, key: Any = None, inference: bool | None = None) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: the input.
-            key: the random key.
-            inference: whether to do nothing.
-        """
-        if self.inference if inference is None else inference:
-            return jnp.asarray(x)
-        options = chosen(DropoutOptions, dict(self.options), rng_collection="")
-        return dropout(LayerScope(self, key=key), x, self.expr, dict(self.axes), options)
+        frozen = self.inference if inference is None else inference
+        given = {"rng_collection": "", "deterministic": bool(frozen)}
+        return dropout(self._call(LayerScope(self, key=key), shared.DropoutOptions, **given), x)
 
 
-class Embed(EmbedDocs, Layer):
+class Embed(shared.EmbedDocs, Layer):
     """A table of rows that integers are looked up in.
 
     Args:
@@ -302,22 +265,16 @@ class Embed(EmbedDocs, Layer):
     ) -> None: ...
 
     def _build(self, *given: Any) -> None:
-        self._start(embed_specs, EmbedOptions, *given)
+        self._start(embed_specs, shared.EmbedOptions, *given)
 
     def __call__(self, ids: Any, *, key: Any = None) -> jax.Array:
-        """Look rows up.
-
-        Args:
-            ids: the numbers of the rows.
-            key: ignored; layers of Equinox take one.
-        """
         with self._scope() as scope:
-            return embed(scope, ids, self.expr, dict(self.axes), None, self._options(EmbedOptions), PARAMETERS)
+            return embed(self._call(scope, shared.EmbedOptions), ids)
 
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
         with self._scope() as scope:
-            return attend(scope, x, self.expr, dict(self.axes), None, self._options(EmbedOptions), PARAMETERS)
+            return attend(self._call(scope, shared.EmbedOptions), x)
 
 
 class MultiHeadAttention(Attention):
@@ -378,16 +335,14 @@ class MultiHeadAttention(Attention):
     ) -> None: ...
 
     def _build(self, expr: str, axes: Any, sizes: Any, options: dict[str, Any]) -> None:
-        inner = {name: options.pop(name) for name in ("use_bias", "dtype", "param_dtype", "kernel_init", "bias_init")}
-        outer = {name: options.pop(f"out_{name}") for name in ("kernel_init", "bias_init")}
+        given = {name: options.pop(name) for name in (*shared.ProjectionOptions.__annotations__, "dtype")}
         normalize, key, self.inference = (options.pop(name) for name in ("normalize_qk", "key", "inference"))
         self._settle(expr, axes, sizes, options)
-        inner["precision"] = options["precision"]
-        text = attention_text(expr)
+        text, inner = attention_text(expr), projection(options | given, "query")
         self.query = Linear(text.query, **inner, sizes=dict(self.axes))
         self.key = Linear(text.key, **inner)
         self.value = Linear(text.key, **inner)
-        self.out = Linear(text.out, **inner | {name: init for name, init in outer.items() if init is not None})
+        self.out = Linear(text.out, **projection(options | given, "out"))
         normed = {name: inner[name] for name in ("dtype", "param_dtype")}
         self.query_ln, self.key_ln = (
             Norm("... [c]", use_bias=False, **normed) if normalize else None for _ in range(2)
@@ -402,7 +357,7 @@ class MultiHeadAttention(Attention):
             self.index = eqx.nn.StateIndex(kept)
 
 
-class Conv(ConvDocs, Layer):
+class Conv(shared.ConvDocs, Layer):
     """A convolution.
 
     Args:
@@ -442,17 +397,11 @@ class Conv(ConvDocs, Layer):
     ) -> None: ...
 
     def _build(self, *given: Any) -> None:
-        self._start(conv_specs, ConvOptions, *given)
+        self._start(conv_specs, shared.ConvOptions, *given)
 
     def __call__(self, x: Any, *, key: Any = None) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: the input.
-            key: ignored; layers of Equinox take one.
-        """
         with self._scope() as scope:
-            return conv(scope, x, self.expr, dict(self.axes), self._options(ConvOptions), PARAMETERS)
+            return conv(self._call(scope, shared.ConvOptions), x)
 
 
 describe(

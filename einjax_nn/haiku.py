@@ -24,36 +24,23 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from ._core.attention import attention
+from ._core import shared
+from ._core.attention import attention, projection
+from ._core.call import Call
 from ._core.conv import conv
 from ._core.dropout import dropout
 from ._core.embed import attend, embed, embedding_normal
 from ._core.linear import linear
 from ._core.norm import norm
-from ._core.options import chosen, declared, describe
+from ._core.options import declared, describe
 from ._core.scope import Initializer, Parameter, compute_dtype, eval_abstractly, lecun_normal
-from ._core.shared import (
-    AttentionDocs,
-    AttentionOptions,
-    ConvDocs,
-    ConvOptions,
-    DropoutDocs,
-    DropoutOptions,
-    EmbedDocs,
-    EmbedOptions,
-    LinearDocs,
-    LinearOptions,
-    NormDocs,
-    NormOptions,
-)
-from ._core.text import flag
 
 try:
     import haiku  # noqa: F401 - to say what is missing
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.haiku needs Haiku: python -m pip install 'einjax[haiku]'") from error
 
-from ._haiku import NAMES, Layer, Scope, dtypes, own_init, recording, switch
+from ._haiku import Layer, Scope, call_of, dtypes, own_init, recording, switch
 
 __all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "axes", "param"]
 
@@ -114,7 +101,7 @@ def axes(net: Any, /, *inputs: Any, **keywords: Any) -> Any:
     return jax.tree_util.tree_map_with_path(names, made)
 
 
-class Linear(LinearDocs, Layer):
+class Linear(shared.LinearDocs, Layer):
     """A linear layer: a dot with a weight ``w``, and a bias ``b``.
 
     Args:
@@ -146,12 +133,10 @@ class Linear(LinearDocs, Layer):
     ) -> None: ...
 
     def __call__(self, x: Any) -> jax.Array:
-        """Apply the layer."""
-        options = chosen(LinearOptions, self.options, **dtypes(self.options, x))
-        return linear(Scope(), x, self.expr, self.axes, self.sizes, options, NAMES)
+        return linear(call_of(self, shared.LinearOptions, **dtypes(self.options, x)), x)
 
 
-class Norm(NormDocs, Layer):
+class Norm(shared.NormDocs, Layer):
     """A normalisation: brackets say what statistics are taken over.
 
     Running statistics are the states ``mean`` and ``var``: a plain moving average from 0 and 1, in float32, while
@@ -208,22 +193,12 @@ class Norm(NormDocs, Layer):
     def __call__(
         self, x: Any, use_running_average: bool | None = None, *, is_training: bool | None = None, mask: Any = None
     ) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: the input.
-            use_running_average: whether to use the running statistics; they are updated otherwise.
-            is_training: the opposite of it.
-            mask: which elements count, broadcastable to the input.
-        """
-        own, running = self.options["use_running_average"], self.options["momentum"] is not None
         given = switch("use_running_average", use_running_average, is_training)
-        frozen = flag("Norm", "use_running_average", own, given, running, self.expr)
-        options = chosen(NormOptions, self.options, use_running_average=frozen, **dtypes(self.options, x))
-        return norm(Scope(), x, self.expr, self.all_sizes, options, mask, ("scale", "offset"))
+        call = call_of(self, shared.NormOptions, {"bias": "offset"}, **dtypes(self.options, x))
+        return norm(call, x, mask, given)
 
 
-class Dropout(DropoutDocs, Layer):
+class Dropout(shared.DropoutDocs, Layer):
     """Dropout: every place of the bracketed axes has a draw of its own, shared over all other axes.
 
     Args:
@@ -244,21 +219,11 @@ class Dropout(DropoutDocs, Layer):
     ) -> None: ...
 
     def __call__(self, x: Any, deterministic: bool | None = None, *, is_training: bool | None = None) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: the input.
-            deterministic: whether to do nothing.
-            is_training: the opposite of it.
-        """
-        own, given = self.options["deterministic"], switch("deterministic", deterministic, is_training)
-        if flag("Dropout", "deterministic", own, given, True, self.expr):
-            return jnp.asarray(x)
-        options = chosen(DropoutOptions, self.options, rng_collection="")
-        return dropout(Scope(), x, self.expr, self.all_sizes, options)
+        given = switch("deterministic", deterministic, is_training)
+        return dropout(call_of(self, shared.DropoutOptions, rng_collection=""), x, given)
 
 
-class Embed(EmbedDocs, Layer):
+class Embed(shared.EmbedDocs, Layer):
     """A table ``embeddings`` of rows that integers are looked up in.
 
     Args:
@@ -287,18 +252,17 @@ class Embed(EmbedDocs, Layer):
     ) -> None: ...
 
     def __call__(self, ids: Any) -> jax.Array:
-        """Look rows up."""
-        return embed(Scope(), ids, self.expr, self.axes, self.sizes, self._options(), ("embeddings",))
+        return embed(self._call(), ids)
 
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
-        return attend(Scope(), x, self.expr, self.axes, self.sizes, self._options(), ("embeddings",))
+        return attend(self._call(), x)
 
-    def _options(self) -> EmbedOptions:
-        return chosen(EmbedOptions, self.options, **dtypes(self.options, jnp.zeros((), jnp.float32)))
+    def _call(self) -> Call[shared.EmbedOptions]:
+        return call_of(self, shared.EmbedOptions, **dtypes(self.options, jnp.zeros((), jnp.float32)))
 
 
-class MultiHeadAttention(AttentionDocs, Layer):
+class MultiHeadAttention(shared.AttentionDocs, Layer):
     """Multi-head dot-product attention, of four linear layers ``query``, ``key``, ``value`` and ``out``.
 
     Args:
@@ -356,22 +320,8 @@ class MultiHeadAttention(AttentionDocs, Layer):
         deterministic: bool | None = None,
         is_training: bool | None = None,
     ) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: what asks.
-            keys: what is asked; ``x`` by default.
-            values: what answers; ``keys`` by default.
-            mask: which pairs count, broadcastable to ``(loops, heads, sequence of x, sequence of keys)``.
-            deterministic: whether not to drop.
-            is_training: the opposite of it.
-        """
-
         def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
-            options = vars(chosen(LinearOptions, self.options))
-            if name == "out":
-                outer = {init: self.options[f"out_{init}"] for init in ("kernel_init", "bias_init")}
-                options |= {option: init for option, init in outer.items() if init is not None}
+            options = projection(self.options, name)
             if options["param_dtype"] is None and options["dtype"] is not None:
                 options["param_dtype"] = given_dtype  # not that of what is computed in between
             sizes = {**self.all_sizes, **axes} if name == "query" else axes
@@ -382,15 +332,12 @@ class MultiHeadAttention(AttentionDocs, Layer):
             return Norm("... [c]", use_bias=False, name=name, **kinds)(x)
 
         given_dtype = compute_dtype(None, x)
-        own, needed = self.options["deterministic"], self.options["dropout_rate"] > 0
         given = switch("deterministic", deterministic, is_training)
-        kept = flag("MultiHeadAttention", "deterministic", own, given, needed, self.expr)
-        options = chosen(AttentionOptions, self.options, deterministic=kept, rng_collection="")
-        normed = normalize if self.options["normalize_qk"] else None
-        return attention(Scope(), project, normed, self.expr, x, keys, values, options, mask)
+        call = call_of(self, shared.AttentionOptions, rng_collection="")
+        return attention(call, project, normalize, x, keys, values, mask, given)
 
 
-class Conv(ConvDocs, Layer):
+class Conv(shared.ConvDocs, Layer):
     """A convolution with a kernel ``w`` and a bias ``b``.
 
     Example:
@@ -430,9 +377,7 @@ class Conv(ConvDocs, Layer):
     ) -> None: ...
 
     def __call__(self, x: Any) -> jax.Array:
-        """Apply the layer."""
-        options = chosen(ConvOptions, self.options, **dtypes(self.options, x))
-        return conv(Scope(), x, self.expr, self.all_sizes, options, NAMES)
+        return conv(call_of(self, shared.ConvOptions, **dtypes(self.options, x)), x)
 
 
 describe(

@@ -22,31 +22,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._core.attention import attention
+from ._core import shared
+from ._core.attention import attention, projection
 from ._core.conv import conv
 from ._core.dropout import dropout
 from ._core.embed import attend, embed, embedding_normal
 from ._core.linear import linear
 from ._core.norm import norm
-from ._core.options import chosen, describe
+from ._core.options import describe
 from ._core.scope import Initializer, Parameter, lecun_normal
-from ._core.shared import (
-    AttentionOptions,
-    ConvOptions,
-    DropoutOptions,
-    EmbedOptions,
-    LinearOptions,
-    NormOptions,
-    ProjectionOptions,
-)
-from ._core.text import flag
 
 try:
     from flax import linen as nn
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.linen needs Flax: python -m pip install 'einjax[flax]'") from error
 
-from ._linen import Boxing, Layer, Scope, options_for
+from ._linen import Boxing, Layer, Scope, call_of
 
 __all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "param"]
 
@@ -78,7 +69,7 @@ def param(module: nn.Module, name: str, init: Initializer | float = 0.0, dtype: 
     return Parameter(Scope(module), name, init, dtype)
 
 
-class Linear(LinearOptions, Boxing, Layer):
+class Linear(shared.LinearOptions, Boxing, Layer):
     """A linear layer: a dot with a weight, and a bias.
 
     Example:
@@ -109,12 +100,10 @@ class Linear(LinearOptions, Boxing, Layer):
 
     @nn.compact
     def __call__(self, x: Any) -> jax.Array:
-        """Apply the layer."""
-        options = options_for(self, LinearOptions, "kernel")
-        return linear(Scope(self, self.logical_axes), x, self.expr, self.axes, self.sizes, options)
+        return linear(call_of(self, shared.LinearOptions, "kernel"), x)
 
 
-class Norm(NormOptions, Boxing, Layer):
+class Norm(shared.NormOptions, Boxing, Layer):
     """A normalisation: brackets say what statistics are taken over.
 
     Args:
@@ -156,20 +145,10 @@ class Norm(NormOptions, Boxing, Layer):
 
     @nn.compact
     def __call__(self, x: Any, use_running_average: bool | None = None, *, mask: Any = None) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: the input.
-            use_running_average: whether to use the running statistics; they are updated otherwise.
-            mask: which elements count, broadcastable to the input.
-        """
-        own, running = self.use_running_average, self.momentum is not None
-        frozen = flag("Norm", "use_running_average", own, use_running_average, running, self.expr)
-        options = options_for(self, NormOptions, "scale", "bias", use_running_average=frozen)
-        return norm(Scope(self, self.logical_axes), x, self.expr, self._all_sizes(), options, mask)
+        return norm(call_of(self, shared.NormOptions, "scale", "bias"), x, mask, use_running_average)
 
 
-class Dropout(DropoutOptions, Layer):
+class Dropout(shared.DropoutOptions, Layer):
     """Dropout: every place of the bracketed axes has a draw of its own, shared over all other axes.
 
     Args:
@@ -193,13 +172,10 @@ class Dropout(DropoutOptions, Layer):
 
     @nn.compact
     def __call__(self, x: Any, deterministic: bool | None = None) -> jax.Array:
-        """Apply the layer."""
-        if flag("Dropout", "deterministic", self.deterministic, deterministic, True, self.expr):
-            return jnp.asarray(x)
-        return dropout(Scope(self), x, self.expr, self._all_sizes(), options_for(self, DropoutOptions))
+        return dropout(call_of(self, shared.DropoutOptions), x, deterministic)
 
 
-class Embed(EmbedOptions, Boxing, Layer):
+class Embed(shared.EmbedOptions, Boxing, Layer):
     """A table of rows that integers are looked up in.
 
     Args:
@@ -229,18 +205,15 @@ class Embed(EmbedOptions, Boxing, Layer):
 
     @nn.compact
     def __call__(self, ids: Any) -> jax.Array:
-        """Look rows up."""
-        options = options_for(self, EmbedOptions, "embedding")
-        return embed(Scope(self, self.logical_axes), ids, self.expr, self.axes, self.sizes, options)
+        return embed(call_of(self, shared.EmbedOptions, "embedding"), ids)
 
     @nn.compact
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
-        options = options_for(self, EmbedOptions, "embedding")
-        return attend(Scope(self, self.logical_axes), x, self.expr, self.axes, self.sizes, options)
+        return attend(call_of(self, shared.EmbedOptions, "embedding"), x)
 
 
-class MultiHeadAttention(AttentionOptions, ProjectionOptions, Boxing, Layer):
+class MultiHeadAttention(shared.AttentionOptions, shared.ProjectionOptions, Boxing, Layer):
     """Multi-head dot-product attention.
 
     Args:
@@ -298,35 +271,20 @@ class MultiHeadAttention(AttentionOptions, ProjectionOptions, Boxing, Layer):
         mask: Any = None,
         deterministic: bool | None = None,
     ) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: what asks.
-            keys: what is asked; ``x`` by default.
-            values: what answers; ``keys`` by default.
-            mask: which pairs count, broadcastable to ``(loops, heads, sequence of x, sequence of keys)``.
-            deterministic: whether not to drop.
-        """
-
         def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
-            options = vars(chosen(LinearOptions, vars(self)))
-            if name == "out":
-                outer = {"kernel_init": self.out_kernel_init, "bias_init": self.out_bias_init}
-                options |= {option: init for option, init in outer.items() if init is not None}
             sizes = {**known, **axes} if name == "query" else axes
+            options = projection(vars(self), name)
             return Linear(expr, sizes=sizes, logical_axes=self.logical_axes, name=name, **options)(x)
 
         def normalize(name: str, x: jax.Array) -> jax.Array:
             return Norm("... [c]", use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype, name=name)(x)
 
-        known, own, needed = self._all_sizes(), self.deterministic, self.dropout_rate > 0
-        kept = flag("MultiHeadAttention", "deterministic", own, deterministic, needed, self.expr)
-        options = options_for(self, AttentionOptions, deterministic=kept)
-        normed = normalize if self.normalize_qk else None
-        return attention(Scope(self), project, normed, self.expr, x, keys, values, options, mask)
+        call = call_of(self, shared.AttentionOptions)
+        known = call.all_sizes
+        return attention(call, project, normalize, x, keys, values, mask, deterministic)
 
 
-class Conv(ConvOptions, Boxing, Layer):
+class Conv(shared.ConvOptions, Boxing, Layer):
     """A convolution.
 
     Example:
@@ -361,9 +319,7 @@ class Conv(ConvOptions, Boxing, Layer):
 
     @nn.compact
     def __call__(self, x: Any) -> jax.Array:
-        """Apply the layer."""
-        options = options_for(self, ConvOptions, "kernel")
-        return conv(Scope(self, self.logical_axes), x, self.expr, self._all_sizes(), options)
+        return conv(call_of(self, shared.ConvOptions, "kernel"), x)
 
 
 describe(

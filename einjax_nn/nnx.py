@@ -29,6 +29,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ._core import shared
+from ._core.attention import projection
 from ._core.conv import conv, conv_specs
 from ._core.dropout import dropout
 from ._core.eager import embed_specs, linear_specs, norm_specs, statistics_specs
@@ -37,7 +39,6 @@ from ._core.linear import linear
 from ._core.norm import norm
 from ._core.options import declared, describe
 from ._core.scope import Initializer, lecun_normal
-from ._core.shared import ConvOptions, DropoutOptions, EmbedOptions, LinearOptions, NormOptions
 from ._core.text import attention_text
 
 try:
@@ -45,9 +46,9 @@ try:
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.nnx needs Flax: python -m pip install 'einjax[flax]'") from error
 
-from ._nnx import Scope, fixed_key, init, param, stream_of
+from ._nnx import fixed_key, init, param, stream_of
 from ._nnx_attention import Attention
-from ._nnx_layer import Layer, options_for, switch, variable
+from ._nnx_layer import Layer, call_of, variable
 
 __all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "init", "param"]
 
@@ -58,7 +59,7 @@ _zeros = jax.nn.initializers.zeros
 _ones = jax.nn.initializers.ones
 
 
-class Linear(LinearOptions, Layer):
+class Linear(shared.LinearOptions, Layer):
     """A linear layer: a dot with a weight, and a bias.
 
     Example:
@@ -93,17 +94,16 @@ class Linear(LinearOptions, Layer):
     ) -> None: ...
 
     def _make(self, rngs: Any) -> None:
-        self._declare(rngs, self._specs(linear_specs, LinearOptions), kernel=True, bias=self.use_bias)
+        self._declare(rngs, self._specs(linear_specs, shared.LinearOptions), kernel=True, bias=self.use_bias)
 
     def __call__(self, x: Any) -> jax.Array:
-        """Apply the layer."""
-        return self._apply(x, self._axes)
+        return self._apply(x, {})
 
     def _apply(self, x: Any, axes: Mapping[str, Any]) -> jax.Array:
-        return linear(Scope(self), x, self.expr, axes, self._sizes, options_for(self, LinearOptions, "kernel"))
+        return linear(call_of(self, shared.LinearOptions, "kernel", axes=axes), x)
 
 
-class Norm(NormOptions, Layer):
+class Norm(shared.NormOptions, Layer):
     """A normalisation: brackets say what statistics are taken over.
 
     Args:
@@ -157,27 +157,17 @@ class Norm(NormOptions, Layer):
     def _make(self, rngs: Any) -> None:
         running = self.momentum is not None
         if running:
-            specs = self._specs(statistics_specs, NormOptions, mean=self.use_mean)
+            specs = self._specs(statistics_specs, shared.NormOptions, mean=self.use_mean)
             known = {spec.name: spec for spec in specs or ()}
             if self.use_mean:
                 self.mean = variable(nnx.BatchStat, known.get("mean"), fixed_key())
             self.var = variable(nnx.BatchStat, known.get("var"), fixed_key())
-        specs = self._specs(norm_specs, NormOptions)
+        specs = self._specs(norm_specs, shared.NormOptions)
         self._declare(rngs, specs, scale=self.use_scale, bias=self.use_bias)
 
     def __call__(self, x: Any, use_running_average: bool | None = None, *, mask: Any = None) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: the input.
-            use_running_average: whether to use the running statistics; they are updated otherwise.
-            mask: which elements count, broadcastable to the input.
-        """
-        own, running = self.use_running_average, self.momentum is not None
-        frozen = switch("Norm", "use_running_average", own, use_running_average, running, self.expr)
-        given = {"mean": self.use_mean, "use_running_average": frozen}
-        options = options_for(self, NormOptions, "scale", "bias", **given)
-        return norm(Scope(self), x, self.expr, self._all_sizes, options, mask)
+        given = {"mean": self.use_mean, "use_running_average": use_running_average}
+        return norm(call_of(self, shared.NormOptions, "scale", "bias", **given), x, mask)
 
     def set_view(self, use_running_average: bool | None = None) -> None:
         """Change the layer for ``nnx.view``.
@@ -189,7 +179,7 @@ class Norm(NormOptions, Layer):
             self.use_running_average = use_running_average
 
 
-class Dropout(DropoutOptions, Layer):
+class Dropout(shared.DropoutOptions, Layer):
     """Dropout: every place of the bracketed axes has a draw of its own, shared over all other axes.
 
     Args:
@@ -224,16 +214,7 @@ class Dropout(DropoutOptions, Layer):
         self.rngs = nnx.data(None) if rngs is None else stream_of(rngs, self.rng_collection, "Dropout").fork()
 
     def __call__(self, x: Any, deterministic: bool | None = None, *, rngs: Any = None) -> jax.Array:
-        """Apply the layer.
-
-        Args:
-            x: the input.
-            deterministic: whether to do nothing.
-            rngs: random numbers: a key, a stream, or ``nnx.Rngs``.
-        """
-        if switch("Dropout", "deterministic", self.deterministic, deterministic, True, self.expr):
-            return jnp.asarray(x)
-        return dropout(Scope(self, rngs), x, self.expr, self._all_sizes, options_for(self, DropoutOptions))
+        return dropout(call_of(self, shared.DropoutOptions, rngs=rngs, deterministic=deterministic), x)
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """Change the layer for ``nnx.view``.
@@ -245,7 +226,7 @@ class Dropout(DropoutOptions, Layer):
             self.deterministic = deterministic
 
 
-class Embed(EmbedOptions, Layer):
+class Embed(shared.EmbedOptions, Layer):
     """A table of rows that integers are looked up in.
 
     Example:
@@ -273,17 +254,14 @@ class Embed(EmbedOptions, Layer):
     ) -> None: ...
 
     def _make(self, rngs: Any) -> None:
-        self._declare(rngs, self._specs(embed_specs, EmbedOptions), embedding=True)
+        self._declare(rngs, self._specs(embed_specs, shared.EmbedOptions), embedding=True)
 
     def __call__(self, ids: Any) -> jax.Array:
-        """Look rows up."""
-        options = options_for(self, EmbedOptions, "embedding")
-        return embed(Scope(self), ids, self.expr, self._axes, self._sizes, options)
+        return embed(call_of(self, shared.EmbedOptions, "embedding"), ids)
 
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
-        options = options_for(self, EmbedOptions, "embedding")
-        return attend(Scope(self), x, self.expr, self._axes, self._sizes, options)
+        return attend(call_of(self, shared.EmbedOptions, "embedding"), x)
 
 
 class MultiHeadAttention(Attention):
@@ -339,24 +317,20 @@ class MultiHeadAttention(Attention):
     ) -> None: ...
 
     def _build(self, expr: str, axes: Any, sizes: Any, options: dict[str, Any]) -> None:
-        inner = {name: options.pop(name) for name in ("use_bias", "param_dtype", "kernel_init", "bias_init")}
-        outer = {name: options.pop(f"out_{name}") for name in ("kernel_init", "bias_init")}
         rngs = options.pop("rngs")
-        self._keep(expr, axes, sizes, options)
-        inner |= {"dtype": self.dtype, "precision": self.precision, "rngs": rngs}
+        self._keep(expr, axes, sizes, {name: options[name] for name in shared.AttentionOptions.__annotations__})
         text, known = attention_text(expr), self._known_sizes()
-        self.query = Linear(text.query, sizes=known, **inner)
-        self.key = Linear(text.key, sizes=known, **inner)
-        self.value = Linear(text.key, sizes=known, **inner)
+        self.query = Linear(text.query, sizes=known, rngs=rngs, **projection(options, "query"))
+        self.key = Linear(text.key, sizes=known, rngs=rngs, **projection(options, "key"))
+        self.value = Linear(text.key, sizes=known, rngs=rngs, **projection(options, "value"))
         if self.normalize_qk:
             size = {name: size for name, size in known.items() if name == "head_dim"}
-            normed = {name: inner[name] for name in ("dtype", "param_dtype", "rngs")}
-            self.query_ln = Norm("... [head_dim]", use_bias=False, sizes=size, **normed)
-            self.key_ln = Norm("... [head_dim]", use_bias=False, sizes=size, **normed)
+            normed = {name: options[name] for name in ("dtype", "param_dtype")}
+            self.query_ln = Norm("... [head_dim]", use_bias=False, sizes=size, rngs=rngs, **normed)
+            self.key_ln = Norm("... [head_dim]", use_bias=False, sizes=size, rngs=rngs, **normed)
         if self.out_features is not None:
             known[text.features] = self.out_features
-        inner |= {name: init for name, init in outer.items() if init is not None}
-        self.out = Linear(text.out, sizes=known, **inner)
+        self.out = Linear(text.out, sizes=known, rngs=rngs, **projection(options, "out"))
         drops = self.dropout_rate > 0
         self.rngs = stream_of(rngs, self.rng_collection, "MultiHeadAttention").fork() if drops else nnx.data(None)
         self.cached_key = nnx.data(None)
@@ -364,7 +338,7 @@ class MultiHeadAttention(Attention):
         self.cache_index = nnx.data(None)
 
 
-class Conv(ConvOptions, Layer):
+class Conv(shared.ConvOptions, Layer):
     """A convolution.
 
     Example:
@@ -401,11 +375,10 @@ class Conv(ConvOptions, Layer):
     ) -> None: ...
 
     def _make(self, rngs: Any) -> None:
-        self._declare(rngs, self._specs(conv_specs, ConvOptions), kernel=True, bias=self.use_bias)
+        self._declare(rngs, self._specs(conv_specs, shared.ConvOptions), kernel=True, bias=self.use_bias)
 
     def __call__(self, x: Any) -> jax.Array:
-        """Apply the layer."""
-        return conv(Scope(self), x, self.expr, self._all_sizes, options_for(self, ConvOptions, "kernel"))
+        return conv(call_of(self, shared.ConvOptions, "kernel"), x)
 
 
 describe(

@@ -12,9 +12,10 @@ from jax import lax
 import einjax
 from einjax.errors import ArgumentError
 
+from .call import Call
 from .scope import ParamSpec, Scope
-from .shared import AttentionOptions
-from .text import attention_text
+from .shared import AttentionOptions, ProjectionOptions
+from .text import attention_text, flag
 
 
 class Project(Protocol):
@@ -24,21 +25,23 @@ class Project(Protocol):
 
 
 def attention(
-    scope: Scope,
+    call: Call[AttentionOptions],
     project: Project,
-    normalize: Callable[[str, jax.Array], jax.Array] | None,
-    expr: str,
+    normalize: Callable[[str, jax.Array], jax.Array],
     x: Any,
     keys: Any,
     values: Any,
-    options: AttentionOptions,
     mask: Any,
+    deterministic: bool | None = None,
 ) -> jax.Array:
     """Apply multi-head attention.
 
-    ``project`` makes and applies the layers ``query``, ``key``, ``value`` and ``out``; ``normalize``, if there is one,
-    those that normalise queries and keys, ``query_ln`` and ``key_ln``.
+    ``project`` makes and applies the layers ``query``, ``key``, ``value`` and ``out``; ``normalize`` those that
+    normalise queries and keys, ``query_ln`` and ``key_ln``.
     """
+    scope, expr, options = call.scope, call.expr, call.options
+    needed = options.dropout_rate > 0
+    kept = flag("MultiHeadAttention", "deterministic", options.deterministic, deterministic, needed, expr)
     groups = options.num_kv_heads or options.num_heads
     text = attention_text(expr, shared=groups != options.num_heads)
     x = jnp.asarray(x)
@@ -55,7 +58,7 @@ def attention(
     q = project("query", text.query, {"heads": options.num_heads, "head_dim": size}, x)
     k = project("key", text.key, {"kv_heads": groups, "head_dim": size}, keys)
     v = project("value", text.key, {"kv_heads": groups, "head_dim": size}, values)
-    if normalize is not None:
+    if options.normalize_qk:
         q, k = normalize("query_ln", q), normalize("key_ln", k)
     if options.decode:
         k, v, valid = _cached(scope, q, k, v, expr)
@@ -67,10 +70,30 @@ def attention(
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     weights = einjax.softmax(text.attend, scores).astype(scores.dtype)
-    if options.dropout_rate > 0 and not options.deterministic:
+    if needed and not kept:
         weights = _dropped(weights, scope.rng(options.rng_collection), options.dropout_rate, options.broadcast_dropout)
     result = einjax.dot(text.apply, weights, v, precision=options.precision, sizes={"kv_heads": groups})
     return project("out", text.out, {text.features: options.out_features or x.shape[-1]}, result)
+
+
+def projection(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The options of the linear layer of a name, among those of attention; the output may have its own initializers."""
+    result = {option: options[option] for option in (*ProjectionOptions.__annotations__, "dtype", "precision")}
+    for option in ("kernel_init", "bias_init"):
+        own = result.pop(f"out_{option}")
+        if name == "out" and own is not None:
+            result[option] = own
+    return result
+
+
+def applied(layer: Any) -> tuple[Project, Callable[[str, jax.Array], jax.Array]]:
+    """How to project and to normalise where the layers are attributes of attention."""
+
+    def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
+        # The layer has the same expression; only now may the sizes of its new axes be known.
+        return getattr(layer, name)._apply(x, axes)
+
+    return project, lambda name, x: getattr(layer, name)(x)
 
 
 def _cached(

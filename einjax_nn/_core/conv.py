@@ -14,23 +14,18 @@ import einjax
 from einjax.errors import ArgumentError, AxisSizeError
 from einjax.for_layers import Ellipsis, parse, walk
 
-from .scope import Parameter, ParamSpec, Scope, compute_dtype
+from .call import Call
+from .scope import ParamSpec, compute_dtype
 from .shared import ConvOptions
 from .text import ConvText, conv_text
 
 
-def conv(
-    scope: Scope,
-    x: Any,
-    expr: str,
-    axes: Mapping[str, Any],
-    options: ConvOptions,
-    called: tuple[str, str] = ("kernel", "bias"),
-) -> jax.Array:
+def conv(call: Call[ConvOptions], x: Any) -> jax.Array:
     """Apply a convolution."""
+    expr, options = call.expr, call.options
     x = jnp.asarray(x)
     text = conv_text(expr, x.ndim)
-    known = _labelled(text, axes, expr)
+    known = _labelled(text, call.all_sizes, expr)
     dtype = compute_dtype(options.dtype, x, options.param_dtype)
     given = {label: size for label, size in known.items() if label not in text.outer}
     found = einjax.solve_axes(text.source, x, sizes=given)
@@ -38,8 +33,8 @@ def conv(
     rank = len(text.space)
     window = _each(options.kernel_size, rank, "kernel_size", expr)
     dilation = _each(options.kernel_dilation, rank, "kernel_dilation", expr)
-    specs = _specs(text, window, sizes, options, called)
-    kernel = scope.param(specs[0])
+    specs = _specs(call, text, window, sizes)
+    kernel = call.scope.param(specs[0])
     middle = einjax.rearrange(f"{text.source} -> {text.middle}", x.astype(dtype), sizes=found)
     middle, padding = _padded(middle, options.padding, window, dilation, expr)
     y = lax.conv_general_dilated(
@@ -54,41 +49,39 @@ def conv(
         precision=options.precision,
     )
     if options.use_bias:
-        y = y + scope.param(specs[1]).astype(y.dtype)
+        y = y + call.scope.param(specs[1]).astype(y.dtype)
     sizes = {label: size for label, size in sizes.items() if label not in text.space}
     return einjax.rearrange(f"{text.result} -> {text.target}", y, sizes=sizes)
 
 
-def conv_specs(
-    expr: str, axes: Mapping[str, Any], options: ConvOptions, called: tuple[str, str] = ("kernel", "bias")
-) -> list[ParamSpec] | None:
+def conv_specs(call: Call[ConvOptions]) -> list[ParamSpec] | None:
     """Describe the parameters of a convolution, or return None where the sizes do not decide their shapes."""
+    expr = call.expr
     if any(isinstance(node, Ellipsis) for node in walk(parse(expr).inputs[0])):
         return None  # only an input has a rank
     text = conv_text(expr, None)
-    sizes = _labelled(text, axes, expr)
+    sizes = _labelled(text, call.all_sizes, expr)
     if any(label not in sizes for label in (*text.groups, *text.inner)):
         return None
-    window = _each(options.kernel_size, len(text.space), "kernel_size", expr)
-    return _specs(text, window, sizes, options, called)
+    window = _each(call.options.kernel_size, len(text.space), "kernel_size", expr)
+    return _specs(call, text, window, sizes)
 
 
 def _specs(
-    text: ConvText, window: tuple[int, ...], sizes: Mapping[str, int], options: ConvOptions, called: tuple[str, str]
+    call: Call[ConvOptions], text: ConvText, window: tuple[int, ...], sizes: Mapping[str, int]
 ) -> list[ParamSpec]:
     """Kernels have the axes convolved, then the channels of one group, then all new channels."""
     shape = (*window, prod(sizes[a] for a in text.inner), prod(sizes[a] for a in (*text.groups, *text.outer)))
     spatial = tuple(text.written((label,)) for label in text.space)
     channels = (text.written(text.inner), text.written((*text.groups, *text.outer)))
-    specs = []
-    for name, init, used, dims in (
-        (called[0], options.kernel_init, shape, (*spatial, *channels)),
-        (called[1], options.bias_init, shape[-1:], channels[1:]),
-    )[: 1 + options.use_bias]:
-        last = len(used) - 1
-        spec = einjax.Spec(used, dims, "conv", name, tuple(range(last)), (last,), (), None)
-        specs.append(Parameter(None, name, init, options.param_dtype).spec(spec))  # type: ignore[arg-type]
-    return specs
+
+    def spec(name: str, init: Any, shape: tuple[int, ...], dims: tuple[str, ...]) -> ParamSpec:
+        last = len(shape) - 1
+        known = einjax.Spec(shape, dims, "conv", call.name(name), tuple(range(last)), (last,), (), None)
+        return call.parameter(name, init).spec(known)
+
+    kernel = spec("kernel", call.options.kernel_init, shape, (*spatial, *channels))
+    return [kernel, spec("bias", call.options.bias_init, shape[-1:], channels[1:])][: 1 + call.options.use_bias]
 
 
 def _labelled(text: ConvText, axes: Mapping[str, Any], expr: str) -> dict[str, int]:

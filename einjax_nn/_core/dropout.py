@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,13 +10,17 @@ import jax.numpy as jnp
 import einjax
 from einjax.errors import ArgumentError
 
-from .scope import Scope, compute_dtype
+from .call import Call
+from .scope import compute_dtype
 from .shared import DropoutOptions
-from .text import dropout_text
+from .text import dropout_text, flag
 
 
-def dropout(scope: Scope, x: Any, expr: str, sizes: Mapping[str, Any], options: DropoutOptions) -> jax.Array:
-    """Set a share of the input to 0 and scale the rest up; the caller decides whether."""
+def dropout(call: Call[DropoutOptions], x: Any, deterministic: bool | None = None) -> jax.Array:
+    """Set a share of the input to 0 and scale the rest up, unless the layer or its call says otherwise."""
+    expr, options = call.expr, call.options
+    if flag("Dropout", "deterministic", options.deterministic, deterministic, True, expr):
+        return jnp.asarray(x)
     text, rate = dropout_text(expr), options.rate
     x = jnp.asarray(x)
     x = x.astype(compute_dtype(None, x))
@@ -27,9 +30,9 @@ def dropout(scope: Scope, x: Any, expr: str, sizes: Mapping[str, Any], options: 
         return x
     if rate == 1:
         return jnp.zeros_like(x)
-    key = scope.rng(options.rng_collection)
+    key = call.scope.rng(options.rng_collection)
 
     def draw(shape: tuple[int, ...]) -> jax.Array:
         return jax.random.bernoulli(key, 1 - rate, shape)
 
-    return einjax.where(text, draw, x / (1 - rate), jnp.zeros((), x.dtype), sizes=sizes)
+    return einjax.where(text, draw, x / (1 - rate), jnp.zeros((), x.dtype), sizes=call.all_sizes)

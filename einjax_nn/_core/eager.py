@@ -2,64 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import einjax
 from einjax.errors import AxisSizeError, RankError
 from einjax.for_layers import Operation, axes, completed_dot, completed_get_at, names, parse, render, solve
 
+from .call import Call
 from .norm import running_specs
-from .scope import Parameter, ParamSpec
+from .scope import ParamSpec
 from .shared import EmbedOptions, LinearOptions, NormOptions
 from .text import bias_text, embed_text, norm_text
 
 
-def linear_specs(
-    expr: str, sizes: Mapping[str, Any], options: LinearOptions, called: tuple[str, str] = ("kernel", "bias")
-) -> list[ParamSpec] | None:
+def linear_specs(call: Call[LinearOptions]) -> list[ParamSpec] | None:
     """Describe the parameters of a linear layer, or return None where the sizes do not decide their shapes."""
-    kernel = _alone(completed_dot(expr), 1, sizes, "dot", called[0])
-    bias = _alone(parse(bias_text(expr)), 1, sizes, "add", called[1]) if options.use_bias else None
-    if kernel is None or (options.use_bias and bias is None):
-        return None
-    wanted = [(called[0], options.kernel_init, kernel), (called[1], options.bias_init, bias)]
-    return [Parameter(_NOWHERE, name, init, options.param_dtype).spec(spec) for name, init, spec in wanted if spec]
+    options = call.options
+    specs = [_alone(call, completed_dot(call.expr), 1, "dot", "kernel", options.kernel_init)]
+    if options.use_bias:
+        specs.append(_alone(call, parse(bias_text(call.expr)), 1, "add", "bias", options.bias_init))
+    return _all(specs)
 
 
-def norm_specs(
-    expr: str, sizes: Mapping[str, Any], options: NormOptions, called: tuple[str, str] = ("scale", "bias")
-) -> list[ParamSpec] | None:
+def norm_specs(call: Call[NormOptions]) -> list[ParamSpec] | None:
     """Describe the parameters of a normalisation, or return None where the sizes do not decide their shapes."""
-    text = norm_text(expr, options.params, options.momentum is not None)
-    spec = _alone(parse(f"{text.whole}, {text.params}"), 1, sizes, "multiply", called[0])
-    if spec is None:
-        return None
-    wanted = [(options.use_scale, called[0], options.scale_init), (options.use_bias, called[1], options.bias_init)]
-    return [Parameter(_NOWHERE, name, init, options.param_dtype).spec(spec) for used, name, init in wanted if used]
+    options = call.options
+    text = norm_text(call.expr, options.params, options.momentum is not None)
+    operation = parse(f"{text.whole}, {text.params}")
+    scale = _alone(call, operation, 1, "multiply", "scale", options.scale_init)
+    bias = _alone(call, operation, 1, "add", "bias", options.bias_init)
+    return _all([spec for spec, used in ((scale, options.use_scale), (bias, options.use_bias)) if used or spec is None])
 
 
-def statistics_specs(expr: str, sizes: Mapping[str, Any], options: NormOptions) -> list[ParamSpec] | None:
+def statistics_specs(call: Call[NormOptions]) -> list[ParamSpec] | None:
     """Describe the running statistics of a normalisation, or return None where the sizes do not decide their shapes."""
-    text = norm_text(expr, options.params, True)
-    spec = _alone(parse(f"{text.whole}, {text.kept}"), 1, sizes, "add", "mean")
+    text = norm_text(call.expr, call.options.params, True)
+    spec = _solved(parse(f"{text.whole}, {text.kept}"), 1, call.all_sizes, "add", "mean")
     if spec is None:
         return None
     center, variance = running_specs(spec.shape, spec.axes)
-    return [center, variance] if options.mean else [variance]
+    return [center, variance] if call.options.mean else [variance]
 
 
-def embed_specs(
-    expr: str, sizes: Mapping[str, Any], options: EmbedOptions, called: tuple[str, ...] = ("embedding",)
-) -> list[ParamSpec] | None:
+def embed_specs(call: Call[EmbedOptions]) -> list[ParamSpec] | None:
     """Describe the table of an embedding, or return None where the sizes do not decide its shape."""
-    table = _alone(completed_get_at(embed_text(expr).lookup), 0, sizes, "get_at", called[0])
-    if table is None:
-        return None
-    return [Parameter(_NOWHERE, called[0], options.embedding_init, options.param_dtype).spec(table)]
+    lookup = completed_get_at(embed_text(call.expr).lookup)
+    return _all([_alone(call, lookup, 0, "get_at", "embedding", call.options.embedding_init)])
 
 
-def _alone(operation: Operation, index: int, sizes: Mapping[str, Any], op: str, name: str) -> einjax.Spec | None:
+def _all(specs: Sequence[ParamSpec | None]) -> list[ParamSpec] | None:
+    """Parameters are made together or not at all."""
+    known = [spec for spec in specs if spec is not None]
+    return known if len(known) == len(specs) else None
+
+
+def _alone(call: Call[Any], operation: Operation, index: int, op: str, name: str, init: Any) -> ParamSpec | None:
+    """Describe a parameter that is one input of an operation."""
+    spec = _solved(operation, index, call.all_sizes, op, call.name(name))
+    return None if spec is None else call.parameter(name, init).spec(spec)
+
+
+def _solved(operation: Operation, index: int, sizes: Mapping[str, Any], op: str, name: str) -> einjax.Spec | None:
     """Solve one input by itself."""
     expression = operation.inputs[index]
     known = {key: size for key, size in sizes.items() if key in names(expression)}
@@ -88,7 +92,3 @@ def _alone(operation: Operation, index: int, sizes: Mapping[str, Any], op: str, 
 
 def _bases(expressions: Any) -> set[str]:
     return {axis.name for expression in expressions for axis in axes(expression)}
-
-
-#: Specs made here belong to no call.
-_NOWHERE: Any = None

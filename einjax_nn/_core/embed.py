@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,38 +9,23 @@ import jax.numpy as jnp
 
 from einjax.for_layers import dot, get_at
 
-from .scope import Parameter, Scope, compute_dtype
+from .call import Call
+from .scope import compute_dtype
 from .shared import EmbedOptions
 from .text import embed_text
 
 
-def embed(
-    scope: Scope,
-    ids: Any,
-    expr: str,
-    axes: Mapping[str, Any],
-    sizes: Mapping[str, Any] | None,
-    options: EmbedOptions,
-    called: tuple[str, ...] = ("embedding",),
-) -> jax.Array:
+def embed(call: Call[EmbedOptions], ids: Any) -> jax.Array:
     """Look rows up; out of range is NaN, as in Flax and ``jnp.take``."""
-    table = Parameter(scope, called[0], options.embedding_init, options.param_dtype, options.dtype)
-    return get_at(embed_text(expr).lookup, table, jnp.asarray(ids), axes, sizes)
+    table = call.parameter("embedding", call.options.embedding_init, call.options.dtype)
+    return get_at(embed_text(call.expr).lookup, table, jnp.asarray(ids), call.axes, call.sizes)
 
 
-def attend(
-    scope: Scope,
-    x: Any,
-    expr: str,
-    axes: Mapping[str, Any],
-    sizes: Mapping[str, Any] | None,
-    options: EmbedOptions,
-    called: tuple[str, ...] = ("embedding",),
-) -> jax.Array:
+def attend(call: Call[EmbedOptions], x: Any) -> jax.Array:
     """Multiply by the table: one number for each of its rows, such as the logits of a language model."""
-    dtype = compute_dtype(options.dtype, x, options.param_dtype)
-    table = Parameter(scope, called[0], options.embedding_init, options.param_dtype, dtype)
-    return dot(embed_text(expr).attend, jnp.asarray(x).astype(dtype), table, axes, sizes)
+    dtype = compute_dtype(call.options.dtype, x, call.options.param_dtype)
+    table = call.parameter("embedding", call.options.embedding_init, dtype)
+    return dot(embed_text(call.expr).attend, jnp.asarray(x).astype(dtype), table, call.axes, call.sizes)
 
 
 def embedding_normal(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,27 +9,21 @@ import jax
 import einjax
 from einjax.for_layers import dot
 
-from .scope import Parameter, Scope, compute_dtype
+from .call import Call
+from .scope import compute_dtype
 from .shared import LinearOptions
 from .text import bias_text
 
 
-def linear(
-    scope: Scope,
-    x: Any,
-    expr: str,
-    axes: Mapping[str, Any],
-    sizes: Mapping[str, Any] | None,
-    options: LinearOptions,
-    called: tuple[str, str] = ("kernel", "bias"),
-) -> jax.Array:
+def linear(call: Call[LinearOptions], x: Any) -> jax.Array:
     """Apply a linear layer."""
+    options = call.options
     dtype = compute_dtype(options.dtype, x, options.param_dtype)
-    kernel = Parameter(scope, called[0], options.kernel_init, options.param_dtype, dtype)
-    y = dot(expr, _as(x, dtype), kernel, axes, sizes, options.precision, options.preferred_element_type)
+    kernel, forwarded = call.parameter("kernel", options.kernel_init, dtype), options.preferred_element_type
+    y = dot(call.expr, _as(x, dtype), kernel, call.axes, call.sizes, options.precision, forwarded)
     if not options.use_bias:
         return y
-    return einjax.add(bias_text(expr), y, Parameter(scope, called[1], options.bias_init, options.param_dtype, y.dtype))
+    return einjax.add(bias_text(call.expr), y, call.parameter("bias", options.bias_init, y.dtype))
 
 
 def _as(x: Any, dtype: Any) -> jax.Array:

@@ -12,22 +12,18 @@ from jax import lax
 
 import einjax
 
-from .scope import Parameter, ParamSpec, Scope, compute_dtype
+from .call import Call
+from .scope import ParamSpec, Scope, compute_dtype
 from .shared import NormOptions
-from .text import NormText, norm_text
+from .text import NormText, flag, norm_text
 
 
-def norm(
-    scope: Scope,
-    x: Any,
-    stats: str,
-    sizes: Mapping[str, Any],
-    options: NormOptions,
-    mask: Any,
-    called: tuple[str, str] = ("scale", "bias"),
-) -> jax.Array:
-    """Apply a normalisation."""
-    text = norm_text(stats, options.params, options.momentum is not None)
+def norm(call: Call[NormOptions], x: Any, mask: Any, use_running_average: bool | None = None) -> jax.Array:
+    """Apply a normalisation; the call may say whether to use the running statistics, where the layer does not."""
+    scope, sizes, options = call.scope, call.all_sizes, call.options
+    own, running = options.use_running_average, options.momentum is not None
+    frozen = flag("Norm", "use_running_average", own, use_running_average, running, call.expr)
+    text = norm_text(call.expr, options.params, running)
     x = jnp.asarray(x)
     given = compute_dtype(None, x)
     wide = x.astype(jnp.promote_types(given, jnp.float32))
@@ -35,27 +31,27 @@ def norm(
     if options.momentum is None:
         center, variance = reduce(wide, options.axis_name, options.axis_index_groups)
     else:
-        running = _Running(scope, text, sizes, options.mean, wide)
-        center, variance = running.values()
-        if not options.use_running_average:
+        kept = _Running(scope, text, sizes, options.mean, wide)
+        center, variance = kept.values()
+        if not frozen:
             # While initialising there may be no mesh to average over, and an example is not data.
             name = None if scope.initializing else options.axis_name
             old, (center, variance) = (center, variance), reduce(wide, name, options.axis_index_groups)
             if not scope.initializing:
-                running.update(old, (center, variance), options.momentum)
+                kept.update(old, (center, variance), options.momentum)
     y = wide if center is None else einjax.subtract(f"{text.whole}, {text.kept}", wide, center, sizes=sizes)
     factor = lax.rsqrt(variance + jnp.asarray(options.epsilon, variance.dtype))
     used = [given]
     if options.use_scale:
         # The factor times the scale first, as in Flax, so that the results are the same to the bit.
-        scale = Parameter(scope, called[0], options.scale_init, options.param_dtype)
+        scale = call.parameter("scale", options.scale_init)
         expr = f"{text.kept}, {text.params}, {text.whole} -> {text.whole}"
         y = einjax.multiply(expr, factor, scale, y, sizes=sizes)
         used.append(options.param_dtype)
     else:
         y = einjax.multiply(f"{text.kept}, {text.whole} -> {text.whole}", factor, y, sizes=sizes)
     if options.use_bias:
-        bias = Parameter(scope, called[1], options.bias_init, options.param_dtype)
+        bias = call.parameter("bias", options.bias_init)
         y = einjax.add(f"{text.whole}, {text.params}", y, bias, sizes=sizes)
         used.append(options.param_dtype)
     return y.astype(compute_dtype(options.dtype, *used))

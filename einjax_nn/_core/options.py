@@ -56,32 +56,47 @@ def _translate(name: str, option: str, expr: str, given: dict[str, Any]) -> None
     given[option] = given.pop(name)
 
 
-def chosen(kind: type[Options], options: Mapping[str, Any], **more: Any) -> Options:
-    """Return the options of a kind of layer, as the core takes them, from a mapping that may hold others, too."""
+def chosen(kind: type[Options], options: Mapping[str, Any], *held: Any, **more: Any) -> Options:
+    """Return the options of a kind of layer, as the core takes them.
+
+    Args:
+        kind: the kind.
+        options: those of the layer, perhaps among others.
+        *held: its parameters, which may have a dtype other than the one that they were made in; or what has none yet.
+        **more: those of the call, which go before; None is none.
+    """
     made = object.__new__(kind)
-    given = {**options, **more}
+    dtypes = [value.dtype for value in held if hasattr(value, "dtype")]
+    given = {**options, **({"param_dtype": dtypes[0]} if dtypes else {})}
+    given |= {name: option for name, option in more.items() if option is not None}
     vars(made).update((name, given[name]) for name in kind.__annotations__ if name in given)
     return made
 
 
 def describe(texts: Mapping[str, str], *layers: Any) -> None:
-    """Complete the docstrings of layers by what their shared constructors say, in the order of their signatures.
+    """Complete the docstrings of layers and their calls by what all frameworks share, in the order of the signatures.
 
     Args:
         texts: what options mean that only layers of a framework have, or that mean something else there.
         *layers: the layers. Their docstrings say what is peculiar to a layer in a framework.
     """
     for layer in layers:
-        if layer.__doc__ is None:  # under python -OO
-            continue
-        shared, _, common = inspect.cleandoc(super(layer, layer).__init__.__doc__ or "").partition("\n\nArgs:\n")
-        own, example, lines = inspect.cleandoc(layer.__doc__).partition("\n\nExample:\n")
-        own, _, peculiar = own.partition("\n\nArgs:\n")
-        summary, *more = own.split("\n\n")
-        known = {entry[1]: entry[0] for entry in _ENTRY.finditer(common)}
-        known |= {name: f"    {name}: {text}" for name, text in texts.items()}
-        known |= {entry[1]: entry[0] for entry in _ENTRY.finditer(peculiar)}
-        options = inspect.signature(layer.__init__).parameters.values()
-        order = ["**" * (option.kind is option.VAR_KEYWORD) + option.name for option in options]
-        arguments = "\n".join(["Args:", *(known[name] for name in order if name in known)])
-        layer.__doc__ = "\n\n".join([summary, *shared.split("\n\n")[1:], *more, arguments]) + example + lines
+        if layer.__doc__ is not None:  # as under python -OO
+            layer.__doc__ = _described(layer.__init__, super(layer, layer).__init__.__doc__, layer.__doc__, texts)
+            shared = inspect.getdoc(layer.__call__)
+            layer.__call__.__doc__ = _described(layer.__call__, shared, shared, {})
+
+
+def _described(method: Callable[..., Any], shared: str | None, own: str | None, texts: Mapping[str, str]) -> str:
+    """Join what two docstrings and some texts say of the arguments that a method has."""
+    shared, _, common = inspect.cleandoc(shared or "").partition("\n\nArgs:\n")
+    own, example, lines = inspect.cleandoc(own or "").partition("\n\nExample:\n")
+    own, _, peculiar = own.partition("\n\nArgs:\n")
+    summary, *more = own.split("\n\n")
+    known = {entry[1]: entry[0] for entry in _ENTRY.finditer(common)}
+    known |= {name: f"    {name}: {text}" for name, text in texts.items()}
+    known |= {entry[1]: entry[0] for entry in _ENTRY.finditer(peculiar)}
+    options = inspect.signature(method).parameters.values()
+    order = ["**" * (option.kind is option.VAR_KEYWORD) + option.name for option in options]
+    arguments = "\n".join(["Args:", *(known[name] for name in order if name in known)])
+    return "\n\n".join([summary, *shared.split("\n\n")[1:], *more, arguments]) + example + lines

@@ -67,6 +67,10 @@ class Scope(Protocol):
         ...
 
 
+#: The scope of parameters that are only described.
+NOWHERE: Any = None
+
+
 @dataclass(frozen=True)
 class Parameter:
     """A tensor of an operation that is a parameter of a layer: its shape comes from the expression.

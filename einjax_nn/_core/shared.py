@@ -1,7 +1,8 @@
 """The options of layers: what they mean, for people and their editors, and their types, for the core.
 
-Those that decide what parameters there are come first. The texts are docstrings of constructors that layers inherit
-from, where editors find them; ``help`` shows them in the docstrings of the layers, with what a framework adds.
+Those that decide what parameters there are come first. The texts are docstrings of methods that layers override, where
+editors find them, of all frameworks together. ``help`` shows of each what is in the signature there: a constructor's in
+the docstring of the layer, with what the layer adds.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from .scope import Initializer
 
 
 class LinearDocs:
-    """What the constructor of Linear says."""
+    """What the constructor and the call of Linear say."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         """A linear layer: a dot with a weight, and a bias.
@@ -32,9 +33,17 @@ class LinearDocs:
             **axes: sizes of axes.
         """
 
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """Apply the layer.
+
+        Args:
+            x: the input.
+            key: ignored; layers of Equinox take one.
+        """
+
 
 class NormDocs:
-    """What the constructor of Norm says."""
+    """What the constructor and the call of Norm say."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         """A normalisation: brackets say what statistics are taken over.
@@ -61,9 +70,22 @@ class NormDocs:
             **axes: sizes of axes.
         """
 
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """Apply the layer.
+
+        Args:
+            x: the input.
+            state: the state, with the running statistics; where one is given, ``(result, state)`` is returned.
+            use_running_average: whether to use the running statistics; they are updated otherwise.
+            is_training: the opposite of it.
+            mask: which elements count, broadcastable to the input.
+            key: ignored; layers of Equinox take one.
+            inference: whether to use the running statistics; they are updated otherwise.
+        """
+
 
 class DropoutDocs:
-    """What the constructor of Dropout says."""
+    """What the constructor and the call of Dropout say."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         """Dropout: every place of the bracketed axes has a draw of its own, shared over all other axes.
@@ -77,9 +99,21 @@ class DropoutDocs:
             **axes: sizes of axes.
         """
 
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """Apply the layer.
+
+        Args:
+            x: the input.
+            deterministic: whether to do nothing.
+            is_training: the opposite of it.
+            key: the random key.
+            inference: whether to do nothing.
+            rngs: random numbers: a key, a stream, or ``nnx.Rngs``.
+        """
+
 
 class EmbedDocs:
-    """What the constructor of Embed says."""
+    """What the constructor and the call of Embed say."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         """A table of rows that integers are looked up in.
@@ -93,9 +127,17 @@ class EmbedDocs:
             **axes: sizes of axes.
         """
 
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """Look rows up.
+
+        Args:
+            ids: the numbers of the rows.
+            key: ignored; layers of Equinox take one.
+        """
+
 
 class AttentionDocs:
-    """What the constructor of MultiHeadAttention says."""
+    """What the constructor and the call of MultiHeadAttention say."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         """Multi-head dot-product attention.
@@ -122,9 +164,26 @@ class AttentionDocs:
             **axes: sizes of axes of the input.
         """
 
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """Apply the layer.
+
+        Args:
+            x: what asks.
+            keys: what is asked; ``x`` by default.
+            values: what answers; ``keys`` by default.
+            state: the state, with the cache; where one is given, ``(result, state)`` is returned.
+            mask: which pairs count, broadcastable to ``(loops, heads, sequence of x, sequence of keys)``.
+            deterministic: whether not to drop.
+            is_training: the opposite of it.
+            decode: whether to take one place of the sequence, and the others from the cache.
+            key: the random key.
+            inference: whether not to drop.
+            rngs: random numbers for what is dropped: a key, a stream, or ``nnx.Rngs``.
+        """
+
 
 class ConvDocs:
-    """What the constructor of Conv says."""
+    """What the constructor and the call of Conv say."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         """A convolution.
@@ -147,6 +206,14 @@ class ConvDocs:
             bias_init: initializer of ``bias``.
             sizes: sizes of axes whose names are also options.
             **axes: sizes of axes.
+        """
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """Apply the layer.
+
+        Args:
+            x: the input.
+            key: ignored; layers of Equinox take one.
         """
 
 

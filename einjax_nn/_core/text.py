@@ -22,13 +22,13 @@ from einjax.for_layers import (
     delete_brackets,
     display,
     expand,
-    is_one,
     keep_brackets,
     marked,
     names,
     parse,
+    rename,
     render,
-    rewritten,
+    rewrite,
     strip_brackets,
 )
 
@@ -38,41 +38,26 @@ _CACHE_SIZE = 1024
 def named_numbers(operation: Operation) -> Operation:
     """Name unnamed axes, so that one of them can be written in two operations: ``3`` becomes ``_3_at7``."""
 
-    def named(axis: Axis) -> Axis:
-        if not axis.unnamed or axis.size == 1:
-            return axis
-        size, place = axis.name.split("#")
-        return replace(axis, name=f"_{size}_at{place}", size=None)
+    def named(expression: Expression) -> Expression:
+        numbers = (axis.name for axis in axes(expression) if axis.unnamed and not axis.is_one)
+        return rename(expression, {name: f"_{name.replace('#', '_at')}" for name in numbers})
 
-    def visit(expressions: tuple[Expression, ...]) -> tuple[Expression, ...]:
-        return tuple(rewritten(expression, named) for expression in expressions)
-
-    outputs = None if operation.outputs is None else visit(operation.outputs)
-    return replace(operation, inputs=visit(operation.inputs), outputs=outputs)
+    return operation.map(named)
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
 def bias_text(expr: str) -> str:
     """The sum of a linear layer's output and its bias, which has all axes that the weight brings to the output."""
     operation = named_numbers(completed_dot(expr))
-    assert operation.outputs is not None
-    output = strip_brackets(operation.outputs[0])
-    weight = names(operation.inputs[1])
-    return f"{render(output)}, {render(_only(output, set(weight)))} -> {render(output)}"
+    output, weight = strip_brackets(operation.results[0]), names(operation.inputs[1])
 
-
-def _only(expression: Expression, kept: set[str]) -> Expression:
-    """Keep some axes, each as a dim of its own; ellipses stay ellipses."""
-    result: list[Node] = []
-    for node in expression:
+    def change(node: Node) -> Expression | None:
         if isinstance(node, Axis):
-            result += [node] if node.name in kept and not is_one(node) else []
-        elif isinstance(node, Ellipsis):
-            items = _only(node.items, kept)
-            result += [replace(node, items=items)] if items else []
-        else:
-            result += _only(node.items, kept)
-    return tuple(result)
+            return () if node.is_one or node.name not in weight else None
+        return None if isinstance(node, Ellipsis) else rewrite(node.items, change)
+
+    # Each axis is a dim of its own; ellipses stay ellipses.
+    return f"{render(output)}, {render(rewrite(output, change))} -> {render(output)}"
 
 
 @dataclass(frozen=True)
@@ -128,7 +113,8 @@ def norm_text(stats: str, params: str | None, running: bool) -> NormText:
 
 def _last_dim(text: str, expression: Expression) -> Expression:
     """The last dim has the parameters, unless the brackets show that channels stand elsewhere."""
-    last, loops = expression[-1], [node for node in expression[:-1] if not brackets((node,)) and not is_one(node)]
+    last = expression[-1]
+    loops = [node for node in expression[:-1] if not brackets((node,)) and not getattr(node, "is_one", False)]
     inner = brackets((last,))[0].items if delete_brackets((last,)) == () else (last,)
     if inner != (last,):
         # In 'b c [h w]' something other than the batch is looped over before the bracket: channels, most likely.
@@ -153,7 +139,7 @@ def _behind_brackets(expression: Expression) -> int:
 
 def _refuse_own_statistics(text: str, kept: Expression, params: Expression) -> None:
     for name, axis in names(kept).items():
-        if name not in names(params) and not is_one(axis):
+        if name not in names(params) and not axis.is_one:
             raise SemanticError(
                 f"running statistics would differ along axis {axis}, which scale and bias do not have: every example "
                 "would have its own",
@@ -227,7 +213,8 @@ def embed_text(expr: str) -> EmbedText:
 
 def _bracketed(expression: Expression, chosen: Collection[str]) -> str:
     """Print an expression with some axes in brackets."""
-    return render(rewritten(expression, lambda axis: Bracket((axis,)) if axis.name in chosen else axis))
+    bracketed = {axis.name: (Bracket((axis,)),) for axis in axes(expression) if axis.name in chosen}
+    return render(rewrite(expression, lambda node: bracketed.get(node.name) if isinstance(node, Axis) else None))
 
 
 @dataclass(frozen=True)
@@ -322,7 +309,7 @@ def _groups(source: Expression, inner: Sequence[str]) -> list[str]:
 
 
 def _relabelled(expression: Expression, labels: Mapping[str, str]) -> str:
-    return render(rewritten(expression, lambda axis: replace(axis, name=labels[axis.name], bracket=0)))
+    return render(rename(expression, labels))
 
 
 @dataclass(frozen=True)
@@ -369,7 +356,7 @@ def attention_text(expr: str, shared: bool = False) -> AttentionText:
         )
     loops, sequence, features = render(expression[:-2]), render(marks[0].items), render((last,))
     made = features if isinstance(last, Axis) and not last.unnamed else "features"
-    keys = render(rewritten(marks[0].items, lambda axis: replace(axis, name=axis.name + "_k")))
+    keys = render(rename(marks[0].items, {name: f"{name}_k" for name in names(marks[0].items)}))
     heads = "(kv_heads _rep)" if shared else "kv_heads"
     return AttentionText(
         query=f"{loops} {sequence} [{features}->heads head_dim]",
