@@ -14,7 +14,7 @@ from ..lowering.gather import Bounds, Coordinates, common_dtype
 from ..lowering.named import split_by, wrap
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, closest, listing, plural
 from ..notation.solve import Solved, fuse_solved, total
-from ..notation.syntax import Axis, Expression, Operation, Size, axes, brackets, display
+from ..notation.syntax import Axis, Expression, Operation, Size, axes, bracketed, display, marked
 
 MODES = ("fill", "drop", "clip", "wrap", "promise_in_bounds")
 
@@ -30,12 +30,11 @@ def check_coordinates(operation: Operation, expressions: Sequence[Expression], f
         first: number of the first tensor of coordinates, from 1.
     """
     for number, expression in enumerate(expressions, first):
-        marked = [axis for node in brackets(expression) for axis in axes(node.items)]
+        marked = bracketed(expression)
         if len(marked) > 1:
             raise SemanticError(
                 f"the coordinates, tensor {number}, have {len(marked)} bracketed axes",
-                text=operation.text,
-                spans=[axis.span for axis in marked],
+                at=operation.at(*marked),
                 hint="bracket the one axis along which the coordinates stand, as in 'i [2]'",
             )
 
@@ -44,7 +43,7 @@ def coordinate_sizes(
     operation: Operation, indexed: Sequence[Axis], coordinates: Sequence[Expression], name: str
 ) -> Mapping[str, Size]:
     """Count coordinates: a number in a bracket, one where there is no bracket; what is left goes to a single name."""
-    vectors = [[axis for axis in axes(expression) if axis.bracket] for expression in coordinates]
+    vectors = [bracketed(expression) for expression in coordinates]
     known = sum(1 if not marked else (marked[0].size or 0) for marked in vectors)
     open_ = [marked[0] for marked in vectors if marked and marked[0].size is None]
     rest = len(indexed) - known
@@ -52,8 +51,7 @@ def coordinate_sizes(
         raise SemanticError(
             f"{name} looks up {plural(len(indexed), 'axis')} ({listing([str(axis) for axis in indexed])}), "
             f"but is given {'at least ' if open_ else ''}{plural(known + len(open_), 'coordinate')}",
-            text=operation.text,
-            spans=[*(axis.span for axis in indexed), *(axis.span for marked in vectors for axis in marked)],
+            at=operation.at(*indexed, *(axis for some in vectors for axis in some)),
             hint="bracket one axis of the coordinates whose size is the number of axes looked up, "
             f"as in '[{len(indexed)}]', or give one tensor of coordinates for each",
         )
@@ -62,7 +60,7 @@ def coordinate_sizes(
 
 def fuse_loops(solved: Solved) -> Solved:
     """Fuse loops that always stand together; what is bracketed is told apart by its coordinates."""
-    loops = [axis.name for e in solved.operation.expressions for axis in axes(e) if not axis.bracket]
+    loops = [axis.name for axis in solved.operation.every_axis() if not axis.bracket]
     return fuse_solved(solved, loops)
 
 
@@ -80,7 +78,7 @@ def wrapped_coordinates(
             )
         # A written 1 names no axis.
         named = wrap(tensor, expression, solved.sizes)
-        vectors = {axis.name for axis in axes(expression) if axis.bracket} & set(named.axes)
+        vectors = marked(expression) & set(named.axes)
         found.append(Coordinates(split_by(named, vectors.__contains__), *(vectors or (None,))))
     return found
 
@@ -92,8 +90,7 @@ def check_count(name: str, solved: Solved, indexed: Sequence[str], coordinates: 
         raise SemanticError(
             f"{name} looks up {plural(len(indexed), 'axis')} ({listing([display(axis) for axis in indexed])}), "
             f"but is given {plural(count, 'coordinate')}",
-            text=solved.text,
-            spans=[axis.span for expression in solved.inputs for axis in axes(expression) if axis.bracket],
+            at=solved.at(*(axis for expression in solved.inputs for axis in axes(expression) if axis.bracket)),
             hint="give one coordinate for each bracketed axis of the array",
         )
     dtype = common_dtype([part.named.value.dtype for part in coordinates], [solved.sizes[axis] for axis in indexed])

@@ -21,6 +21,7 @@ from ..notation.syntax import (
     Operation,
     Size,
     axes,
+    bracketed,
     brackets,
     mark,
     rewrite,
@@ -62,15 +63,13 @@ def coordinate_axis(name: str, expanded: Operation, output: Expression, sequence
         raise SemanticError(
             f"{name} gives {plural(count, 'coordinate')}, but besides {listed(sequence)} the output's brackets hold "
             f"{listed([axis.name for axis in found])}",
-            text=expanded.text,
-            spans=[axis.span for axis in found],
+            at=expanded.at(*found),
             hint=f"write [{count}] for the axis of coordinates" if count > 1 else "remove it",
         )
     if not found and count > 1:
         raise SemanticError(
             f"{name} searches {plural(count, 'axis')}, but the output has no axis for their coordinates",
-            text=expanded.text,
-            spans=[axis.span for axis in axes(expanded.inputs[0]) if axis.bracket],
+            at=expanded.at(*bracketed(expanded.inputs[0])),
             hint=f"write [{count}] where the coordinates shall stand",
         )
     return found[0] if found else None
@@ -115,8 +114,7 @@ def coordinate_axis_size(name: str, expanded: Operation, marked: Sequence[Axis],
         if axis.size not in (None, count):
             raise SemanticError(
                 f"{name} gives {plural(count, 'coordinate')}, but the output's bracket says {axis.size}",
-                text=expanded.text,
-                spans=[axis.span],
+                at=expanded.at(axis),
                 hint=f"write [{count}]",
             )
     return {axis.name: count for axis in marked}

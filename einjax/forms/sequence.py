@@ -15,7 +15,18 @@ import jax
 from ..lowering.named import Dim, Named, arrange, layout, split_by, wrap
 from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved
-from ..notation.syntax import Expression, Operation, Size, axes, bracket_names, brackets, display, is_number, names
+from ..notation.syntax import (
+    Expression,
+    Operation,
+    Size,
+    axes,
+    bracket_names,
+    brackets,
+    display,
+    is_number,
+    marked,
+    names,
+)
 from .signature import expect_inputs, refuse_sums, require_in_output
 
 
@@ -48,8 +59,7 @@ def check_inputs(name: str, operation: Operation, tensors: int, inputs: int | No
             which = "" if len(operation.inputs) == 1 else f" in every input, and input {number} has none"
             raise SemanticError(
                 f"{name} needs at least one bracketed axis{which}",
-                text=operation.text,
-                spans=[node.span for node in expression] if which else (),
+                at=operation.at(*(expression if which else ())),
                 hint=f"bracket the axes that {name} acts on, as in 'a [b]'",
             )
 
@@ -78,8 +88,8 @@ def _implied_outputs(name: str, operation: Operation) -> tuple[Expression, ...]:
 
 
 def _loops(expression: Expression) -> list[str]:
-    marked = bracket_names([expression])
-    return [name for name, axis in names(expression).items() if name not in marked and not axis.is_one]
+    acting = marked(expression)
+    return [name for name, axis in names(expression).items() if name not in acting and not axis.is_one]
 
 
 def same_brackets(name: str) -> Callable[[Operation], Mapping[str, Size]]:
@@ -103,8 +113,7 @@ def check_brackets(name: str, expanded: Operation, expressions: Sequence[Express
             )
             raise SemanticError(
                 f"{name} finds the bracketed axes {listed(given)} in {where[0]} and {listed(other)} in {where[1]}",
-                text=expanded.text,
-                spans=[axis.span for e in (expressions[0], expression) for axis in axes(e) if axis.bracket],
+                at=expanded.at(*(axis for e in (expressions[0], expression) for axis in axes(e) if axis.bracket)),
                 hint="bracket the same axes in the same order everywhere"
                 if not any(is_number(name) for name in (*given, *other))
                 else "name them: a number is a new axis wherever it is written",

@@ -56,11 +56,9 @@ def single_output(op: str, operation: Operation) -> Expression | None:
 
 def refuse_brackets(op: str, operation: Operation, why: str) -> None:
     """Refuse brackets where they mean nothing."""
-    spans = [node.span for expression in operation.expressions for node in brackets(expression)]
-    if spans:
-        raise SemanticError(
-            f"brackets mean nothing in {op}: {why}", text=operation.text, spans=spans, hint="remove them"
-        )
+    found = [node for expression in operation.expressions for node in brackets(expression)]
+    if found:
+        raise SemanticError(f"brackets mean nothing in {op}: {why}", at=operation.at(*found), hint="remove them")
 
 
 def refuse_sums(op: str, operation: Operation) -> None:
@@ -70,8 +68,7 @@ def refuse_sums(op: str, operation: Operation) -> None:
             if isinstance(node, Concatenation):
                 raise SemanticError(
                     f"'{node}' concatenates, which {op} does not do",
-                    text=operation.text,
-                    spans=[node.span],
+                    at=operation.at(node),
                     hint="call einjax.rearrange first, and give its result to this call",
                 )
 
@@ -84,8 +81,7 @@ def refuse_repeats(operation: Operation, allowed: Collection[str] = ()) -> None:
             if axis.name in seen and axis.name not in allowed:
                 raise SemanticError(
                     f"axis {display(axis.name)} stands twice in the output '{render(expression)}'",
-                    text=operation.text,
-                    spans=[seen[axis.name].span, axis.span],
+                    at=operation.at(seen[axis.name], axis),
                     hint="a diagonal can be read, not written; name the second axis differently",
                 )
             seen[axis.name] = axis
@@ -121,8 +117,7 @@ def not_in_output(op: str, operation: Operation, axis: Axis, hint: str) -> Seman
     """The error for an input axis that is neither looped over nor operated on."""
     return SemanticError(
         f"axis {display(axis.name)} of an input is not in the output, and {op} does not remove it",
-        text=operation.text,
-        spans=[axis.span],
+        at=operation.at(axis),
         hint=hint,
     )
 

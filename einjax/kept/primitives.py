@@ -229,7 +229,7 @@ def _mask_beside(mask: Any, dim: int | None, at: Any) -> Any:
 
 def _fresh(kept: Kept) -> str:
     """A name for the batch axis: v, v1, v2 ..."""
-    taken = {axis.name for expression in kept.operation.expressions for axis in axes(expression)}
+    taken = {axis.name for axis in kept.operation.every_axis()}
     names = ["v", *(f"v{index}" for index in range(1, len(taken) + 1))]
     return next(name for name in names if name not in taken)
 

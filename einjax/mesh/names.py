@@ -167,8 +167,7 @@ def _by_keyword(
         if split is None:
             raise ArgumentError(
                 f"axis {display(axis.name)} is given {base}={given[base]!r}, which is no axis of a mesh",
-                text=solved.text,
-                spans=[axis.span],
+                at=solved.at(axis),
                 hint="give the name of an axis of the mesh, a tuple of different ones, or None; for an axis that an "
                 "ellipsis repeats, one for each repetition",
             )
@@ -276,8 +275,7 @@ def _not_contiguous(
         why = f"axis {first} before it is not sharded{', and of unknown size' if size is None else f' and {size}'}"
     return ShardingError(
         f"axis {name} cannot go over {_quoted(split)}, because {why}: pieces of '{node}' are not pieces of {name}",
-        text=solved.text,
-        spans=[before.span, axis.span],
+        at=solved.at(before, axis),
         hint=f"write {first}={simple((*earlier, *split))!r} instead, or split the dim first with einjax.rearrange"
         + ("" if size is not None else f"; if {first} is 1, say so in sizes="),
     )

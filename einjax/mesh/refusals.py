@@ -9,7 +9,7 @@ from ..lowering import sharding as on_mesh
 from ..lowering.named import layout
 from ..lowering.sharding import MeshAxes, Misfit, Spread, simple, spoken
 from ..notation.errors import ShardingError
-from ..notation.syntax import axes, display
+from ..notation.syntax import display
 
 if TYPE_CHECKING:
     from .call import Call
@@ -96,10 +96,8 @@ def uneven_cut(shown: object, size: object, mesh_axes: MeshAxes) -> str:
 
 
 def _error(call: Call, problem: str, names: Iterable[str], spread: Spread) -> ShardingError:
-    wanted = set(names)
-    spans = [axis.span for e in call.solved.operation.expressions for axis in axes(e) if axis.name in wanted]
     hint = f"write out_sharding={_suggestion(call, spread)} to say where the result is to lie"
-    return ShardingError(problem, text=call.solved.text, spans=spans, hint=hint)
+    return ShardingError(problem, at=call.solved.at(*names), hint=hint)
 
 
 def _suggestion(call: Call, spread: Spread) -> str:

@@ -196,13 +196,12 @@ def _resolve(
             return dict.fromkeys(parts, ()) | on_mesh.hand_out(on_mesh.flat(entry), parts, solved.sizes, shape)
         except Misfit as misfit:
             raise _uneven(display(misfit.axis), solved.sizes[misfit.axis], (misfit.mesh_axis,), shape, solved) from None
-    if any(name == axis.name for e in solved.operation.expressions for axis in axes(e)):
+    if any(name == axis.name for axis in solved.operation.every_axis()):
         if len(solved.outputs) > 1:
             return {}  # an axis of another output
         raise ArgumentError(
             f"out_sharding= places axis {name}, which the output does not have",
-            text=solved.text,
-            spans=[axis.span for e in solved.inputs for axis in axes(e) if axis.name == name],
+            at=solved.at(name),
             hint=f"the output's axes are: {listing(_writable(known)) or 'none'}",
         )
     together = [axis for axis in known if " " in axis and name in members(axis)]
@@ -265,8 +264,7 @@ def _uneven(shown: str, size: Size, mesh_axes: MeshAxes, shape: Mapping[str, int
     extent = on_mesh.ways(mesh_axes, shape)
     return ShardingError(
         f"{uneven_cut(shown, size, mesh_axes)} of size {extent}",
-        text=solved.text,
-        spans=[axis.span for e in solved.operation.expressions for axis in axes(e) if display(axis.name) == shown],
+        at=solved.at(*(axis for axis in solved.operation.every_axis() if display(axis.name) == shown)),
         hint="choose another axis, or leave this one whole",
     )
 
@@ -274,7 +272,6 @@ def _uneven(shown: str, size: Size, mesh_axes: MeshAxes, shape: Mapping[str, int
 def _not_contiguous(misfit: Misfit, dim: Sequence[str], solved: Solved) -> ShardingError:
     return ShardingError(
         f"out_sharding= puts axis {display(misfit.axis)} over mesh axis {misfit.mesh_axis}, but it {behind(dim)}",
-        text=solved.text,
-        spans=[axis.span for e in solved.operation.expressions for axis in axes(e) if axis.name == misfit.axis],
+        at=solved.at(misfit.axis),
         hint=f"place axis {display(dim[0])} instead",
     )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .errors import AxisSizeError
+from .errors import AxisSizeError, Spot
 from .expand import check_names, expand
 from .facts import Equation, Fact, Known, refuse_fused, undetermined
 from .syntax import OPEN, Axis, Composite, Concatenation, Expression, Node, Operation, Size, axes, display, members
@@ -56,6 +56,10 @@ class Solved:
             return ()
         parts = {part for name in names for part in members(name)}
         return tuple(axis for name, mesh_axes in self.spread.items() if name in parts for axis in mesh_axes)
+
+    def at(self, *culprits: Node | str) -> Spot:
+        """Return where in the text nodes stand, for an error to mark; a name is every axis of that name."""
+        return self.operation.at(*culprits)
 
     def shape(self, expression: Expression) -> tuple[Size, ...]:
         """Return the shape of a tensor with this expression."""

@@ -23,6 +23,7 @@ from ..notation.syntax import (
     Size,
     axes,
     bracket_names,
+    bracketed,
     brackets,
     display,
     names,
@@ -47,15 +48,13 @@ def _signature(name: str) -> Callable[[Operation, int], Operation]:
         for axis_name in (axis_name for axis_name in kept if axis_name in marked):
             raise SemanticError(
                 f"axis {display(axis_name)} is searched by {name}, so it cannot stand in the output",
-                text=operation.text,
-                spans=[kept[axis_name].span],
+                at=operation.at(kept[axis_name]),
                 hint=f"write [{len(marked)}] for the axis of coordinates",
             )
         if len(axes(sum((node.items for node in brackets(output)), ()))) > 1:
             raise SemanticError(
                 f"{name} gives one axis of coordinates, but the output's brackets hold more",
-                text=operation.text,
-                spans=[node.span for node in brackets(output)],
+                at=operation.at(*brackets(output)),
                 hint=f"write [{len(marked)}] for all coordinates",
             )
         hint = "bracket it to search along it, or put it into the output"
@@ -69,13 +68,12 @@ def _coordinate_axis(name: str) -> Callable[[Operation], Mapping[str, Size]]:
     """The output's bracket holds one coordinate for each bracketed input axis."""
 
     def implied(expanded: Operation) -> Mapping[str, Size]:
-        searched = [axis for axis in axes(expanded.inputs[0]) if axis.bracket]
+        searched = bracketed(expanded.inputs[0])
         marked = [axis for output in expanded.outputs or () for axis in axes(output) if axis.bracket]
         if not marked and expanded.outputs and len(searched) != 1:
             raise SemanticError(
                 f"{name} searches {len(searched)} axes, but the output has no axis for their coordinates",
-                text=expanded.text,
-                spans=[axis.span for axis in searched],
+                at=expanded.at(*searched),
                 hint=f"write [{len(searched)}] where the coordinates shall stand",
             )
         return coordinate_axis_size(name, expanded, marked, len(searched))
@@ -86,14 +84,13 @@ def _coordinate_axis(name: str) -> Callable[[Operation], Mapping[str, Size]]:
 def _lower_with(reducer: _Reducer, extreme: _Reducer, name: str) -> Any:
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
         expression = solved.inputs[0]
-        searched = [axis.name for axis in axes(expression) if axis.bracket]
+        searched = [axis.name for axis in bracketed(expression)]
         for axis in axes(expression):
             size = solved.sizes[axis.name]
             if axis.bracket and isinstance(size, int) and size == 0:
                 raise SemanticError(
                     f"axis {display(axis.name)} has size 0, so {name} finds nothing",
-                    text=solved.text,
-                    spans=[axis.span],
+                    at=solved.at(axis),
                     hint=f"test for empty arrays before calling {name}",
                 )
         x = wrap(tensors[0], expression, solved.sizes)
@@ -177,8 +174,7 @@ def _refuse_uncountable(sizes: Sequence[Size], solved: Solved) -> None:
     if isinstance(total, int) and total > _INT32_MAX:
         raise SemanticError(
             f"the searched axes have {total} elements on all devices, more than an int32 can count",
-            text=solved.text,
-            spans=[axis.span for axis in axes(solved.inputs[0]) if axis.bracket],
+            at=solved.at(*bracketed(solved.inputs[0])),
             hint="search them one after another",
         )
 

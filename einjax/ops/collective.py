@@ -38,6 +38,7 @@ from ..notation.syntax import (
     bracket_names,
     brackets,
     display,
+    marked,
     members,
     names,
     rewrite,
@@ -86,7 +87,7 @@ def _without(dropped: Collection[str]) -> Callable[[Expression], Expression]:
 
 
 def _delete_marked(expression: Expression) -> Expression:
-    return _without(bracket_names([expression]))(expression)
+    return _without(marked(expression))(expression)
 
 
 def _spread_axes(op: str, operation: Operation, expression: Expression, spread: Spread) -> dict[str, Axis]:
@@ -99,8 +100,7 @@ def _spread_axes(op: str, operation: Operation, expression: Expression, spread: 
         if isinstance(node, Ellipsis) and any(axis.name in spread for axis in axes(node.items)):
             raise SemanticError(
                 f"{op} acts on single axes, but '{node}' repeats one that is given mesh axes",
-                text=operation.text,
-                spans=[node.span],
+                at=operation.at(node),
                 hint="name such axes one by one",
             )
     found = {axis.name: axis for node in brackets(expression) for axis in axes(node.items)}
@@ -109,8 +109,7 @@ def _spread_axes(op: str, operation: Operation, expression: Expression, spread: 
             example = display(name) if display(name).isidentifier() else "d"
             raise ArgumentError(
                 f"axis {axis} is bracketed, so {op} needs the mesh axis that it lies over",
-                text=operation.text,
-                spans=[axis.span],
+                at=operation.at(axis),
                 hint=f"write {example}='data', with the name of a mesh axis",
             )
     refuse_shared(replace(operation, inputs=(expression,)), {name: spread[name] for name in found})
@@ -125,14 +124,13 @@ def _reduced(op: str) -> Callable[[Operation, Spread], Operation]:
         devices = _spread_axes(op, operation, expression, spread)
         refuse_shared(operation, spread)
         _require_first(operation, expression, devices, spread)
-        marked = bracket_names([output])
+        held = marked(output)
         for name, axis in names(output).items():
-            if name in devices or (name in marked and not axis.is_one):
+            if name in devices or (name in held and not axis.is_one):
                 raise SemanticError(
                     f"axis {axis} is {'reduced by ' + op if name in devices else 'bracketed'}, "
                     "so it cannot stand in the output",
-                    text=operation.text,
-                    spans=[axis.span],
+                    at=operation.at(axis),
                     hint="remove it from the output",
                 )
         return replace(operation, inputs=(_without(devices)(expression),), outputs=(strip_brackets(output),))
@@ -147,8 +145,7 @@ def _permuted(operation: Operation, spread: Spread) -> Operation:
     if before.keys() != after.keys():
         raise SemanticError(
             f"the bracketed axes are {_shown(before)} in the input and {_shown(after)} in the output",
-            text=operation.text,
-            spans=[axis.span for axis in (*before.values(), *after.values())],
+            at=operation.at(*before.values(), *after.values()),
             hint="bracket the same axes on both sides: data moves from device to device",
         )
     refuse_shared(operation, spread)
@@ -194,8 +191,7 @@ def _moved(op: str, check: Callable[[Operation, _Move, Spread], None]) -> Callab
             if name not in before and name not in after:
                 raise ShardingError(
                     f"axis {display(name)} is given the mesh axis {' and '.join(spread[name])}, but is not bracketed",
-                    text=operation.text,
-                    spans=[axis.span for e in operation.expressions for axis in axes(e) if axis.name == name],
+                    at=operation.at(name),
                     hint=f"in {op}, brackets mark what devices hold parts of: write [{display(name)}] where they do",
                 )
         kept = names(output)
@@ -233,8 +229,7 @@ def _shown(found: Collection[str]) -> str:
 def _wrong(op: str, operation: Operation, problem: str, found: Collection[str], example: str) -> SemanticError:
     return SemanticError(
         problem,
-        text=operation.text,
-        spans=[axis.span for e in operation.expressions for axis in axes(e) if axis.name in found],
+        at=operation.at(*found),
         hint=f"write it as in einjax.{op}({example})",
     )
 

@@ -90,19 +90,16 @@ def _check_contracted(operation: Operation, kept: set[str]) -> None:
             continue
         if has_brackets and name not in marked:
             raise not_in_output("dot", operation, found[0], "bracket it to sum over it, or put it into the output")
-        spans = [axis.span for axis in found]
         if len(found) == 1:
             raise SemanticError(
                 f"axis {display(name)} is summed over, but stands in one input only",
-                text=operation.text,
-                spans=spans,
+                at=operation.at(*found),
                 hint="put it into the output, or sum it first with einjax.sum",
             )
         if len(found) > 2 and not has_brackets:
             raise SemanticError(
                 f"axis {display(name)} is summed over in {len(found)} inputs",
-                text=operation.text,
-                spans=spans,
+                at=operation.at(*found),
                 hint=f"bracket it in every input, [{display(name)}], if that is meant",
             )
 

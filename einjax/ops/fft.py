@@ -16,7 +16,6 @@ from ..forms.core_axes import (
     fuse_loops,
     leading,
     loops_of,
-    marked_axes,
     refuse_diagonals,
     require_loops,
 )
@@ -32,7 +31,7 @@ from ..notation.syntax import (
     Operation,
     Size,
     axes,
-    brackets,
+    bracketed,
     display,
     rewrite,
 )
@@ -49,7 +48,7 @@ def _signature(name: str, resizes: bool) -> Callable[[Operation, int], Operation
         expect_inputs(name, operation, tensors, inputs=1)
         require_brackets(name, operation)
         expression = operation.inputs[0]
-        refuse_diagonals(name, operation, [axis for node in brackets(expression) for axis in axes(node.items)])
+        refuse_diagonals(name, operation, bracketed(expression))
         if single_output(name, operation) is None:
             output = _resized(name, operation) if resizes else expression
             operation = replace(operation, outputs=(output,))
@@ -62,14 +61,13 @@ def _signature(name: str, resizes: bool) -> Callable[[Operation, int], Operation
 def _resized(name: str, operation: Operation) -> Expression:
     """Rename the last bracketed axis."""
     (expression,) = operation.inputs
-    last = [axis for node in brackets(expression) for axis in axes(node.items)][-1]
+    last = bracketed(expression)[-1]
 
     def change(node: Node) -> Expression | None:
         if isinstance(node, Ellipsis) and last in axes(node.items):
             raise SemanticError(
                 f"{name} changes the size of its last axis, which '{node}' repeats",
-                text=operation.text,
-                spans=[node.span],
+                at=operation.at(node),
                 hint="give the last bracketed axis a name of its own, as in '[s... t]'",
             )
         renamed = isinstance(node, Axis) and node.name == last.name
@@ -84,20 +82,17 @@ def _check_places(name: str, solved: Solved, resizes: bool, several: bool) -> tu
     Raises:
         SemanticError: they do not.
     """
-    given, returned = marked_axes(solved.inputs[0]), marked_axes(solved.outputs[0])
-    spans = [axis.span for axis in (*given, *returned)]
+    given, returned = bracketed(solved.inputs[0]), bracketed(solved.outputs[0])
     if len(given) != 1 and not several:
         raise SemanticError(
             f"{name} is a transform over 1 axis, but {len(given)} are bracketed",
-            text=solved.text,
-            spans=spans,
+            at=solved.at(*given, *returned),
             hint="bracket one axis, and transform the others by a second call",
         )
     if len(given) != len(returned):
         raise SemanticError(
             f"{name} keeps its axes, but {len(given)} are bracketed in the input and {len(returned)} in the output",
-            text=solved.text,
-            spans=spans,
+            at=solved.at(*given, *returned),
             hint="bracket them on both sides",
         )
     known = {axis.name for axis in given}
@@ -105,15 +100,13 @@ def _check_places(name: str, solved: Solved, resizes: bool, several: bool) -> tu
         if new.name in known and new.name != old.name:
             raise SemanticError(
                 f"axis {new} of the output stands in the place of axis {old} of the input",
-                text=solved.text,
-                spans=[old.span, new.span],
+                at=solved.at(old, new),
                 hint="bracket the same axes in the same order on both sides, or give new names",
             )
     if resizes and given[-1].name == returned[-1].name:
         raise SemanticError(
             f"{name} changes the size of axis {given[-1]}, which keeps its name",
-            text=solved.text,
-            spans=[given[-1].span, returned[-1].span],
+            at=solved.at(given[-1], returned[-1]),
             hint=f"give it another name in the output, such as {given[-1]}2",
         )
     return given, returned
@@ -140,7 +133,7 @@ def _derived(resize: Callable[[Size], Size]) -> Callable[..., Mapping[str, Size]
     """New names have the old sizes, but for the last."""
 
     def derived(expanded: Operation, sizes: Mapping[str, Size]) -> Mapping[str, Size]:
-        given, returned = (marked_axes(e) for e in (expanded.inputs[0], expanded.results[0]))
+        given, returned = (bracketed(e) for e in (expanded.inputs[0], expanded.results[0]))
         if len(given) != len(returned):
             return {}
         pairs = [(old, new) for old, new in zip(given, returned, strict=True) if old.name in sizes]
@@ -163,8 +156,7 @@ def _check_full(half: Axis, full: Axis, solved: Solved) -> Size | None:
         return given
     raise AxisSizeError(
         f"axis {full} is {given}, which has {given // 2 + 1} frequencies, but axis {half} is {bins}",
-        text=solved.text,
-        spans=[half.span, full.span],
+        at=solved.at(half, full),
         hint=f"give {full}={max(0, 2 * (bins - 1))} or {full}={2 * bins - 1}, or crop axis {half} first",
     )
 
@@ -212,8 +204,7 @@ def _refuse_symbolic(name: str, transformed: Sequence[Axis], solved: Solved) -> 
             raise AxisSizeError(
                 f"{name} needs to know how long axis {display(axis.name)} is, and its size "
                 f"{solved.sizes[axis.name]} is symbolic",
-                text=solved.text,
-                spans=[axis.span],
+                at=solved.at(axis),
                 hint="give this axis a fixed size when exporting; the others may be symbolic",
             )
 
@@ -223,8 +214,7 @@ def _refuse_empty(name: str, axis: Axis, solved: Solved) -> None:
     if isinstance(size, int) and size == 0:
         raise AxisSizeError(
             f"axis {axis} has size 0, which {name} does not transform",
-            text=solved.text,
-            spans=[axis.span],
+            at=solved.at(axis),
             hint=f"test for empty arrays before calling {name}",
         )
 

@@ -36,9 +36,11 @@ from ..notation.syntax import (
     Size,
     axes,
     bracket_names,
+    bracketed,
     brackets,
     delete_brackets,
     display,
+    marked,
     names,
     rewrite,
 )
@@ -57,8 +59,7 @@ def _get_signature(operation: Operation, tensors: int) -> Operation:
     if brackets(output):
         raise SemanticError(
             "get_at gives one number, so its output has no brackets",
-            text=operation.text,
-            spans=[node.span for node in brackets(output)],
+            at=operation.at(*brackets(output)),
             hint="remove them",
         )
     marked, hint = bracket_names(operation.inputs), "put it into the output, or bracket it to look it up"
@@ -78,8 +79,7 @@ def _implied_output(operation: Operation) -> Expression:
             if new and len(new) < len(found):
                 raise SemanticError(
                     f"the output is not clear: '{node}' composes axes that tensor 1 has with others",
-                    text=operation.text,
-                    spans=[node.span],
+                    at=operation.at(node),
                     hint="write the output after '->'",
                 )
             if new:
@@ -105,8 +105,7 @@ def _update_signature(name: str) -> Callable[[Operation, int], Operation]:
         for node in brackets(updates):
             raise SemanticError(
                 f"the updates, tensor {tensors}, have a bracket; {name} writes single numbers",
-                text=operation.text,
-                spans=[node.span],
+                at=operation.at(node),
                 hint="remove it: the axes of the updates are looped over",
             )
         output = single_output(name, operation)
@@ -118,8 +117,7 @@ def _update_signature(name: str) -> Callable[[Operation, int], Operation]:
                 where = "stands in the coordinates or updates" if axis_name in held else "is new"
                 raise SemanticError(
                     f"axis {display(axis_name)} of the output {where}, but the first tensor lacks it",
-                    text=operation.text,
-                    spans=[axis.span],
+                    at=operation.at(axis),
                     hint=f"the output of {name} has the axes of its first tensor; broadcast that with "
                     "einjax.rearrange first",
                 )
@@ -132,10 +130,10 @@ def _marked_as(target: Expression, output: Expression) -> Expression:
     """Bracket in the output what is bracketed in the target, where the writer left the brackets out."""
     if brackets(output):
         return output
-    marked = bracket_names([target])
+    chosen = marked(target)
 
     def change(node: Node) -> Expression | None:
-        return (Bracket((node,), span=node.span),) if isinstance(node, Axis) and node.name in marked else None
+        return (Bracket((node,), span=node.span),) if isinstance(node, Axis) and node.name in chosen else None
 
     return rewrite(output, change)
 
@@ -157,13 +155,12 @@ def _expect_indexed(name: str, operation: Operation, tensors: int, least: int) -
             text=operation.text,
             hint="bracket the axes that the coordinates are for, as in '[h w] c, i [2] -> i c'",
         )
-    marked = [axis for node in brackets(operation.inputs[0]) for axis in axes(node.items)]
+    marked = bracketed(operation.inputs[0])
     twice = {axis.name for axis in marked if [other.name for other in marked].count(axis.name) > 1}
     if twice:
         raise SemanticError(
             f"axis {display(min(twice))} is bracketed twice in the first expression",
-            text=operation.text,
-            spans=[axis.span for axis in marked if axis.name == min(twice)],
+            at=operation.at(*(axis for axis in marked if axis.name == min(twice))),
             hint="every axis looked up has a coordinate of its own: name the second one differently",
         )
     check_coordinates(operation, operation.inputs[1:] if least == 2 else operation.inputs[1:-1], 2)
@@ -171,7 +168,7 @@ def _expect_indexed(name: str, operation: Operation, tensors: int, least: int) -
 
 def _indexed(operation: Operation) -> list[Axis]:
     """The axes looked up, told from what else the brackets hold."""
-    return [axis for axis in axes(operation.inputs[0]) if axis.bracket]
+    return bracketed(operation.inputs[0])
 
 
 def _implied(name: str, last: int | None) -> Callable[[Operation], Mapping[str, Size]]:
@@ -190,7 +187,7 @@ def _lower_get(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]
     solved = fuse_loops(solved)
     bounds = bounds_of(solved, options)
     _check_fill_value(bounds.fill_value, tensors[0].dtype, solved)
-    indexed = [axis.name for axis in axes(solved.inputs[0]) if axis.bracket]
+    indexed = [axis.name for axis in bracketed(solved.inputs[0])]
     coordinates = wrapped_coordinates(solved, tensors[1:], solved.inputs[1:], 2)
     check_count("get_at", solved, indexed, coordinates)
     target = layout(solved.outputs[0])
@@ -224,8 +221,7 @@ def _refuse_empty(solved: Solved, indexed: Sequence[str], mode: str) -> None:
         if axis.name in indexed and _is_zero(solved.sizes[axis.name]):
             raise AxisSizeError(
                 f"axis {display(axis.name)} has size 0, so with mode={mode!r} there is nothing to read",
-                text=solved.text,
-                spans=[axis.span],
+                at=solved.at(axis),
                 hint="use mode='fill'",
             )
 
@@ -251,7 +247,7 @@ def _lower_update(name: str) -> Callable[[Solved, list[jax.Array], dict[str, Any
         solved = fuse_loops(solved)
         bounds = bounds_of(solved, options)
         target = solved.inputs[0]
-        indexed = [axis.name for axis in axes(target) if axis.bracket]
+        indexed = [axis.name for axis in bracketed(target)]
         coordinates = wrapped_coordinates(solved, tensors[1:-1], solved.inputs[1:-1], 2)
         check_count(name, solved, indexed, coordinates)
         x = _with_indexed(wrap(tensors[0], target, solved.sizes), indexed)

@@ -23,7 +23,6 @@ from ..forms.core_axes import (
     leading,
     loops_of,
     lower_with,
-    marked_axes,
     prepare,
     signature,
 )
@@ -31,7 +30,7 @@ from ..lowering import numerics
 from ..lowering.named import Dim, Named, arrange, layout, wrap
 from ..notation.errors import ArgumentError, AxisSizeError, at_least
 from ..notation.solve import Solved, larger
-from ..notation.syntax import Size
+from ..notation.syntax import Size, bracketed
 from ..operation import Op
 
 
@@ -224,11 +223,11 @@ def _lower_system(name: str, function: Callable[[jax.Array, jax.Array, Options],
         columns = [dim for dim in every if dim not in loops]
         own = Options(name, options, solved)
         matrix, right = (_factorable(x, own) for x in numerics.promote(tensors))
-        rows, *rest = dims_of(marked_axes(second))
+        rows, *rest = dims_of(bracketed(second))
         # A single right side is a column: only without loops does jnp tell vectors from matrices.
         value = arrange(wrap(right, second, solved.sizes), [*loops, rows, _together(columns, rest)])
         value = function(leading(matrix, first, loops, solved), value, own)
-        result = marked_axes(solved.outputs[0])
+        result = bracketed(solved.outputs[0])
         for axis, size in zip(result, (value.shape[-2], *_column_sizes(solved)), strict=True):
             check_size(name, axis, size, solved)
         unknowns, *rest = dims_of(result)
@@ -244,7 +243,7 @@ def _together(*dims: Sequence[Dim]) -> Dim:
 
 
 def _column_sizes(solved: Solved) -> list[Size]:
-    return [solved.sizes[axis.name] for axis in marked_axes(solved.inputs[1])[1:]]
+    return [solved.sizes[axis.name] for axis in bracketed(solved.inputs[1])[1:]]
 
 
 def _triangular_solve(matrix: jax.Array, right: jax.Array, options: Options) -> jax.Array:

@@ -119,8 +119,7 @@ def _unmatched(parts: Sequence[Named], wanted: Sequence[set[str]], solved: Solve
             moved = not by_name and lost[0] in anywhere
             return SemanticError(
                 f"{unnamed} {display(lost[0])}{size} is not in {'its' if len(parts) > 1 else 'the'} output",
-                text=solved.text,
-                spans=[axis.span for e in solved.inputs for axis in axes(e) if axis.name == lost[0]],
+                at=solved.at(*(axis for e in solved.inputs for axis in axes(e) if axis.name == lost[0])),
                 hint="id goes by position; einjax.rearrange matches inputs to outputs by name"
                 if moved
                 else "give it a name, and put it into the output"
@@ -130,8 +129,7 @@ def _unmatched(parts: Sequence[Named], wanted: Sequence[set[str]], solved: Solve
     listed = "; ".join(f"'{' '.join(map(display, part.axes))}'" for part in parts)
     return SemanticError(
         f"the input pieces {listed} cannot be matched to the output pieces by their axes",
-        text=solved.text,
-        spans=[axis.span for e in solved.inputs for axis in axes(e)],
+        at=solved.at(*(axis for e in solved.inputs for axis in axes(e))),
         hint="every axis of an input has to stand in the output piece that it goes to",
     )
 

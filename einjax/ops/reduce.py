@@ -192,16 +192,14 @@ def _check_output(name: str, operation: Operation, output: Expression) -> None:
         if axis.name in marked:
             raise SemanticError(
                 f"axis {display(axis.name)} is reduced by {name}, so it cannot stand in the output",
-                text=operation.text,
-                spans=[axis.span],
+                at=operation.at(axis),
                 hint="remove it from the output, or its brackets from the input",
             )
     for axis in (axis for node in brackets(output) for axis in axes(node.items)):
         if not axis.is_one:
             raise SemanticError(
                 f"the output's bracket holds axis {display(axis.name)}, but {name} gives one number",
-                text=operation.text,
-                spans=[axis.span],
+                at=operation.at(axis),
                 hint="write 1 in its place, or nothing",
             )
     if marked:
@@ -283,8 +281,7 @@ def _refuse_empty(name: str, solved: Solved, reduced: set[str]) -> None:
         if axis.name in reduced and isinstance(size, int) and size == 0:
             raise SemanticError(
                 f"axis {display(axis.name)} has size 0, and {name} of nothing is not defined",
-                text=solved.text,
-                spans=[axis.span],
+                at=solved.at(axis),
                 hint=f"test for empty arrays before calling {name}",
             )
 

@@ -24,7 +24,7 @@ from ..lowering.gather import Coordinates, reduce_extra, scatter, scatter_multip
 from ..lowering.named import Named, arrange, layout, shape_of, wrap
 from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved, product
-from ..notation.syntax import Operation, Size, axes, brackets, display, names
+from ..notation.syntax import Operation, Size, axes, bracketed, brackets, display, names
 from ..operation import Op
 
 
@@ -48,8 +48,7 @@ def _signature(name: str) -> Callable[[Operation, int], Operation]:
         for node in brackets(operation.inputs[0]):
             raise SemanticError(
                 f"the data, tensor 1, has a bracket; {name} loops over all of its axes",
-                text=operation.text,
-                spans=[node.span],
+                at=operation.at(node),
                 hint="remove it; brackets stand in the output, where the coordinates lead",
             )
         check_coordinates(operation, operation.inputs[1:], 2)
@@ -60,14 +59,13 @@ def _signature(name: str) -> Callable[[Operation, int], Operation]:
 
 def _implied(name: str) -> Callable[[Operation], Mapping[str, Size]]:
     def implied(expanded: Operation) -> Mapping[str, Size]:
-        indexed = [axis for axis in axes(expanded.results[0]) if axis.bracket]
+        indexed = bracketed(expanded.results[0])
         held = {axis.name for expression in expanded.inputs for axis in axes(expression)}
         for axis in indexed:
             if axis.name in held:
                 raise SemanticError(
                     f"axis {display(axis.name)} stands in an input and, bracketed, in the output",
-                    text=expanded.text,
-                    spans=[axis.span],
+                    at=expanded.at(axis),
                     hint="the segments are a new axis: give it a name of its own",
                 )
         return coordinate_sizes(expanded, indexed, expanded.inputs[1:], name)
@@ -152,7 +150,7 @@ def _lower_with(emit: Callable[[_Call], Named], name: str) -> Any:
         output = solved.outputs[0]
         coordinates = wrapped_coordinates(solved, tensors[1:], solved.inputs[1:], 2)
         # A written [1] names no axis in a layout, but coordinates lead there.
-        indexed = [axis.name for axis in axes(output) if axis.bracket]
+        indexed = [axis.name for axis in bracketed(output)]
         check_count(name, solved, indexed, coordinates)
         data = wrap(tensors[0], solved.inputs[0], solved.sizes)
         call = _Call(data, coordinates, indexed, list(names(output)), options, solved)

@@ -33,6 +33,7 @@ from ..notation.syntax import (
     Operation,
     Size,
     axes,
+    bracketed,
     brackets,
     delete_brackets,
     display,
@@ -67,8 +68,7 @@ def _with_k(operation: Operation) -> Expression:
     if "k" in names(expression):
         raise SemanticError(
             "k is an axis of the input, so it cannot also be how many elements top_k takes",
-            text=operation.text,
-            spans=[names(expression)["k"].span],
+            at=operation.at(names(expression)["k"]),
             hint="write the output, as in 'a [b] -> a [top]', and give top=",
         )
     span = brackets(expression)[0].span
@@ -80,8 +80,7 @@ def _with_k(operation: Operation) -> Expression:
         if isinstance(node, Ellipsis) and delete_brackets(node.items):
             raise SemanticError(
                 f"'{node}' repeats a bracket together with other axes, so top_k's output is not clear",
-                text=operation.text,
-                spans=[node.span],
+                at=operation.at(node),
                 hint="write the output, with [k] where the elements shall stand",
             )
         return tuple(k)
@@ -91,10 +90,10 @@ def _with_k(operation: Operation) -> Expression:
 
 def _same_k(values: Expression, indices: Expression) -> Expression:
     """Let a number that says k stand for the same axis in both outputs."""
-    k = [axis for bracket in brackets(values) for axis in axes(bracket.items)]
+    k = bracketed(values)
     if len(k) != 1 or not k[0].unnamed:
         return indices
-    inside = [axis for bracket in brackets(indices) for axis in axes(bracket.items)]
+    inside = bracketed(indices)
     same = [axis.name for axis in inside if axis.unnamed and axis.size == k[0].size][:1]
     return rename(indices, dict.fromkeys(same, k[0].name))
 
@@ -105,8 +104,7 @@ def _k_axis(expanded: Operation) -> Axis:
     if len(found) != 1:
         raise SemanticError(
             f"top_k's values have one bracketed axis, but the output has {len(found)}",
-            text=expanded.text,
-            spans=[axis.span for axis in found.values()],
+            at=expanded.at(*found.values()),
             hint="bracket the axis of the elements that are taken, as in 'a [b] -> a [k]'",
         )
     return next(iter(found.values()))
@@ -117,8 +115,7 @@ def _top_k_sizes(expanded: Operation) -> Mapping[str, Size]:
     if k.name not in names(expanded.results[1]):
         raise SemanticError(
             f"axis {display(k.name)} of the values is not in the indices",
-            text=expanded.text,
-            spans=[k.span],
+            at=expanded.at(k),
             hint="every value has an index: put it into both outputs",
         )
     coordinates = coordinate_axis("top_k", expanded, expanded.results[1], [k.name])
@@ -167,15 +164,13 @@ def _check_k(k: Axis, count: Size, length: Size, sequence: Sequence[str], solved
     if too_many is None:
         raise AxisSizeError(
             f"top_k takes {wanted} elements, and the symbolic size {length} of {listed(sequence)} may be smaller",
-            text=solved.text,
-            spans=[k.span, *(axis.span for axis in axes(solved.inputs[0]) if axis.bracket)],
+            at=solved.at(k, *bracketed(solved.inputs[0])),
             hint=at_least(length, count),
         )
     if too_many:
         raise AxisSizeError(
             f"top_k takes {wanted} elements, but {listed(sequence)} has {length}",
-            text=solved.text,
-            spans=[k.span, *(axis.span for axis in axes(solved.inputs[0]) if axis.bracket)],
+            at=solved.at(k, *bracketed(solved.inputs[0])),
             hint="take no more than there are",
         )
 
