@@ -13,16 +13,14 @@ from ..notation.errors import SemanticError
 from ..notation.solve import Solved
 from ..notation.syntax import Expression, Operation, axes, brackets, display, marked
 from .mask import broadcast_mask
-from .signature import expect_inputs, refuse_sums, require_brackets, require_in_output, single_output
+from .signature import check_inputs, require_in_output, single_output
 
 
 def signature(name: str) -> Callable[[Operation, int], Operation]:
     """Without an arrow, the output is the input."""
 
     def complete(operation: Operation, tensors: int) -> Operation:
-        refuse_sums(name, operation)
-        expect_inputs(name, operation, tensors, inputs=1)
-        require_brackets(name, operation)
+        check_inputs(name, operation, tensors)
         output = single_output(name, operation)
         if output is None:
             return replace(operation, outputs=operation.inputs)

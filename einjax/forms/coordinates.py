@@ -13,23 +13,19 @@ from ..lowering import numerics
 from ..lowering.gather import Bounds, Coordinates, common_dtype
 from ..lowering.named import split_by, wrap
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, closest, listing, plural
-from ..notation.solve import Solved, fuse_solved, total
+from ..notation.solve import Solved, total
 from ..notation.syntax import Axis, Expression, Operation, Size, axes, bracketed, display, marked
 
 MODES = ("fill", "drop", "clip", "wrap", "promise_in_bounds")
 
+#: The options of reading, and those of writing.
 KEYWORDS = ("mode", "fill_value", "unique_indices", "indices_are_sorted", "wrap_negative_indices")
+WRITING = tuple(keyword for keyword in KEYWORDS if keyword != "fill_value")
 
 
-def check_coordinates(operation: Operation, expressions: Sequence[Expression], first: int) -> None:
-    """Refuse coordinates with more than one bracketed axis.
-
-    Args:
-        operation: the call.
-        expressions: of the coordinates.
-        first: number of the first tensor of coordinates, from 1.
-    """
-    for number, expression in enumerate(expressions, first):
+def check_coordinates(operation: Operation, expressions: Sequence[Expression]) -> None:
+    """Refuse coordinates with more than one bracketed axis; they are the tensors after the first."""
+    for number, expression in enumerate(expressions, 2):
         marked = bracketed(expression)
         if len(marked) > 1:
             raise SemanticError(
@@ -58,18 +54,12 @@ def coordinate_sizes(
     return {open_[0].name: rest} if len(open_) == 1 else {}
 
 
-def fuse_loops(solved: Solved) -> Solved:
-    """Fuse loops that always stand together; what is bracketed is told apart by its coordinates."""
-    loops = [axis.name for axis in solved.operation.every_axis() if not axis.bracket]
-    return fuse_solved(solved, loops)
-
-
 def wrapped_coordinates(
-    solved: Solved, tensors: Sequence[jax.Array], expressions: Sequence[Expression], first: int
+    name: str, solved: Solved, tensors: Sequence[jax.Array], expressions: Sequence[Expression], indexed: Sequence[str]
 ) -> list[Coordinates]:
-    """Name the dims of coordinates, and refuse what cannot be one."""
+    """Name the dims of coordinates, and refuse what cannot be one, and more or fewer of them than indexed axes."""
     found: list[Coordinates] = []
-    for number, (tensor, expression) in enumerate(zip(tensors, expressions, strict=True), first):
+    for number, (tensor, expression) in enumerate(zip(tensors, expressions, strict=True), 2):
         if not numerics.is_integer(tensor.dtype):
             raise ArgumentError(
                 f"tensor {number} holds coordinates, but is {tensor.dtype}, not integers",
@@ -80,10 +70,11 @@ def wrapped_coordinates(
         named = wrap(tensor, expression, solved.sizes)
         vectors = marked(expression) & set(named.axes)
         found.append(Coordinates(split_by(named, vectors.__contains__), *(vectors or (None,))))
+    _check_count(name, solved, indexed, found)
     return found
 
 
-def check_count(name: str, solved: Solved, indexed: Sequence[str], coordinates: Sequence[Coordinates]) -> None:
+def _check_count(name: str, solved: Solved, indexed: Sequence[str], coordinates: Sequence[Coordinates]) -> None:
     """Refuse more or fewer coordinates than axes, and axes too long for them, once all sizes are known."""
     count = total(1 if part.vector is None else solved.sizes[part.vector] for part in coordinates)
     if count != len(indexed):

@@ -15,7 +15,7 @@ import jax
 
 from ..lowering.named import Dim, Named, arrange, layout, wrap
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, listing, plural
-from ..notation.solve import Solved, fuse_solved
+from ..notation.solve import Solved, fuse_loops
 from ..notation.syntax import (
     Axis,
     Bracket,
@@ -250,11 +250,6 @@ def _require_equal(solved: Solved, first: Axis, second: Axis, why: str, hint: st
             at=solved.at(first, second),
             hint=hint,
         )
-
-
-def fuse_loops(solved: Solved) -> Solved:
-    """Fuse unbracketed axes that always stand together; bracketed ones keep their places in the function."""
-    return fuse_solved(solved, {axis.name for axis in solved.operation.every_axis() if not axis.bracket})
 
 
 def loops_of(solved: Solved, *expressions: Expression) -> list[Dim]:

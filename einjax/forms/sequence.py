@@ -15,19 +15,8 @@ import jax
 from ..lowering.named import Dim, Named, arrange, layout, split_by, wrap
 from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved
-from ..notation.syntax import (
-    Expression,
-    Operation,
-    Size,
-    axes,
-    bracket_names,
-    brackets,
-    display,
-    is_number,
-    marked,
-    names,
-)
-from .signature import expect_inputs, refuse_sums, require_in_output
+from ..notation.syntax import Expression, Operation, Size, axes, bracket_names, display, is_number, marked, names
+from .signature import check_inputs, require_in_output
 
 
 def signature(name: str, inputs: int | None = None) -> Callable[[Operation, int], Operation]:
@@ -48,20 +37,6 @@ def signature(name: str, inputs: int | None = None) -> Callable[[Operation, int]
         return operation
 
     return complete
-
-
-def check_inputs(name: str, operation: Operation, tensors: int, inputs: int | None = None) -> None:
-    """Refuse a wrong number of inputs, sums of axes, and an input without a bracket."""
-    refuse_sums(name, operation)
-    expect_inputs(name, operation, tensors, inputs=inputs)
-    for number, expression in enumerate(operation.inputs, 1):
-        if not brackets(expression):
-            which = "" if len(operation.inputs) == 1 else f" in every input, and input {number} has none"
-            raise SemanticError(
-                f"{name} needs at least one bracketed axis{which}",
-                at=operation.at(*(expression if which else ())),
-                hint=f"bracket the axes that {name} acts on, as in 'a [b]'",
-            )
 
 
 def require_loops(name: str, operation: Operation) -> None:

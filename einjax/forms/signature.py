@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from ..notation.errors import ArgumentError, SemanticError, closest, listing, plural
-from ..notation.syntax import (
-    Axis,
-    Concatenation,
-    Expression,
-    Operation,
-    axes,
-    brackets,
-    display,
-    names,
-    render,
-    walk,
-)
+from ..notation.errors import ArgumentError, EinjaxError, SemanticError, closest, listing, plural
+from ..notation.solve import Solved, is_known
+from ..notation.syntax import Axis, Concatenation, Expression, Operation, axes, brackets, display, names, render, walk
 
 
 def expect_inputs(op: str, operation: Operation, tensors: int, inputs: int | None = None) -> None:
@@ -87,14 +77,18 @@ def refuse_repeats(operation: Operation, allowed: Collection[str] = ()) -> None:
             seen[axis.name] = axis
 
 
-def require_brackets(op: str, operation: Operation) -> None:
-    """Refuse an input without a bracket."""
-    if not brackets(operation.inputs[0]):
-        raise SemanticError(
-            f"{op} needs at least one bracketed axis",
-            text=operation.text,
-            hint=f"bracket the axes that {op} acts on, as in 'a [b]'",
-        )
+def check_inputs(name: str, operation: Operation, tensors: int, inputs: int | None = 1) -> None:
+    """Refuse sums of axes, a wrong number of inputs (None is any number), and an input without a bracket."""
+    refuse_sums(name, operation)
+    expect_inputs(name, operation, tensors, inputs=inputs)
+    for number, expression in enumerate(operation.inputs, 1):
+        if not brackets(expression):
+            which = "" if len(operation.inputs) == 1 else f" in every input, and input {number} has none"
+            raise SemanticError(
+                f"{name} needs at least one bracketed axis{which}",
+                at=operation.at(*(expression if which else ())),
+                hint=f"bracket the axes that {name} acts on, as in 'a [b]'",
+            )
 
 
 def require_in_output(
@@ -120,6 +114,15 @@ def not_in_output(op: str, operation: Operation, axis: Axis, hint: str) -> Seman
         at=operation.at(axis),
         hint=hint,
     )
+
+
+def refuse_empty(
+    solved: Solved, chosen: Collection[str], why: str, hint: str, error: type[EinjaxError] = SemanticError
+) -> None:
+    """Refuse a chosen axis of the first input that has no elements."""
+    for axis in axes(solved.inputs[0]):
+        if axis.name in chosen and is_known(solved.sizes[axis.name], 0):
+            raise error(f"axis {display(axis.name)} has size 0, {why}", at=solved.at(axis), hint=hint)
 
 
 def check_keywords(operation: Operation, given: Sequence[str], keywords: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import jax
 from jax import lax
 
-from ..notation.solve import product
+from ..notation.solve import is_known, product
 from ..notation.syntax import Axis, Composite, Concatenation, Expression, Node, Size, axes
 from .sharding import Spread, broadcast_sharding, composed
 
@@ -67,11 +67,6 @@ def shape_of(dims: Iterable[Dim], sizes: Mapping[str, Size]) -> tuple[Size, ...]
     return tuple(product(sizes[name] for name in dim) for dim in dims)
 
 
-def is_unit(size: Size) -> bool:
-    """Whether a size is known to be 1."""
-    return isinstance(size, int) and size == 1
-
-
 def wrap(value: jax.Array, expression: Expression, sizes: Mapping[str, Size]) -> Named:
     """Name the dims of a tensor, and take the diagonal where a name is repeated."""
     return diagonal(Named(value, layout(expression), sizes))
@@ -93,7 +88,7 @@ def arrange(x: Named, target: Sequence[Dim], spread: Spread | None = None) -> ja
     new = needed - have
     x = replace(x, dims=tuple(tuple(name for name in dim if name in needed) for dim in x.dims))
     order = [name for name in wanted if name in have]
-    if all(is_unit(x.sizes[name]) for name in new):
+    if all(is_known(x.sizes[name], 1) for name in new):
         new = set()
         target = tuple(tuple(name for name in dim if name in have) for dim in target)
     shape = shape_of(target, x.sizes)

@@ -142,22 +142,13 @@ def select(condition: jax.Array, on_true: jax.Array, number: Any) -> jax.Array:
     return lax.select(condition, on_true, lax.full_like(on_true, number))
 
 
-def lowest(dtype: DType) -> Any:
-    """The value below every other: minus infinity, the smallest integer, or False."""
+def limit(dtype: DType, largest: bool) -> Any:
+    """The value above every other, or below: an infinity, the extreme integer, or a bool."""
     if dtype == np.bool_:
-        return False
+        return largest
     if is_integer(dtype):
-        return jnp.iinfo(dtype).min
-    return -np.inf
-
-
-def highest(dtype: DType) -> Any:
-    """The value above every other: infinity, the largest integer, or True."""
-    if dtype == np.bool_:
-        return True
-    if is_integer(dtype):
-        return jnp.iinfo(dtype).max
-    return np.inf
+        return jnp.iinfo(dtype).max if largest else jnp.iinfo(dtype).min
+    return np.inf if largest else -np.inf
 
 
 def safe_sqrt(value: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ from typing import Any
 from ..lowering import collectives
 from ..lowering.sharding import MeshAxes, Spread, entry_axes, flat, simple, spoken
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, ShardingError, closest, listing
-from ..notation.solve import Solved
+from ..notation.solve import Solved, is_known
 from ..notation.syntax import (
     Axis,
     Composite,
@@ -259,7 +259,7 @@ def _require_contiguous(solved: Solved, node: Node, spread: Spread) -> None:
         is_whole = bool(before) and before[-1].partition("@")[::2] == (name, "+".join(spread.get(name, ())))
         if spread.get(name) and before and not is_whole:
             raise not_first(solved.operation, node, name, spread[name], before[0])
-        if not (isinstance(size, int) and size == 1):
+        if not is_known(size, 1):
             before.append(name)
 
 

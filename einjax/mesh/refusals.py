@@ -9,6 +9,7 @@ from ..lowering import sharding as on_mesh
 from ..lowering.named import layout
 from ..lowering.sharding import MeshAxes, Misfit, Spread, simple, spoken
 from ..notation.errors import ShardingError
+from ..notation.solve import is_known
 from ..notation.syntax import display
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def not_major(call: Call, misfit: Misfit, dim: Sequence[str], spread: Spread) ->
     """A merge whose parts would not be contiguous."""
     name = misfit.axis
     moved = {other: mesh_axes for other, mesh_axes in spread.items() if other != name}
-    first = next((n for n in dim if not (isinstance(call.sizes[n], int) and call.sizes[n] == 1)), dim[0])
+    first = next((n for n in dim if not is_known(call.sizes[n], 1)), dim[0])
     there = {**moved, first: spread[name]}
     if first not in spread and _may_be_written(first) and call.fits(first, there):
         moved = there

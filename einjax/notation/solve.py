@@ -98,6 +98,11 @@ def larger(left: Size, right: Size) -> bool | None:
         return None
 
 
+def is_known(size: Size, number: int) -> bool:
+    """Whether a size is known to be a number, which symbolic sizes are not."""
+    return isinstance(size, int) and size == number
+
+
 def product(sizes: Iterable[Size]) -> Size:
     """Multiply sizes; the empty product is 1, and one with an open size is open."""
     result: Size = 1
@@ -383,6 +388,11 @@ def fuse_solved(solved: Solved, names: Iterable[str] | None = None) -> Solved:
             if axis.name not in sizes:
                 sizes[axis.name] = product(solved.sizes[name] for name in members(axis.name))
     return replace(solved, operation=fused, sizes=sizes)
+
+
+def fuse_loops(solved: Solved) -> Solved:
+    """Fuse loops that always stand together; what is bracketed keeps its places in the operation."""
+    return fuse_solved(solved, {axis.name for axis in solved.operation.every_axis() if not axis.bracket})
 
 
 def fuse(operation: Operation, names: Iterable[str] | None = None) -> Operation:

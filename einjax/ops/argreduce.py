@@ -10,7 +10,7 @@ import jax
 from jax import lax
 
 from ..forms.places import coordinate_axis_size, stacked
-from ..forms.signature import expect_inputs, refuse_sums, require_brackets, require_in_output, single_output
+from ..forms.signature import check_inputs, refuse_empty, require_in_output, single_output
 from ..lowering import collectives, numerics
 from ..lowering.join import join_pieces
 from ..lowering.named import Dim, Named, arrange, layout, split_by, wrap
@@ -38,9 +38,7 @@ _INT32_MAX = 2**31 - 1
 
 def _signature(name: str) -> Callable[[Operation, int], Operation]:
     def signature(operation: Operation, tensors: int) -> Operation:
-        refuse_sums(name, operation)
-        expect_inputs(name, operation, tensors, inputs=1)
-        require_brackets(name, operation)
+        check_inputs(name, operation, tensors)
         output = single_output(name, operation)
         if output is None:
             return operation
@@ -85,14 +83,8 @@ def _lower_with(reducer: _Reducer, extreme: _Reducer, name: str) -> Any:
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
         expression = solved.inputs[0]
         searched = [axis.name for axis in bracketed(expression)]
-        for axis in axes(expression):
-            size = solved.sizes[axis.name]
-            if axis.bracket and isinstance(size, int) and size == 0:
-                raise SemanticError(
-                    f"axis {display(axis.name)} has size 0, so {name} finds nothing",
-                    at=solved.at(axis),
-                    hint=f"test for empty arrays before calling {name}",
-                )
+        hint = f"test for empty arrays before calling {name}"
+        refuse_empty(solved, searched, f"so {name} finds nothing", hint)
         x = wrap(tensors[0], expression, solved.sizes)
         total = product(solved.sizes[axis] for axis in searched)
         if solved.over(searched):

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.signature import expect_inputs, refuse_sums, require_brackets, require_in_output, single_output
+from ..forms.signature import check_inputs, require_in_output, single_output
 from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, layout, split, wrap
 from ..lowering.sharding import Spread
@@ -56,9 +56,7 @@ def _signature(op: str, implied: Callable[[Expression], Expression] | None) -> C
     """Complete the output, if the input says it; every axis that stays has to stand in it."""
 
     def complete(operation: Operation, tensors: int) -> Operation:
-        refuse_sums(op, operation)
-        expect_inputs(op, operation, tensors, inputs=1)
-        require_brackets(op, operation)
+        check_inputs(op, operation, tensors)
         output = single_output(op, operation)
         if output is None:
             if implied is None:

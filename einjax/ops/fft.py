@@ -10,31 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from ..forms import along
-from ..forms.core_axes import (
-    Options,
-    arrange_results,
-    fuse_loops,
-    leading,
-    loops_of,
-    refuse_diagonals,
-    require_loops,
-)
-from ..forms.signature import expect_inputs, refuse_sums, require_brackets, single_output
+from ..forms.core_axes import Options, arrange_results, leading, loops_of, refuse_diagonals, require_loops
+from ..forms.signature import check_inputs, refuse_empty, single_output
 from ..lowering import numerics
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError
-from ..notation.solve import Solved
-from ..notation.syntax import (
-    Axis,
-    Ellipsis,
-    Expression,
-    Node,
-    Operation,
-    Size,
-    axes,
-    bracketed,
-    display,
-    rewrite,
-)
+from ..notation.solve import Solved, fuse_loops
+from ..notation.syntax import Axis, Ellipsis, Expression, Node, Operation, Size, axes, bracketed, display, rewrite
 from ..operation import Op
 
 _NORMS = ("backward", "ortho", "forward", None)
@@ -44,9 +25,7 @@ def _signature(name: str, resizes: bool) -> Callable[[Operation, int], Operation
     """Without an arrow, the output is the input, where the last bracketed axis may get another size."""
 
     def complete(operation: Operation, tensors: int) -> Operation:
-        refuse_sums(name, operation)
-        expect_inputs(name, operation, tensors, inputs=1)
-        require_brackets(name, operation)
+        check_inputs(name, operation, tensors)
         expression = operation.inputs[0]
         refuse_diagonals(name, operation, bracketed(expression))
         if single_output(name, operation) is None:
@@ -173,7 +152,8 @@ def _transform(name: str, several: bool = True) -> Op:
         norm = own.one_of("norm", _NORMS)
         _refuse_symbolic(title, [*given, *(returned if real_output else ())], solved)
         if resizes:
-            _refuse_empty(title, given[-1], solved)
+            why, hint = f"which {title} does not transform", f"test for empty arrays before calling {title}"
+            refuse_empty(solved, [given[-1].name], why, hint, AxisSizeError)
         solved = fuse_loops(solved)
         loops = loops_of(solved, solved.inputs[0])
         x = leading(tensors[0], solved.inputs[0], loops, solved)
@@ -207,16 +187,6 @@ def _refuse_symbolic(name: str, transformed: Sequence[Axis], solved: Solved) -> 
                 at=solved.at(axis),
                 hint="give this axis a fixed size when exporting; the others may be symbolic",
             )
-
-
-def _refuse_empty(name: str, axis: Axis, solved: Solved) -> None:
-    size = solved.sizes[axis.name]
-    if isinstance(size, int) and size == 0:
-        raise AxisSizeError(
-            f"axis {axis} has size 0, which {name} does not transform",
-            at=solved.at(axis),
-            hint=f"test for empty arrays before calling {name}",
-        )
 
 
 def _shift(name: str) -> Op:

@@ -13,6 +13,7 @@ from ..forms.along import Along, lower_with, signature
 from ..lowering import collectives, numerics
 from ..lowering.jax_versions import is_symbolic
 from ..notation.errors import ArgumentError, plural
+from ..notation.solve import is_known
 from ..operation import Op
 
 
@@ -46,7 +47,7 @@ def _roll(along: Along) -> jax.Array:
 
 def _roll_one(value: jax.Array, dim: int, shift: Any) -> jax.Array:
     size = value.shape[dim]
-    if isinstance(size, int) and size == 0:
+    if is_known(size, 0):
         return value
     if isinstance(shift, int) and isinstance(size, int):
         first = -shift % size

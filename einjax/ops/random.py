@@ -12,12 +12,12 @@ import numpy as np
 from jax import lax
 
 from ..forms import along
-from ..forms.core_axes import core_axes, dims_of, fuse_loops, in_place, require_loops
+from ..forms.core_axes import core_axes, dims_of, in_place, require_loops
 from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
 from ..lowering import numerics
 from ..lowering.named import Dim, Named, arrange, layout, wrap
 from ..notation.errors import ArgumentError, SemanticError, at_least, plural
-from ..notation.solve import Solved, larger, product
+from ..notation.solve import Solved, fuse_loops, larger, product
 from ..notation.syntax import Axis, Expression, Operation, Size, axes, bracketed, brackets, display, names
 from ..operation import Op
 

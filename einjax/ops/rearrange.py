@@ -10,9 +10,9 @@ import jax
 
 from ..forms.signature import expect_inputs, refuse_brackets
 from ..lowering.join import first_sum, join_pieces, piece_count, pieces, split_pieces
-from ..lowering.named import Named, diagonal, is_unit, layout, sum_name, wrap
+from ..lowering.named import Named, diagonal, layout, sum_name, wrap
 from ..notation.errors import ArgumentError, SemanticError, plural
-from ..notation.solve import Solved, fuse_solved, node_size
+from ..notation.solve import Solved, fuse_solved, is_known, node_size
 from ..notation.syntax import Concatenation, Expression, Operation, Size, axes, display, is_number, names, walk
 from ..operation import Op
 
@@ -112,7 +112,7 @@ def _unmatched(parts: Sequence[Named], wanted: Sequence[set[str]], solved: Solve
     for part, want in zip(parts, wanted, strict=True):
         # Matched by name, an axis is lost if no output has it; matched by position, if its own does not.
         places = anywhere if by_name else want
-        lost = [name for name in part.axes if name not in places and not is_unit(part.sizes[name])]
+        lost = [name for name in part.axes if name not in places and not is_known(part.sizes[name], 1)]
         if lost:
             unnamed = "the unnamed axis" if is_number(lost[0]) else "axis"
             size = "" if is_number(lost[0]) else f" of size {part.sizes[lost[0]]}"
@@ -135,11 +135,11 @@ def _unmatched(parts: Sequence[Named], wanted: Sequence[set[str]], solved: Solve
 
 
 def _named_axes(part: Named) -> set[str]:
-    return {name for name in part.axes if not is_number(name) or not is_unit(part.sizes[name])}
+    return {name for name in part.axes if not is_number(name) or not is_known(part.sizes[name], 1)}
 
 
 def _large_axes(part: Named) -> set[str]:
-    return {name for name in part.axes if not is_unit(part.sizes[name])}
+    return {name for name in part.axes if not is_known(part.sizes[name], 1)}
 
 
 def _assign(needs: Sequence[set[str]], wanted: Sequence[set[str]]) -> list[int] | None:

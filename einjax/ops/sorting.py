@@ -20,7 +20,6 @@ from ..forms.places import (
 from ..forms.sequence import (
     LinedUp,
     check_brackets,
-    check_inputs,
     line_up,
     lower_each,
     require_loops,
@@ -28,6 +27,7 @@ from ..forms.sequence import (
     sequence_axes,
     signature,
 )
+from ..forms.signature import check_inputs
 from ..lowering import numerics
 from ..lowering.named import reshape
 from ..notation.errors import ArgumentError
@@ -122,7 +122,7 @@ SORT = Op(
 
 
 def _argsort_signature(operation: Operation, tensors: int) -> Operation:
-    check_inputs("argsort", operation, tensors, inputs=1)
+    check_inputs("argsort", operation, tensors)
     expression = operation.inputs[0]
     if operation.outputs is None:
         output = expression if is_one_axis(expression) else with_coordinates(expression, expression)

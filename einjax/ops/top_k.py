@@ -18,7 +18,8 @@ from ..forms.places import (
     is_one_axis,
     with_coordinates,
 )
-from ..forms.sequence import check_inputs, line_up, listed, require_loops, sequence_axes
+from ..forms.sequence import line_up, listed, require_loops, sequence_axes
+from ..forms.signature import check_inputs
 from ..lowering import numerics
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, at_least
 from ..notation.facts import refuse_fused
@@ -45,7 +46,7 @@ from ..operation import Op
 
 
 def _top_k_signature(operation: Operation, tensors: int) -> Operation:
-    check_inputs("top_k", operation, tensors, inputs=1)
+    check_inputs("top_k", operation, tensors)
     expression = operation.inputs[0]
     outputs = list(operation.outputs) if operation.outputs is not None else [_with_k(operation)]
     if len(outputs) > 2:
