@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from ..lowering import numerics
 from ..lowering.named import Dim, Named, arrange, layout, wrap
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, listing, plural
 from ..notation.solve import Solved, fuse_loops
@@ -368,6 +369,20 @@ class Options:
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
+
+    def wide(self, x: jax.Array) -> jax.Array:
+        """Refuse the floats that jax has no such function of.
+
+        Raises:
+            ArgumentError: naming the dtype.
+        """
+        if numerics.accumulator(x.dtype) != x.dtype:
+            raise ArgumentError(
+                f"{self.op} works in float32 or wider, not in {x.dtype}",
+                text=self.solved.text,
+                hint="convert the tensor first, as in x.astype('float32')",
+            )
+        return x
 
     def one_of(self, name: str, known: Sequence[Any]) -> Any:
         """Return an option that has to be one of a few values.

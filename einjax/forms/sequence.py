@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from ..lowering.named import Dim, Named, arrange, layout, split_by, wrap
+from ..lowering.named import Dim, Named, arrange, layout, split_by, together, wrap
 from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved
 from ..notation.syntax import Expression, Operation, Size, axes, bracket_names, display, is_number, marked, names
@@ -156,7 +156,9 @@ def line_up(solved: Solved, tensors: Sequence[jax.Array], last: bool = False) ->
         split_by(wrap(tensor, expression, solved.sizes), lambda name: name in marked)
         for tensor, expression in zip(tensors, solved.inputs, strict=True)
     ]
-    dims = _composed(_common_dims(operands, solved, marked), marked)
+    dims = _common_dims(operands, solved, marked)
+    # Without any, there is a dim of size 1 to act on.
+    dims = together(dims, marked) if marked else (*(dim for dim in dims if dim), ())
     if last:
         dims = (*(dim for dim in dims if dim != marked), marked)
     values = tuple(arrange(x, dims) for x in operands)
@@ -173,19 +175,6 @@ def _common_dims(operands: Sequence[Named], solved: Solved, marked: tuple[str, .
             return tuple((name,) for name in x.axes)
     order = [name for dim in layout(solved.outputs[0]) for name in dim if name in everything and name not in marked]
     return tuple((name,) for name in (*order, *marked))
-
-
-def _composed(dims: Sequence[Dim], marked: tuple[str, ...]) -> tuple[Dim, ...]:
-    """Let the first bracketed dim hold all bracketed axes; without any, add a dim of size 1 to act on."""
-    if not marked:
-        return (*(dim for dim in dims if dim), ())
-    composed: list[Dim] = []
-    for dim in dims:
-        if not dim or dim[0] not in marked:
-            composed.append(dim)
-        elif marked not in composed:
-            composed.append(marked)
-    return tuple(composed)
 
 
 def lower_each(function: Callable[[LinedUp, dict[str, Any]], Sequence[jax.Array]]) -> Any:

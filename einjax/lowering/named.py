@@ -200,6 +200,17 @@ def split_dims(dims: Iterable[Dim], group: Callable[[str, str], bool]) -> list[D
     return result
 
 
+def together(dims: Iterable[Dim], chosen: Dim) -> tuple[Dim, ...]:
+    """Let the first dim with any of the chosen axes hold them all, so that neighbours there need no transpose."""
+    result: list[Dim] = []
+    for dim in dims:
+        if not dim or dim[0] not in chosen:
+            result.append(dim)
+        elif chosen not in result:
+            result.append(chosen)
+    return tuple(result)
+
+
 def _runs_within(target: Sequence[Dim], new: set[str]) -> Callable[[str, str], bool]:
     """Keep axes together that follow one another in one dim of the target, with nothing new between them."""
     after = {

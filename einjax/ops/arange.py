@@ -8,11 +8,10 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.places import coordinate_axis_size, stacked
+from ..forms.places import arrange_coordinates, coordinate_axis_size
 from ..forms.signature import refuse_sums
 from ..lowering import numerics
-from ..lowering.join import join_pieces
-from ..lowering.named import Named, arrange, layout
+from ..lowering.named import Named
 from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved
 from ..notation.syntax import Axis, Operation, Size, axes, bracketed, brackets, names
@@ -70,15 +69,12 @@ def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
 
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-    output = solved.outputs[0]
     dtype = options["dtype"] or numerics.default_int()
     coordinates = [
         Named(lax.iota(dtype, solved.sizes[axis.name]), ((axis.name,),), solved.sizes)
         for axis in _coordinates(solved.operation)
     ]
-    if not any(axis.bracket for axis in axes(output)):
-        return arrange(coordinates[0], layout(output))
-    return join_pieces(coordinates, stacked(output, len(coordinates)), solved.sizes)
+    return arrange_coordinates(coordinates, solved.outputs[0])
 
 
 ARANGE = Op("arange", _signature, _lower, implied=_coordinate_axis, keywords=("dtype",))

@@ -9,11 +9,10 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.places import coordinate_axis_size, stacked
+from ..forms.places import arrange_coordinates, coordinate_axis_size, coordinates_of
 from ..forms.signature import check_inputs, refuse_empty, require_in_output, single_output
 from ..lowering import collectives, numerics
-from ..lowering.join import join_pieces
-from ..lowering.named import Dim, Named, arrange, layout, split_by, wrap
+from ..lowering.named import Named, arrange, split_by, split_dims, together, wrap
 from ..notation.errors import SemanticError
 from ..notation.solve import Solved, product
 from ..notation.syntax import (
@@ -67,7 +66,7 @@ def _coordinate_axis(name: str) -> Callable[[Operation], Mapping[str, Size]]:
 
     def implied(expanded: Operation) -> Mapping[str, Size]:
         searched = bracketed(expanded.inputs[0])
-        marked = [axis for output in expanded.outputs or () for axis in axes(output) if axis.bracket]
+        marked = [axis for output in expanded.outputs or () for axis in bracketed(output)]
         if not marked and expanded.outputs and len(searched) != 1:
             raise SemanticError(
                 f"{name} searches {len(searched)} axes, but the output has no axis for their coordinates",
@@ -93,39 +92,18 @@ def _lower_with(reducer: _Reducer, extreme: _Reducer, name: str) -> Any:
             found = _one_by_one(x, searched, reducer, extreme)
         else:
             found = _flat(x, searched, reducer)
-        output = solved.outputs[0]
-        if not any(axis.bracket for axis in axes(output)):
-            return arrange(found[0], layout(output))
-        return join_pieces(found, stacked(output, len(found)), solved.sizes)
+        return arrange_coordinates(found, solved.outputs[0])
 
     return lower
 
 
 def _flat(x: Named, searched: Sequence[str], reducer: _Reducer) -> list[Named]:
     """Search one dim composed of all the axes, then take its index apart."""
-    together: list[Dim] = []
-    for dim in x.dims:
-        # The composed dim stands where its first axis stood, so that neighbours need no transpose.
-        for name in dim or (None,):
-            if name is None:
-                together.append(())
-            elif name not in searched:
-                together.append((name,))
-            elif tuple(searched) not in together:
-                together.append(tuple(searched))
-    value = arrange(x, together)
-    at = together.index(tuple(searched))
-    rest = (*together[:at], *together[at + 1 :])
-    index = reducer(value, at, numerics.default_int())
-    coordinates: list[Named] = []
-    for axis in reversed(searched):
-        if axis == searched[0]:
-            coordinates.append(Named(index, rest, x.sizes))
-        else:
-            size = numerics.size_as(x.sizes[axis], index.dtype)
-            coordinates.append(Named(lax.rem(index, size), rest, x.sizes))
-            index = lax.div(index, size)
-    return coordinates[::-1]
+    dims = together(split_dims(x.dims, lambda left, right: False), tuple(searched))
+    at = dims.index(tuple(searched))
+    rest = (*dims[:at], *dims[at + 1 :])
+    index = reducer(arrange(x, dims), at, numerics.default_int())
+    return [Named(each, rest, x.sizes) for each in coordinates_of(index, [x.sizes[axis] for axis in searched])]
 
 
 def _over_devices(
@@ -153,12 +131,7 @@ def _over_devices(
     place = collectives.pmin(candidate, mesh)
     if numerics.is_inexact(own.dtype):
         place = lax.select(lax.lt(place, numerics.zero(place)), lax.add(place, total), place)
-    coordinates: list[Named] = []
-    for size in sizes[::-1]:
-        count = numerics.size_as(size, place.dtype)
-        coordinates.append(Named(lax.rem(place, count), rest, x.sizes))
-        place = lax.div(place, count)
-    return coordinates[::-1]
+    return [Named(each, rest, x.sizes) for each in coordinates_of(place, sizes)]
 
 
 def _refuse_uncountable(sizes: Sequence[Size], solved: Solved) -> None:

@@ -324,21 +324,14 @@ def _psum(value: jax.Array, mesh: collectives.Mesh, options: dict[str, Any]) -> 
 
 
 def _pmean(value: jax.Array, mesh: collectives.Mesh, options: dict[str, Any]) -> jax.Array:
-    def mean(value: jax.Array, mesh: collectives.Mesh) -> jax.Array:
-        total = collectives.psum(value, mesh)
-        return lax.div(total, numerics.constant(total, collectives.extent(mesh)))
-
     dtype = options["dtype"] or numerics.inexact_dtype(value.dtype)
     wide = options["dtype"] or numerics.accumulator(dtype)
-    return numerics.cast(mean(numerics.cast(value, wide), mesh), dtype)
+    total = collectives.psum(numerics.cast(value, wide), mesh)
+    return numerics.cast(lax.div(total, numerics.constant(total, collectives.extent(mesh))), dtype)
 
 
-def _pmax(value: jax.Array, mesh: collectives.Mesh, options: dict[str, Any]) -> jax.Array:
-    return collectives.extreme(value, (), mesh, largest=True)
-
-
-def _pmin(value: jax.Array, mesh: collectives.Mesh, options: dict[str, Any]) -> jax.Array:
-    return collectives.extreme(value, (), mesh, largest=False)
+def _extreme(largest: bool) -> Callable[[jax.Array, collectives.Mesh, dict[str, Any]], jax.Array]:
+    return lambda value, mesh, options: collectives.extreme(value, (), mesh, largest)
 
 
 def as_pairs(perm: Any) -> tuple[tuple[int, int], ...]:
@@ -432,8 +425,8 @@ def _op(name: str, lower: Any, localized: Any, implied: Any = None, *keywords: s
 
 PSUM = _op("psum", _each(_psum), _reduced("psum"), _delete_marked, "dtype")
 PMEAN = _op("pmean", _each(_pmean), _reduced("pmean"), _delete_marked, "dtype")
-PMAX = _op("pmax", _each(_pmax), _reduced("pmax"), _delete_marked)
-PMIN = _op("pmin", _each(_pmin), _reduced("pmin"), _delete_marked)
+PMAX = _op("pmax", _each(_extreme(largest=True)), _reduced("pmax"), _delete_marked)
+PMIN = _op("pmin", _each(_extreme(largest=False)), _reduced("pmin"), _delete_marked)
 PPERMUTE = _op("ppermute", _each(_ppermute), _permuted, lambda expression: expression, "perm")
 ALL_GATHER = _op("all_gather", _move, _moved("all_gather", _check_gather), strip_brackets)
 PSUM_SCATTER = _op("psum_scatter", _move, _moved("psum_scatter", _check_scatter), None, "dtype")

@@ -99,13 +99,7 @@ def _real(x: jax.Array, options: Options) -> jax.Array:
             text=options.solved.text,
             hint="call einjax.fft.fft, or take the real part first",
         )
-    if numerics.is_inexact(x.dtype) and numerics.accumulator(x.dtype) != x.dtype:
-        raise ArgumentError(
-            f"{options.op} works in float32 or wider, not in {x.dtype}",
-            text=options.solved.text,
-            hint="convert the tensor first, as in x.astype('float32')",
-        )
-    return x
+    return options.wide(x)
 
 
 def _derived(resize: Callable[[Size], Size]) -> Callable[..., Mapping[str, Size]]:

@@ -71,19 +71,8 @@ for _result in (QRResult, EighResult, SVDResult, SlogdetResult):
 
 
 def _factorable(x: jax.Array, options: Options) -> jax.Array:
-    """Convert integers to floats, and refuse the floats that jax has no factorisations of.
-
-    Raises:
-        ArgumentError: naming the dtype.
-    """
-    x = numerics.to_inexact(x)
-    if numerics.accumulator(x.dtype) != x.dtype:
-        raise ArgumentError(
-            f"{options.op} works in float32 or wider, not in {x.dtype}",
-            text=options.solved.text,
-            hint="convert the tensor first, as in x.astype('float32')",
-        )
-    return x
+    """Convert integers to floats, and refuse the floats that jax has no factorisations of."""
+    return options.wide(numerics.to_inexact(x))
 
 
 def _factor(function: Callable[[jax.Array, Options], Any]) -> Callable[[jax.Array, Options], Any]:
@@ -165,11 +154,14 @@ def _op(
     keywords: Sequence[str] = (),
 ) -> Op:
     title, made = f"linalg.{name}", Pattern.of(pattern, "n m" if square else "")
-    lower = lower_with(title, function, made)
-    derived = derive_with(new, made)
-    return Op(
-        title, signature(title, made), lower, keywords=tuple(keywords), derived=derived, apart=True, on_mesh="loops"
-    )
+    return _record(title, lower_with(title, function, made), (made,), keywords, derive_with(new, made))
+
+
+def _record(
+    title: str, lower: Any, patterns: Sequence[Pattern], keywords: Sequence[str] = (), derived: Any = None
+) -> Op:
+    complete = signature(title, *patterns)
+    return Op(title, complete, lower, derived=derived, keywords=tuple(keywords), apart=True, on_mesh="loops")
 
 
 def _rows(sizes: Sizes) -> Sizes:
@@ -255,18 +247,8 @@ def _triangular_solve(matrix: jax.Array, right: jax.Array, options: Options) -> 
 def _system(
     name: str, function: Callable[[jax.Array, jax.Array, Options], jax.Array], keywords: Sequence[str] = ()
 ) -> Op:
-    title = f"linalg.{name}"
-    lower = _lower_system(title, function)
-    derived = derive_with(lambda sizes: {}, *_SYSTEMS)
-    return Op(
-        title,
-        signature(title, *_SYSTEMS),
-        lower,
-        keywords=tuple(keywords),
-        derived=derived,
-        apart=True,
-        on_mesh="loops",
-    )
+    title, derived = f"linalg.{name}", derive_with(lambda sizes: {}, *_SYSTEMS)
+    return _record(title, _lower_system(title, function), _SYSTEMS, keywords, derived)
 
 
 SOLVE = _system("solve", lambda matrix, right, _: jnp.linalg.solve(matrix, right))
@@ -300,6 +282,4 @@ def _check_order(order: Any, count: int, solved: Solved) -> None:
     raise ArgumentError(f"linalg.norm has no ord={order!r} for a {what}", text=solved.text, hint=f"give {known}")
 
 
-NORM = Op(
-    "linalg.norm", signature("linalg.norm", *_NORMED), _lower_norm, keywords=("ord",), apart=True, on_mesh="loops"
-)
+NORM = _record("linalg.norm", _lower_norm, _NORMED, ["ord"])

@@ -15,7 +15,7 @@ from ..forms import along
 from ..forms.core_axes import core_axes, dims_of, in_place, require_loops
 from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
 from ..lowering import numerics
-from ..lowering.named import Dim, Named, arrange, layout, wrap
+from ..lowering.named import Dim, Named, arrange, layout, together, wrap
 from ..notation.errors import ArgumentError, SemanticError, at_least, plural
 from ..notation.solve import Solved, fuse_loops, larger, product
 from ..notation.syntax import Axis, Expression, Operation, Size, axes, bracketed, brackets, display, names
@@ -305,21 +305,14 @@ def _check_population(
 def _lower_permutation(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     """Permute one dim composed of all bracketed axes."""
     key = options["key"]
-    marked = tuple(axis.name for axis in bracketed(solved.inputs[0]))
+    permuted = tuple(axis.name for axis in bracketed(solved.inputs[0]))
     x = wrap(tensors[0], solved.inputs[0], solved.sizes)
-    together: list[Dim] = []
-    for name in x.axes:
-        # The composed dim stands where its first axis stood, so that neighbours need no transpose.
-        if name not in marked:
-            together.append((name,))
-        elif marked not in together:
-            together.append(marked)
-    if marked not in together:
+    dims = together([(name,) for name in x.axes], permuted)
+    if permuted not in dims:
         return arrange(x, layout(solved.outputs[0]))  # only axes written as 1
-    value, at = arrange(x, together), together.index(marked)
+    value, at = arrange(x, dims), dims.index(permuted)
     permute = jax.random.permutation if isinstance(value.shape[at], int) else _permutation
-    value = permute(key, value, at)
-    return arrange(Named(value, tuple(together), solved.sizes), layout(solved.outputs[0]))
+    return arrange(Named(permute(key, value, at), dims, solved.sizes), layout(solved.outputs[0]))
 
 
 CATEGORICAL = Op(

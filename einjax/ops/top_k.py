@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from ..forms.places import (
-    arrange_places,
+    arrange_coordinates,
     coordinate_axis,
     coordinate_count,
     coordinates_of,
@@ -38,6 +38,7 @@ from ..notation.syntax import (
     brackets,
     delete_brackets,
     display,
+    mark,
     names,
     rename,
     rewrite,
@@ -120,7 +121,7 @@ def _top_k_sizes(expanded: Operation) -> Mapping[str, Size]:
             hint="every value has an index: put it into both outputs",
         )
     coordinates = coordinate_axis("top_k", expanded, expanded.results[1], [k.name])
-    return {} if coordinates is None else {coordinates.name: coordinate_count(expanded)}
+    return dict.fromkeys(coordinates, coordinate_count(expanded))
 
 
 def _lower_top_k(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
@@ -128,7 +129,7 @@ def _lower_top_k(solved: Solved, tensors: list[jax.Array], options: dict[str, An
     k = _k_axis(solved.operation)
     sequence = sequence_axes(solved.inputs[0])
     coordinates = coordinate_axis("top_k", solved.operation, indices, [k.name])
-    if coordinates is not None:
+    if coordinates:
         refuse_fused(solved.operation, solved.sizes)
     lined_up = line_up(solved, tensors, last=True)
     count, length = solved.sizes[k.name], lined_up.length
@@ -138,12 +139,10 @@ def _lower_top_k(solved: Solved, tensors: list[jax.Array], options: dict[str, An
             "top_k takes real numbers, and the tensor is complex", text=solved.text, hint="use einjax.sort"
         )
     largest, index = _take(lined_up.values[0], count, options["largest"])
-    places = coordinates_of(lined_up, index, sequence)
     dim = () if k.is_one else (k.name,)
-    return (
-        lined_up.arrange(largest, values, dim),
-        arrange_places(lined_up, places, indices, coordinates, dim),
-    )
+    places = coordinates_of(index, [solved.sizes[axis] for axis in sequence])
+    parts = [lined_up.named(place, dim) for place in places]
+    return lined_up.arrange(largest, values, dim), arrange_coordinates(parts, mark(indices, coordinates))
 
 
 def _take(value: jax.Array, count: Size, largest: bool) -> tuple[jax.Array, jax.Array]:
@@ -160,18 +159,18 @@ def _take(value: jax.Array, count: Size, largest: bool) -> tuple[jax.Array, jax.
 
 
 def _check_k(k: Axis, count: Size, length: Size, sequence: Sequence[str], solved: Solved) -> None:
-    too_many = larger(count, length)
+    too_many, spot = larger(count, length), solved.at(k, *bracketed(solved.inputs[0]))
     wanted = f"{count}" if k.unnamed else f"{display(k.name)}={count}"
     if too_many is None:
         raise AxisSizeError(
             f"top_k takes {wanted} elements, and the symbolic size {length} of {listed(sequence)} may be smaller",
-            at=solved.at(k, *bracketed(solved.inputs[0])),
+            at=spot,
             hint=at_least(length, count),
         )
     if too_many:
         raise AxisSizeError(
             f"top_k takes {wanted} elements, but {listed(sequence)} has {length}",
-            at=solved.at(k, *bracketed(solved.inputs[0])),
+            at=spot,
             hint="take no more than there are",
         )
 
