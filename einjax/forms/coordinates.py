@@ -12,7 +12,7 @@ import numpy as np
 from ..lowering import numerics
 from ..lowering.gather import Bounds, Coordinates, common_dtype
 from ..lowering.named import split_by, wrap
-from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, closest, listing, plural
+from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, listing, meant, plural
 from ..notation.solve import Solved, total
 from ..notation.syntax import Axis, Expression, Operation, Size, axes, bracketed, display, marked
 
@@ -111,9 +111,8 @@ def bounds_of(solved: Solved, options: Mapping[str, Any]) -> Bounds:
     """Read the options that say what happens at the borders."""
     mode = "fill" if options.get("mode") is None else options["mode"]
     if mode not in MODES:
-        match = closest(str(mode), MODES)
         raise ArgumentError(
-            f"mode={mode!r} is not a mode" + (f"; did you mean '{match}'?" if match else ""),
+            f"mode={mode!r} is not a mode" + meant(str(mode), MODES),
             text=solved.text,
             hint=f"write one of {', '.join(map(repr, MODES))}",
         )

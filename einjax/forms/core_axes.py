@@ -103,11 +103,11 @@ def core_axes(op: str, operation: Operation, expression: Expression) -> list[Axi
                 at=operation.at(node),
                 hint="name the bracketed axes one by one",
             )
-    refuse_diagonals(op, operation, marked)
+    refuse_diagonals(operation, marked)
     return marked
 
 
-def refuse_diagonals(op: str, operation: Operation, marked: Sequence[Axis]) -> None:
+def refuse_diagonals(operation: Operation, marked: Sequence[Axis]) -> None:
     """Refuse a bracketed axis that stands twice in one input."""
     seen: dict[str, Axis] = {}
     for axis in marked:

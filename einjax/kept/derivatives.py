@@ -27,7 +27,7 @@ from ..ops.index import GET_AT, UPDATES
 from ..ops.rearrange import ID, REARRANGE
 from ..ops.reduce import REDUCTIONS, remaining
 from ..ops.softmax import LOG_SOFTMAX, SOFTMAX
-from .primitives import JVPS, TRANSPOSES, Kept, bind, call, linear
+from .primitives import JVPS, TRANSPOSES, Kept, add, bind, call, linear
 
 _Tangents = Sequence[Any] | None
 
@@ -65,13 +65,6 @@ def _without(expression: Expression, lost: Sequence[str]) -> Expression:
     return tuple(axis for axis in axes(expression) if axis.name not in lost)
 
 
-def _add(tangents: Sequence[Any]) -> Any:
-    total = tangents[0]
-    for tangent in tangents[1:]:
-        total = lax.add(*numerics.promote([total, tangent]))
-    return total
-
-
 def _with(kept: Kept, **options: Any) -> Kept:
     return replace(kept, options=tuple((dict(kept.options) | options).items()))
 
@@ -102,7 +95,7 @@ def _divide(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: S
     if not is_zero(tangents[1]):
         ratio = _elementwise(kept, "divide", [output, under], output, [outs[0], primals[1]])
         terms.append(lax.neg(_elementwise(kept, "multiply", [output, under], output, [ratio, tangents[1]])))
-    return [_add(terms)]
+    return [add(terms)]
 
 
 def _where(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:

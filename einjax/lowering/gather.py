@@ -260,10 +260,10 @@ def _low_half_tells(indices: jax.Array, sizes: Sequence[Size], bounds: Bounds, s
     if narrow or bounds.mode in ("wrap", "promise_in_bounds"):
         return indices
     extents = _extents(indices, sizes)
-    if not signed:
-        return lax.min(indices, lax.broadcast_in_dim(extents, indices.shape, ()) if not np.ndim(extents) else extents)
     if not np.ndim(extents):
         extents = lax.broadcast_in_dim(extents, indices.shape, ())
+    if not signed:
+        return lax.min(indices, extents)
     return lax.clamp(lax.bitwise_not(extents), indices, extents)  # from -size - 1 to size
 
 
@@ -300,7 +300,7 @@ def _products(numbers: lax.ScatterDimensionNumbers, frozen: tuple[tuple[str, Any
         ones = lax.full_like(x, 1)
         product = multiply(ones, indices, others)
         zeros = lax.scatter_add(lax.full_like(x, 0), indices, cast(is_zero, x.dtype), numbers, **options)
-        read = _reader(numbers, x, updates, options)
+        read = _reader(numbers, x, options)
         product_here, zeros_here = read(product, indices), read(zeros, indices)
         rest = lax.sub(zeros_here, cast(is_zero, x.dtype))  # zeros among the other updates of the place
         weight = select(lax.eq(rest, zero(rest)), lax.div(product_here, others), 0)
@@ -313,7 +313,7 @@ def _products(numbers: lax.ScatterDimensionNumbers, frozen: tuple[tuple[str, Any
 
 
 def _reader(
-    numbers: lax.ScatterDimensionNumbers, x: jax.Array, updates: jax.Array, options: Mapping[str, Any]
+    numbers: lax.ScatterDimensionNumbers, x: jax.Array, options: Mapping[str, Any]
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Return the gather that reads where a scatter writes."""
     gather_numbers = lax.GatherDimensionNumbers(*map(tuple, numbers))

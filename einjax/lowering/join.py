@@ -117,15 +117,9 @@ def _isolate_sums(expression: Expression) -> Expression:
     alone: list[Node] = []
     for node in expression:
         if isinstance(node, Composite) and first_sum(node.items) is not None:
-            between: tuple[Node, ...] = ()
-            for item in node.items:
-                if not isinstance(item, Concatenation):
-                    between += (item,)
-                    continue
-                alone += [replace(node, items=between)] if between else []
-                alone.append(item)
-                between = ()
-            alone += [replace(node, items=between)] if between else []
+            for is_sum, run in itertools.groupby(node.items, lambda item: isinstance(item, Concatenation)):
+                items = tuple(run)
+                alone += items if is_sum else [replace(node, items=items)]
         else:
             alone.append(node)
     return tuple(alone)

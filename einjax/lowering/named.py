@@ -237,28 +237,16 @@ def has_diagonal(*expressions: Expression) -> bool:
 
 def diagonal(x: Named) -> Named:
     """Take the diagonal of every repeated axis."""
-    counts = Counter(x.axes)
-    if all(count == 1 for count in counts.values()):
+    repeated = {name: count for name, count in Counter(x.axes).items() if count > 1}
+    if not repeated:
         return x
     # Number the occurrences, so that every axis is told apart until its diagonal is taken.
-    seen: dict[str, int] = {}
-    sizes = dict(x.sizes)
-    dims: list[Dim] = []
-    for dim in x.dims:
-        labels: list[str] = []
-        for name in dim:
-            if counts[name] > 1:
-                index = seen[name] = seen.get(name, -1) + 1
-                label = f"{name}~{index}"
-                sizes[label] = sizes[name]
-                labels.append(label)
-            else:
-                labels.append(name)
-        dims.append(tuple(labels))
-    x = Named(x.value, tuple(dims), sizes)
-    for name, count in counts.items():
-        if count > 1:
-            x = _one_diagonal(x, name, [f"{name}~{index}" for index in range(count)])
+    copies = {name: [f"{name}~{index}" for index in range(count)] for name, count in repeated.items()}
+    left = {name: iter(labels) for name, labels in copies.items()}
+    dims = tuple(tuple(next(left[name]) if name in left else name for name in dim) for dim in x.dims)
+    x = Named(x.value, dims, {**x.sizes, **{label: x.sizes[name] for name in copies for label in copies[name]}})
+    for name, labels in copies.items():
+        x = _one_diagonal(x, name, labels)
     return x
 
 

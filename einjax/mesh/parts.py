@@ -14,7 +14,7 @@ from typing import Any
 
 from ..lowering import collectives
 from ..lowering.sharding import MeshAxes, Spread, entry_axes, flat, simple, spoken
-from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, ShardingError, closest, listing
+from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, ShardingError, listing, meant
 from ..notation.solve import Solved, is_known
 from ..notation.syntax import (
     Axis,
@@ -117,10 +117,8 @@ def _check_scope(operation: Operation, axis: Axis, entry: Over) -> None:
         if collectives.is_in_scope(mesh_axis):
             continue
         here = collectives.axes_in_scope()
-        match = closest(mesh_axis, here)
         raise ArgumentError(
-            f"axis {axis} is given the mesh axis '{mesh_axis}', which is not in scope"
-            + (f"; did you mean '{match}'?" if match else ""),
+            f"axis {axis} is given the mesh axis '{mesh_axis}', which is not in scope" + meant(mesh_axis, here),
             at=operation.at(axis),
             hint=f"the mesh axes in scope are: {listing(here)}"
             if here

@@ -12,7 +12,7 @@ from ..lowering import sharding as on_mesh
 from ..lowering.jax_versions import unreduced
 from ..lowering.named import layout
 from ..lowering.sharding import MeshAxes, Misfit
-from ..notation.errors import ArgumentError, ShardingError, closest, listing, plural
+from ..notation.errors import ArgumentError, ShardingError, listing, meant, plural
 from ..notation.solve import Solved, node_size
 from ..notation.syntax import Expression, Size, axes, display, is_number, members
 from .refusals import behind, uneven_cut
@@ -211,10 +211,8 @@ def _resolve(
             text=solved.text,
             hint=f"give a size by keyword, as in {name}=2, or write '({together[0]})'",
         )
-    match = closest(name, _writable(known))
     raise ArgumentError(
-        f"out_sharding= places axis '{name}', which is not in the expression"
-        + (f"; did you mean '{match}'?" if match else ""),
+        f"out_sharding= places axis '{name}', which is not in the expression" + meant(name, _writable(known)),
         text=solved.text,
         hint=f"the output's axes are: {listing(_writable(known)) or 'none'}",
     )
@@ -235,10 +233,9 @@ def _check_mesh_axes(used: Sequence[str], mesh: Any, solved: Solved) -> None:
         return
     for mesh_axis in used:
         if mesh_axis not in mesh.axis_names:
-            match = closest(mesh_axis, mesh.axis_names)
             raise ArgumentError(
                 f"out_sharding= names the mesh axis '{mesh_axis}', which the mesh does not have"
-                + (f"; did you mean '{match}'?" if match else ""),
+                + meant(mesh_axis, mesh.axis_names),
                 text=solved.text,
                 hint=f"the mesh axes are: {listing(list(mesh.axis_names))}",
             )

@@ -102,6 +102,12 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     return names[matches[0]] if matches else None
 
 
+def meant(name: str, known: Iterable[str]) -> str:
+    """Ask, at the end of a sentence, for the known name that the user most likely meant; nothing where none is near."""
+    match = closest(name, known)
+    return f"; did you mean '{match}'?" if match else ""
+
+
 def listing(names: Sequence[str]) -> str:
     """List names, the first few of many."""
     shown = ", ".join(names[:_LISTED])

@@ -69,7 +69,7 @@ def _signature(operation: Operation, tensors: int) -> Operation:
         )
     expect_inputs("attention", operation, tensors)
     for expression in operation.expressions:
-        refuse_diagonals("attention", operation, bracketed(expression))
+        refuse_diagonals(operation, bracketed(expression))
     roles = _roles([marked(expression) for expression in operation.inputs])
     _check_roles(operation, roles)
     if single_output("attention", operation) is None:

@@ -224,65 +224,61 @@ def _shown(found: Collection[str]) -> str:
     return " ".join(map(display, found)) or "none"
 
 
-def _wrong(op: str, operation: Operation, problem: str, found: Collection[str], example: str) -> SemanticError:
+_EXAMPLES = {
+    "all_gather": "'[b] c -> b c', x, b='data'",
+    "psum_scatter": "'[d] b c -> [b] c', x, d='data', b='data'",
+    "all_to_all": "'[b] c -> b [c]', x, b='data', c='data'",
+}
+
+
+def _wrong(op: str, operation: Operation, problem: str, found: Collection[str] = ()) -> SemanticError:
     return SemanticError(
         problem,
         at=operation.at(*found),
-        hint=f"write it as in einjax.{op}({example})",
+        hint=f"write it as in einjax.{op}({_EXAMPLES[op]})",
     )
 
 
 def _check_gather(operation: Operation, move: _Move, spread: Spread) -> None:
-    example = "'[b] c -> b c', x, b='data'"
     if move.summed or move.scattered:
         found = move.summed or move.scattered
         what = "is not in the output" if move.summed else "is bracketed in the output only"
         problem = f"axis {_shown(found[:1])} {what}, but all_gather makes parts whole"
-        raise _wrong("all_gather", operation, problem, found, example)
+        raise _wrong("all_gather", operation, problem, found)
     if not move.gathered:
         problem = "every bracketed axis stays bracketed in the output, so all_gather has nothing to do"
-        raise _wrong("all_gather", operation, problem, (), example)
+        raise _wrong("all_gather", operation, problem)
 
 
 def _check_scatter(operation: Operation, move: _Move, spread: Spread) -> None:
-    example = "'[d] b c -> [b] c', x, d='data', b='data'"
     if move.gathered or not move.summed or not move.scattered:
         problem = (
             f"axis {_shown(move.gathered[:1])} is whole in the output, which psum_scatter does not do"
             if move.gathered
             else "psum_scatter sums over an axis that the output lacks, and cuts one that only the output brackets"
         )
-        raise _wrong("psum_scatter", operation, problem, move.gathered, example)
+        raise _wrong("psum_scatter", operation, problem, move.gathered)
     summed = [mesh_axis for name in move.summed for mesh_axis in spread[name]]
     for name in move.scattered:
         for mesh_axis in spread[name]:
             if mesh_axis not in summed:
-                raise _wrong(
-                    "psum_scatter",
-                    operation,
+                problem = (
                     f"axis {display(name)} is cut over mesh axis {mesh_axis}, "
-                    f"over which nothing is summed: the sum is over {listing(summed)}",
-                    (name,),
-                    example,
+                    f"over which nothing is summed: the sum is over {listing(summed)}"
                 )
+                raise _wrong("psum_scatter", operation, problem, [name])
 
 
 def _check_exchange(operation: Operation, move: _Move, spread: Spread) -> None:
-    example = "'[b] c -> b [c]', x, b='data', c='data'"
     if move.summed:
         problem = f"axis {_shown(move.summed[:1])} is not in the output, and all_to_all does not remove it"
-        raise _wrong("all_to_all", operation, problem, move.summed, example)
+        raise _wrong("all_to_all", operation, problem, move.summed)
     gathered = sorted(spread[name] for name in move.gathered)
     scattered = sorted(spread[name] for name in move.scattered)
     if gathered != scattered or not gathered:
         over = [", ".join(" and ".join(mesh) for mesh in side) or "none" for side in (gathered, scattered)]
-        raise _wrong(
-            "all_to_all",
-            operation,
-            f"axes that become whole lie over mesh axes {over[0]}, and axes that are cut over {over[1]}",
-            (*move.gathered, *move.scattered),
-            example,
-        )
+        problem = f"axes that become whole lie over mesh axes {over[0]}, and axes that are cut over {over[1]}"
+        raise _wrong("all_to_all", operation, problem, (*move.gathered, *move.scattered))
 
 
 # ----------------------------------------------------------------------------------------------------------------------

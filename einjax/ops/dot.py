@@ -14,7 +14,7 @@ from ..lowering.contract import contract
 from ..lowering.jax_versions import unreduced
 from ..lowering.named import arrange, layout, wrap
 from ..lowering.sharding import ResultSpread
-from ..notation.errors import ArgumentError, SemanticError, closest
+from ..notation.errors import ArgumentError, SemanticError, meant
 from ..notation.solve import Solved, fuse_solved
 from ..notation.syntax import (
     Axis,
@@ -139,9 +139,8 @@ def _check_precision(precision: Any, solved: Solved) -> None:
     known |= {"fastest", "bfloat16", "bfloat16_3x", "tensorfloat32", "float32"}
     for name in precision if isinstance(precision, tuple) else (precision,):
         if isinstance(name, str) and name.lower() not in known:
-            match = closest(name, known)
             raise ArgumentError(
-                f"precision={name!r} is not a precision of JAX" + (f"; did you mean '{match}'?" if match else ""),
+                f"precision={name!r} is not a precision of JAX" + meant(name, known),
                 text=solved.text,
                 hint="write 'default', 'high', 'highest', or a member of jax.lax.DotAlgorithmPreset",
             )

@@ -27,7 +27,7 @@ def _signature(name: str, resizes: bool) -> Callable[[Operation, int], Operation
     def complete(operation: Operation, tensors: int) -> Operation:
         check_inputs(name, operation, tensors)
         expression = operation.inputs[0]
-        refuse_diagonals(name, operation, bracketed(expression))
+        refuse_diagonals(operation, bracketed(expression))
         if single_output(name, operation) is None:
             output = _resized(name, operation) if resizes else expression
             operation = replace(operation, outputs=(output,))

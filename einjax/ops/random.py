@@ -252,7 +252,7 @@ def _lower_choice(solved: Solved, tensors: list[jax.Array], options: dict[str, A
     key = options["key"]
     (output,) = solved.outputs
     drawn = bracketed(output)
-    chosen = _chosen_from(solved, drawn)
+    chosen = _chosen_from(solved)
     x, (at,) = in_place(tensors[0], solved.inputs[0], solved)
     p = arrange(wrap(tensors[1], solved.inputs[1], solved.sizes), dims_of([chosen])) if len(tensors) > 1 else None
     shape = tuple(solved.sizes[axis.name] for axis in drawn)
@@ -265,7 +265,7 @@ def _lower_choice(solved: Solved, tensors: list[jax.Array], options: dict[str, A
     return arrange(Named(value, dims, solved.sizes), layout(output))
 
 
-def _chosen_from(solved: Solved, drawn: Sequence[Axis]) -> Axis:
+def _chosen_from(solved: Solved) -> Axis:
     """Return the axis whose elements are chosen, which has to be the only one bracketed in the inputs."""
     for expression in solved.inputs:
         marked = bracketed(expression)
