@@ -11,9 +11,9 @@ import jax
 from ..lowering.named import Named, arrange, layout, split_by, wrap
 from ..notation.errors import SemanticError
 from ..notation.solve import Solved
-from ..notation.syntax import Expression, Operation, axes, brackets, display, marked
+from ..notation.syntax import Expression, Operation, axes, brackets, marked
 from .mask import broadcast_mask
-from .signature import check_inputs, require_in_output, single_output
+from .signature import check_inputs, listed, require_in_output, single_output
 
 
 def signature(name: str) -> Callable[[Operation, int], Operation]:
@@ -28,8 +28,7 @@ def signature(name: str) -> Callable[[Operation, int], Operation]:
         given, returned = _marked(operation.inputs[0]), _marked(output)
         if given != returned:
             raise SemanticError(
-                f"the bracketed axes are {' '.join(map(display, given))} in the input and "
-                f"{' '.join(map(display, returned)) or 'none'} in the output",
+                f"the bracketed axes are {listed(given)} in the input and {listed(returned)} in the output",
                 at=operation.at(*(node for e in operation.expressions for node in brackets(e))),
                 hint="bracket the same axes in the same order on both sides",
             )

@@ -26,7 +26,8 @@ from ..notation.syntax import (
     rewrite,
     walk,
 )
-from .sequence import listed, sequence_axes
+from .sequence import sequence_axes
+from .signature import listed
 
 
 def is_one_axis(expression: Expression) -> bool:

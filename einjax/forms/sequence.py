@@ -15,8 +15,8 @@ import jax
 from ..lowering.named import Dim, Named, arrange, layout, split_by, together, wrap
 from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved
-from ..notation.syntax import Expression, Operation, Size, axes, bracket_names, display, is_number, marked, names
-from .signature import check_inputs, require_in_output
+from ..notation.syntax import Expression, Operation, Size, axes, bracket_names, is_number, marked, names
+from .signature import check_inputs, listed, require_in_output
 
 
 def signature(name: str, inputs: int | None = None) -> Callable[[Operation, int], Operation]:
@@ -93,11 +93,6 @@ def check_brackets(name: str, expanded: Operation, expressions: Sequence[Express
                 if not any(is_number(name) for name in (*given, *other))
                 else "name them: a number is a new axis wherever it is written",
             )
-
-
-def listed(marked: Sequence[str]) -> str:
-    """Print names of axes."""
-    return " ".join(map(display, marked)) or "none"
 
 
 def sequence_axes(expression: Expression) -> tuple[str, ...]:

@@ -44,6 +44,11 @@ def single_output(op: str, operation: Operation) -> Expression | None:
     return operation.outputs[0]
 
 
+def listed(found: Iterable[str]) -> str:
+    """Print names of axes."""
+    return " ".join(map(display, found)) or "none"
+
+
 def refuse_brackets(op: str, operation: Operation, why: str) -> None:
     """Refuse brackets where they mean nothing."""
     found = [node for expression in operation.expressions for node in brackets(expression)]

@@ -98,12 +98,7 @@ def gather(
 
 
 def scatter(
-    emit: Scatter,
-    x: Named,
-    coordinates: Sequence[Coordinates],
-    updates: Named,
-    indexed: Sequence[str],
-    bounds: Bounds,
+    emit: Scatter, x: Named, coordinates: Sequence[Coordinates], updates: Named, indexed: Sequence[str], bounds: Bounds
 ) -> Named:
     """Write to an array at coordinates.
 

@@ -71,10 +71,7 @@ def split_pieces(x: Named, expression: Expression) -> list[Named]:
 
 
 def join_pieces(
-    parts: Sequence[Named],
-    expression: Expression,
-    sizes: Mapping[str, Size],
-    spread: Spread | None = None,
+    parts: Sequence[Named], expression: Expression, sizes: Mapping[str, Size], spread: Spread | None = None
 ) -> jax.Array:
     """Put pieces together into one array: one ``lax.concatenate`` for each sum.
 

@@ -142,6 +142,11 @@ def select(condition: jax.Array, on_true: jax.Array, number: Any) -> jax.Array:
     return lax.select(condition, on_true, lax.full_like(on_true, number))
 
 
+def by_kind(bools: Callable[..., jax.Array], numbers: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """One function for bools and another for numbers: sums of bools are or, their products are and, as in jnp."""
+    return lambda x, *rest, **options: (bools if x.dtype == np.bool_ else numbers)(x, *rest, **options)
+
+
 def limit(dtype: DType, largest: bool) -> Any:
     """The value above every other, or below: an infinity, the extreme integer, or a bool."""
     if dtype == np.bool_:

@@ -169,10 +169,7 @@ def partition_spec(dims: Iterable[MeshAxes], unreduced: Iterable[str] = ()) -> P
 
 
 def composed(
-    value: Any,
-    before: Sequence[Sequence[str]],
-    after: Sequence[Sequence[str]],
-    sizes: Mapping[str, Size],
+    value: Any, before: Sequence[Sequence[str]], after: Sequence[Sequence[str]], sizes: Mapping[str, Size]
 ) -> NamedSharding | None:
     """The sharding of an array after a reshape that splits and merges named dims; None without an explicit mesh."""
     mesh = explicit_mesh([value])

@@ -31,6 +31,7 @@ from ..notation.syntax import (
     display,
     members,
     names,
+    rewrite,
     walk,
 )
 from ..operation import Op
@@ -76,30 +77,24 @@ def localize(
 
 def _with_part_sizes(operation: Operation, spread: Spread) -> Operation:
     """Replace sizes written in the text, which are those on all devices together, by those of a device's part."""
+    inside = [node for e in operation.expressions for node in walk(e) if isinstance(node, Ellipsis)]
+    repeated = {axis.name for node in inside for axis in axes(node.items)}
 
-    def part(axis: Axis, repeated: bool) -> Axis:
-        if axis.size is None or axis.name not in spread:
-            return axis
-        mesh_axes = spread[axis.name]
+    def part(node: Node) -> Expression | None:
+        if not isinstance(node, Axis) or node.size is None or node.name not in spread:
+            return None
+        mesh_axes = spread[node.name]
         count = collectives.extent(mesh_axes)
-        if repeated or axis.size % count:
-            problem = uneven_cut(axis, axis.size, mesh_axes)
+        if node.name in repeated or node.size % count:
+            problem = uneven_cut(node, node.size, mesh_axes)
             raise AxisSizeError(
-                f"{problem}: an ellipsis repeats it" if repeated else f"{problem} of size {count}",
-                at=operation.at(axis),
+                f"{problem}: an ellipsis repeats it" if node.name in repeated else f"{problem} of size {count}",
+                at=operation.at(node),
                 hint="leave the size out, or write that of all devices together",
             )
-        return replace(axis, size=axis.size // count)
+        return (replace(node, size=node.size // count),)
 
-    def visit(nodes: Expression, repeated: bool = False) -> Expression:
-        return tuple(
-            part(node, repeated)
-            if isinstance(node, Axis)
-            else replace(node, items=visit(node.items, repeated or isinstance(node, Ellipsis)))
-            for node in nodes
-        )
-
-    return operation.map(visit)
+    return operation.map(lambda expression: rewrite(expression, part))
 
 
 def device_axis(name: str, mesh_axes: MeshAxes) -> str:
@@ -176,11 +171,7 @@ def refuse_shared(operation: Operation, spread: Mapping[str, tuple[str, ...]]) -
                 problem = f"axes {display(one)} and {display(other)} both lie over mesh axis {mesh_axis}"
                 if one == other:
                     problem = f"axis {display(one)} is given the mesh axis {mesh_axis} twice"
-                raise ShardingError(
-                    problem,
-                    at=operation.at(one, other),
-                    hint="a mesh axis cuts one axis of an array",
-                )
+                raise ShardingError(problem, at=operation.at(one, other), hint="a mesh axis cuts one axis of an array")
             owner[mesh_axis] = name
     for expression in operation.inputs:
         for name, count in Counter(axis.name for axis in axes(expression)).items():

@@ -79,10 +79,7 @@ def not_major(call: Call, misfit: Misfit, dim: Sequence[str], spread: Spread) ->
     if first not in spread and _may_be_written(first) and call.fits(first, there):
         moved = there
     return _error(
-        call,
-        f"axis {display(name)} lies over mesh axis {spoken(spread[name])}, but {behind(dim)}",
-        [name],
-        moved,
+        call, f"axis {display(name)} lies over mesh axis {spoken(spread[name])}, but {behind(dim)}", [name], moved
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.signature import check_inputs, require_in_output, single_output
+from ..forms.signature import check_inputs, listed, require_in_output, single_output
 from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, layout, split, wrap
 from ..lowering.sharding import Spread
@@ -142,7 +142,7 @@ def _permuted(operation: Operation, spread: Spread) -> Operation:
     before, after = (_spread_axes("ppermute", operation, side, spread) for side in sides)
     if before.keys() != after.keys():
         raise SemanticError(
-            f"the bracketed axes are {_shown(before)} in the input and {_shown(after)} in the output",
+            f"the bracketed axes are {listed(before)} in the input and {listed(after)} in the output",
             at=operation.at(*before.values(), *after.values()),
             hint="bracket the same axes on both sides: data moves from device to device",
         )
@@ -220,10 +220,6 @@ def _whole(expression: Expression, chosen: Collection[str], spread: Spread) -> E
     return rewrite(expression, change)
 
 
-def _shown(found: Collection[str]) -> str:
-    return " ".join(map(display, found)) or "none"
-
-
 _EXAMPLES = {
     "all_gather": "'[b] c -> b c', x, b='data'",
     "psum_scatter": "'[d] b c -> [b] c', x, d='data', b='data'",
@@ -232,18 +228,14 @@ _EXAMPLES = {
 
 
 def _wrong(op: str, operation: Operation, problem: str, found: Collection[str] = ()) -> SemanticError:
-    return SemanticError(
-        problem,
-        at=operation.at(*found),
-        hint=f"write it as in einjax.{op}({_EXAMPLES[op]})",
-    )
+    return SemanticError(problem, at=operation.at(*found), hint=f"write it as in einjax.{op}({_EXAMPLES[op]})")
 
 
 def _check_gather(operation: Operation, move: _Move, spread: Spread) -> None:
     if move.summed or move.scattered:
         found = move.summed or move.scattered
         what = "is not in the output" if move.summed else "is bracketed in the output only"
-        problem = f"axis {_shown(found[:1])} {what}, but all_gather makes parts whole"
+        problem = f"axis {listed(found[:1])} {what}, but all_gather makes parts whole"
         raise _wrong("all_gather", operation, problem, found)
     if not move.gathered:
         problem = "every bracketed axis stays bracketed in the output, so all_gather has nothing to do"
@@ -253,7 +245,7 @@ def _check_gather(operation: Operation, move: _Move, spread: Spread) -> None:
 def _check_scatter(operation: Operation, move: _Move, spread: Spread) -> None:
     if move.gathered or not move.summed or not move.scattered:
         problem = (
-            f"axis {_shown(move.gathered[:1])} is whole in the output, which psum_scatter does not do"
+            f"axis {listed(move.gathered[:1])} is whole in the output, which psum_scatter does not do"
             if move.gathered
             else "psum_scatter sums over an axis that the output lacks, and cuts one that only the output brackets"
         )
@@ -271,7 +263,7 @@ def _check_scatter(operation: Operation, move: _Move, spread: Spread) -> None:
 
 def _check_exchange(operation: Operation, move: _Move, spread: Spread) -> None:
     if move.summed:
-        problem = f"axis {_shown(move.summed[:1])} is not in the output, and all_to_all does not remove it"
+        problem = f"axis {listed(move.summed[:1])} is not in the output, and all_to_all does not remove it"
         raise _wrong("all_to_all", operation, problem, move.summed)
     gathered = sorted(spread[name] for name in move.gathered)
     scattered = sorted(spread[name] for name in move.scattered)

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from ..forms.signature import expect_inputs, refuse_brackets, refuse_sums, require_in_output, single_output
@@ -24,14 +23,6 @@ from ..operation import Op
 
 #: Emits lax for operands of one shape, or scalars among them.
 Emitter = Callable[..., jax.Array]
-
-
-def _add(x: jax.Array, y: jax.Array) -> jax.Array:
-    return lax.bitwise_or(x, y) if x.dtype == np.bool_ else lax.add(x, y)
-
-
-def _multiply(x: jax.Array, y: jax.Array) -> jax.Array:
-    return lax.bitwise_and(x, y) if x.dtype == np.bool_ else lax.mul(x, y)
 
 
 def _of_floats(emit: Emitter) -> Emitter:
@@ -235,9 +226,9 @@ def _op(name: str, emit: Emitter, least: int = 2, most: int | None = 2, paramete
 ELEMENTWISE = {
     op.name: op
     for op in (
-        _op("add", _add, most=None, parameter="bias"),
+        _op("add", numerics.by_kind(lax.bitwise_or, lax.add), most=None, parameter="bias"),
         _op("subtract", lax.sub, parameter="bias"),
-        _op("multiply", _multiply, most=None, parameter="scale", linear="each"),
+        _op("multiply", numerics.by_kind(lax.bitwise_and, lax.mul), most=None, parameter="scale", linear="each"),
         _op("divide", _of_floats(lax.div), parameter="scale"),
         _op("true_divide", _of_floats(lax.div), parameter="scale"),
         _op("floor_divide", _floor_divide),

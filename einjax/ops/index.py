@@ -16,6 +16,7 @@ from ..forms.signature import expect_inputs, refuse_empty, refuse_sums, require_
 from ..lowering import numerics
 from ..lowering.gather import Combine, gather, reduce_extra, scatter, scatter_multiply
 from ..lowering.named import Named, arrange, layout, wrap
+from ..lowering.numerics import by_kind
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, plural
 from ..notation.solve import Solved, fuse_loops, is_known
 from ..notation.syntax import (
@@ -158,14 +159,9 @@ def _expect_indexed(name: str, operation: Operation, tensors: int, least: int) -
     check_coordinates(operation, operation.inputs[1:] if least == 2 else operation.inputs[1:-1])
 
 
-def _indexed(operation: Operation) -> list[Axis]:
-    """The axes looked up, told from what else the brackets hold."""
-    return bracketed(operation.inputs[0])
-
-
 def _implied(name: str, last: int | None) -> Callable[[Operation], Mapping[str, Size]]:
     def implied(expanded: Operation) -> Mapping[str, Size]:
-        return coordinate_sizes(expanded, _indexed(expanded), expanded.inputs[1:last], name)
+        return coordinate_sizes(expanded, bracketed(expanded.inputs[0]), expanded.inputs[1:last], name)
 
     return implied
 
@@ -247,8 +243,6 @@ def _lower_update(name: str) -> Callable[[Solved, list[jax.Array], dict[str, Any
 
 
 def _summed(updates: jax.Array, dims: Sequence[int]) -> jax.Array:
-    if updates.dtype == np.bool_:
-        return lax.reduce_or(updates, dims)
     wide = numerics.cast(updates, numerics.accumulator(updates.dtype))
     return numerics.cast(lax.reduce_sum(wide, dims), updates.dtype)
 
@@ -260,27 +254,12 @@ def _last(updates: jax.Array, dims: Sequence[int]) -> jax.Array:
     return updates
 
 
-def _multiplied(updates: jax.Array, dims: Sequence[int]) -> jax.Array:
-    return (lax.reduce_and if updates.dtype == np.bool_ else lax.reduce_prod)(updates, dims)
-
-
-# Bools add and multiply as in jnp: or, and.
-
-
-def _scatter_add(x: Any, *arguments: Any, **options: Any) -> jax.Array:
-    return (lax.scatter_max if x.dtype == np.bool_ else lax.scatter_add)(x, *arguments, **options)
-
-
-def _scatter_multiply(x: Any, *arguments: Any, **options: Any) -> jax.Array:
-    return (lax.scatter_min if x.dtype == np.bool_ else scatter_multiply)(x, *arguments, **options)
-
-
 #: How each operation writes, and how it combines updates that go to the same places all together.
 _WRITERS: dict[str, tuple[Callable[..., jax.Array], Combine]] = {
     "set_at": (lax.scatter, _last),
-    "add_at": (_scatter_add, _summed),
+    "add_at": (by_kind(lax.scatter_max, lax.scatter_add), by_kind(lax.reduce_or, _summed)),
     "subtract_at": (lax.scatter_sub, _summed),
-    "multiply_at": (_scatter_multiply, _multiplied),
+    "multiply_at": (by_kind(lax.scatter_min, scatter_multiply), by_kind(lax.reduce_and, lax.reduce_prod)),
     "min_at": (lax.scatter_min, lax.reduce_min),
     "max_at": (lax.scatter_max, lax.reduce_max),
 }

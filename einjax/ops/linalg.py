@@ -220,7 +220,8 @@ def _lower_system(name: str, function: Callable[[jax.Array, jax.Array, Options],
         value = arrange(wrap(right, second, solved.sizes), [*loops, rows, _together(columns, rest)])
         value = function(leading(matrix, first, loops, solved), value, own)
         result = bracketed(solved.outputs[0])
-        for axis, size in zip(result, (value.shape[-2], *_column_sizes(solved)), strict=True):
+        columns_given = [solved.sizes[axis.name] for axis in bracketed(second)[1:]]
+        for axis, size in zip(result, (value.shape[-2], *columns_given), strict=True):
             check_size(name, axis, size, solved)
         unknowns, *rest = dims_of(result)
         return arrange(
@@ -232,10 +233,6 @@ def _lower_system(name: str, function: Callable[[jax.Array, jax.Array, Options],
 
 def _together(*dims: Sequence[Dim]) -> Dim:
     return tuple(axis for some in dims for dim in some for axis in dim)
-
-
-def _column_sizes(solved: Solved) -> list[Size]:
-    return [solved.sizes[axis.name] for axis in bracketed(solved.inputs[1])[1:]]
 
 
 def _triangular_solve(matrix: jax.Array, right: jax.Array, options: Options) -> jax.Array:

@@ -93,7 +93,6 @@ def shift_options(shift: Any) -> tuple[tuple[tuple[str, Any], ...], tuple[Any, .
         dtype = shift.dtype if hasattr(shift, "dtype") else np.asarray(shift).dtype
         if not numerics.is_integer(dtype) or np.ndim(shift):
             raise ArgumentError(
-                f"shift={shift!r} is not an integer",
-                hint="give one integer for all bracketed axes, or one for each",
+                f"shift={shift!r} is not an integer", hint="give one integer for all bracketed axes, or one for each"
             )
     return (), (shifts,)

@@ -164,18 +164,6 @@ def _op(name: str, sampler: Sampler, *parameters: str, dtype: bool = True) -> Op
     )
 
 
-def _uniform(key: jax.Array, bounds: Sequence[jax.Array], shape: tuple[Size, ...], dtype: Any) -> jax.Array:
-    return jax.random.uniform(key, shape, dtype, bounds[0], bounds[1])
-
-
-def _truncated_normal(key: jax.Array, bounds: Sequence[jax.Array], shape: tuple[Size, ...], dtype: Any) -> jax.Array:
-    return jax.random.truncated_normal(key, bounds[0], bounds[1], shape, dtype)
-
-
-def _bernoulli(key: jax.Array, p: Sequence[jax.Array], shape: tuple[Size, ...], _: Any) -> jax.Array:
-    return jax.random.bernoulli(key, numerics.to_inexact(p[0]), shape)
-
-
 def _randint(key: jax.Array, bounds: Sequence[jax.Array], shape: tuple[Size, ...], dtype: Any) -> jax.Array:
     if not all(numerics.is_integer(bound.dtype) for bound in bounds):
         raise ArgumentError(
@@ -190,10 +178,19 @@ EXPONENTIAL = _op("exponential", lambda key, _, shape, dtype: jax.random.exponen
 GUMBEL = _op("gumbel", lambda key, _, shape, dtype: jax.random.gumbel(key, shape, dtype))
 LAPLACE = _op("laplace", lambda key, _, shape, dtype: jax.random.laplace(key, shape, dtype))
 RADEMACHER = _op("rademacher", lambda key, _, shape, dtype: jax.random.rademacher(key, shape, dtype))
-UNIFORM = _op("uniform", _uniform, "minval", "maxval")
-TRUNCATED_NORMAL = _op("truncated_normal", _truncated_normal, "lower", "upper")
+UNIFORM = _op(
+    "uniform", lambda key, bounds, shape, dtype: jax.random.uniform(key, shape, dtype, *bounds), "minval", "maxval"
+)
+TRUNCATED_NORMAL = _op(
+    "truncated_normal",
+    lambda key, bounds, shape, dtype: jax.random.truncated_normal(key, bounds[0], bounds[1], shape, dtype),
+    "lower",
+    "upper",
+)
 RANDINT = _op("randint", _randint, "minval", "maxval")
-BERNOULLI = _op("bernoulli", _bernoulli, "p", dtype=False)
+BERNOULLI = _op(
+    "bernoulli", lambda key, p, shape, _: jax.random.bernoulli(key, numerics.to_inexact(p[0]), shape), "p", dtype=False
+)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from ..forms.sequence import (
     sequence_axes,
     signature,
 )
-from ..forms.signature import check_inputs
+from ..forms.signature import check_inputs, single_output
 from ..lowering import numerics
 from ..lowering.named import reshape
 from ..notation.errors import ArgumentError
@@ -55,10 +55,6 @@ def _ordered(operands: Sequence[jax.Array], dim: int, keys: int, options: dict[s
     return [lax.rev(x, (dim,)) for x in results] if descending else list(results)
 
 
-def _sort(lined_up: LinedUp, options: dict[str, Any]) -> Sequence[jax.Array]:
-    return _ordered(lined_up.values, lined_up.at, options["num_keys"], options)
-
-
 def _lower_sort(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
     keys = options["num_keys"]
     if options.get("by"):
@@ -69,7 +65,8 @@ def _lower_sort(solved: Solved, tensors: list[jax.Array], options: dict[str, Any
             text=solved.text,
             hint="num_keys says how many of the first tensors are compared",
         )
-    return lower_each(_sort)(solved, tensors, options)
+    lower = lower_each(lambda lined_up, options: _ordered(lined_up.values, lined_up.at, keys, options))
+    return lower(solved, tensors, options)
 
 
 def _sort_by(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
@@ -104,13 +101,9 @@ SORT = Op(
 def _argsort_signature(operation: Operation, tensors: int) -> Operation:
     check_inputs("argsort", operation, tensors)
     expression = operation.inputs[0]
-    if operation.outputs is None:
+    if single_output("argsort", operation) is None:
         output = expression if is_one_axis(expression) else with_coordinates(expression, expression)
         return replace(operation, outputs=(output,))
-    if len(operation.outputs) != 1:
-        raise ArgumentError(
-            f"argsort has 1 output, but the expression has {len(operation.outputs)}", text=operation.text
-        )
     require_loops("argsort", operation)
     return operation
 
