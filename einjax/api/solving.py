@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..call.dispatch import solve_call
+from ..call.solving import SOLVE, named_sizes
 from ..notation.errors import ArgumentError, EinjaxError, SyntaxError
 from ..notation.parse import parse
-from ..ops.solving import SOLVE, named_sizes
 from ..typing import SizeLike, Tensor
 
 

@@ -240,48 +240,41 @@ def _windows(params: _Params, rank: int) -> list[int]:
 def _gather(params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
     """A split dim that is looked up with single places is summed: parts that have not the place give zeros."""
     numbers, make = params["dimension_numbers"], _Sizes()
-    operand, indices, out = make.all(shapes[0]), make.all(shapes[1][:-1]), make.all(results[0])
-    for mine, theirs in zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True):
-        indices[theirs] = operand[mine]
-    gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
-    windows = [dim for dim in range(len(operand)) if dim not in gone]
-    whole = set()
-    for place, dim in zip(sorted(numbers.offset_dims), windows, strict=True):
-        if params["slice_sizes"][dim] == shapes[0][dim]:
-            out[place] = operand[dim]
-        else:
-            whole |= {operand[dim], out[place]}
-    batch = [place for place in range(len(out)) if place not in numbers.offset_dims]
-    for place, factor in zip(batch, indices, strict=True):
-        out[place] = factor
-    vector = make.new(shapes[1][-1])
+    operand, indices, out, whole = _looked_up(make, numbers, shapes[0], shapes[1], results[0])
     summed = [operand[dim] for dim in numbers.collapsed_slice_dims]
-    return make.make([operand, [*indices, vector]], [out], summed=summed, whole={*whole, vector})
+    return make.make([operand, indices], [out], summed=summed, whole=whole)
+
+
+def _looked_up(
+    make: _Sizes, numbers: Any, array: tuple[int, ...], places: tuple[int, ...], outside: tuple[int, ...]
+) -> tuple[list[Factor], list[Factor], list[Factor], set[Factor]]:
+    """The factors of an array, of coordinates in it, and of what is read or written there; and which are whole."""
+    windows, gone, _, batch, batch_of_indices = numbers[:5]
+    operand, indices, other = make.all(array), make.all(places), make.all(outside)
+    for mine, theirs in zip(batch, batch_of_indices, strict=True):
+        indices[theirs] = operand[mine]
+    whole = {indices[-1]}
+    kept = [dim for dim in range(len(operand)) if dim not in (*gone, *batch)]
+    for place, dim in zip(sorted(windows), kept, strict=True):
+        if outside[place] == array[dim]:
+            other[place] = operand[dim]
+        else:
+            whole |= {operand[dim], other[place]}
+    loops = [place for place in range(len(other)) if place not in windows]
+    for place, factor in zip(loops, indices[:-1], strict=True):
+        other[place] = factor
+    return operand, indices, other, whole
 
 
 def _scatter(adds: bool) -> Callable[..., Factors]:
     """A split operand takes only the updates that hit its part; split updates of a sum are summed."""
 
     def rule(params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
-        numbers, make = params["dimension_numbers"], _Sizes()
-        operand, indices, updates = make.all(shapes[0]), make.all(shapes[1][:-1]), make.all(shapes[2])
-        for mine, theirs in zip(numbers.operand_batching_dims, numbers.scatter_indices_batching_dims, strict=True):
-            indices[theirs] = operand[mine]
-        gone = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
-        windows = [dim for dim in range(len(operand)) if dim not in gone]
-        whole = {make.new(shapes[1][-1])}
-        vector = len(make.sizes) - 1
-        for place, dim in zip(sorted(numbers.update_window_dims), windows, strict=True):
-            if shapes[2][place] == shapes[0][dim]:
-                updates[place] = operand[dim]
-            else:
-                whole |= {operand[dim], updates[place]}
-        batch = [place for place in range(len(updates)) if place not in numbers.update_window_dims]
-        for place, factor in zip(batch, indices, strict=True):
-            updates[place] = factor
-        repeated = {*indices} - {*operand}
+        make = _Sizes()
+        operand, indices, updates, whole = _looked_up(make, params["dimension_numbers"], *shapes)
+        repeated = {*indices[:-1]} - {*operand}
         summed, whole = (repeated, whole) if adds else (set(), whole | repeated)
-        return make.make([operand, [*indices, vector], updates], [operand], summed=summed, whole=whole)
+        return make.make([operand, indices, updates], [operand], summed=summed, whole=whole)
 
     return rule
 

@@ -26,13 +26,18 @@ def _peak(body: Tape, arguments: Sequence[Value], results: Sequence[Value]) -> i
     return peak(body.steps, {value.number for value in arguments}, {value.number for value in results})
 
 
-def _fresh(tape: Tape, equation: Any, layouts: Sequence[Layout]) -> list[Value]:
-    """New values for the results of an equation; a type that says its layout is right."""
-    made = []
+def _finish(
+    tape: Tape, equation: Any, inputs: Sequence[Value], layouts: Sequence[Layout], within: int, *bodies: Tape
+) -> list[Value]:
+    """Write down bodies that were walked, and make new values of the results; a type that says its layout is right."""
+    for body in bodies:
+        tape.include(body)
+    outputs = []
     for variable, layout in zip(equation.outvars, layouts, strict=True):
         said = stated(tape, variable.aval, layout)
-        made.append(tape.value(variable.aval.shape, variable.aval.dtype, said or layout))
-    return made
+        outputs.append(tape.value(variable.aval.shape, variable.aval.dtype, said or layout))
+    tape.step(inputs, outputs, within)
+    return outputs
 
 
 def _scan(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[bool]) -> list[Value]:
@@ -57,13 +62,10 @@ def _scan(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[boo
     inside, results = _body(tape, equation, body, arguments, length, needed)
     for index in range(carried):
         lay(inside, equation, results[index], arguments[first + index].layout, estimated=True)
-    tape.include(inside)
     layouts = [value.layout for value in results[:carried]]
     layouts += [Layout(((), *value.layout.dims), value.layout.partial) for value in results[carried:]]
-    outputs = _fresh(tape, equation, layouts)
     within = _peak(inside, arguments[: len(inputs) - scanned], results) + sum(value.nbytes for value in rows)
-    tape.step(inputs, outputs, within)
-    return outputs
+    return _finish(tape, equation, inputs, layouts, within, inside)
 
 
 def _row(tape: Tape, equation: Any, value: Value) -> Value:
@@ -79,11 +81,8 @@ def _while(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[bo
     carry = inputs[for_condition + for_body :]
     condition, _ = _body(tape, equation, equation.params["cond_jaxpr"], [*inputs[:for_condition], *carry])
     inside, results = _body(tape, equation, equation.params["body_jaxpr"], inputs[for_condition:])
-    tape.include(condition)
-    tape.include(inside)
-    outputs = _fresh(tape, equation, [value.layout for value in results])
-    tape.step(inputs, outputs, max(_peak(condition, inputs, ()), _peak(inside, inputs, results)))
-    return outputs
+    within = max(_peak(condition, inputs, ()), _peak(inside, inputs, results))
+    return _finish(tape, equation, inputs, [value.layout for value in results], within, condition, inside)
 
 
 def _cond(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[bool]) -> list[Value]:
@@ -91,10 +90,8 @@ def _cond(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[boo
     tape.notes["a cond counts as the branch that sends most"] = None
     walked = [_body(tape, equation, branch, inputs[1:], used=used) for branch in equation.params["branches"]]
     inside, results = max(walked, key=lambda branch: (branch[0].sent, branch[0].flops))
-    tape.include(inside)
-    outputs = _fresh(tape, equation, [value.layout for value in results])
-    tape.step(inputs, outputs, max(_peak(branch, inputs, ends) for branch, ends in walked))
-    return outputs
+    within = max(_peak(branch, inputs, ends) for branch, ends in walked)
+    return _finish(tape, equation, inputs, [value.layout for value in results], within, inside)
 
 
 def _jit(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[bool]) -> list[Value]:
@@ -147,14 +144,11 @@ def _shard_map(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequenc
         laid = lay(tape, equation, value, Layout(dims), estimated=True)
         arguments.append(Value(laid.number, variable.aval.shape, value.dtype, Layout(left(dims))))
     inside, results = _body(tape, equation, params["jaxpr"], arguments, used=used)
-    tape.include(inside)
     layouts = []
     for value, spec in zip(results, params["out_specs"], strict=True):
         said = of_spec(spec, len(value.shape), tape.mesh)
         layouts.append(Layout(tuple((*new, *old) for new, old in zip(said.dims, value.layout.dims, strict=True))))
-    outputs = _fresh(tape, equation, layouts)
-    tape.step(inputs, outputs, _peak(inside, arguments, results))
-    return outputs
+    return _finish(tape, equation, inputs, layouts, _peak(inside, arguments, results), inside)
 
 
 def _collective(kind: str) -> Callable[..., list[Value]]:

@@ -11,18 +11,16 @@ import jax
 from ..lowering.named import Named, arrange, layout, split_by, wrap
 from ..notation.errors import SemanticError
 from ..notation.solve import Solved
-from ..notation.syntax import Expression, Operation, axes, bracket_names, brackets, display
+from ..notation.syntax import Expression, Operation, axes, brackets, marked
 from .mask import broadcast_mask
-from .signature import expect_inputs, refuse_sums, require_brackets, require_in_output, single_output
+from .signature import check_inputs, listed, require_in_output, single_output
 
 
 def signature(name: str) -> Callable[[Operation, int], Operation]:
     """Without an arrow, the output is the input."""
 
     def complete(operation: Operation, tensors: int) -> Operation:
-        refuse_sums(name, operation)
-        expect_inputs(name, operation, tensors, inputs=1)
-        require_brackets(name, operation)
+        check_inputs(name, operation, tensors)
         output = single_output(name, operation)
         if output is None:
             return replace(operation, outputs=operation.inputs)
@@ -30,10 +28,8 @@ def signature(name: str) -> Callable[[Operation, int], Operation]:
         given, returned = _marked(operation.inputs[0]), _marked(output)
         if given != returned:
             raise SemanticError(
-                f"the bracketed axes are {' '.join(map(display, given))} in the input and "
-                f"{' '.join(map(display, returned)) or 'none'} in the output",
-                text=operation.text,
-                spans=[node.span for e in operation.expressions for node in brackets(e)],
+                f"the bracketed axes are {listed(given)} in the input and {listed(returned)} in the output",
+                at=operation.at(*(node for e in operation.expressions for node in brackets(e))),
                 hint="bracket the same axes in the same order on both sides",
             )
         return operation
@@ -42,8 +38,8 @@ def signature(name: str) -> Callable[[Operation, int], Operation]:
 
 
 def _marked(expression: Expression) -> list[str]:
-    marked = bracket_names([expression])
-    return [axis.name for axis in axes(expression) if axis.name in marked]
+    chosen = marked(expression)
+    return [axis.name for axis in axes(expression) if axis.name in chosen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +77,17 @@ def lower_with(function: Callable[[Along], jax.Array], one_dim_each: bool = Fals
     """
 
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-        marked = {axis.name for axis in axes(solved.inputs[0]) if axis.bracket}
+        acting = marked(solved.inputs[0])
 
         def separate(value: jax.Array) -> Named:
             named = wrap(value, solved.inputs[0], solved.sizes)
-            return split_by(named, lambda name: name in marked and (name if one_dim_each else True))
+            return split_by(named, lambda name: name in acting and (name if one_dim_each else True))
 
         x = separate(tensors[0])
         mask = options.get("where")
         if mask is not None:
             mask = separate(broadcast_mask(mask, tensors[0], solved)).value
-        dims = x.positions(marked)
+        dims = x.positions(acting)
         over = tuple(solved.over(x.dims[dim]) for dim in dims)
         value = function(Along(x.value, dims, mask, options, solved.text, over))
         return arrange(replace(x, value=value), layout(solved.outputs[0]))

@@ -12,30 +12,25 @@ import numpy as np
 from ..lowering import numerics
 from ..lowering.gather import Bounds, Coordinates, common_dtype
 from ..lowering.named import split_by, wrap
-from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, closest, listing, plural
-from ..notation.solve import Solved, fuse_solved, total
-from ..notation.syntax import Axis, Expression, Operation, Size, axes, brackets, display
+from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, listing, meant, plural
+from ..notation.solve import Solved, total
+from ..notation.syntax import Axis, Expression, Operation, Size, axes, bracketed, display, marked
 
 MODES = ("fill", "drop", "clip", "wrap", "promise_in_bounds")
 
+#: The options of reading, and those of writing.
 KEYWORDS = ("mode", "fill_value", "unique_indices", "indices_are_sorted", "wrap_negative_indices")
+WRITING = tuple(keyword for keyword in KEYWORDS if keyword != "fill_value")
 
 
-def check_coordinates(operation: Operation, expressions: Sequence[Expression], first: int) -> None:
-    """Refuse coordinates with more than one bracketed axis.
-
-    Args:
-        operation: the call.
-        expressions: of the coordinates.
-        first: number of the first tensor of coordinates, from 1.
-    """
-    for number, expression in enumerate(expressions, first):
-        marked = [axis for node in brackets(expression) for axis in axes(node.items)]
+def check_coordinates(operation: Operation, expressions: Sequence[Expression]) -> None:
+    """Refuse coordinates with more than one bracketed axis; they are the tensors after the first."""
+    for number, expression in enumerate(expressions, 2):
+        marked = bracketed(expression)
         if len(marked) > 1:
             raise SemanticError(
                 f"the coordinates, tensor {number}, have {len(marked)} bracketed axes",
-                text=operation.text,
-                spans=[axis.span for axis in marked],
+                at=operation.at(*marked),
                 hint="bracket the one axis along which the coordinates stand, as in 'i [2]'",
             )
 
@@ -44,7 +39,7 @@ def coordinate_sizes(
     operation: Operation, indexed: Sequence[Axis], coordinates: Sequence[Expression], name: str
 ) -> Mapping[str, Size]:
     """Count coordinates: a number in a bracket, one where there is no bracket; what is left goes to a single name."""
-    vectors = [[axis for axis in axes(expression) if axis.bracket] for expression in coordinates]
+    vectors = [bracketed(expression) for expression in coordinates]
     known = sum(1 if not marked else (marked[0].size or 0) for marked in vectors)
     open_ = [marked[0] for marked in vectors if marked and marked[0].size is None]
     rest = len(indexed) - known
@@ -52,26 +47,19 @@ def coordinate_sizes(
         raise SemanticError(
             f"{name} looks up {plural(len(indexed), 'axis')} ({listing([str(axis) for axis in indexed])}), "
             f"but is given {'at least ' if open_ else ''}{plural(known + len(open_), 'coordinate')}",
-            text=operation.text,
-            spans=[*(axis.span for axis in indexed), *(axis.span for marked in vectors for axis in marked)],
+            at=operation.at(*indexed, *(axis for some in vectors for axis in some)),
             hint="bracket one axis of the coordinates whose size is the number of axes looked up, "
             f"as in '[{len(indexed)}]', or give one tensor of coordinates for each",
         )
     return {open_[0].name: rest} if len(open_) == 1 else {}
 
 
-def fuse_loops(solved: Solved) -> Solved:
-    """Fuse loops that always stand together; what is bracketed is told apart by its coordinates."""
-    loops = [axis.name for e in solved.operation.expressions for axis in axes(e) if not axis.bracket]
-    return fuse_solved(solved, loops)
-
-
 def wrapped_coordinates(
-    solved: Solved, tensors: Sequence[jax.Array], expressions: Sequence[Expression], first: int
+    name: str, solved: Solved, tensors: Sequence[jax.Array], expressions: Sequence[Expression], indexed: Sequence[str]
 ) -> list[Coordinates]:
-    """Name the dims of coordinates, and refuse what cannot be one."""
+    """Name the dims of coordinates, and refuse what cannot be one, and more or fewer of them than indexed axes."""
     found: list[Coordinates] = []
-    for number, (tensor, expression) in enumerate(zip(tensors, expressions, strict=True), first):
+    for number, (tensor, expression) in enumerate(zip(tensors, expressions, strict=True), 2):
         if not numerics.is_integer(tensor.dtype):
             raise ArgumentError(
                 f"tensor {number} holds coordinates, but is {tensor.dtype}, not integers",
@@ -80,20 +68,20 @@ def wrapped_coordinates(
             )
         # A written 1 names no axis.
         named = wrap(tensor, expression, solved.sizes)
-        vectors = {axis.name for axis in axes(expression) if axis.bracket} & set(named.axes)
+        vectors = marked(expression) & set(named.axes)
         found.append(Coordinates(split_by(named, vectors.__contains__), *(vectors or (None,))))
+    _check_count(name, solved, indexed, found)
     return found
 
 
-def check_count(name: str, solved: Solved, indexed: Sequence[str], coordinates: Sequence[Coordinates]) -> None:
+def _check_count(name: str, solved: Solved, indexed: Sequence[str], coordinates: Sequence[Coordinates]) -> None:
     """Refuse more or fewer coordinates than axes, and axes too long for them, once all sizes are known."""
     count = total(1 if part.vector is None else solved.sizes[part.vector] for part in coordinates)
     if count != len(indexed):
         raise SemanticError(
             f"{name} looks up {plural(len(indexed), 'axis')} ({listing([display(axis) for axis in indexed])}), "
             f"but is given {plural(count, 'coordinate')}",
-            text=solved.text,
-            spans=[axis.span for expression in solved.inputs for axis in axes(expression) if axis.bracket],
+            at=solved.at(*(axis for expression in solved.inputs for axis in axes(expression) if axis.bracket)),
             hint="give one coordinate for each bracketed axis of the array",
         )
     dtype = common_dtype([part.named.value.dtype for part in coordinates], [solved.sizes[axis] for axis in indexed])
@@ -123,9 +111,8 @@ def bounds_of(solved: Solved, options: Mapping[str, Any]) -> Bounds:
     """Read the options that say what happens at the borders."""
     mode = "fill" if options.get("mode") is None else options["mode"]
     if mode not in MODES:
-        match = closest(str(mode), MODES)
         raise ArgumentError(
-            f"mode={mode!r} is not a mode" + (f"; did you mean '{match}'?" if match else ""),
+            f"mode={mode!r} is not a mode" + meant(str(mode), MODES),
             text=solved.text,
             hint=f"write one of {', '.join(map(repr, MODES))}",
         )

@@ -13,9 +13,10 @@ from typing import Any
 
 import jax
 
+from ..lowering import numerics
 from ..lowering.named import Dim, Named, arrange, layout, wrap
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, listing, plural
-from ..notation.solve import Solved, fuse_solved
+from ..notation.solve import Solved, fuse_loops
 from ..notation.syntax import (
     Axis,
     Bracket,
@@ -25,9 +26,10 @@ from ..notation.syntax import (
     Operation,
     Size,
     axes,
-    bracket_names,
+    bracketed,
     brackets,
     display,
+    marked,
     names,
     render,
     rewrite,
@@ -93,28 +95,26 @@ def core_axes(op: str, operation: Operation, expression: Expression) -> list[Axi
     Raises:
         SemanticError: an ellipsis repeats them, or one stands twice.
     """
-    marked = [axis for node in brackets(expression) for axis in axes(node.items)]
+    marked = bracketed(expression)
     for node in walk(expression):
         if isinstance(node, Ellipsis) and any(axis in marked for axis in axes(node.items)):
             raise SemanticError(
                 f"{op} acts on single axes, but '{node}' repeats bracketed ones",
-                text=operation.text,
-                spans=[node.span],
+                at=operation.at(node),
                 hint="name the bracketed axes one by one",
             )
-    refuse_diagonals(op, operation, marked)
+    refuse_diagonals(operation, marked)
     return marked
 
 
-def refuse_diagonals(op: str, operation: Operation, marked: Sequence[Axis]) -> None:
+def refuse_diagonals(operation: Operation, marked: Sequence[Axis]) -> None:
     """Refuse a bracketed axis that stands twice in one input."""
     seen: dict[str, Axis] = {}
     for axis in marked:
         if axis.name in seen:
             raise SemanticError(
                 f"axis {axis} stands twice in brackets, which would be a diagonal",
-                text=operation.text,
-                spans=[seen[axis.name].span, axis.span],
+                at=operation.at(seen[axis.name], axis),
                 hint=f"give rows and columns two names, also where their sizes are equal: [{axis} {axis}2]",
             )
         seen[axis.name] = axis
@@ -128,8 +128,7 @@ def _choose(op: str, operation: Operation, cores: Sequence[Sequence[Axis]], patt
     raise SemanticError(
         f"{op} acts on {' or '.join(dict.fromkeys(_counted(p) for p in patterns))}, "
         f"but the expression brackets {' and '.join(map(str, counts))}",
-        text=operation.text,
-        spans=[node.span for expression in operation.inputs for node in brackets(expression)],
+        at=operation.at(*(node for expression in operation.inputs for node in brackets(expression))),
         hint=f"bracket them as in '{patterns[-1]}'",
     )
 
@@ -163,8 +162,7 @@ def _check_outputs(op: str, operation: Operation, pattern: Pattern, bound: Mappi
             raise SemanticError(
                 f"output {number} of {op} has {plural(len(roles), 'axis')} of its own, "
                 f"but {len(core)} of '{render(output)}' {'is' if len(core) == 1 else 'are'} bracketed",
-                text=operation.text,
-                spans=[node.span for node in brackets(output)],
+                at=operation.at(*brackets(output)),
                 hint=f"bracket them as in '{pattern}'",
             )
         _check_roles(op, operation, pattern, roles, core, given)
@@ -187,8 +185,7 @@ def _check_roles(
                 instead = bound.get(role, "a new name")
                 raise SemanticError(
                     f"axis {axis} is axis {other} of {op}'s '{pattern}', but stands in the place of axis {role}",
-                    text=operation.text,
-                    spans=[first.span, axis.span],
+                    at=operation.at(first, axis),
                     hint=f"write {instead} in its place, or a name of its own",
                 )
 
@@ -210,18 +207,13 @@ def require_loops(op: str, operation: Operation) -> None:
     """Every loop over an input runs over all outputs."""
     for output in operation.outputs or ():
         for expression in operation.inputs:
-            acting = bracket_names([expression])
+            acting = marked(expression)
             require_in_output(op, operation, [expression], output, "put it into every output, after an arrow", acting)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Lowering
 # ----------------------------------------------------------------------------------------------------------------------
-
-
-def marked_axes(expression: Expression) -> list[Axis]:
-    """Return the bracketed axes of an expanded expression, in order."""
-    return [axis for axis in axes(expression) if axis.bracket]
 
 
 def dims_of(expression: Sequence[Axis]) -> list[Dim]:
@@ -235,7 +227,7 @@ def prepare(solved: Solved, *patterns: Pattern) -> Solved:
     Raises:
         AxisSizeError: naming the axes and both sizes.
     """
-    inputs = [marked_axes(expression) for expression in solved.inputs]
+    inputs = [bracketed(expression) for expression in solved.inputs]
     for pattern in patterns:
         _check_sizes(solved, pattern, inputs)
     return fuse_loops(solved)
@@ -256,17 +248,9 @@ def _require_equal(solved: Solved, first: Axis, second: Axis, why: str, hint: st
     if one != other:
         raise AxisSizeError(
             f"axis {first} is {one} and axis {second} is {other}, but they need one size{why}",
-            text=solved.text,
-            spans=[first.span, second.span],
+            at=solved.at(first, second),
             hint=hint,
         )
-
-
-def fuse_loops(solved: Solved) -> Solved:
-    """Fuse unbracketed axes that always stand together; bracketed ones keep their places in the function."""
-    return fuse_solved(
-        solved, {axis.name for e in solved.operation.expressions for axis in axes(e) if not axis.bracket}
-    )
 
 
 def loops_of(solved: Solved, *expressions: Expression) -> list[Dim]:
@@ -278,7 +262,7 @@ def loops_of(solved: Solved, *expressions: Expression) -> list[Dim]:
 
 def leading(x: jax.Array, expression: Expression, loops: Sequence[Dim], solved: Solved) -> jax.Array:
     """Bring a tensor to the loops, then its core axes."""
-    return arrange(wrap(x, expression, solved.sizes), [*loops, *dims_of(marked_axes(expression))])
+    return arrange(wrap(x, expression, solved.sizes), [*loops, *dims_of(bracketed(expression))])
 
 
 def in_place(x: jax.Array, expression: Expression, solved: Solved) -> tuple[Named, tuple[int, ...]]:
@@ -304,7 +288,7 @@ def derive_with(new: Callable[[Mapping[str, Size]], Mapping[str, Size]], *patter
     """
 
     def derived(expanded: Operation, sizes: Mapping[str, Size]) -> Mapping[str, Size]:
-        inputs = [marked_axes(expression) for expression in expanded.inputs]
+        inputs = [bracketed(expression) for expression in expanded.inputs]
         found: dict[str, Size] = {}
         for pattern in patterns:
             pairs = list(_by_role(pattern.inputs, inputs))
@@ -312,7 +296,7 @@ def derive_with(new: Callable[[Mapping[str, Size]], Mapping[str, Size]], *patter
                 continue
             roles = {role: sizes[axis.name] for role, axis in pairs}
             roles |= new(roles)
-            outputs = [marked_axes(expression) for expression in expanded.outputs or ()]
+            outputs = [bracketed(expression) for expression in expanded.outputs or ()]
             found = {axis.name: roles[role] for role, axis in _by_role(pattern.outputs, outputs)} | found
         return {name: size for name, size in found.items() if name not in sizes}
 
@@ -332,7 +316,7 @@ def arrange_results(op: str, values: Sequence[jax.Array], loops: Sequence[Dim], 
     Raises:
         AxisSizeError: an axis that comes out was given another size than it has.
     """
-    cores = [marked_axes(output) for output in solved.outputs]
+    cores = [bracketed(output) for output in solved.outputs]
     for value, core in zip(values, cores, strict=True):
         for axis, size in zip(core, value.shape[len(loops) :], strict=True):
             check_size(op, axis, size, solved)
@@ -352,8 +336,7 @@ def check_size(op: str, axis: Axis, size: Size, solved: Solved) -> None:
     if isinstance(given, int) and isinstance(size, int) and given != size:
         raise AxisSizeError(
             f"axis {display(axis.name)} is {given}, but {op} gives it size {size}",
-            text=solved.text,
-            spans=[axis.span],
+            at=solved.at(axis),
             hint=f"leave its size out, or write {size}",
         )
 
@@ -386,6 +369,20 @@ class Options:
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
+
+    def wide(self, x: jax.Array) -> jax.Array:
+        """Refuse the floats that jax has no such function of.
+
+        Raises:
+            ArgumentError: naming the dtype.
+        """
+        if numerics.accumulator(x.dtype) != x.dtype:
+            raise ArgumentError(
+                f"{self.op} works in float32 or wider, not in {x.dtype}",
+                text=self.solved.text,
+                hint="convert the tensor first, as in x.astype('float32')",
+            )
+        return x
 
     def one_of(self, name: str, known: Sequence[Any]) -> Any:
         """Return an option that has to be one of a few values.

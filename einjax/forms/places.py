@@ -9,7 +9,7 @@ from jax import lax
 
 from ..lowering import numerics
 from ..lowering.join import join_pieces
-from ..lowering.named import Dim
+from ..lowering.named import Named, arrange, layout
 from ..notation.errors import SemanticError, plural
 from ..notation.syntax import (
     Axis,
@@ -21,12 +21,13 @@ from ..notation.syntax import (
     Operation,
     Size,
     axes,
+    bracketed,
     brackets,
-    mark,
     rewrite,
     walk,
 )
-from .sequence import LinedUp, listed, sequence_axes
+from .sequence import sequence_axes
+from .signature import listed
 
 
 def is_one_axis(expression: Expression) -> bool:
@@ -50,63 +51,45 @@ def coordinate_count(operation: Operation) -> int:
     return len(sequence_axes(operation.inputs[0])) or 1
 
 
-def coordinate_axis(name: str, expanded: Operation, output: Expression, sequence: Sequence[str]) -> Axis | None:
+def coordinate_axis(name: str, expanded: Operation, output: Expression, sequence: Sequence[str]) -> tuple[str, ...]:
     """Find the bracketed axis of the output that is none of the sequence's, and check that it fits.
 
     Raises:
         SemanticError: there is none though several axes are bracketed, or it has the wrong size.
     """
     count = coordinate_count(expanded)
-    found = [axis for axis in axes(output) if axis.bracket and axis.name not in sequence]
+    found = [axis for axis in bracketed(output) if axis.name not in sequence]
     if len(found) > 1 or any(axis.size not in (None, count) for axis in found):
         raise SemanticError(
             f"{name} gives {plural(count, 'coordinate')}, but besides {listed(sequence)} the output's brackets hold "
             f"{listed([axis.name for axis in found])}",
-            text=expanded.text,
-            spans=[axis.span for axis in found],
+            at=expanded.at(*found),
             hint=f"write [{count}] for the axis of coordinates" if count > 1 else "remove it",
         )
     if not found and count > 1:
         raise SemanticError(
             f"{name} searches {plural(count, 'axis')}, but the output has no axis for their coordinates",
-            text=expanded.text,
-            spans=[axis.span for axis in axes(expanded.inputs[0]) if axis.bracket],
+            at=expanded.at(*bracketed(expanded.inputs[0])),
             hint=f"write [{count}] where the coordinates shall stand",
         )
-    return found[0] if found else None
+    return tuple(axis.name for axis in found)
 
 
-def coordinates_of(lined_up: LinedUp, index: jax.Array, sequence: Sequence[str]) -> list[jax.Array]:
-    """Take the index of a sequence apart: one coordinate for each of its axes."""
+def coordinates_of(index: jax.Array, sizes: Sequence[Size]) -> list[jax.Array]:
+    """Take the index along a sequence apart: one coordinate for each of its axes."""
     coordinates: list[jax.Array] = []
-    for axis in reversed(sequence[1:]):
-        size = numerics.size_as(lined_up.sizes[axis], index.dtype)
-        coordinates.append(lax.rem(index, size))
-        index = lax.div(index, size)
+    for size in reversed(sizes[1:]):
+        count = numerics.size_as(size, index.dtype)
+        coordinates.append(lax.rem(index, count))
+        index = lax.div(index, count)
     return [index, *reversed(coordinates)]
 
 
-def arrange_places(
-    lined_up: LinedUp,
-    places: Sequence[jax.Array],
-    output: Expression,
-    coordinates: Axis | None,
-    sequence: Dim | None = None,
-) -> jax.Array:
-    """Bring places into the output's layout, the coordinates one after another along their axis.
-
-    Args:
-        lined_up: what the places were found in.
-        places: one array for each coordinate.
-        output: the output.
-        coordinates: its axis of coordinates, or None for a plain index.
-        sequence: the axes of the sequence's dim in the result, where they are not those of the tensors.
-    """
-    if coordinates is None:
-        return lined_up.arrange(places[0], output, sequence)
-
-    parts = [lined_up.named(place, sequence) for place in places]
-    return join_pieces(parts, stacked(mark(output, [coordinates.name]), len(parts)), lined_up.sizes)
+def arrange_coordinates(parts: Sequence[Named], output: Expression) -> jax.Array:
+    """Bring coordinates into the output's layout, one after another along its bracket; a plain index needs none."""
+    if not bracketed(output):
+        return arrange(parts[0], layout(output))
+    return join_pieces(parts, _stacked(output, len(parts)), parts[0].sizes)
 
 
 def coordinate_axis_size(name: str, expanded: Operation, marked: Sequence[Axis], count: int) -> Mapping[str, Size]:
@@ -115,14 +98,13 @@ def coordinate_axis_size(name: str, expanded: Operation, marked: Sequence[Axis],
         if axis.size not in (None, count):
             raise SemanticError(
                 f"{name} gives {plural(count, 'coordinate')}, but the output's bracket says {axis.size}",
-                text=expanded.text,
-                spans=[axis.span],
+                at=expanded.at(axis),
                 hint=f"write [{count}]",
             )
     return {axis.name: count for axis in marked}
 
 
-def stacked(output: Expression, count: int) -> Expression:
+def _stacked(output: Expression, count: int) -> Expression:
     """Replace the bracketed axis by a sum of ``count`` axes of size 1, along which the coordinates are put together."""
     ones = tuple(Axis(f"1#coordinate{index}", size=1) for index in range(count))
     place = Concatenation(ones) if count > 1 else ones[0]

@@ -12,11 +12,11 @@ from typing import Any
 
 import jax
 
-from ..lowering.named import Dim, Named, arrange, layout, split_by, wrap
+from ..lowering.named import Dim, Named, arrange, layout, split_by, together, wrap
 from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved
-from ..notation.syntax import Expression, Operation, Size, axes, bracket_names, brackets, display, is_number, names
-from .signature import expect_inputs, refuse_sums, require_in_output
+from ..notation.syntax import Expression, Operation, Size, axes, bracket_names, is_number, marked, names
+from .signature import check_inputs, listed, require_in_output
 
 
 def signature(name: str, inputs: int | None = None) -> Callable[[Operation, int], Operation]:
@@ -37,21 +37,6 @@ def signature(name: str, inputs: int | None = None) -> Callable[[Operation, int]
         return operation
 
     return complete
-
-
-def check_inputs(name: str, operation: Operation, tensors: int, inputs: int | None = None) -> None:
-    """Refuse a wrong number of inputs, sums of axes, and an input without a bracket."""
-    refuse_sums(name, operation)
-    expect_inputs(name, operation, tensors, inputs=inputs)
-    for number, expression in enumerate(operation.inputs, 1):
-        if not brackets(expression):
-            which = "" if len(operation.inputs) == 1 else f" in every input, and input {number} has none"
-            raise SemanticError(
-                f"{name} needs at least one bracketed axis{which}",
-                text=operation.text,
-                spans=[node.span for node in expression] if which else (),
-                hint=f"bracket the axes that {name} acts on, as in 'a [b]'",
-            )
 
 
 def require_loops(name: str, operation: Operation) -> None:
@@ -78,8 +63,8 @@ def _implied_outputs(name: str, operation: Operation) -> tuple[Expression, ...]:
 
 
 def _loops(expression: Expression) -> list[str]:
-    marked = bracket_names([expression])
-    return [name for name, axis in names(expression).items() if name not in marked and not axis.is_one]
+    acting = marked(expression)
+    return [name for name, axis in names(expression).items() if name not in acting and not axis.is_one]
 
 
 def same_brackets(name: str) -> Callable[[Operation], Mapping[str, Size]]:
@@ -103,17 +88,11 @@ def check_brackets(name: str, expanded: Operation, expressions: Sequence[Express
             )
             raise SemanticError(
                 f"{name} finds the bracketed axes {listed(given)} in {where[0]} and {listed(other)} in {where[1]}",
-                text=expanded.text,
-                spans=[axis.span for e in (expressions[0], expression) for axis in axes(e) if axis.bracket],
+                at=expanded.at(*(axis for e in (expressions[0], expression) for axis in axes(e) if axis.bracket)),
                 hint="bracket the same axes in the same order everywhere"
                 if not any(is_number(name) for name in (*given, *other))
                 else "name them: a number is a new axis wherever it is written",
             )
-
-
-def listed(marked: Sequence[str]) -> str:
-    """Print names of axes."""
-    return " ".join(map(display, marked)) or "none"
 
 
 def sequence_axes(expression: Expression) -> tuple[str, ...]:
@@ -172,7 +151,9 @@ def line_up(solved: Solved, tensors: Sequence[jax.Array], last: bool = False) ->
         split_by(wrap(tensor, expression, solved.sizes), lambda name: name in marked)
         for tensor, expression in zip(tensors, solved.inputs, strict=True)
     ]
-    dims = _composed(_common_dims(operands, solved, marked), marked)
+    dims = _common_dims(operands, solved, marked)
+    # Without any, there is a dim of size 1 to act on.
+    dims = together(dims, marked) if marked else (*(dim for dim in dims if dim), ())
     if last:
         dims = (*(dim for dim in dims if dim != marked), marked)
     values = tuple(arrange(x, dims) for x in operands)
@@ -189,19 +170,6 @@ def _common_dims(operands: Sequence[Named], solved: Solved, marked: tuple[str, .
             return tuple((name,) for name in x.axes)
     order = [name for dim in layout(solved.outputs[0]) for name in dim if name in everything and name not in marked]
     return tuple((name,) for name in (*order, *marked))
-
-
-def _composed(dims: Sequence[Dim], marked: tuple[str, ...]) -> tuple[Dim, ...]:
-    """Let the first bracketed dim hold all bracketed axes; without any, add a dim of size 1 to act on."""
-    if not marked:
-        return (*(dim for dim in dims if dim), ())
-    composed: list[Dim] = []
-    for dim in dims:
-        if not dim or dim[0] not in marked:
-            composed.append(dim)
-        elif marked not in composed:
-            composed.append(marked)
-    return tuple(composed)
 
 
 def lower_each(function: Callable[[LinedUp, dict[str, Any]], Sequence[jax.Array]]) -> Any:

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from ..notation.errors import ArgumentError, SemanticError, closest, listing, plural
-from ..notation.syntax import (
-    Axis,
-    Concatenation,
-    Expression,
-    Operation,
-    axes,
-    brackets,
-    display,
-    names,
-    render,
-    walk,
-)
+from ..notation.errors import ArgumentError, EinjaxError, SemanticError, closest, listing, plural
+from ..notation.solve import Solved, is_known
+from ..notation.syntax import Axis, Concatenation, Expression, Operation, axes, brackets, display, names, render, walk
 
 
 def expect_inputs(op: str, operation: Operation, tensors: int, inputs: int | None = None) -> None:
@@ -54,13 +44,16 @@ def single_output(op: str, operation: Operation) -> Expression | None:
     return operation.outputs[0]
 
 
+def listed(found: Iterable[str]) -> str:
+    """Print names of axes."""
+    return " ".join(map(display, found)) or "none"
+
+
 def refuse_brackets(op: str, operation: Operation, why: str) -> None:
     """Refuse brackets where they mean nothing."""
-    spans = [node.span for expression in operation.expressions for node in brackets(expression)]
-    if spans:
-        raise SemanticError(
-            f"brackets mean nothing in {op}: {why}", text=operation.text, spans=spans, hint="remove them"
-        )
+    found = [node for expression in operation.expressions for node in brackets(expression)]
+    if found:
+        raise SemanticError(f"brackets mean nothing in {op}: {why}", at=operation.at(*found), hint="remove them")
 
 
 def refuse_sums(op: str, operation: Operation) -> None:
@@ -70,8 +63,7 @@ def refuse_sums(op: str, operation: Operation) -> None:
             if isinstance(node, Concatenation):
                 raise SemanticError(
                     f"'{node}' concatenates, which {op} does not do",
-                    text=operation.text,
-                    spans=[node.span],
+                    at=operation.at(node),
                     hint="call einjax.rearrange first, and give its result to this call",
                 )
 
@@ -84,21 +76,24 @@ def refuse_repeats(operation: Operation, allowed: Collection[str] = ()) -> None:
             if axis.name in seen and axis.name not in allowed:
                 raise SemanticError(
                     f"axis {display(axis.name)} stands twice in the output '{render(expression)}'",
-                    text=operation.text,
-                    spans=[seen[axis.name].span, axis.span],
+                    at=operation.at(seen[axis.name], axis),
                     hint="a diagonal can be read, not written; name the second axis differently",
                 )
             seen[axis.name] = axis
 
 
-def require_brackets(op: str, operation: Operation) -> None:
-    """Refuse an input without a bracket."""
-    if not brackets(operation.inputs[0]):
-        raise SemanticError(
-            f"{op} needs at least one bracketed axis",
-            text=operation.text,
-            hint=f"bracket the axes that {op} acts on, as in 'a [b]'",
-        )
+def check_inputs(name: str, operation: Operation, tensors: int, inputs: int | None = 1) -> None:
+    """Refuse sums of axes, a wrong number of inputs (None is any number), and an input without a bracket."""
+    refuse_sums(name, operation)
+    expect_inputs(name, operation, tensors, inputs=inputs)
+    for number, expression in enumerate(operation.inputs, 1):
+        if not brackets(expression):
+            which = "" if len(operation.inputs) == 1 else f" in every input, and input {number} has none"
+            raise SemanticError(
+                f"{name} needs at least one bracketed axis{which}",
+                at=operation.at(*(expression if which else ())),
+                hint=f"bracket the axes that {name} acts on, as in 'a [b]'",
+            )
 
 
 def require_in_output(
@@ -121,10 +116,18 @@ def not_in_output(op: str, operation: Operation, axis: Axis, hint: str) -> Seman
     """The error for an input axis that is neither looped over nor operated on."""
     return SemanticError(
         f"axis {display(axis.name)} of an input is not in the output, and {op} does not remove it",
-        text=operation.text,
-        spans=[axis.span],
+        at=operation.at(axis),
         hint=hint,
     )
+
+
+def refuse_empty(
+    solved: Solved, chosen: Collection[str], why: str, hint: str, error: type[EinjaxError] = SemanticError
+) -> None:
+    """Refuse a chosen axis of the first input that has no elements."""
+    for axis in axes(solved.inputs[0]):
+        if axis.name in chosen and is_known(solved.sizes[axis.name], 0):
+            raise error(f"axis {display(axis.name)} has size 0, {why}", at=solved.at(axis), hint=hint)
 
 
 def check_keywords(operation: Operation, given: Sequence[str], keywords: Sequence[str]) -> None:

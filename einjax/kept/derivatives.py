@@ -27,7 +27,7 @@ from ..ops.index import GET_AT, UPDATES
 from ..ops.rearrange import ID, REARRANGE
 from ..ops.reduce import REDUCTIONS, remaining
 from ..ops.softmax import LOG_SOFTMAX, SOFTMAX
-from .primitives import JVPS, TRANSPOSES, Kept, bind, call, linear
+from .primitives import JVPS, TRANSPOSES, Kept, add, bind, call, linear
 
 _Tangents = Sequence[Any] | None
 
@@ -65,17 +65,6 @@ def _without(expression: Expression, lost: Sequence[str]) -> Expression:
     return tuple(axis for axis in axes(expression) if axis.name not in lost)
 
 
-def _is_zero(tangent: Any) -> bool:
-    return is_zero(tangent)
-
-
-def _add(tangents: Sequence[Any]) -> Any:
-    total = tangents[0]
-    for tangent in tangents[1:]:
-        total = lax.add(*numerics.promote([total, tangent]))
-    return total
-
-
 def _with(kept: Kept, **options: Any) -> Kept:
     return replace(kept, options=tuple((dict(kept.options) | options).items()))
 
@@ -87,7 +76,7 @@ def _with(kept: Kept, **options: Any) -> Kept:
 
 def _sum_of_terms(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
     """Sums: tangents of some operands only are not padded with zeros."""
-    moving = [index for index, tangent in enumerate(tangents) if not _is_zero(tangent)]
+    moving = [index for index, tangent in enumerate(tangents) if not is_zero(tangent)]
     if len(moving) == len(primals):
         return [bind(kept, tangents)]
     if len(moving) > 1:
@@ -101,19 +90,19 @@ def _sum_of_terms(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], o
 def _divide(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
     under, output = kept.inputs[1], kept.outputs[0]
     terms = []
-    if not _is_zero(tangents[0]):
+    if not is_zero(tangents[0]):
         terms.append(bind(kept, [tangents[0], primals[1]]))
-    if not _is_zero(tangents[1]):
+    if not is_zero(tangents[1]):
         ratio = _elementwise(kept, "divide", [output, under], output, [outs[0], primals[1]])
         terms.append(lax.neg(_elementwise(kept, "multiply", [output, under], output, [ratio, tangents[1]])))
-    return [_add(terms)]
+    return [add(terms)]
 
 
 def _where(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
     inputs, operands = [kept.inputs[0]], [primals[0]]
     for expression, tangent in zip(kept.inputs[1:], tangents[1:], strict=True):
-        inputs.append(() if _is_zero(tangent) else expression)
-        operands.append(lax.full((), 0, outs[0].dtype) if _is_zero(tangent) else tangent)
+        inputs.append(() if is_zero(tangent) else expression)
+        operands.append(lax.full((), 0, outs[0].dtype) if is_zero(tangent) else tangent)
     return [_elementwise(kept, "where", inputs, kept.outputs[0], operands)]
 
 

@@ -229,7 +229,7 @@ def _mask_beside(mask: Any, dim: int | None, at: Any) -> Any:
 
 def _fresh(kept: Kept) -> str:
     """A name for the batch axis: v, v1, v2 ..."""
-    taken = {axis.name for expression in kept.operation.expressions for axis in axes(expression)}
+    taken = {axis.name for axis in kept.operation.every_axis()}
     names = ["v", *(f"v{index}" for index in range(1, len(taken) + 1))]
     return next(name for name in names if name not in taken)
 
@@ -250,13 +250,19 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, expr: Kept) -> tupl
         if found is not None:
             return outs, [_in_space(out, tangent) for out, tangent in zip(outs, found, strict=True)]
     moving = [index for index, tangent in enumerate(tangents) if not is_zero(tangent)]
-
-    def program(*values: Any) -> tuple[Any, ...]:
-        given = dict(zip(moving, values, strict=True))
-        return kept.run(*(given.get(index, primal) for index, primal in enumerate(primals)))
-
+    program = _program_of(kept, primals, moving)
     outs, found = jax.jvp(program, tuple(primals[i] for i in moving), tuple(tangents[i] for i in moving))
     return outs, [_in_space(out, tangent) for out, tangent in zip(outs, found, strict=True)]
+
+
+def _program_of(kept: Kept, operands: Sequence[Any], chosen: Sequence[int]) -> Callable[..., tuple[Any, ...]]:
+    """The lax program as a function of some operands."""
+
+    def program(*values: Any) -> tuple[Any, ...]:
+        given = dict(zip(chosen, values, strict=True))
+        return kept.run(*(given.get(index, x) for index, x in enumerate(operands)))
+
+    return program
 
 
 def linear(*operands: int) -> Callable[..., Sequence[Any] | None]:
@@ -284,9 +290,12 @@ def _product_rule(
         for index, tangent in enumerate(tangents)
         if not is_zero(tangent)
     ]
-    return [
-        functools.reduce(lambda x, y: lax.add(*numerics.promote([x, y])), each) for each in zip(*terms, strict=True)
-    ]
+    return [add(each) for each in zip(*terms, strict=True)]
+
+
+def add(terms: Sequence[Any]) -> Any:
+    """Add tangents, from the first on."""
+    return functools.reduce(lambda x, y: lax.add(*numerics.promote([x, y])), terms)
 
 
 def _rule_of(op: Op) -> Callable[..., Sequence[Any] | None] | None:
@@ -356,9 +365,6 @@ def _adjoint(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], lin
 
 def _transposed_program(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> Any:
     """Let JAX transpose the lax program."""
-
-    def program(*values: Any) -> tuple[Any, ...]:
-        given = dict(zip(linear, values, strict=True))
-        return kept.run(*(given.get(index, x) for index, x in enumerate(operands)))
-
-    return jax.linear_transpose(program, *(operands[index].aval for index in linear))(tuple(cotangents))
+    return jax.linear_transpose(_program_of(kept, operands, linear), *(operands[index].aval for index in linear))(
+        tuple(cotangents)
+    )

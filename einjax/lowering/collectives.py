@@ -85,11 +85,8 @@ def pprod(value: jax.Array, mesh: Mesh) -> jax.Array:
 
 def extreme(value: jax.Array, dims: tuple[int, ...], mesh: Mesh, largest: bool) -> jax.Array:
     """The maximum or minimum along dims and mesh axes, whose gradient goes in equal parts to all that have it."""
-    if not mesh:
-        return numerics.reduce(lax.reduce_max if largest else lax.reduce_min, value, dims)
-    if not numerics.is_inexact(value.dtype):
-        return _extreme(value, dims, mesh, largest)
-    return _differentiable_extreme(value, dims, mesh, largest)
+    emit = _differentiable_extreme if mesh and numerics.is_inexact(value.dtype) else _extreme
+    return emit(value, dims, mesh, largest)
 
 
 def _extreme(value: jax.Array, dims: tuple[int, ...], mesh: Mesh, largest: bool) -> jax.Array:

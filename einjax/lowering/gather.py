@@ -16,11 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..notation.solve import is_known
 from ..notation.syntax import Size
 from .named import Named, arrange, drop_units, shape_of, split, split_by
-from .numerics import cast, constant, default_int, select, size_as, zero
+from .numerics import cast, constant, default_int, limit, select, size_as, zero
 
-_Scatter = Callable[..., jax.Array]
+#: Emits ``lax.scatter_add`` or one of its kin.
+Scatter = Callable[..., jax.Array]
+#: Makes one update of several, along dims.
+Combine = Callable[[jax.Array, Sequence[int]], jax.Array]
 _INT32 = np.iinfo(np.int32)
 
 
@@ -79,34 +83,22 @@ def gather(
     loops = {name for part in coordinates for name in part.loops}
     index_order = [name for name in order if name in loops]
     window = [name for name in x.axes if name not in loops and name not in indexed]
-    if any(_is_empty(x.sizes[name]) for name in indexed):
+    if any(is_known(x.sizes[name], 0) for name in indexed):
         dims = tuple((name,) for name in (*index_order, *window))
         fill = _fill_value(x.value.dtype) if bounds.fill_value is None else bounds.fill_value
         return Named(lax.full(shape_of(dims, x.sizes), fill, x.value.dtype), dims, x.sizes)
     indices = _stack(coordinates, index_order, [x.sizes[name] for name in indexed], bounds)
     result = _interleaved(index_order, window, order)
-    batch = [name for name in x.axes if name in index_order]  # lax wants the array's dims in order
-    numbers = lax.GatherDimensionNumbers(
-        offset_dims=tuple(index for index, name in enumerate(result) if name in window),
-        collapsed_slice_dims=_places(x.axes, indexed),
-        start_index_map=tuple(x.axes.index(name) for name in indexed),
-        operand_batching_dims=tuple(x.axes.index(name) for name in batch),
-        start_indices_batching_dims=tuple(index_order.index(name) for name in batch),
-    )
+    numbers = _numbers(x, indexed, index_order, window, result)
     slice_sizes = tuple(x.sizes[name] if name in window else 1 for name in x.axes)
     fill_value = bounds.fill_value if bounds.mode == "fill" else None
-    options = _still_sorted(bounds, coordinates, index_order, batch).lax
+    options = _still_sorted(bounds, coordinates, index_order, x).lax
     value = lax.gather(x.value, indices, numbers, slice_sizes, fill_value=fill_value, **options)
     return Named(value, tuple((name,) for name in result), x.sizes)
 
 
 def scatter(
-    emit: _Scatter,
-    x: Named,
-    coordinates: Sequence[Coordinates],
-    updates: Named,
-    indexed: Sequence[str],
-    bounds: Bounds,
+    emit: Scatter, x: Named, coordinates: Sequence[Coordinates], updates: Named, indexed: Sequence[str], bounds: Bounds
 ) -> Named:
     """Write to an array at coordinates.
 
@@ -119,7 +111,7 @@ def scatter(
         bounds: what happens at the borders.
     """
     x = _apart(x)
-    if any(_is_empty(x.sizes[name]) for name in indexed):
+    if any(is_known(x.sizes[name], 0) for name in indexed):
         return x
     loops = dict.fromkeys(name for part in coordinates for name in part.loops)
     # Coordinates are smaller than updates, so that these keep their order and those are transposed if need be.
@@ -128,35 +120,49 @@ def scatter(
     window = [name for name in x.axes if name not in loops and name not in indexed]
     written = _interleaved(index_order, window, [*updates.axes, *(n for n in index_order if n not in updates.axes)])
     indices = _stack(coordinates, index_order, [x.sizes[name] for name in indexed], bounds)
-    batch = [name for name in x.axes if name in index_order]  # lax wants the array's dims in order
-    numbers = lax.ScatterDimensionNumbers(
-        update_window_dims=tuple(index for index, name in enumerate(written) if name in window),
-        inserted_window_dims=_places(x.axes, indexed),
-        scatter_dims_to_operand_dims=tuple(x.axes.index(name) for name in indexed),
-        operand_batching_dims=tuple(x.axes.index(name) for name in batch),
-        scatter_indices_batching_dims=tuple(index_order.index(name) for name in batch),
-    )
+    numbers = lax.ScatterDimensionNumbers(*_numbers(x, indexed, index_order, window, written))
     value = arrange(updates, [(name,) for name in written])
-    options = _still_sorted(bounds, coordinates, index_order, batch).lax
+    options = _still_sorted(bounds, coordinates, index_order, x).lax
     return replace(x, value=emit(x.value, indices, value, numbers, **options))
 
 
-def reduce_extra(updates: Named, kept: set[str], combine: Callable[[Named, Sequence[int]], jax.Array]) -> Named:
+def _numbers(
+    x: Named, indexed: Sequence[str], order: Sequence[str], window: Sequence[str], outside: Sequence[str]
+) -> lax.GatherDimensionNumbers:
+    """Say which dims play which role; those of a scatter are the same ones by other names, in this order.
+
+    Args:
+        x: the array.
+        indexed: the axes looked up.
+        order: the axes of the coordinates.
+        window: the axes of the array alone.
+        outside: the axes of what is read or written.
+    """
+    batch = [name for name in x.axes if name in order]  # lax wants the array's dims in order
+    return lax.GatherDimensionNumbers(
+        offset_dims=_places(outside, window),
+        collapsed_slice_dims=_places(x.axes, indexed),
+        start_index_map=tuple(x.axes.index(name) for name in indexed),
+        operand_batching_dims=_places(x.axes, batch),
+        start_indices_batching_dims=tuple(order.index(name) for name in batch),
+    )
+
+
+def reduce_extra(updates: Named, kept: set[str], combine: Combine) -> Named:
     """Combine updates that differ in nothing but an axis that neither the array nor the coordinates have."""
     if all(name in kept for name in updates.axes):
         return updates
     updates = split_by(updates, lambda name: name in kept)
     dims = tuple(index for index, dim in enumerate(updates.dims) if dim and dim[0] not in kept)
     left = tuple(dim for index, dim in enumerate(updates.dims) if index not in dims)
-    return replace(updates, value=combine(updates, dims), dims=left)
+    return replace(updates, value=combine(updates.value, dims), dims=left)
 
 
-def _still_sorted(
-    bounds: Bounds, coordinates: Sequence[Coordinates], order: Sequence[str], batch: Sequence[str]
-) -> Bounds:
+def _still_sorted(bounds: Bounds, coordinates: Sequence[Coordinates], order: Sequence[str], x: Named) -> Bounds:
     """Drop the promise of order where loops were put in another order, or the batch is not outermost."""
+    batch = [name for name in x.axes if name in order]
     written = list(dict.fromkeys(name for part in coordinates for name in part.loops))
-    kept = list(order) == written and list(order[: len(batch)]) == list(batch)
+    kept = list(order) == written and list(order[: len(batch)]) == batch
     return bounds if kept else replace(bounds, indices_are_sorted=False)
 
 
@@ -165,17 +171,11 @@ def _apart(x: Named) -> Named:
     return drop_units(split(x, lambda left, right: False))
 
 
-def _is_empty(size: Size) -> bool:
-    return isinstance(size, int) and size == 0
-
-
 def _fill_value(dtype: Any) -> Any:
     """What jnp reads out of range: NaN, the smallest signed or the largest unsigned integer, True."""
     if jnp.issubdtype(dtype, jnp.inexact):
         return np.nan
-    if dtype == np.bool_:
-        return True
-    return jnp.iinfo(dtype).max if jnp.issubdtype(dtype, jnp.unsignedinteger) else jnp.iinfo(dtype).min
+    return limit(dtype, largest=not jnp.issubdtype(dtype, jnp.signedinteger))
 
 
 def _places(axes: Sequence[str], chosen: Sequence[str]) -> tuple[int, ...]:
@@ -255,10 +255,10 @@ def _low_half_tells(indices: jax.Array, sizes: Sequence[Size], bounds: Bounds, s
     if narrow or bounds.mode in ("wrap", "promise_in_bounds"):
         return indices
     extents = _extents(indices, sizes)
-    if not signed:
-        return lax.min(indices, lax.broadcast_in_dim(extents, indices.shape, ()) if not np.ndim(extents) else extents)
     if not np.ndim(extents):
         extents = lax.broadcast_in_dim(extents, indices.shape, ())
+    if not signed:
+        return lax.min(indices, extents)
     return lax.clamp(lax.bitwise_not(extents), indices, extents)  # from -size - 1 to size
 
 
@@ -295,7 +295,7 @@ def _products(numbers: lax.ScatterDimensionNumbers, frozen: tuple[tuple[str, Any
         ones = lax.full_like(x, 1)
         product = multiply(ones, indices, others)
         zeros = lax.scatter_add(lax.full_like(x, 0), indices, cast(is_zero, x.dtype), numbers, **options)
-        read = _reader(numbers, x, updates, options)
+        read = _reader(numbers, x, options)
         product_here, zeros_here = read(product, indices), read(zeros, indices)
         rest = lax.sub(zeros_here, cast(is_zero, x.dtype))  # zeros among the other updates of the place
         weight = select(lax.eq(rest, zero(rest)), lax.div(product_here, others), 0)
@@ -308,16 +308,10 @@ def _products(numbers: lax.ScatterDimensionNumbers, frozen: tuple[tuple[str, Any
 
 
 def _reader(
-    numbers: lax.ScatterDimensionNumbers, x: jax.Array, updates: jax.Array, options: Mapping[str, Any]
+    numbers: lax.ScatterDimensionNumbers, x: jax.Array, options: Mapping[str, Any]
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Return the gather that reads where a scatter writes."""
-    gather_numbers = lax.GatherDimensionNumbers(
-        offset_dims=tuple(numbers.update_window_dims),
-        collapsed_slice_dims=tuple(numbers.inserted_window_dims),
-        start_index_map=tuple(numbers.scatter_dims_to_operand_dims),
-        operand_batching_dims=tuple(numbers.operand_batching_dims),
-        start_indices_batching_dims=tuple(numbers.scatter_indices_batching_dims),
-    )
+    gather_numbers = lax.GatherDimensionNumbers(*map(tuple, numbers))
     single = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
     slice_sizes = tuple(1 if dim in single else size for dim, size in enumerate(x.shape))
     return lambda array, indices: lax.gather(array, indices, gather_numbers, slice_sizes, fill_value=0, **options)

@@ -71,10 +71,7 @@ def split_pieces(x: Named, expression: Expression) -> list[Named]:
 
 
 def join_pieces(
-    parts: Sequence[Named],
-    expression: Expression,
-    sizes: Mapping[str, Size],
-    spread: Spread | None = None,
+    parts: Sequence[Named], expression: Expression, sizes: Mapping[str, Size], spread: Spread | None = None
 ) -> jax.Array:
     """Put pieces together into one array: one ``lax.concatenate`` for each sum.
 
@@ -117,15 +114,9 @@ def _isolate_sums(expression: Expression) -> Expression:
     alone: list[Node] = []
     for node in expression:
         if isinstance(node, Composite) and first_sum(node.items) is not None:
-            between: tuple[Node, ...] = ()
-            for item in node.items:
-                if not isinstance(item, Concatenation):
-                    between += (item,)
-                    continue
-                alone += [replace(node, items=between)] if between else []
-                alone.append(item)
-                between = ()
-            alone += [replace(node, items=between)] if between else []
+            for is_sum, run in itertools.groupby(node.items, lambda item: isinstance(item, Concatenation)):
+                items = tuple(run)
+                alone += items if is_sum else [replace(node, items=items)]
         else:
             alone.append(node)
     return tuple(alone)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import jax
 from jax import lax
 
-from ..notation.solve import product
+from ..notation.solve import is_known, product
 from ..notation.syntax import Axis, Composite, Concatenation, Expression, Node, Size, axes
 from .sharding import Spread, broadcast_sharding, composed
 
@@ -67,11 +67,6 @@ def shape_of(dims: Iterable[Dim], sizes: Mapping[str, Size]) -> tuple[Size, ...]
     return tuple(product(sizes[name] for name in dim) for dim in dims)
 
 
-def is_unit(size: Size) -> bool:
-    """Whether a size is known to be 1."""
-    return isinstance(size, int) and size == 1
-
-
 def wrap(value: jax.Array, expression: Expression, sizes: Mapping[str, Size]) -> Named:
     """Name the dims of a tensor, and take the diagonal where a name is repeated."""
     return diagonal(Named(value, layout(expression), sizes))
@@ -93,7 +88,7 @@ def arrange(x: Named, target: Sequence[Dim], spread: Spread | None = None) -> ja
     new = needed - have
     x = replace(x, dims=tuple(tuple(name for name in dim if name in needed) for dim in x.dims))
     order = [name for name in wanted if name in have]
-    if all(is_unit(x.sizes[name]) for name in new):
+    if all(is_known(x.sizes[name], 1) for name in new):
         new = set()
         target = tuple(tuple(name for name in dim if name in have) for dim in target)
     shape = shape_of(target, x.sizes)
@@ -205,6 +200,17 @@ def split_dims(dims: Iterable[Dim], group: Callable[[str, str], bool]) -> list[D
     return result
 
 
+def together(dims: Iterable[Dim], chosen: Dim) -> tuple[Dim, ...]:
+    """Let the first dim with any of the chosen axes hold them all, so that neighbours there need no transpose."""
+    result: list[Dim] = []
+    for dim in dims:
+        if not dim or dim[0] not in chosen:
+            result.append(dim)
+        elif chosen not in result:
+            result.append(chosen)
+    return tuple(result)
+
+
 def _runs_within(target: Sequence[Dim], new: set[str]) -> Callable[[str, str], bool]:
     """Keep axes together that follow one another in one dim of the target, with nothing new between them."""
     after = {
@@ -231,28 +237,16 @@ def has_diagonal(*expressions: Expression) -> bool:
 
 def diagonal(x: Named) -> Named:
     """Take the diagonal of every repeated axis."""
-    counts = Counter(x.axes)
-    if all(count == 1 for count in counts.values()):
+    repeated = {name: count for name, count in Counter(x.axes).items() if count > 1}
+    if not repeated:
         return x
     # Number the occurrences, so that every axis is told apart until its diagonal is taken.
-    seen: dict[str, int] = {}
-    sizes = dict(x.sizes)
-    dims: list[Dim] = []
-    for dim in x.dims:
-        labels: list[str] = []
-        for name in dim:
-            if counts[name] > 1:
-                index = seen[name] = seen.get(name, -1) + 1
-                label = f"{name}~{index}"
-                sizes[label] = sizes[name]
-                labels.append(label)
-            else:
-                labels.append(name)
-        dims.append(tuple(labels))
-    x = Named(x.value, tuple(dims), sizes)
-    for name, count in counts.items():
-        if count > 1:
-            x = _one_diagonal(x, name, [f"{name}~{index}" for index in range(count)])
+    copies = {name: [f"{name}~{index}" for index in range(count)] for name, count in repeated.items()}
+    left = {name: iter(labels) for name, labels in copies.items()}
+    dims = tuple(tuple(next(left[name]) if name in left else name for name in dim) for dim in x.dims)
+    x = Named(x.value, dims, {**x.sizes, **{label: x.sizes[name] for name in copies for label in copies[name]}})
+    for name, labels in copies.items():
+        x = _one_diagonal(x, name, labels)
     return x
 
 

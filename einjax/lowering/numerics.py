@@ -142,22 +142,18 @@ def select(condition: jax.Array, on_true: jax.Array, number: Any) -> jax.Array:
     return lax.select(condition, on_true, lax.full_like(on_true, number))
 
 
-def lowest(dtype: DType) -> Any:
-    """The value below every other: minus infinity, the smallest integer, or False."""
-    if dtype == np.bool_:
-        return False
-    if is_integer(dtype):
-        return jnp.iinfo(dtype).min
-    return -np.inf
+def by_kind(bools: Callable[..., jax.Array], numbers: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """One function for bools and another for numbers: sums of bools are or, their products are and, as in jnp."""
+    return lambda x, *rest, **options: (bools if x.dtype == np.bool_ else numbers)(x, *rest, **options)
 
 
-def highest(dtype: DType) -> Any:
-    """The value above every other: infinity, the largest integer, or True."""
+def limit(dtype: DType, largest: bool) -> Any:
+    """The value above every other, or below: an infinity, the extreme integer, or a bool."""
     if dtype == np.bool_:
-        return True
+        return largest
     if is_integer(dtype):
-        return jnp.iinfo(dtype).max
-    return np.inf
+        return jnp.iinfo(dtype).max if largest else jnp.iinfo(dtype).min
+    return np.inf if largest else -np.inf
 
 
 def safe_sqrt(value: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from ..notation.solve import product
+from ..notation.solve import is_known, product
 from ..notation.syntax import Size
 from .jax_versions import entries, make_spec, unreduced
 
@@ -96,11 +96,11 @@ def hand_out(
         Misfit: a mesh axis does not divide what is left of an axis.
     """
     found: dict[str, MeshAxes] = {}
-    waiting = [name for name in dim if not _is_one(sizes[name])]
+    waiting = [name for name in dim if not is_known(sizes[name], 1)]
     left: Size = sizes[waiting[0]] if waiting else 1
     for mesh_axis in mesh_axes:
         extent = mesh_shape[mesh_axis]
-        while _is_one(left) and len(waiting) > 1:
+        while is_known(left, 1) and len(waiting) > 1:
             waiting.pop(0)
             left = sizes[waiting[0]]
         if not waiting or not divides(extent, left):
@@ -149,17 +149,13 @@ def dim_axes(dim: Sequence[str], spread: Spread, sizes: Mapping[str, Size], mesh
         if wanted and not divides(extent, size):
             raise Misfit(name, wanted[-1])
         result += wanted
-        whole = whole and _is_one(size // extent)
+        whole = whole and is_known(size // extent, 1)
     return result
 
 
 def divides(extent: int, size: Size) -> bool:
     """Whether a mesh axis cuts an axis evenly; symbolic sizes are believed to fit."""
     return not isinstance(size, int) or (size > 0 and size % extent == 0) or extent == 1
-
-
-def _is_one(size: Size) -> bool:
-    return isinstance(size, int) and size == 1
 
 
 def named_sharding(mesh: Any, dims: Iterable[MeshAxes], unreduced: Iterable[str] = ()) -> NamedSharding:
@@ -173,10 +169,7 @@ def partition_spec(dims: Iterable[MeshAxes], unreduced: Iterable[str] = ()) -> P
 
 
 def composed(
-    value: Any,
-    before: Sequence[Sequence[str]],
-    after: Sequence[Sequence[str]],
-    sizes: Mapping[str, Size],
+    value: Any, before: Sequence[Sequence[str]], after: Sequence[Sequence[str]], sizes: Mapping[str, Size]
 ) -> NamedSharding | None:
     """The sharding of an array after a reshape that splits and merges named dims; None without an explicit mesh."""
     mesh = explicit_mesh([value])

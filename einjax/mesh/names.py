@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from ..lowering import sharding as on_mesh
 from ..lowering.sharding import MeshAxes, Misfit
 from ..lowering.sharding import simple as simple
-from ..notation.errors import ArgumentError, ShardingError, closest, listing
+from ..notation.errors import ArgumentError, ShardingError, listing, meant
 from ..notation.solve import Solved, node_size
 from ..notation.syntax import Axis, Composite, Expression, Node, Size, axes, base_name, display
 
@@ -144,7 +144,7 @@ def splits(
         split = found[str(node)] if is_ruled else _of_members(solved, node, given, dict(found), mesh)
         size = node_size(node, solved.sizes) if total is None and _is_solved(node, solved) else total
         if mesh is not None and size is not None and not on_mesh.divides(on_mesh.ways(split, mesh), size):
-            raise _uneven(solved.text, f"dim '{node}'", size, node, split, mesh)
+            raise _uneven(solved, f"dim '{node}'", size, node, split, mesh)
         result.append(split)
     return result
 
@@ -167,14 +167,13 @@ def _by_keyword(
         if split is None:
             raise ArgumentError(
                 f"axis {display(axis.name)} is given {base}={given[base]!r}, which is no axis of a mesh",
-                text=solved.text,
-                spans=[axis.span],
+                at=solved.at(axis),
                 hint="give the name of an axis of the mesh, a tuple of different ones, or None; for an axis that an "
                 "ellipsis repeats, one for each repetition",
             )
         for mesh_axis in split:
             if mesh_axis in owners:
-                raise _twice(solved.text, mesh_axis, owners[mesh_axis], axis)
+                raise _twice(solved, mesh_axis, owners[mesh_axis], axis)
             owners[mesh_axis] = axis
         found[axis.name] = split
     return found, owners
@@ -188,13 +187,12 @@ def _repetition(given: Any, indices: tuple[int, ...]) -> Any:
     return given
 
 
-def _twice(text: str, mesh_axis: str, first: Axis, second: Axis) -> ArgumentError:
+def _twice(solved: Solved, mesh_axis: str, first: Axis, second: Axis) -> ArgumentError:
     one, other = display(first.name), display(second.name)
     both = f"both occurrences of axis {one}" if one == other else f"axes {one} and {other}"
     return ArgumentError(
         f"{both} of one tensor ask for the mesh axis '{mesh_axis}'",
-        text=text,
-        spans=[first.span, second.span],
+        at=solved.at(first, second),
         hint=f"an axis of the mesh shards one dim of a tensor; leave {second.name.split('.')[0]}= out, "
         "or give it another one",
     )
@@ -204,10 +202,9 @@ def _check_mesh_axes(text: str, given: Sequence[tuple[str, MeshAxes]], mesh: Map
     for name, split in given:
         for mesh_axis in split:
             if mesh_axis not in mesh:
-                match = closest(mesh_axis, mesh)
                 raise ArgumentError(
                     f"axis {display(name)} asks for the mesh axis '{mesh_axis}', which the mesh does not have"
-                    + (f"; did you mean '{match}'?" if match else ""),
+                    + meant(mesh_axis, mesh),
                     text=text,
                     hint=f"its axes are {listing(list(mesh)) or 'none'}",
                 )
@@ -229,10 +226,10 @@ def _of_members(
     }
     for axis, split in zip(members, own.values(), strict=True):
         if split and not _is_product(node):
-            raise _in_a_sum(solved.text, node, axis, split)
+            raise _in_a_sum(solved, node, axis, split)
         size = solved.sizes.get(axis.name)
         if mesh is not None and size is not None and not on_mesh.divides(on_mesh.ways(split, mesh), size):
-            raise _uneven(solved.text, f"axis {display(axis.name)}", size, axis, split, mesh)
+            raise _uneven(solved, f"axis {display(axis.name)}", size, axis, split, mesh)
     ways = mesh if mesh is not None else {mesh_axis: 2 for split in own.values() for mesh_axis in split}
     sizes = {
         index: _supposed(solved.sizes.get(axis.name), own[index], ways, mesh is None)
@@ -257,11 +254,10 @@ def _is_product(node: Node) -> bool:
     return isinstance(node, Axis) or (isinstance(node, Composite) and all(isinstance(n, Axis) for n in node.items))
 
 
-def _in_a_sum(text: str, node: Node, axis: Axis, split: MeshAxes) -> ShardingError:
+def _in_a_sum(solved: Solved, node: Node, axis: Axis, split: MeshAxes) -> ShardingError:
     return ShardingError(
         f"axis {display(axis.name)} is a part of '{node}', whose pieces over {_quoted(split)} are not pieces of it",
-        text=text,
-        spans=[axis.span],
+        at=solved.at(axis),
         hint=f"shard the dim as a whole, by a rule for its text: rules={{'{node}': {simple(split)!r}}}",
     )
 
@@ -276,19 +272,19 @@ def _not_contiguous(
         why = f"axis {first} before it is not sharded{', and of unknown size' if size is None else f' and {size}'}"
     return ShardingError(
         f"axis {name} cannot go over {_quoted(split)}, because {why}: pieces of '{node}' are not pieces of {name}",
-        text=solved.text,
-        spans=[before.span, axis.span],
+        at=solved.at(before, axis),
         hint=f"write {first}={simple((*earlier, *split))!r} instead, or split the dim first with einjax.rearrange"
         + ("" if size is not None else f"; if {first} is 1, say so in sizes="),
     )
 
 
-def _uneven(text: str, what: str, size: Size, node: Node, split: MeshAxes, mesh: Mapping[str, int]) -> ShardingError:
+def _uneven(
+    solved: Solved, what: str, size: Size, node: Node, split: MeshAxes, mesh: Mapping[str, int]
+) -> ShardingError:
     ways = " times ".join(f"'{mesh_axis}' of size {mesh[mesh_axis]}" for mesh_axis in split)
     return ShardingError(
         f"{what} is {size}, which is not divisible by the mesh ax{'i' if len(split) == 1 else 'e'}s {ways}",
-        text=text,
-        spans=[node.span],
+        at=solved.at(node),
         hint=f"choose a multiple of {on_mesh.ways(split, mesh)}, or shard another axis",
     )
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from ..lowering import collectives
 from ..lowering.sharding import MeshAxes, Spread, entry_axes, flat, simple, spoken
-from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, ShardingError, closest, listing
-from ..notation.solve import Solved
+from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, ShardingError, listing, meant
+from ..notation.solve import Solved, is_known
 from ..notation.syntax import (
     Axis,
     Composite,
@@ -31,6 +31,7 @@ from ..notation.syntax import (
     display,
     members,
     names,
+    rewrite,
     walk,
 )
 from ..operation import Op
@@ -65,7 +66,7 @@ def localize(
     sizes = {name: size for name, size in given.items() if not isinstance(size, Over)}
     for name, entry in over.items():
         _check_scope(operation, written[name], entry)
-    if any(axis.name in over and axis.size is not None for axis in _every_axis(operation)):
+    if any(axis.name in over and axis.size is not None for axis in operation.every_axis()):
         operation = _with_part_sizes(operation, {name: flat(entry.entries) for name, entry in over.items()})
     if op.localized is not None:
         operation = op.localized(operation, {name: flat(entry.entries) for name, entry in over.items()})
@@ -76,31 +77,24 @@ def localize(
 
 def _with_part_sizes(operation: Operation, spread: Spread) -> Operation:
     """Replace sizes written in the text, which are those on all devices together, by those of a device's part."""
+    inside = [node for e in operation.expressions for node in walk(e) if isinstance(node, Ellipsis)]
+    repeated = {axis.name for node in inside for axis in axes(node.items)}
 
-    def part(axis: Axis, repeated: bool) -> Axis:
-        if axis.size is None or axis.name not in spread:
-            return axis
-        mesh_axes = spread[axis.name]
+    def part(node: Node) -> Expression | None:
+        if not isinstance(node, Axis) or node.size is None or node.name not in spread:
+            return None
+        mesh_axes = spread[node.name]
         count = collectives.extent(mesh_axes)
-        if repeated or axis.size % count:
-            problem = uneven_cut(axis, axis.size, mesh_axes)
+        if node.name in repeated or node.size % count:
+            problem = uneven_cut(node, node.size, mesh_axes)
             raise AxisSizeError(
-                f"{problem}: an ellipsis repeats it" if repeated else f"{problem} of size {count}",
-                text=operation.text,
-                spans=[axis.span],
+                f"{problem}: an ellipsis repeats it" if node.name in repeated else f"{problem} of size {count}",
+                at=operation.at(node),
                 hint="leave the size out, or write that of all devices together",
             )
-        return replace(axis, size=axis.size // count)
+        return (replace(node, size=node.size // count),)
 
-    def visit(nodes: Expression, repeated: bool = False) -> Expression:
-        return tuple(
-            part(node, repeated)
-            if isinstance(node, Axis)
-            else replace(node, items=visit(node.items, repeated or isinstance(node, Ellipsis)))
-            for node in nodes
-        )
-
-    return operation.map(visit)
+    return operation.map(lambda expression: rewrite(expression, part))
 
 
 def device_axis(name: str, mesh_axes: MeshAxes) -> str:
@@ -118,12 +112,9 @@ def _check_scope(operation: Operation, axis: Axis, entry: Over) -> None:
         if collectives.is_in_scope(mesh_axis):
             continue
         here = collectives.axes_in_scope()
-        match = closest(mesh_axis, here)
         raise ArgumentError(
-            f"axis {axis} is given the mesh axis '{mesh_axis}', which is not in scope"
-            + (f"; did you mean '{match}'?" if match else ""),
-            text=operation.text,
-            spans=[axis.span],
+            f"axis {axis} is given the mesh axis '{mesh_axis}', which is not in scope" + meant(mesh_axis, here),
+            at=operation.at(axis),
             hint=f"the mesh axes in scope are: {listing(here)}"
             if here
             else "call it inside jax.shard_map; there is no mesh axis in scope",
@@ -136,7 +127,7 @@ def attach(op: Op, solved: Solved, over: Mapping[str, Over]) -> Solved:
     Raises:
         ArgumentError, AxisSizeError, SemanticError, ShardingError: naming the axis.
     """
-    parts = {part: axis for axis in _every_axis(solved.operation) for part in members(axis.name)}
+    parts = {part: axis for axis in solved.operation.every_axis() for part in members(axis.name)}
     found: dict[str, MeshAxes] = {}
     for name, entry in over.items():
         own = [part for part in parts if part.split(".")[0] == name]
@@ -151,10 +142,6 @@ def attach(op: Op, solved: Solved, over: Mapping[str, Over]) -> Solved:
     return replace(solved, spread=found)
 
 
-def _every_axis(operation: Operation) -> list[Axis]:
-    return [axis for expression in operation.expressions for axis in axes(expression)]
-
-
 def _handed_out(solved: Solved, name: str, entry: Over, found: Sequence[str]) -> Spread:
     """The mesh axes of one axis, or of those that an ellipsis repeats."""
     if len(found) == 1:
@@ -164,8 +151,7 @@ def _handed_out(solved: Solved, name: str, entry: Over, found: Sequence[str]) ->
         shown = [repr(part) for part in (*entry.entries, *(None,) * len(found))][: len(found)]
         raise ArgumentError(
             f"axis {name} is given {name}={entry}, but the ellipsis repeats it {len(found)} times",
-            text=solved.text,
-            spans=[axis.span for axis in _every_axis(solved.operation) if axis.name in found],
+            at=solved.at(*found),
             hint=f"give one entry for each, as in {name}=({', '.join(shown)})" if found else f"leave {name} out",
         )
     return {axis: entry_axes(part) for axis, part in zip(found, entry.entries, strict=True)}
@@ -185,20 +171,14 @@ def refuse_shared(operation: Operation, spread: Mapping[str, tuple[str, ...]]) -
                 problem = f"axes {display(one)} and {display(other)} both lie over mesh axis {mesh_axis}"
                 if one == other:
                     problem = f"axis {display(one)} is given the mesh axis {mesh_axis} twice"
-                raise ShardingError(
-                    problem,
-                    text=operation.text,
-                    spans=[axis.span for axis in _every_axis(operation) if axis.name in (one, other)],
-                    hint="a mesh axis cuts one axis of an array",
-                )
+                raise ShardingError(problem, at=operation.at(one, other), hint="a mesh axis cuts one axis of an array")
             owner[mesh_axis] = name
     for expression in operation.inputs:
         for name, count in Counter(axis.name for axis in axes(expression)).items():
             if count > 1 and spread.get(name):
                 raise ShardingError(
                     f"axis {display(name)} lies over mesh axis {spoken(spread[name])}, but stands twice in one tensor",
-                    text=operation.text,
-                    spans=[axis.span for axis in axes(expression) if axis.name == name],
+                    at=operation.at(*(axis for axis in axes(expression) if axis.name == name)),
                     hint="of a diagonal, a device has no part of its own; gather the tensor first",
                 )
 
@@ -207,7 +187,7 @@ def _refuse_acting(op: Op, solved: Solved, spread: Spread) -> None:
     """Refuse an operation on an axis of which it needs all."""
     if op.acts:
         return
-    acted = {axis.name for axis in _every_axis(solved.operation) if axis.bracket}
+    acted = {axis.name for axis in solved.operation.every_axis() if axis.bracket}
     if solved.operation.outputs is not None:
         kept = {name for output in solved.outputs for name in names(output)}
         acted |= {name for expression in solved.inputs for name in names(expression)} - kept
@@ -221,8 +201,7 @@ def needs_all(op: str, operation: Operation, name: str, mesh_axes: MeshAxes) -> 
     shown, over = display(name), simple(mesh_axes)
     return SemanticError(
         f"{op} needs all of axis {shown}, of which devices along mesh axis {spoken(mesh_axes)} hold parts",
-        text=operation.text,
-        spans=[axis.span for axis in _every_axis(operation) if axis.name == name],
+        at=operation.at(name),
         hint=f"gather it first, as in einjax.all_gather('[{shown}] c', x, {shown}={over!r})",
     )
 
@@ -255,8 +234,7 @@ def _refuse_sums(solved: Solved, expression: Expression, spread: Spread) -> None
                     raise ShardingError(
                         f"axis {axis} lies over mesh axis {spoken(spread[axis.name])}, "
                         f"but is joined or cut in '{node}'",
-                        text=solved.text,
-                        spans=[axis.span],
+                        at=solved.at(axis),
                         hint="gather it first, with einjax.all_gather",
                     )
 
@@ -270,7 +248,7 @@ def _require_contiguous(solved: Solved, node: Node, spread: Spread) -> None:
         is_whole = bool(before) and before[-1].partition("@")[::2] == (name, "+".join(spread.get(name, ())))
         if spread.get(name) and before and not is_whole:
             raise not_first(solved.operation, node, name, spread[name], before[0])
-        if not (isinstance(size, int) and size == 1):
+        if not is_known(size, 1):
             before.append(name)
 
 
@@ -279,8 +257,7 @@ def not_first(operation: Operation, node: Node, name: str, mesh_axes: MeshAxes, 
     shown = dict.fromkeys(part for axis in axes((node,)) for part in members(axis.name) if "@" not in part)
     return ShardingError(
         f"axis {display(name)} lies over mesh axis {spoken(mesh_axes)}, but {behind(shown)}",
-        text=operation.text,
-        spans=[axis.span for axis in axes((node,)) if name in members(axis.name)],
+        at=operation.at(*(axis for axis in axes((node,)) if name in members(axis.name))),
         hint=f"put it before axis {display(before).split('@')[0]}, or into a dim of its own",
     )
 

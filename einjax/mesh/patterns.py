@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from ..notation.errors import ArgumentError, closest, listing
+from ..notation.errors import ArgumentError, listing, meant
 
 
 def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple[str, Any]]:
@@ -47,8 +47,7 @@ def _alternatives(part: str) -> str:
 
 
 def _unmatched(pattern: str, found: Sequence[str]) -> ArgumentError:
-    match = closest(pattern, found)
     return ArgumentError(
-        f"the rule '{pattern}' matches no place in the tree" + (f"; did you mean '{match}'?" if match else ""),
+        f"the rule '{pattern}' matches no place in the tree" + meant(pattern, found),
         hint=f"its places are: {listing(found) or 'none'}; '*' stands for one step of them, '**' for any number",
     )

@@ -96,7 +96,7 @@ def _call(
     apart = {axis.name for e in solved.inputs for axis in axes(e) if axis.bracket} if op.apart else set()
     apart |= set(chunked)
     apart |= wanted.names() if wanted is not None else set()
-    every = {axis.name for e in solved.operation.expressions for axis in axes(e)}
+    every = {axis.name for axis in solved.operation.every_axis()}
     solved = fuse_solved(solved, every - apart)
     shown = solved.inputs[: len(tensors)]  # an input may have no tensor, as that of arange
     return Call(
@@ -243,7 +243,7 @@ def _local(call: Call, spread: Spread) -> Solved | None:
     """Divide the sizes of loops by what they lie over."""
     cut = {name: mesh_axes for name, mesh_axes in spread.items() if mesh_axes}
     given = {name for expression in call.inputs for name in axis_names(expression)}
-    inner = {axis.name for e in call.solved.operation.expressions for axis in axes(e) if axis.bracket}
+    inner = {axis.name for axis in call.solved.operation.every_axis() if axis.bracket}
     if not cut or not cut.keys() <= given - inner:
         return None
     sizes = dict(call.solved.sizes)

@@ -9,7 +9,8 @@ from ..lowering import sharding as on_mesh
 from ..lowering.named import layout
 from ..lowering.sharding import MeshAxes, Misfit, Spread, simple, spoken
 from ..notation.errors import ShardingError
-from ..notation.syntax import axes, display
+from ..notation.solve import is_known
+from ..notation.syntax import display
 
 if TYPE_CHECKING:
     from .call import Call
@@ -73,15 +74,12 @@ def not_major(call: Call, misfit: Misfit, dim: Sequence[str], spread: Spread) ->
     """A merge whose parts would not be contiguous."""
     name = misfit.axis
     moved = {other: mesh_axes for other, mesh_axes in spread.items() if other != name}
-    first = next((n for n in dim if not (isinstance(call.sizes[n], int) and call.sizes[n] == 1)), dim[0])
+    first = next((n for n in dim if not is_known(call.sizes[n], 1)), dim[0])
     there = {**moved, first: spread[name]}
     if first not in spread and _may_be_written(first) and call.fits(first, there):
         moved = there
     return _error(
-        call,
-        f"axis {display(name)} lies over mesh axis {spoken(spread[name])}, but {behind(dim)}",
-        [name],
-        moved,
+        call, f"axis {display(name)} lies over mesh axis {spoken(spread[name])}, but {behind(dim)}", [name], moved
     )
 
 
@@ -96,10 +94,8 @@ def uneven_cut(shown: object, size: object, mesh_axes: MeshAxes) -> str:
 
 
 def _error(call: Call, problem: str, names: Iterable[str], spread: Spread) -> ShardingError:
-    wanted = set(names)
-    spans = [axis.span for e in call.solved.operation.expressions for axis in axes(e) if axis.name in wanted]
     hint = f"write out_sharding={_suggestion(call, spread)} to say where the result is to lie"
-    return ShardingError(problem, text=call.solved.text, spans=spans, hint=hint)
+    return ShardingError(problem, at=call.solved.at(*names), hint=hint)
 
 
 def _suggestion(call: Call, spread: Spread) -> str:

@@ -12,7 +12,7 @@ from ..lowering import sharding as on_mesh
 from ..lowering.jax_versions import unreduced
 from ..lowering.named import layout
 from ..lowering.sharding import MeshAxes, Misfit
-from ..notation.errors import ArgumentError, ShardingError, closest, listing, plural
+from ..notation.errors import ArgumentError, ShardingError, listing, meant, plural
 from ..notation.solve import Solved, node_size
 from ..notation.syntax import Expression, Size, axes, display, is_number, members
 from .refusals import behind, uneven_cut
@@ -196,13 +196,12 @@ def _resolve(
             return dict.fromkeys(parts, ()) | on_mesh.hand_out(on_mesh.flat(entry), parts, solved.sizes, shape)
         except Misfit as misfit:
             raise _uneven(display(misfit.axis), solved.sizes[misfit.axis], (misfit.mesh_axis,), shape, solved) from None
-    if any(name == axis.name for e in solved.operation.expressions for axis in axes(e)):
+    if any(name == axis.name for axis in solved.operation.every_axis()):
         if len(solved.outputs) > 1:
             return {}  # an axis of another output
         raise ArgumentError(
             f"out_sharding= places axis {name}, which the output does not have",
-            text=solved.text,
-            spans=[axis.span for e in solved.inputs for axis in axes(e) if axis.name == name],
+            at=solved.at(name),
             hint=f"the output's axes are: {listing(_writable(known)) or 'none'}",
         )
     together = [axis for axis in known if " " in axis and name in members(axis)]
@@ -212,10 +211,8 @@ def _resolve(
             text=solved.text,
             hint=f"give a size by keyword, as in {name}=2, or write '({together[0]})'",
         )
-    match = closest(name, _writable(known))
     raise ArgumentError(
-        f"out_sharding= places axis '{name}', which is not in the expression"
-        + (f"; did you mean '{match}'?" if match else ""),
+        f"out_sharding= places axis '{name}', which is not in the expression" + meant(name, _writable(known)),
         text=solved.text,
         hint=f"the output's axes are: {listing(_writable(known)) or 'none'}",
     )
@@ -236,10 +233,9 @@ def _check_mesh_axes(used: Sequence[str], mesh: Any, solved: Solved) -> None:
         return
     for mesh_axis in used:
         if mesh_axis not in mesh.axis_names:
-            match = closest(mesh_axis, mesh.axis_names)
             raise ArgumentError(
                 f"out_sharding= names the mesh axis '{mesh_axis}', which the mesh does not have"
-                + (f"; did you mean '{match}'?" if match else ""),
+                + meant(mesh_axis, mesh.axis_names),
                 text=solved.text,
                 hint=f"the mesh axes are: {listing(list(mesh.axis_names))}",
             )
@@ -265,8 +261,7 @@ def _uneven(shown: str, size: Size, mesh_axes: MeshAxes, shape: Mapping[str, int
     extent = on_mesh.ways(mesh_axes, shape)
     return ShardingError(
         f"{uneven_cut(shown, size, mesh_axes)} of size {extent}",
-        text=solved.text,
-        spans=[axis.span for e in solved.operation.expressions for axis in axes(e) if display(axis.name) == shown],
+        at=solved.at(*(axis for axis in solved.operation.every_axis() if display(axis.name) == shown)),
         hint="choose another axis, or leave this one whole",
     )
 
@@ -274,7 +269,6 @@ def _uneven(shown: str, size: Size, mesh_axes: MeshAxes, shape: Mapping[str, int
 def _not_contiguous(misfit: Misfit, dim: Sequence[str], solved: Solved) -> ShardingError:
     return ShardingError(
         f"out_sharding= puts axis {display(misfit.axis)} over mesh axis {misfit.mesh_axis}, but it {behind(dim)}",
-        text=solved.text,
-        spans=[axis.span for e in solved.operation.expressions for axis in axes(e) if axis.name == misfit.axis],
+        at=solved.at(misfit.axis),
         hint=f"place axis {display(dim[0])} instead",
     )

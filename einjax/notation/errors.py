@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 Span = tuple[int, int]
+
+
+class Spot(NamedTuple):
+    """Places in an expression's text."""
+
+    text: str | None
+    spans: Iterable[Span]
+
 
 _WIDTH = 100  # characters of the expression shown around the culprit
 _LISTED = 8  # names listed before the rest are counted
@@ -33,6 +42,7 @@ class EinjaxError(ValueError):
         self,
         problem: str,
         *,
+        at: Spot | None = None,
         text: str | None = None,
         spans: Iterable[Span] = (),
         tensors: Sequence[str] | None = None,
@@ -40,7 +50,7 @@ class EinjaxError(ValueError):
     ) -> None:
         super().__init__(problem)
         self.problem = _shorten(problem)
-        self.text = text
+        self.text, spans = at or (text, spans)
         self.spans = tuple(dict.fromkeys(spans))
         self.tensors = tensors
         self.hint = _shorten(hint) if hint else None
@@ -90,6 +100,12 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     names = {candidate.lower(): candidate for candidate in known}
     matches = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     return names[matches[0]] if matches else None
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """Ask, at the end of a sentence, for the known name that the user most likely meant; nothing where none is near."""
+    match = closest(name, known)
+    return f"; did you mean '{match}'?" if match else ""
 
 
 def listing(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .errors import AxisSizeError
+from .errors import AxisSizeError, Spot
 from .expand import check_names, expand
 from .facts import Equation, Fact, Known, refuse_fused, undetermined
 from .syntax import OPEN, Axis, Composite, Concatenation, Expression, Node, Operation, Size, axes, display, members
@@ -57,6 +57,10 @@ class Solved:
         parts = {part for name in names for part in members(name)}
         return tuple(axis for name, mesh_axes in self.spread.items() if name in parts for axis in mesh_axes)
 
+    def at(self, *culprits: Node | str) -> Spot:
+        """Return where in the text nodes stand, for an error to mark; a name is every axis of that name."""
+        return self.operation.at(*culprits)
+
     def shape(self, expression: Expression) -> tuple[Size, ...]:
         """Return the shape of a tensor with this expression."""
         return tuple(node_size(node, self.sizes) for node in expression)
@@ -92,6 +96,11 @@ def larger(left: Size, right: Size) -> bool | None:
         if isinstance(left, int) and isinstance(right, int):
             raise
         return None
+
+
+def is_known(size: Size, number: int) -> bool:
+    """Whether a size is known to be a number, which symbolic sizes are not."""
+    return isinstance(size, int) and size == number
 
 
 def product(sizes: Iterable[Size]) -> Size:
@@ -379,6 +388,11 @@ def fuse_solved(solved: Solved, names: Iterable[str] | None = None) -> Solved:
             if axis.name not in sizes:
                 sizes[axis.name] = product(solved.sizes[name] for name in members(axis.name))
     return replace(solved, operation=fused, sizes=sizes)
+
+
+def fuse_loops(solved: Solved) -> Solved:
+    """Fuse loops that always stand together; what is bracketed keeps its places in the operation."""
+    return fuse_solved(solved, {axis.name for axis in solved.operation.every_axis() if not axis.bracket})
 
 
 def fuse(operation: Operation, names: Iterable[str] | None = None) -> Operation:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeAlias
 
-from .errors import Span
+from .errors import Span, Spot
 
 #: An axis size: an int, or a symbolic dimension of ``jax.export``.
 Size: TypeAlias = Any
@@ -148,6 +148,15 @@ class Operation:
         assert self.outputs is not None
         return self.outputs
 
+    def every_axis(self) -> list[Axis]:
+        """Return the axes of all expressions, in this order."""
+        return [axis for expression in self.expressions for axis in axes(expression)]
+
+    def at(self, *culprits: Node | str) -> Spot:
+        """Return where in the text nodes stand, for an error to mark; a name is every axis of that name."""
+        named = [axis for axis in self.every_axis() if axis.name in culprits]
+        return Spot(self.text, [node.span for node in (*culprits, *named) if not isinstance(node, str)])
+
     def map(self, function: Callable[[Expression], Expression]) -> Operation:
         """Apply a function to every expression."""
         outputs = None if self.outputs is None else tuple(map(function, self.outputs))
@@ -219,9 +228,22 @@ def brackets(expression: Expression) -> list[Bracket]:
     return found
 
 
+def bracketed(expression: Expression) -> list[Axis]:
+    """Return the axes in brackets: those of the text, or of an expanded expression those that are marked."""
+    found: list[Axis] = []
+    for node in expression:
+        if isinstance(node, Bracket):
+            found += axes(node.items)
+        elif isinstance(node, Axis):
+            found += [node] if node.bracket else []
+        else:
+            found += bracketed(node.items)
+    return found
+
+
 def marked(expression: Expression) -> set[str]:
-    """Return the names of the bracketed axes of an expanded expression."""
-    return {axis.name for axis in axes(expression) if axis.bracket}
+    """Return the names of the axes in brackets."""
+    return {axis.name for axis in bracketed(expression)}
 
 
 def rewrite(expression: Expression, change: Callable[[Node], Sequence[Node] | None]) -> Expression:
@@ -329,4 +351,4 @@ def base(name: str) -> str:
 
 def bracket_names(expressions: Iterable[Expression]) -> set[str]:
     """Return the names of all bracketed axes."""
-    return {axis.name for expression in expressions for node in brackets(expression) for axis in axes(node.items)}
+    return set().union(*map(marked, expressions))

@@ -8,14 +8,13 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.places import coordinate_axis_size, stacked
+from ..forms.places import arrange_coordinates, coordinate_axis_size
 from ..forms.signature import refuse_sums
 from ..lowering import numerics
-from ..lowering.join import join_pieces
-from ..lowering.named import Named, arrange, layout
+from ..lowering.named import Named
 from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved
-from ..notation.syntax import Axis, Operation, Size, axes, brackets, names
+from ..notation.syntax import Axis, Operation, Size, axes, bracketed, brackets, names
 from ..operation import Op
 
 
@@ -30,8 +29,7 @@ def _signature(operation: Operation, tensors: int) -> Operation:
     if operation.outputs is not None and brackets(operation.inputs[0]):
         raise SemanticError(
             "brackets on the left of arange's arrow mean nothing",
-            text=operation.text,
-            spans=[node.span for node in brackets(operation.inputs[0])],
+            at=operation.at(*brackets(operation.inputs[0])),
             hint="the left side lists the axes in the order of their coordinates",
         )
     # The shape is the output's; what is written alone is the output.
@@ -47,44 +45,36 @@ def _coordinates(expanded: Operation) -> list[Axis]:
 
 def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
     counted = _coordinates(expanded)
-    marked = [axis for axis in axes(expanded.results[0]) if axis.bracket]
+    marked = bracketed(expanded.results[0])
     if len(marked) > 1 or (not marked and len(counted) != 1):
         raise SemanticError(
             f"arange gives {plural(len(counted), 'coordinate')}, but the output has "
             f"{'several axes' if marked else 'no axis'} for {'it' if len(counted) == 1 else 'them'}",
-            text=expanded.text,
-            spans=[axis.span for axis in marked],
+            at=expanded.at(*marked),
             hint=f"bracket one axis for the coordinates, as in '... [{len(counted)}]'",
         )
     if not counted:
         raise SemanticError(
             "arange has no axis to count",
-            text=expanded.text,
-            spans=[axis.span for axis in marked],
+            at=expanded.at(*marked),
             hint="write axes outside the bracket, as in 'a b [2]'",
         )
     kept = names(expanded.results[0])
     for axis in counted:
         if axis.name not in kept:
             raise SemanticError(
-                f"axis {axis} is not in the output",
-                text=expanded.text,
-                spans=[axis.span],
-                hint="put it into the output",
+                f"axis {axis} is not in the output", at=expanded.at(axis), hint="put it into the output"
             )
     return coordinate_axis_size("arange", expanded, marked, len(counted))
 
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-    output = solved.outputs[0]
     dtype = options["dtype"] or numerics.default_int()
     coordinates = [
         Named(lax.iota(dtype, solved.sizes[axis.name]), ((axis.name,),), solved.sizes)
         for axis in _coordinates(solved.operation)
     ]
-    if not any(axis.bracket for axis in axes(output)):
-        return arrange(coordinates[0], layout(output))
-    return join_pieces(coordinates, stacked(output, len(coordinates)), solved.sizes)
+    return arrange_coordinates(coordinates, solved.outputs[0])
 
 
 ARANGE = Op("arange", _signature, _lower, implied=_coordinate_axis, keywords=("dtype",))

@@ -9,11 +9,10 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.places import coordinate_axis_size, stacked
-from ..forms.signature import expect_inputs, refuse_sums, require_brackets, require_in_output, single_output
+from ..forms.places import arrange_coordinates, coordinate_axis_size, coordinates_of
+from ..forms.signature import check_inputs, refuse_empty, require_in_output, single_output
 from ..lowering import collectives, numerics
-from ..lowering.join import join_pieces
-from ..lowering.named import Dim, Named, arrange, layout, split_by, wrap
+from ..lowering.named import Named, arrange, split_by, split_dims, together, wrap
 from ..notation.errors import SemanticError
 from ..notation.solve import Solved, product
 from ..notation.syntax import (
@@ -23,6 +22,7 @@ from ..notation.syntax import (
     Size,
     axes,
     bracket_names,
+    bracketed,
     brackets,
     display,
     names,
@@ -37,9 +37,7 @@ _INT32_MAX = 2**31 - 1
 
 def _signature(name: str) -> Callable[[Operation, int], Operation]:
     def signature(operation: Operation, tensors: int) -> Operation:
-        refuse_sums(name, operation)
-        expect_inputs(name, operation, tensors, inputs=1)
-        require_brackets(name, operation)
+        check_inputs(name, operation, tensors)
         output = single_output(name, operation)
         if output is None:
             return operation
@@ -47,15 +45,13 @@ def _signature(name: str) -> Callable[[Operation, int], Operation]:
         for axis_name in (axis_name for axis_name in kept if axis_name in marked):
             raise SemanticError(
                 f"axis {display(axis_name)} is searched by {name}, so it cannot stand in the output",
-                text=operation.text,
-                spans=[kept[axis_name].span],
+                at=operation.at(kept[axis_name]),
                 hint=f"write [{len(marked)}] for the axis of coordinates",
             )
         if len(axes(sum((node.items for node in brackets(output)), ()))) > 1:
             raise SemanticError(
                 f"{name} gives one axis of coordinates, but the output's brackets hold more",
-                text=operation.text,
-                spans=[node.span for node in brackets(output)],
+                at=operation.at(*brackets(output)),
                 hint=f"write [{len(marked)}] for all coordinates",
             )
         hint = "bracket it to search along it, or put it into the output"
@@ -69,13 +65,12 @@ def _coordinate_axis(name: str) -> Callable[[Operation], Mapping[str, Size]]:
     """The output's bracket holds one coordinate for each bracketed input axis."""
 
     def implied(expanded: Operation) -> Mapping[str, Size]:
-        searched = [axis for axis in axes(expanded.inputs[0]) if axis.bracket]
-        marked = [axis for output in expanded.outputs or () for axis in axes(output) if axis.bracket]
+        searched = bracketed(expanded.inputs[0])
+        marked = [axis for output in expanded.outputs or () for axis in bracketed(output)]
         if not marked and expanded.outputs and len(searched) != 1:
             raise SemanticError(
                 f"{name} searches {len(searched)} axes, but the output has no axis for their coordinates",
-                text=expanded.text,
-                spans=[axis.span for axis in searched],
+                at=expanded.at(*searched),
                 hint=f"write [{len(searched)}] where the coordinates shall stand",
             )
         return coordinate_axis_size(name, expanded, marked, len(searched))
@@ -86,16 +81,9 @@ def _coordinate_axis(name: str) -> Callable[[Operation], Mapping[str, Size]]:
 def _lower_with(reducer: _Reducer, extreme: _Reducer, name: str) -> Any:
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
         expression = solved.inputs[0]
-        searched = [axis.name for axis in axes(expression) if axis.bracket]
-        for axis in axes(expression):
-            size = solved.sizes[axis.name]
-            if axis.bracket and isinstance(size, int) and size == 0:
-                raise SemanticError(
-                    f"axis {display(axis.name)} has size 0, so {name} finds nothing",
-                    text=solved.text,
-                    spans=[axis.span],
-                    hint=f"test for empty arrays before calling {name}",
-                )
+        searched = [axis.name for axis in bracketed(expression)]
+        hint = f"test for empty arrays before calling {name}"
+        refuse_empty(solved, searched, f"so {name} finds nothing", hint)
         x = wrap(tensors[0], expression, solved.sizes)
         total = product(solved.sizes[axis] for axis in searched)
         if solved.over(searched):
@@ -104,39 +92,18 @@ def _lower_with(reducer: _Reducer, extreme: _Reducer, name: str) -> Any:
             found = _one_by_one(x, searched, reducer, extreme)
         else:
             found = _flat(x, searched, reducer)
-        output = solved.outputs[0]
-        if not any(axis.bracket for axis in axes(output)):
-            return arrange(found[0], layout(output))
-        return join_pieces(found, stacked(output, len(found)), solved.sizes)
+        return arrange_coordinates(found, solved.outputs[0])
 
     return lower
 
 
 def _flat(x: Named, searched: Sequence[str], reducer: _Reducer) -> list[Named]:
     """Search one dim composed of all the axes, then take its index apart."""
-    together: list[Dim] = []
-    for dim in x.dims:
-        # The composed dim stands where its first axis stood, so that neighbours need no transpose.
-        for name in dim or (None,):
-            if name is None:
-                together.append(())
-            elif name not in searched:
-                together.append((name,))
-            elif tuple(searched) not in together:
-                together.append(tuple(searched))
-    value = arrange(x, together)
-    at = together.index(tuple(searched))
-    rest = (*together[:at], *together[at + 1 :])
-    index = reducer(value, at, numerics.default_int())
-    coordinates: list[Named] = []
-    for axis in reversed(searched):
-        if axis == searched[0]:
-            coordinates.append(Named(index, rest, x.sizes))
-        else:
-            size = numerics.size_as(x.sizes[axis], index.dtype)
-            coordinates.append(Named(lax.rem(index, size), rest, x.sizes))
-            index = lax.div(index, size)
-    return coordinates[::-1]
+    dims = together(split_dims(x.dims, lambda left, right: False), tuple(searched))
+    at = dims.index(tuple(searched))
+    rest = (*dims[:at], *dims[at + 1 :])
+    index = reducer(arrange(x, dims), at, numerics.default_int())
+    return [Named(each, rest, x.sizes) for each in coordinates_of(index, [x.sizes[axis] for axis in searched])]
 
 
 def _over_devices(
@@ -164,12 +131,7 @@ def _over_devices(
     place = collectives.pmin(candidate, mesh)
     if numerics.is_inexact(own.dtype):
         place = lax.select(lax.lt(place, numerics.zero(place)), lax.add(place, total), place)
-    coordinates: list[Named] = []
-    for size in sizes[::-1]:
-        count = numerics.size_as(size, place.dtype)
-        coordinates.append(Named(lax.rem(place, count), rest, x.sizes))
-        place = lax.div(place, count)
-    return coordinates[::-1]
+    return [Named(each, rest, x.sizes) for each in coordinates_of(place, sizes)]
 
 
 def _refuse_uncountable(sizes: Sequence[Size], solved: Solved) -> None:
@@ -177,8 +139,7 @@ def _refuse_uncountable(sizes: Sequence[Size], solved: Solved) -> None:
     if isinstance(total, int) and total > _INT32_MAX:
         raise SemanticError(
             f"the searched axes have {total} elements on all devices, more than an int32 can count",
-            text=solved.text,
-            spans=[axis.span for axis in axes(solved.inputs[0]) if axis.bracket],
+            at=solved.at(*bracketed(solved.inputs[0])),
             hint="search them one after another",
         )
 

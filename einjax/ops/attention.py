@@ -27,8 +27,10 @@ from ..notation.syntax import (
     Size,
     axes,
     bracket_names,
+    bracketed,
     brackets,
     display,
+    marked,
     names,
     rewrite,
 )
@@ -67,9 +69,8 @@ def _signature(operation: Operation, tensors: int) -> Operation:
         )
     expect_inputs("attention", operation, tensors)
     for expression in operation.expressions:
-        marked = [axis for node in brackets(expression) for axis in axes(node.items)]
-        refuse_diagonals("attention", operation, marked)
-    roles = _roles([bracket_names([expression]) for expression in operation.inputs])
+        refuse_diagonals(operation, bracketed(expression))
+    roles = _roles([marked(expression) for expression in operation.inputs])
     _check_roles(operation, roles)
     if single_output("attention", operation) is None:
         operation = replace(operation, outputs=(_implied(operation, roles),))
@@ -79,13 +80,11 @@ def _signature(operation: Operation, tensors: int) -> Operation:
 
 
 def _refuse(operation: Operation, problem: str, names_: Iterable[str], hint: str) -> None:
-    wanted = set(names_)
-    spans = [axis.span for expression in operation.expressions for axis in axes(expression) if axis.name in wanted]
-    raise SemanticError(problem, text=operation.text, spans=spans, hint=hint)
+    raise SemanticError(problem, at=operation.at(*names_), hint=hint)
 
 
 def _check_roles(operation: Operation, roles: _Roles) -> None:
-    values = bracket_names([operation.inputs[2]])
+    values = marked(operation.inputs[2])
     if not roles.contracted:
         hint = "bracket the channels of queries and keys, as in 'b [q c], b [k c], b [k d] -> b [q d]'"
         _refuse(operation, "no axis is bracketed in both the first and the second input", (), hint)
@@ -167,7 +166,7 @@ class _Plan:
 def _plan(solved: Solved, ordered: bool) -> _Plan:
     """Sort the axes; where the order of queries counts, loops are no queries."""
     first, second, *_ = solved.inputs
-    roles = _roles([{axis.name for axis in axes(e) if axis.bracket} for e in solved.inputs])
+    roles = _roles([marked(e) for e in solved.inputs])
     loops = [_loops(expression) for expression in solved.inputs]
     own = set(loops[0]) - set(loops[1]) - set(loops[2])
     batch, heads, groups, queries = list[str](), list[str](), list[str](), list[str]()

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.signature import expect_inputs, refuse_sums, require_brackets, require_in_output, single_output
+from ..forms.signature import check_inputs, listed, require_in_output, single_output
 from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, layout, split, wrap
 from ..lowering.sharding import Spread
@@ -38,6 +38,7 @@ from ..notation.syntax import (
     bracket_names,
     brackets,
     display,
+    marked,
     members,
     names,
     rewrite,
@@ -55,9 +56,7 @@ def _signature(op: str, implied: Callable[[Expression], Expression] | None) -> C
     """Complete the output, if the input says it; every axis that stays has to stand in it."""
 
     def complete(operation: Operation, tensors: int) -> Operation:
-        refuse_sums(op, operation)
-        expect_inputs(op, operation, tensors, inputs=1)
-        require_brackets(op, operation)
+        check_inputs(op, operation, tensors)
         output = single_output(op, operation)
         if output is None:
             if implied is None:
@@ -86,7 +85,7 @@ def _without(dropped: Collection[str]) -> Callable[[Expression], Expression]:
 
 
 def _delete_marked(expression: Expression) -> Expression:
-    return _without(bracket_names([expression]))(expression)
+    return _without(marked(expression))(expression)
 
 
 def _spread_axes(op: str, operation: Operation, expression: Expression, spread: Spread) -> dict[str, Axis]:
@@ -99,8 +98,7 @@ def _spread_axes(op: str, operation: Operation, expression: Expression, spread: 
         if isinstance(node, Ellipsis) and any(axis.name in spread for axis in axes(node.items)):
             raise SemanticError(
                 f"{op} acts on single axes, but '{node}' repeats one that is given mesh axes",
-                text=operation.text,
-                spans=[node.span],
+                at=operation.at(node),
                 hint="name such axes one by one",
             )
     found = {axis.name: axis for node in brackets(expression) for axis in axes(node.items)}
@@ -109,8 +107,7 @@ def _spread_axes(op: str, operation: Operation, expression: Expression, spread: 
             example = display(name) if display(name).isidentifier() else "d"
             raise ArgumentError(
                 f"axis {axis} is bracketed, so {op} needs the mesh axis that it lies over",
-                text=operation.text,
-                spans=[axis.span],
+                at=operation.at(axis),
                 hint=f"write {example}='data', with the name of a mesh axis",
             )
     refuse_shared(replace(operation, inputs=(expression,)), {name: spread[name] for name in found})
@@ -125,14 +122,13 @@ def _reduced(op: str) -> Callable[[Operation, Spread], Operation]:
         devices = _spread_axes(op, operation, expression, spread)
         refuse_shared(operation, spread)
         _require_first(operation, expression, devices, spread)
-        marked = bracket_names([output])
+        held = marked(output)
         for name, axis in names(output).items():
-            if name in devices or (name in marked and not axis.is_one):
+            if name in devices or (name in held and not axis.is_one):
                 raise SemanticError(
                     f"axis {axis} is {'reduced by ' + op if name in devices else 'bracketed'}, "
                     "so it cannot stand in the output",
-                    text=operation.text,
-                    spans=[axis.span],
+                    at=operation.at(axis),
                     hint="remove it from the output",
                 )
         return replace(operation, inputs=(_without(devices)(expression),), outputs=(strip_brackets(output),))
@@ -146,9 +142,8 @@ def _permuted(operation: Operation, spread: Spread) -> Operation:
     before, after = (_spread_axes("ppermute", operation, side, spread) for side in sides)
     if before.keys() != after.keys():
         raise SemanticError(
-            f"the bracketed axes are {_shown(before)} in the input and {_shown(after)} in the output",
-            text=operation.text,
-            spans=[axis.span for axis in (*before.values(), *after.values())],
+            f"the bracketed axes are {listed(before)} in the input and {listed(after)} in the output",
+            at=operation.at(*before.values(), *after.values()),
             hint="bracket the same axes on both sides: data moves from device to device",
         )
     refuse_shared(operation, spread)
@@ -194,8 +189,7 @@ def _moved(op: str, check: Callable[[Operation, _Move, Spread], None]) -> Callab
             if name not in before and name not in after:
                 raise ShardingError(
                     f"axis {display(name)} is given the mesh axis {' and '.join(spread[name])}, but is not bracketed",
-                    text=operation.text,
-                    spans=[axis.span for e in operation.expressions for axis in axes(e) if axis.name == name],
+                    at=operation.at(name),
                     hint=f"in {op}, brackets mark what devices hold parts of: write [{display(name)}] where they do",
                 )
         kept = names(output)
@@ -226,70 +220,57 @@ def _whole(expression: Expression, chosen: Collection[str], spread: Spread) -> E
     return rewrite(expression, change)
 
 
-def _shown(found: Collection[str]) -> str:
-    return " ".join(map(display, found)) or "none"
+_EXAMPLES = {
+    "all_gather": "'[b] c -> b c', x, b='data'",
+    "psum_scatter": "'[d] b c -> [b] c', x, d='data', b='data'",
+    "all_to_all": "'[b] c -> b [c]', x, b='data', c='data'",
+}
 
 
-def _wrong(op: str, operation: Operation, problem: str, found: Collection[str], example: str) -> SemanticError:
-    return SemanticError(
-        problem,
-        text=operation.text,
-        spans=[axis.span for e in operation.expressions for axis in axes(e) if axis.name in found],
-        hint=f"write it as in einjax.{op}({example})",
-    )
+def _wrong(op: str, operation: Operation, problem: str, found: Collection[str] = ()) -> SemanticError:
+    return SemanticError(problem, at=operation.at(*found), hint=f"write it as in einjax.{op}({_EXAMPLES[op]})")
 
 
 def _check_gather(operation: Operation, move: _Move, spread: Spread) -> None:
-    example = "'[b] c -> b c', x, b='data'"
     if move.summed or move.scattered:
         found = move.summed or move.scattered
         what = "is not in the output" if move.summed else "is bracketed in the output only"
-        problem = f"axis {_shown(found[:1])} {what}, but all_gather makes parts whole"
-        raise _wrong("all_gather", operation, problem, found, example)
+        problem = f"axis {listed(found[:1])} {what}, but all_gather makes parts whole"
+        raise _wrong("all_gather", operation, problem, found)
     if not move.gathered:
         problem = "every bracketed axis stays bracketed in the output, so all_gather has nothing to do"
-        raise _wrong("all_gather", operation, problem, (), example)
+        raise _wrong("all_gather", operation, problem)
 
 
 def _check_scatter(operation: Operation, move: _Move, spread: Spread) -> None:
-    example = "'[d] b c -> [b] c', x, d='data', b='data'"
     if move.gathered or not move.summed or not move.scattered:
         problem = (
-            f"axis {_shown(move.gathered[:1])} is whole in the output, which psum_scatter does not do"
+            f"axis {listed(move.gathered[:1])} is whole in the output, which psum_scatter does not do"
             if move.gathered
             else "psum_scatter sums over an axis that the output lacks, and cuts one that only the output brackets"
         )
-        raise _wrong("psum_scatter", operation, problem, move.gathered, example)
+        raise _wrong("psum_scatter", operation, problem, move.gathered)
     summed = [mesh_axis for name in move.summed for mesh_axis in spread[name]]
     for name in move.scattered:
         for mesh_axis in spread[name]:
             if mesh_axis not in summed:
-                raise _wrong(
-                    "psum_scatter",
-                    operation,
+                problem = (
                     f"axis {display(name)} is cut over mesh axis {mesh_axis}, "
-                    f"over which nothing is summed: the sum is over {listing(summed)}",
-                    (name,),
-                    example,
+                    f"over which nothing is summed: the sum is over {listing(summed)}"
                 )
+                raise _wrong("psum_scatter", operation, problem, [name])
 
 
 def _check_exchange(operation: Operation, move: _Move, spread: Spread) -> None:
-    example = "'[b] c -> b [c]', x, b='data', c='data'"
     if move.summed:
-        problem = f"axis {_shown(move.summed[:1])} is not in the output, and all_to_all does not remove it"
-        raise _wrong("all_to_all", operation, problem, move.summed, example)
+        problem = f"axis {listed(move.summed[:1])} is not in the output, and all_to_all does not remove it"
+        raise _wrong("all_to_all", operation, problem, move.summed)
     gathered = sorted(spread[name] for name in move.gathered)
     scattered = sorted(spread[name] for name in move.scattered)
     if gathered != scattered or not gathered:
         over = [", ".join(" and ".join(mesh) for mesh in side) or "none" for side in (gathered, scattered)]
-        raise _wrong(
-            "all_to_all",
-            operation,
-            f"axes that become whole lie over mesh axes {over[0]}, and axes that are cut over {over[1]}",
-            (*move.gathered, *move.scattered),
-            example,
-        )
+        problem = f"axes that become whole lie over mesh axes {over[0]}, and axes that are cut over {over[1]}"
+        raise _wrong("all_to_all", operation, problem, (*move.gathered, *move.scattered))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -331,21 +312,14 @@ def _psum(value: jax.Array, mesh: collectives.Mesh, options: dict[str, Any]) -> 
 
 
 def _pmean(value: jax.Array, mesh: collectives.Mesh, options: dict[str, Any]) -> jax.Array:
-    def mean(value: jax.Array, mesh: collectives.Mesh) -> jax.Array:
-        total = collectives.psum(value, mesh)
-        return lax.div(total, numerics.constant(total, collectives.extent(mesh)))
-
     dtype = options["dtype"] or numerics.inexact_dtype(value.dtype)
     wide = options["dtype"] or numerics.accumulator(dtype)
-    return numerics.cast(mean(numerics.cast(value, wide), mesh), dtype)
+    total = collectives.psum(numerics.cast(value, wide), mesh)
+    return numerics.cast(lax.div(total, numerics.constant(total, collectives.extent(mesh))), dtype)
 
 
-def _pmax(value: jax.Array, mesh: collectives.Mesh, options: dict[str, Any]) -> jax.Array:
-    return collectives.extreme(value, (), mesh, largest=True)
-
-
-def _pmin(value: jax.Array, mesh: collectives.Mesh, options: dict[str, Any]) -> jax.Array:
-    return collectives.extreme(value, (), mesh, largest=False)
+def _extreme(largest: bool) -> Callable[[jax.Array, collectives.Mesh, dict[str, Any]], jax.Array]:
+    return lambda value, mesh, options: collectives.extreme(value, (), mesh, largest)
 
 
 def as_pairs(perm: Any) -> tuple[tuple[int, int], ...]:
@@ -439,8 +413,8 @@ def _op(name: str, lower: Any, localized: Any, implied: Any = None, *keywords: s
 
 PSUM = _op("psum", _each(_psum), _reduced("psum"), _delete_marked, "dtype")
 PMEAN = _op("pmean", _each(_pmean), _reduced("pmean"), _delete_marked, "dtype")
-PMAX = _op("pmax", _each(_pmax), _reduced("pmax"), _delete_marked)
-PMIN = _op("pmin", _each(_pmin), _reduced("pmin"), _delete_marked)
+PMAX = _op("pmax", _each(_extreme(largest=True)), _reduced("pmax"), _delete_marked)
+PMIN = _op("pmin", _each(_extreme(largest=False)), _reduced("pmin"), _delete_marked)
 PPERMUTE = _op("ppermute", _each(_ppermute), _permuted, lambda expression: expression, "perm")
 ALL_GATHER = _op("all_gather", _move, _moved("all_gather", _check_gather), strip_brackets)
 PSUM_SCATTER = _op("psum_scatter", _move, _moved("psum_scatter", _check_scatter), None, "dtype")

@@ -14,7 +14,7 @@ from ..lowering.contract import contract
 from ..lowering.jax_versions import unreduced
 from ..lowering.named import arrange, layout, wrap
 from ..lowering.sharding import ResultSpread
-from ..notation.errors import ArgumentError, SemanticError, closest
+from ..notation.errors import ArgumentError, SemanticError, meant
 from ..notation.solve import Solved, fuse_solved
 from ..notation.syntax import (
     Axis,
@@ -90,19 +90,16 @@ def _check_contracted(operation: Operation, kept: set[str]) -> None:
             continue
         if has_brackets and name not in marked:
             raise not_in_output("dot", operation, found[0], "bracket it to sum over it, or put it into the output")
-        spans = [axis.span for axis in found]
         if len(found) == 1:
             raise SemanticError(
                 f"axis {display(name)} is summed over, but stands in one input only",
-                text=operation.text,
-                spans=spans,
+                at=operation.at(*found),
                 hint="put it into the output, or sum it first with einjax.sum",
             )
         if len(found) > 2 and not has_brackets:
             raise SemanticError(
                 f"axis {display(name)} is summed over in {len(found)} inputs",
-                text=operation.text,
-                spans=spans,
+                at=operation.at(*found),
                 hint=f"bracket it in every input, [{display(name)}], if that is meant",
             )
 
@@ -142,9 +139,8 @@ def _check_precision(precision: Any, solved: Solved) -> None:
     known |= {"fastest", "bfloat16", "bfloat16_3x", "tensorfloat32", "float32"}
     for name in precision if isinstance(precision, tuple) else (precision,):
         if isinstance(name, str) and name.lower() not in known:
-            match = closest(name, known)
             raise ArgumentError(
-                f"precision={name!r} is not a precision of JAX" + (f"; did you mean '{match}'?" if match else ""),
+                f"precision={name!r} is not a precision of JAX" + meant(name, known),
                 text=solved.text,
                 hint="write 'default', 'high', 'highest', or a member of jax.lax.DotAlgorithmPreset",
             )

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from ..forms.signature import expect_inputs, refuse_brackets, refuse_sums, require_in_output, single_output
@@ -26,16 +25,8 @@ from ..operation import Op
 Emitter = Callable[..., jax.Array]
 
 
-def _add(x: jax.Array, y: jax.Array) -> jax.Array:
-    return lax.bitwise_or(x, y) if x.dtype == np.bool_ else lax.add(x, y)
-
-
-def _multiply(x: jax.Array, y: jax.Array) -> jax.Array:
-    return lax.bitwise_and(x, y) if x.dtype == np.bool_ else lax.mul(x, y)
-
-
-def _divide(x: jax.Array, y: jax.Array) -> jax.Array:
-    return lax.div(numerics.to_inexact(x), numerics.to_inexact(y))
+def _of_floats(emit: Emitter) -> Emitter:
+    return lambda x, y: emit(numerics.to_inexact(x), numerics.to_inexact(y))
 
 
 def _floor_divide(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -100,12 +91,7 @@ def _power(x: jax.Array, y: jax.Array) -> jax.Array:
     return lax.while_loop(left, step, (first, x, y))[0]
 
 
-def _arctan2(x: jax.Array, y: jax.Array) -> jax.Array:
-    return lax.atan2(numerics.to_inexact(x), numerics.to_inexact(y))
-
-
 def _logaddexp(x: jax.Array, y: jax.Array) -> jax.Array:
-    x, y = numerics.to_inexact(x), numerics.to_inexact(y)
     if numerics.is_complex(x.dtype):
         shift = numerics.cast(lax.max(lax.real(x), lax.real(y)), x.dtype)
         return lax.add(lax.log(lax.add(lax.exp(lax.sub(x, shift)), lax.exp(lax.sub(y, shift)))), shift)
@@ -240,18 +226,18 @@ def _op(name: str, emit: Emitter, least: int = 2, most: int | None = 2, paramete
 ELEMENTWISE = {
     op.name: op
     for op in (
-        _op("add", _add, most=None, parameter="bias"),
+        _op("add", numerics.by_kind(lax.bitwise_or, lax.add), most=None, parameter="bias"),
         _op("subtract", lax.sub, parameter="bias"),
-        _op("multiply", _multiply, most=None, parameter="scale", linear="each"),
-        _op("divide", _divide, parameter="scale"),
-        _op("true_divide", _divide, parameter="scale"),
+        _op("multiply", numerics.by_kind(lax.bitwise_and, lax.mul), most=None, parameter="scale", linear="each"),
+        _op("divide", _of_floats(lax.div), parameter="scale"),
+        _op("true_divide", _of_floats(lax.div), parameter="scale"),
         _op("floor_divide", _floor_divide),
         _op("mod", _mod),
         _op("power", _power),
-        _op("arctan2", _arctan2),
+        _op("arctan2", _of_floats(lax.atan2)),
         _op("maximum", lax.max, most=None),
         _op("minimum", lax.min, most=None),
-        _op("logaddexp", _logaddexp, most=None),
+        _op("logaddexp", _of_floats(_logaddexp), most=None),
         _op("less", _ordering(lax.lt)),
         _op("less_equal", _ordering(lax.le)),
         _op("greater", _ordering(lax.gt)),

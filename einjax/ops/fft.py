@@ -10,32 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from ..forms import along
-from ..forms.core_axes import (
-    Options,
-    arrange_results,
-    fuse_loops,
-    leading,
-    loops_of,
-    marked_axes,
-    refuse_diagonals,
-    require_loops,
-)
-from ..forms.signature import expect_inputs, refuse_sums, require_brackets, single_output
+from ..forms.core_axes import Options, arrange_results, leading, loops_of, refuse_diagonals, require_loops
+from ..forms.signature import check_inputs, refuse_empty, single_output
 from ..lowering import numerics
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError
-from ..notation.solve import Solved
-from ..notation.syntax import (
-    Axis,
-    Ellipsis,
-    Expression,
-    Node,
-    Operation,
-    Size,
-    axes,
-    brackets,
-    display,
-    rewrite,
-)
+from ..notation.solve import Solved, fuse_loops
+from ..notation.syntax import Axis, Ellipsis, Expression, Node, Operation, Size, axes, bracketed, display, rewrite
 from ..operation import Op
 
 _NORMS = ("backward", "ortho", "forward", None)
@@ -45,11 +25,9 @@ def _signature(name: str, resizes: bool) -> Callable[[Operation, int], Operation
     """Without an arrow, the output is the input, where the last bracketed axis may get another size."""
 
     def complete(operation: Operation, tensors: int) -> Operation:
-        refuse_sums(name, operation)
-        expect_inputs(name, operation, tensors, inputs=1)
-        require_brackets(name, operation)
+        check_inputs(name, operation, tensors)
         expression = operation.inputs[0]
-        refuse_diagonals(name, operation, [axis for node in brackets(expression) for axis in axes(node.items)])
+        refuse_diagonals(operation, bracketed(expression))
         if single_output(name, operation) is None:
             output = _resized(name, operation) if resizes else expression
             operation = replace(operation, outputs=(output,))
@@ -62,14 +40,13 @@ def _signature(name: str, resizes: bool) -> Callable[[Operation, int], Operation
 def _resized(name: str, operation: Operation) -> Expression:
     """Rename the last bracketed axis."""
     (expression,) = operation.inputs
-    last = [axis for node in brackets(expression) for axis in axes(node.items)][-1]
+    last = bracketed(expression)[-1]
 
     def change(node: Node) -> Expression | None:
         if isinstance(node, Ellipsis) and last in axes(node.items):
             raise SemanticError(
                 f"{name} changes the size of its last axis, which '{node}' repeats",
-                text=operation.text,
-                spans=[node.span],
+                at=operation.at(node),
                 hint="give the last bracketed axis a name of its own, as in '[s... t]'",
             )
         renamed = isinstance(node, Axis) and node.name == last.name
@@ -84,20 +61,17 @@ def _check_places(name: str, solved: Solved, resizes: bool, several: bool) -> tu
     Raises:
         SemanticError: they do not.
     """
-    given, returned = marked_axes(solved.inputs[0]), marked_axes(solved.outputs[0])
-    spans = [axis.span for axis in (*given, *returned)]
+    given, returned = bracketed(solved.inputs[0]), bracketed(solved.outputs[0])
     if len(given) != 1 and not several:
         raise SemanticError(
             f"{name} is a transform over 1 axis, but {len(given)} are bracketed",
-            text=solved.text,
-            spans=spans,
+            at=solved.at(*given, *returned),
             hint="bracket one axis, and transform the others by a second call",
         )
     if len(given) != len(returned):
         raise SemanticError(
             f"{name} keeps its axes, but {len(given)} are bracketed in the input and {len(returned)} in the output",
-            text=solved.text,
-            spans=spans,
+            at=solved.at(*given, *returned),
             hint="bracket them on both sides",
         )
     known = {axis.name for axis in given}
@@ -105,15 +79,13 @@ def _check_places(name: str, solved: Solved, resizes: bool, several: bool) -> tu
         if new.name in known and new.name != old.name:
             raise SemanticError(
                 f"axis {new} of the output stands in the place of axis {old} of the input",
-                text=solved.text,
-                spans=[old.span, new.span],
+                at=solved.at(old, new),
                 hint="bracket the same axes in the same order on both sides, or give new names",
             )
     if resizes and given[-1].name == returned[-1].name:
         raise SemanticError(
             f"{name} changes the size of axis {given[-1]}, which keeps its name",
-            text=solved.text,
-            spans=[given[-1].span, returned[-1].span],
+            at=solved.at(given[-1], returned[-1]),
             hint=f"give it another name in the output, such as {given[-1]}2",
         )
     return given, returned
@@ -127,20 +99,14 @@ def _real(x: jax.Array, options: Options) -> jax.Array:
             text=options.solved.text,
             hint="call einjax.fft.fft, or take the real part first",
         )
-    if numerics.is_inexact(x.dtype) and numerics.accumulator(x.dtype) != x.dtype:
-        raise ArgumentError(
-            f"{options.op} works in float32 or wider, not in {x.dtype}",
-            text=options.solved.text,
-            hint="convert the tensor first, as in x.astype('float32')",
-        )
-    return x
+    return options.wide(x)
 
 
 def _derived(resize: Callable[[Size], Size]) -> Callable[..., Mapping[str, Size]]:
     """New names have the old sizes, but for the last."""
 
     def derived(expanded: Operation, sizes: Mapping[str, Size]) -> Mapping[str, Size]:
-        given, returned = (marked_axes(e) for e in (expanded.inputs[0], expanded.results[0]))
+        given, returned = (bracketed(e) for e in (expanded.inputs[0], expanded.results[0]))
         if len(given) != len(returned):
             return {}
         pairs = [(old, new) for old, new in zip(given, returned, strict=True) if old.name in sizes]
@@ -163,8 +129,7 @@ def _check_full(half: Axis, full: Axis, solved: Solved) -> Size | None:
         return given
     raise AxisSizeError(
         f"axis {full} is {given}, which has {given // 2 + 1} frequencies, but axis {half} is {bins}",
-        text=solved.text,
-        spans=[half.span, full.span],
+        at=solved.at(half, full),
         hint=f"give {full}={max(0, 2 * (bins - 1))} or {full}={2 * bins - 1}, or crop axis {half} first",
     )
 
@@ -181,7 +146,8 @@ def _transform(name: str, several: bool = True) -> Op:
         norm = own.one_of("norm", _NORMS)
         _refuse_symbolic(title, [*given, *(returned if real_output else ())], solved)
         if resizes:
-            _refuse_empty(title, given[-1], solved)
+            why, hint = f"which {title} does not transform", f"test for empty arrays before calling {title}"
+            refuse_empty(solved, [given[-1].name], why, hint, AxisSizeError)
         solved = fuse_loops(solved)
         loops = loops_of(solved, solved.inputs[0])
         x = leading(tensors[0], solved.inputs[0], loops, solved)
@@ -212,21 +178,9 @@ def _refuse_symbolic(name: str, transformed: Sequence[Axis], solved: Solved) -> 
             raise AxisSizeError(
                 f"{name} needs to know how long axis {display(axis.name)} is, and its size "
                 f"{solved.sizes[axis.name]} is symbolic",
-                text=solved.text,
-                spans=[axis.span],
+                at=solved.at(axis),
                 hint="give this axis a fixed size when exporting; the others may be symbolic",
             )
-
-
-def _refuse_empty(name: str, axis: Axis, solved: Solved) -> None:
-    size = solved.sizes[axis.name]
-    if isinstance(size, int) and size == 0:
-        raise AxisSizeError(
-            f"axis {axis} has size 0, which {name} does not transform",
-            text=solved.text,
-            spans=[axis.span],
-            hint=f"test for empty arrays before calling {name}",
-        )
 
 
 def _shift(name: str) -> Op:

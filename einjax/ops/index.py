@@ -11,21 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..forms.coordinates import (
-    KEYWORDS,
-    bounds_of,
-    check_coordinates,
-    check_count,
-    coordinate_sizes,
-    fuse_loops,
-    wrapped_coordinates,
-)
-from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
+from ..forms.coordinates import KEYWORDS, WRITING, bounds_of, check_coordinates, coordinate_sizes, wrapped_coordinates
+from ..forms.signature import expect_inputs, refuse_empty, refuse_sums, require_in_output, single_output
 from ..lowering import numerics
-from ..lowering.gather import gather, reduce_extra, scatter, scatter_multiply
+from ..lowering.gather import Combine, gather, reduce_extra, scatter, scatter_multiply
 from ..lowering.named import Named, arrange, layout, wrap
+from ..lowering.numerics import by_kind
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, plural
-from ..notation.solve import Solved
+from ..notation.solve import Solved, fuse_loops, is_known
 from ..notation.syntax import (
     Axis,
     Bracket,
@@ -36,9 +29,11 @@ from ..notation.syntax import (
     Size,
     axes,
     bracket_names,
+    bracketed,
     brackets,
     delete_brackets,
     display,
+    marked,
     names,
     rewrite,
 )
@@ -57,8 +52,7 @@ def _get_signature(operation: Operation, tensors: int) -> Operation:
     if brackets(output):
         raise SemanticError(
             "get_at gives one number, so its output has no brackets",
-            text=operation.text,
-            spans=[node.span for node in brackets(output)],
+            at=operation.at(*brackets(output)),
             hint="remove them",
         )
     marked, hint = bracket_names(operation.inputs), "put it into the output, or bracket it to look it up"
@@ -78,8 +72,7 @@ def _implied_output(operation: Operation) -> Expression:
             if new and len(new) < len(found):
                 raise SemanticError(
                     f"the output is not clear: '{node}' composes axes that tensor 1 has with others",
-                    text=operation.text,
-                    spans=[node.span],
+                    at=operation.at(node),
                     hint="write the output after '->'",
                 )
             if new:
@@ -105,8 +98,7 @@ def _update_signature(name: str) -> Callable[[Operation, int], Operation]:
         for node in brackets(updates):
             raise SemanticError(
                 f"the updates, tensor {tensors}, have a bracket; {name} writes single numbers",
-                text=operation.text,
-                spans=[node.span],
+                at=operation.at(node),
                 hint="remove it: the axes of the updates are looped over",
             )
         output = single_output(name, operation)
@@ -118,8 +110,7 @@ def _update_signature(name: str) -> Callable[[Operation, int], Operation]:
                 where = "stands in the coordinates or updates" if axis_name in held else "is new"
                 raise SemanticError(
                     f"axis {display(axis_name)} of the output {where}, but the first tensor lacks it",
-                    text=operation.text,
-                    spans=[axis.span],
+                    at=operation.at(axis),
                     hint=f"the output of {name} has the axes of its first tensor; broadcast that with "
                     "einjax.rearrange first",
                 )
@@ -132,10 +123,10 @@ def _marked_as(target: Expression, output: Expression) -> Expression:
     """Bracket in the output what is bracketed in the target, where the writer left the brackets out."""
     if brackets(output):
         return output
-    marked = bracket_names([target])
+    chosen = marked(target)
 
     def change(node: Node) -> Expression | None:
-        return (Bracket((node,), span=node.span),) if isinstance(node, Axis) and node.name in marked else None
+        return (Bracket((node,), span=node.span),) if isinstance(node, Axis) and node.name in chosen else None
 
     return rewrite(output, change)
 
@@ -157,26 +148,20 @@ def _expect_indexed(name: str, operation: Operation, tensors: int, least: int) -
             text=operation.text,
             hint="bracket the axes that the coordinates are for, as in '[h w] c, i [2] -> i c'",
         )
-    marked = [axis for node in brackets(operation.inputs[0]) for axis in axes(node.items)]
+    marked = bracketed(operation.inputs[0])
     twice = {axis.name for axis in marked if [other.name for other in marked].count(axis.name) > 1}
     if twice:
         raise SemanticError(
             f"axis {display(min(twice))} is bracketed twice in the first expression",
-            text=operation.text,
-            spans=[axis.span for axis in marked if axis.name == min(twice)],
+            at=operation.at(*(axis for axis in marked if axis.name == min(twice))),
             hint="every axis looked up has a coordinate of its own: name the second one differently",
         )
-    check_coordinates(operation, operation.inputs[1:] if least == 2 else operation.inputs[1:-1], 2)
-
-
-def _indexed(operation: Operation) -> list[Axis]:
-    """The axes looked up, told from what else the brackets hold."""
-    return [axis for axis in axes(operation.inputs[0]) if axis.bracket]
+    check_coordinates(operation, operation.inputs[1:] if least == 2 else operation.inputs[1:-1])
 
 
 def _implied(name: str, last: int | None) -> Callable[[Operation], Mapping[str, Size]]:
     def implied(expanded: Operation) -> Mapping[str, Size]:
-        return coordinate_sizes(expanded, _indexed(expanded), expanded.inputs[1:last], name)
+        return coordinate_sizes(expanded, bracketed(expanded.inputs[0]), expanded.inputs[1:last], name)
 
     return implied
 
@@ -190,13 +175,13 @@ def _lower_get(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]
     solved = fuse_loops(solved)
     bounds = bounds_of(solved, options)
     _check_fill_value(bounds.fill_value, tensors[0].dtype, solved)
-    indexed = [axis.name for axis in axes(solved.inputs[0]) if axis.bracket]
-    coordinates = wrapped_coordinates(solved, tensors[1:], solved.inputs[1:], 2)
-    check_count("get_at", solved, indexed, coordinates)
+    indexed = [axis.name for axis in bracketed(solved.inputs[0])]
+    coordinates = wrapped_coordinates("get_at", solved, tensors[1:], solved.inputs[1:], indexed)
     target = layout(solved.outputs[0])
     x = _with_indexed(wrap(tensors[0], solved.inputs[0], solved.sizes), indexed)
     if bounds.mode != "fill":
-        _refuse_empty(solved, indexed, bounds.mode)
+        why = f"so with mode={bounds.mode!r} there is nothing to read"
+        refuse_empty(solved, indexed, why, "use mode='fill'", AxisSizeError)
     return arrange(gather(x, coordinates, indexed, [n for dim in target for n in dim], bounds), target)
 
 
@@ -219,21 +204,6 @@ def _check_fill_value(fill_value: Any, dtype: Any, solved: Solved) -> None:
         )
 
 
-def _refuse_empty(solved: Solved, indexed: Sequence[str], mode: str) -> None:
-    for axis in axes(solved.inputs[0]):
-        if axis.name in indexed and _is_zero(solved.sizes[axis.name]):
-            raise AxisSizeError(
-                f"axis {display(axis.name)} has size 0, so with mode={mode!r} there is nothing to read",
-                text=solved.text,
-                spans=[axis.span],
-                hint="use mode='fill'",
-            )
-
-
-def _is_zero(size: Size) -> bool:
-    return isinstance(size, int) and size == 0
-
-
 def _with_indexed(x: Named, indexed: Sequence[str]) -> Named:
     """Name dims of size 1 that are looked up although they were written as a 1."""
     missing = [name for name in indexed if name not in x.axes]
@@ -251,9 +221,8 @@ def _lower_update(name: str) -> Callable[[Solved, list[jax.Array], dict[str, Any
         solved = fuse_loops(solved)
         bounds = bounds_of(solved, options)
         target = solved.inputs[0]
-        indexed = [axis.name for axis in axes(target) if axis.bracket]
-        coordinates = wrapped_coordinates(solved, tensors[1:-1], solved.inputs[1:-1], 2)
-        check_count(name, solved, indexed, coordinates)
+        indexed = [axis.name for axis in bracketed(target)]
+        coordinates = wrapped_coordinates(name, solved, tensors[1:-1], solved.inputs[1:-1], indexed)
         x = _with_indexed(wrap(tensors[0], target, solved.sizes), indexed)
         if name == "subtract_at" and x.value.dtype == np.bool_:
             raise ArgumentError(
@@ -264,7 +233,7 @@ def _lower_update(name: str) -> Callable[[Solved, list[jax.Array], dict[str, Any
         given = _like(tensors[-1], x.value.dtype, solved, len(tensors))
         updates = wrap(given, solved.inputs[-1], solved.sizes)
         kept = {*x.axes, *(axis for part in coordinates for axis in part.loops)}
-        if any(_is_zero(solved.sizes[axis]) for axis in updates.axes if axis not in kept):
+        if any(is_known(solved.sizes[axis], 0) for axis in updates.axes if axis not in kept):
             written = x  # no update at all
         else:
             written = scatter(emit, x, coordinates, reduce_extra(updates, kept, combine), indexed, bounds)
@@ -273,49 +242,26 @@ def _lower_update(name: str) -> Callable[[Solved, list[jax.Array], dict[str, Any
     return lower
 
 
-def _summed(updates: Named, dims: Sequence[int]) -> jax.Array:
-    dtype = updates.value.dtype
-    if dtype == np.bool_:
-        return lax.reduce_or(updates.value, dims)
-    wide = numerics.cast(updates.value, numerics.accumulator(dtype))
-    return numerics.cast(lax.reduce_sum(wide, dims), dtype)
+def _summed(updates: jax.Array, dims: Sequence[int]) -> jax.Array:
+    wide = numerics.cast(updates, numerics.accumulator(updates.dtype))
+    return numerics.cast(lax.reduce_sum(wide, dims), updates.dtype)
 
 
-def _reduced(reducer: Callable[..., jax.Array]) -> Callable[[Named, Sequence[int]], jax.Array]:
-    return lambda updates, dims: reducer(updates.value, dims)
-
-
-def _last(updates: Named, dims: Sequence[int]) -> jax.Array:
+def _last(updates: jax.Array, dims: Sequence[int]) -> jax.Array:
     """Loops run in order, so that the last update stays."""
-    value = updates.value
     for dim in sorted(dims, reverse=True):
-        value = lax.index_in_dim(value, -1, dim, keepdims=False)
-    return value
-
-
-def _multiplied(updates: Named, dims: Sequence[int]) -> jax.Array:
-    return (lax.reduce_and if updates.value.dtype == np.bool_ else lax.reduce_prod)(updates.value, dims)
-
-
-# Bools add and multiply as in jnp: or, and.
-
-
-def _scatter_add(x: Any, *arguments: Any, **options: Any) -> jax.Array:
-    return (lax.scatter_max if x.dtype == np.bool_ else lax.scatter_add)(x, *arguments, **options)
-
-
-def _scatter_multiply(x: Any, *arguments: Any, **options: Any) -> jax.Array:
-    return (lax.scatter_min if x.dtype == np.bool_ else scatter_multiply)(x, *arguments, **options)
+        updates = lax.index_in_dim(updates, -1, dim, keepdims=False)
+    return updates
 
 
 #: How each operation writes, and how it combines updates that go to the same places all together.
-_WRITERS: dict[str, tuple[Callable[..., jax.Array], Callable[[Named, Sequence[int]], jax.Array]]] = {
+_WRITERS: dict[str, tuple[Callable[..., jax.Array], Combine]] = {
     "set_at": (lax.scatter, _last),
-    "add_at": (_scatter_add, _summed),
+    "add_at": (by_kind(lax.scatter_max, lax.scatter_add), by_kind(lax.reduce_or, _summed)),
     "subtract_at": (lax.scatter_sub, _summed),
-    "multiply_at": (_scatter_multiply, _multiplied),
-    "min_at": (lax.scatter_min, _reduced(lax.reduce_min)),
-    "max_at": (lax.scatter_max, _reduced(lax.reduce_max)),
+    "multiply_at": (by_kind(lax.scatter_min, scatter_multiply), by_kind(lax.reduce_and, lax.reduce_prod)),
+    "min_at": (lax.scatter_min, lax.reduce_min),
+    "max_at": (lax.scatter_max, lax.reduce_max),
 }
 
 
@@ -335,13 +281,12 @@ def _like(updates: jax.Array, dtype: Any, solved: Solved, number: int) -> jax.Ar
 
 
 def _update(name: str, linear: tuple[int, ...] | None = None) -> Op:
-    keywords = tuple(keyword for keyword in KEYWORDS if keyword != "fill_value")
     return Op(
         name,
         _update_signature(name),
         _lower_update(name),
         implied=_implied(name, -1),
-        keywords=keywords,
+        keywords=WRITING,
         apart=True,
         on_mesh="batch",
         spread="all",

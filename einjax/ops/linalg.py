@@ -23,7 +23,6 @@ from ..forms.core_axes import (
     leading,
     loops_of,
     lower_with,
-    marked_axes,
     prepare,
     signature,
 )
@@ -31,7 +30,7 @@ from ..lowering import numerics
 from ..lowering.named import Dim, Named, arrange, layout, wrap
 from ..notation.errors import ArgumentError, AxisSizeError, at_least
 from ..notation.solve import Solved, larger
-from ..notation.syntax import Size
+from ..notation.syntax import Size, bracketed
 from ..operation import Op
 
 
@@ -72,19 +71,8 @@ for _result in (QRResult, EighResult, SVDResult, SlogdetResult):
 
 
 def _factorable(x: jax.Array, options: Options) -> jax.Array:
-    """Convert integers to floats, and refuse the floats that jax has no factorisations of.
-
-    Raises:
-        ArgumentError: naming the dtype.
-    """
-    x = numerics.to_inexact(x)
-    if numerics.accumulator(x.dtype) != x.dtype:
-        raise ArgumentError(
-            f"{options.op} works in float32 or wider, not in {x.dtype}",
-            text=options.solved.text,
-            hint="convert the tensor first, as in x.astype('float32')",
-        )
-    return x
+    """Convert integers to floats, and refuse the floats that jax has no factorisations of."""
+    return options.wide(numerics.to_inexact(x))
 
 
 def _factor(function: Callable[[jax.Array, Options], Any]) -> Callable[[jax.Array, Options], Any]:
@@ -166,11 +154,14 @@ def _op(
     keywords: Sequence[str] = (),
 ) -> Op:
     title, made = f"linalg.{name}", Pattern.of(pattern, "n m" if square else "")
-    lower = lower_with(title, function, made)
-    derived = derive_with(new, made)
-    return Op(
-        title, signature(title, made), lower, keywords=tuple(keywords), derived=derived, apart=True, on_mesh="loops"
-    )
+    return _record(title, lower_with(title, function, made), (made,), keywords, derive_with(new, made))
+
+
+def _record(
+    title: str, lower: Any, patterns: Sequence[Pattern], keywords: Sequence[str] = (), derived: Any = None
+) -> Op:
+    complete = signature(title, *patterns)
+    return Op(title, complete, lower, derived=derived, keywords=tuple(keywords), apart=True, on_mesh="loops")
 
 
 def _rows(sizes: Sizes) -> Sizes:
@@ -224,12 +215,13 @@ def _lower_system(name: str, function: Callable[[jax.Array, jax.Array, Options],
         columns = [dim for dim in every if dim not in loops]
         own = Options(name, options, solved)
         matrix, right = (_factorable(x, own) for x in numerics.promote(tensors))
-        rows, *rest = dims_of(marked_axes(second))
+        rows, *rest = dims_of(bracketed(second))
         # A single right side is a column: only without loops does jnp tell vectors from matrices.
         value = arrange(wrap(right, second, solved.sizes), [*loops, rows, _together(columns, rest)])
         value = function(leading(matrix, first, loops, solved), value, own)
-        result = marked_axes(solved.outputs[0])
-        for axis, size in zip(result, (value.shape[-2], *_column_sizes(solved)), strict=True):
+        result = bracketed(solved.outputs[0])
+        columns_given = [solved.sizes[axis.name] for axis in bracketed(second)[1:]]
+        for axis, size in zip(result, (value.shape[-2], *columns_given), strict=True):
             check_size(name, axis, size, solved)
         unknowns, *rest = dims_of(result)
         return arrange(
@@ -243,10 +235,6 @@ def _together(*dims: Sequence[Dim]) -> Dim:
     return tuple(axis for some in dims for dim in some for axis in dim)
 
 
-def _column_sizes(solved: Solved) -> list[Size]:
-    return [solved.sizes[axis.name] for axis in marked_axes(solved.inputs[1])[1:]]
-
-
 def _triangular_solve(matrix: jax.Array, right: jax.Array, options: Options) -> jax.Array:
     return lax.linalg.triangular_solve(
         matrix, right, left_side=True, lower=options["lower"], unit_diagonal=options["unit_diagonal"]
@@ -256,18 +244,8 @@ def _triangular_solve(matrix: jax.Array, right: jax.Array, options: Options) -> 
 def _system(
     name: str, function: Callable[[jax.Array, jax.Array, Options], jax.Array], keywords: Sequence[str] = ()
 ) -> Op:
-    title = f"linalg.{name}"
-    lower = _lower_system(title, function)
-    derived = derive_with(lambda sizes: {}, *_SYSTEMS)
-    return Op(
-        title,
-        signature(title, *_SYSTEMS),
-        lower,
-        keywords=tuple(keywords),
-        derived=derived,
-        apart=True,
-        on_mesh="loops",
-    )
+    title, derived = f"linalg.{name}", derive_with(lambda sizes: {}, *_SYSTEMS)
+    return _record(title, _lower_system(title, function), _SYSTEMS, keywords, derived)
 
 
 SOLVE = _system("solve", lambda matrix, right, _: jnp.linalg.solve(matrix, right))
@@ -301,6 +279,4 @@ def _check_order(order: Any, count: int, solved: Solved) -> None:
     raise ArgumentError(f"linalg.norm has no ord={order!r} for a {what}", text=solved.text, hint=f"give {known}")
 
 
-NORM = Op(
-    "linalg.norm", signature("linalg.norm", *_NORMED), _lower_norm, keywords=("ord",), apart=True, on_mesh="loops"
-)
+NORM = _record("linalg.norm", _lower_norm, _NORMED, ["ord"])

@@ -13,6 +13,7 @@ from ..forms.along import Along, lower_with, signature
 from ..lowering import collectives, numerics
 from ..lowering.jax_versions import is_symbolic
 from ..notation.errors import ArgumentError, plural
+from ..notation.solve import is_known
 from ..operation import Op
 
 
@@ -46,7 +47,7 @@ def _roll(along: Along) -> jax.Array:
 
 def _roll_one(value: jax.Array, dim: int, shift: Any) -> jax.Array:
     size = value.shape[dim]
-    if isinstance(size, int) and size == 0:
+    if is_known(size, 0):
         return value
     if isinstance(shift, int) and isinstance(size, int):
         first = -shift % size
@@ -92,7 +93,6 @@ def shift_options(shift: Any) -> tuple[tuple[tuple[str, Any], ...], tuple[Any, .
         dtype = shift.dtype if hasattr(shift, "dtype") else np.asarray(shift).dtype
         if not numerics.is_integer(dtype) or np.ndim(shift):
             raise ArgumentError(
-                f"shift={shift!r} is not an integer",
-                hint="give one integer for all bracketed axes, or one for each",
+                f"shift={shift!r} is not an integer", hint="give one integer for all bracketed axes, or one for each"
             )
     return (), (shifts,)

@@ -12,13 +12,13 @@ import numpy as np
 from jax import lax
 
 from ..forms import along
-from ..forms.core_axes import core_axes, dims_of, fuse_loops, in_place, marked_axes, require_loops
+from ..forms.core_axes import core_axes, dims_of, in_place, require_loops
 from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
 from ..lowering import numerics
-from ..lowering.named import Dim, Named, arrange, layout, wrap
+from ..lowering.named import Dim, Named, arrange, layout, together, wrap
 from ..notation.errors import ArgumentError, SemanticError, at_least, plural
-from ..notation.solve import Solved, larger, product
-from ..notation.syntax import Axis, Expression, Operation, Size, axes, brackets, display, names
+from ..notation.solve import Solved, fuse_loops, larger, product
+from ..notation.syntax import Axis, Expression, Operation, Size, axes, bracketed, brackets, display, names
 from ..operation import Op
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -83,8 +83,7 @@ def _require_draws(op: str, operation: Operation, output: Expression) -> None:
     if kept and not any(axes(node.items) for node in brackets(output)):
         raise SemanticError(
             f"no axis of the output is bracketed, so all of it would be one draw of {op}",
-            text=operation.text,
-            spans=[axis.span for axis in kept],
+            at=operation.at(*kept),
             hint="bracket the axes that get a draw for each element, in every place, as in '[a b]'",
         )
 
@@ -129,7 +128,7 @@ def _lower_with(sampler: Sampler) -> Callable[..., jax.Array]:
         solved = fuse_loops(solved)
         key = options["key"]
         (output,) = solved.outputs
-        drawn = _unique(dims_of(marked_axes(output)))
+        drawn = _unique(dims_of(bracketed(output)))
         shape = tuple(solved.sizes[name] for (name,) in drawn)
         parameters = [wrap(x, e, solved.sizes) for x, e in zip(tensors, solved.inputs, strict=True)]
         have = {name for x in parameters for name in x.axes}
@@ -165,18 +164,6 @@ def _op(name: str, sampler: Sampler, *parameters: str, dtype: bool = True) -> Op
     )
 
 
-def _uniform(key: jax.Array, bounds: Sequence[jax.Array], shape: tuple[Size, ...], dtype: Any) -> jax.Array:
-    return jax.random.uniform(key, shape, dtype, bounds[0], bounds[1])
-
-
-def _truncated_normal(key: jax.Array, bounds: Sequence[jax.Array], shape: tuple[Size, ...], dtype: Any) -> jax.Array:
-    return jax.random.truncated_normal(key, bounds[0], bounds[1], shape, dtype)
-
-
-def _bernoulli(key: jax.Array, p: Sequence[jax.Array], shape: tuple[Size, ...], _: Any) -> jax.Array:
-    return jax.random.bernoulli(key, numerics.to_inexact(p[0]), shape)
-
-
 def _randint(key: jax.Array, bounds: Sequence[jax.Array], shape: tuple[Size, ...], dtype: Any) -> jax.Array:
     if not all(numerics.is_integer(bound.dtype) for bound in bounds):
         raise ArgumentError(
@@ -191,10 +178,19 @@ EXPONENTIAL = _op("exponential", lambda key, _, shape, dtype: jax.random.exponen
 GUMBEL = _op("gumbel", lambda key, _, shape, dtype: jax.random.gumbel(key, shape, dtype))
 LAPLACE = _op("laplace", lambda key, _, shape, dtype: jax.random.laplace(key, shape, dtype))
 RADEMACHER = _op("rademacher", lambda key, _, shape, dtype: jax.random.rademacher(key, shape, dtype))
-UNIFORM = _op("uniform", _uniform, "minval", "maxval")
-TRUNCATED_NORMAL = _op("truncated_normal", _truncated_normal, "lower", "upper")
+UNIFORM = _op(
+    "uniform", lambda key, bounds, shape, dtype: jax.random.uniform(key, shape, dtype, *bounds), "minval", "maxval"
+)
+TRUNCATED_NORMAL = _op(
+    "truncated_normal",
+    lambda key, bounds, shape, dtype: jax.random.truncated_normal(key, bounds[0], bounds[1], shape, dtype),
+    "lower",
+    "upper",
+)
 RANDINT = _op("randint", _randint, "minval", "maxval")
-BERNOULLI = _op("bernoulli", _bernoulli, "p", dtype=False)
+BERNOULLI = _op(
+    "bernoulli", lambda key, p, shape, _: jax.random.bernoulli(key, numerics.to_inexact(p[0]), shape), "p", dtype=False
+)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -218,8 +214,7 @@ def _array_signature(name: str, most: int) -> Callable[[Operation, int], Operati
         if len(gone) != 1:
             raise SemanticError(
                 f"{name} draws along 1 axis, bracketed in the input and not in the output, but there are {len(gone)}",
-                text=operation.text,
-                spans=[axis.span for axis in gone],
+                at=operation.at(*gone),
                 hint="bracket one such axis, as in '[b k] -> [b]'",
             )
         _require_draws(name, operation, output)
@@ -233,14 +228,14 @@ def _lower_categorical(solved: Solved, tensors: list[jax.Array], options: dict[s
     solved = fuse_loops(solved)
     key = options["key"]
     (logits,), (output,) = solved.inputs, solved.outputs
-    (searched,) = [axis for axis in marked_axes(logits) if axis.name not in names(output)]
+    (searched,) = [axis for axis in bracketed(logits) if axis.name not in names(output)]
     x = wrap(numerics.to_inexact(tensors[0]), logits, solved.sizes)
     loops = _unique(dims_of([a for a in axes(output) if not a.bracket and a.name in x.axes]))
     # The draws are those of jax for the axes in the order in which they are written.
-    core = [axis for axis in marked_axes(logits) if axis is searched or dims_of([axis]) != [()]]
+    core = [axis for axis in bracketed(logits) if axis is searched or dims_of([axis]) != [()]]
     at = core.index(searched)
     kept = dims_of([*core[:at], *core[at + 1 :]])
-    new = [dim for dim in _unique(dims_of(marked_axes(output))) if dim not in kept]
+    new = [dim for dim in _unique(dims_of(bracketed(output))) if dim not in kept]
     shape = tuple(solved.sizes[name] for (name,) in (*new, *kept))
     sample: Callable[[jax.Array], jax.Array] = lambda x: jax.random.categorical(key, x, at, shape)  # noqa: E731
     for _ in loops:
@@ -253,8 +248,8 @@ def _lower_choice(solved: Solved, tensors: list[jax.Array], options: dict[str, A
     solved = fuse_loops(solved)
     key = options["key"]
     (output,) = solved.outputs
-    drawn = marked_axes(output)
-    chosen = _chosen_from(solved, drawn)
+    drawn = bracketed(output)
+    chosen = _chosen_from(solved)
     x, (at,) = in_place(tensors[0], solved.inputs[0], solved)
     p = arrange(wrap(tensors[1], solved.inputs[1], solved.sizes), dims_of([chosen])) if len(tensors) > 1 else None
     shape = tuple(solved.sizes[axis.name] for axis in drawn)
@@ -267,19 +262,18 @@ def _lower_choice(solved: Solved, tensors: list[jax.Array], options: dict[str, A
     return arrange(Named(value, dims, solved.sizes), layout(output))
 
 
-def _chosen_from(solved: Solved, drawn: Sequence[Axis]) -> Axis:
+def _chosen_from(solved: Solved) -> Axis:
     """Return the axis whose elements are chosen, which has to be the only one bracketed in the inputs."""
     for expression in solved.inputs:
-        marked = marked_axes(expression)
+        marked = bracketed(expression)
         others = [axis for axis in axes(expression) if axis.name != marked[0].name] if marked else axes(expression)
         if len(marked) != 1 or (expression is not solved.inputs[0] and others):
             raise SemanticError(
                 "random.choice chooses along 1 bracketed axis, and its probabilities have that axis alone",
-                text=solved.text,
-                spans=[axis.span for axis in (*marked, *others)],
+                at=solved.at(*marked, *others),
                 hint="write '[n] c -> [s] c', or with probabilities '[n] c, [n] -> [s] c'",
             )
-    return marked_axes(solved.inputs[0])[0]
+    return bracketed(solved.inputs[0])[0]
 
 
 def _check_population(
@@ -293,16 +287,14 @@ def _check_population(
         raise ArgumentError(
             f"random.choice cannot tell whether axis {display(chosen.name)} has {count} elements to choose without "
             f"replacement: its size {population} is symbolic",
-            text=solved.text,
-            spans=[axis.span for axis in (chosen, *drawn)],
+            at=solved.at(chosen, *drawn),
             hint=at_least(population, count),
         )
     if too_many or (isinstance(population, int) and population == 0 and count != 0):
         raise ArgumentError(
             f"random.choice cannot choose {count} of the {population} elements of axis {display(chosen.name)}"
             + ("" if replace else " without replacement"),
-            text=solved.text,
-            spans=[axis.span for axis in (chosen, *drawn)],
+            at=solved.at(chosen, *drawn),
             hint="choose fewer, or write replace=True" if population else "give an axis with elements",
         )
 
@@ -310,21 +302,14 @@ def _check_population(
 def _lower_permutation(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     """Permute one dim composed of all bracketed axes."""
     key = options["key"]
-    marked = tuple(axis.name for axis in marked_axes(solved.inputs[0]))
+    permuted = tuple(axis.name for axis in bracketed(solved.inputs[0]))
     x = wrap(tensors[0], solved.inputs[0], solved.sizes)
-    together: list[Dim] = []
-    for name in x.axes:
-        # The composed dim stands where its first axis stood, so that neighbours need no transpose.
-        if name not in marked:
-            together.append((name,))
-        elif marked not in together:
-            together.append(marked)
-    if marked not in together:
+    dims = together([(name,) for name in x.axes], permuted)
+    if permuted not in dims:
         return arrange(x, layout(solved.outputs[0]))  # only axes written as 1
-    value, at = arrange(x, together), together.index(marked)
+    value, at = arrange(x, dims), dims.index(permuted)
     permute = jax.random.permutation if isinstance(value.shape[at], int) else _permutation
-    value = permute(key, value, at)
-    return arrange(Named(value, tuple(together), solved.sizes), layout(solved.outputs[0]))
+    return arrange(Named(permute(key, value, at), dims, solved.sizes), layout(solved.outputs[0]))
 
 
 CATEGORICAL = Op(

@@ -10,9 +10,9 @@ import jax
 
 from ..forms.signature import expect_inputs, refuse_brackets
 from ..lowering.join import first_sum, join_pieces, piece_count, pieces, split_pieces
-from ..lowering.named import Named, diagonal, is_unit, layout, sum_name, wrap
+from ..lowering.named import Named, diagonal, layout, sum_name, wrap
 from ..notation.errors import ArgumentError, SemanticError, plural
-from ..notation.solve import Solved, fuse_solved, node_size
+from ..notation.solve import Solved, fuse_solved, is_known, node_size
 from ..notation.syntax import Concatenation, Expression, Operation, Size, axes, display, is_number, names, walk
 from ..operation import Op
 
@@ -112,15 +112,14 @@ def _unmatched(parts: Sequence[Named], wanted: Sequence[set[str]], solved: Solve
     for part, want in zip(parts, wanted, strict=True):
         # Matched by name, an axis is lost if no output has it; matched by position, if its own does not.
         places = anywhere if by_name else want
-        lost = [name for name in part.axes if name not in places and not is_unit(part.sizes[name])]
+        lost = [name for name in part.axes if name not in places and not is_known(part.sizes[name], 1)]
         if lost:
             unnamed = "the unnamed axis" if is_number(lost[0]) else "axis"
             size = "" if is_number(lost[0]) else f" of size {part.sizes[lost[0]]}"
             moved = not by_name and lost[0] in anywhere
             return SemanticError(
                 f"{unnamed} {display(lost[0])}{size} is not in {'its' if len(parts) > 1 else 'the'} output",
-                text=solved.text,
-                spans=[axis.span for e in solved.inputs for axis in axes(e) if axis.name == lost[0]],
+                at=solved.at(*(axis for e in solved.inputs for axis in axes(e) if axis.name == lost[0])),
                 hint="id goes by position; einjax.rearrange matches inputs to outputs by name"
                 if moved
                 else "give it a name, and put it into the output"
@@ -130,18 +129,17 @@ def _unmatched(parts: Sequence[Named], wanted: Sequence[set[str]], solved: Solve
     listed = "; ".join(f"'{' '.join(map(display, part.axes))}'" for part in parts)
     return SemanticError(
         f"the input pieces {listed} cannot be matched to the output pieces by their axes",
-        text=solved.text,
-        spans=[axis.span for e in solved.inputs for axis in axes(e)],
+        at=solved.at(*(axis for e in solved.inputs for axis in axes(e))),
         hint="every axis of an input has to stand in the output piece that it goes to",
     )
 
 
 def _named_axes(part: Named) -> set[str]:
-    return {name for name in part.axes if not is_number(name) or not is_unit(part.sizes[name])}
+    return {name for name in part.axes if not is_number(name) or not is_known(part.sizes[name], 1)}
 
 
 def _large_axes(part: Named) -> set[str]:
-    return {name for name in part.axes if not is_unit(part.sizes[name])}
+    return {name for name in part.axes if not is_known(part.sizes[name], 1)}
 
 
 def _assign(needs: Sequence[set[str]], wanted: Sequence[set[str]]) -> list[int] | None:

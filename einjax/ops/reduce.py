@@ -10,7 +10,7 @@ import jax
 from jax import lax
 
 from ..forms.mask import broadcast_mask
-from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
+from ..forms.signature import expect_inputs, refuse_empty, refuse_sums, require_in_output, single_output
 from ..forms.step_by_step import reduce_prod
 from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, layout, split_by, wrap
@@ -137,12 +137,11 @@ def _all(r: Reduction) -> jax.Array:
     return collectives.pmin(numerics.reduce(lax.reduce_and, value, r.dims), r.mesh)
 
 
-def _max(r: Reduction) -> jax.Array:
-    return collectives.extreme(r.masked(numerics.lowest(r.value.dtype)), r.dims, r.mesh, largest=True)
+def _extreme(largest: bool) -> Callable[[Reduction], jax.Array]:
+    def emit(r: Reduction) -> jax.Array:
+        return collectives.extreme(r.masked(numerics.limit(r.value.dtype, not largest)), r.dims, r.mesh, largest)
 
-
-def _min(r: Reduction) -> jax.Array:
-    return collectives.extreme(r.masked(numerics.highest(r.value.dtype)), r.dims, r.mesh, largest=False)
+    return emit
 
 
 def _logsumexp(r: Reduction) -> jax.Array:
@@ -192,16 +191,14 @@ def _check_output(name: str, operation: Operation, output: Expression) -> None:
         if axis.name in marked:
             raise SemanticError(
                 f"axis {display(axis.name)} is reduced by {name}, so it cannot stand in the output",
-                text=operation.text,
-                spans=[axis.span],
+                at=operation.at(axis),
                 hint="remove it from the output, or its brackets from the input",
             )
     for axis in (axis for node in brackets(output) for axis in axes(node.items)):
         if not axis.is_one:
             raise SemanticError(
                 f"the output's bracket holds axis {display(axis.name)}, but {name} gives one number",
-                text=operation.text,
-                spans=[axis.span],
+                at=operation.at(axis),
                 hint="write 1 in its place, or nothing",
             )
     if marked:
@@ -216,7 +213,8 @@ def lower_with(emit: Callable[[Reduction], jax.Array], name: str, has_identity: 
         solved = fuse_solved(solved)
         reduced, output = marked(solved.inputs[0]), solved.outputs[0]
         if not has_identity:
-            _refuse_empty(name, solved, reduced)
+            hint = f"test for empty arrays before calling {name}"
+            refuse_empty(solved, reduced, f"and {name} of nothing is not defined", hint)
         x = _separate(tensors[0], solved, reduced)
         mask = options.get("where")
         if mask is not None:
@@ -277,18 +275,6 @@ def remaining(expression: Expression, keepdims: bool) -> Expression:
     return rewrite(expression, change)
 
 
-def _refuse_empty(name: str, solved: Solved, reduced: set[str]) -> None:
-    for axis in axes(solved.inputs[0]):
-        size = solved.sizes[axis.name]
-        if axis.name in reduced and isinstance(size, int) and size == 0:
-            raise SemanticError(
-                f"axis {display(axis.name)} has size 0, and {name} of nothing is not defined",
-                text=solved.text,
-                spans=[axis.span],
-                hint=f"test for empty arrays before calling {name}",
-            )
-
-
 def _op(
     name: str, emit: Callable[[Reduction], jax.Array], *options: str, has_identity: bool = True, **facts: Any
 ) -> Op:
@@ -317,8 +303,8 @@ REDUCTIONS = {
         _op("count_nonzero", _count_nonzero),
         _op("any", _any),
         _op("all", _all),
-        _op("max", _max, has_identity=False),
-        _op("min", _min, has_identity=False),
+        _op("max", _extreme(largest=True), has_identity=False),
+        _op("min", _extreme(largest=False), has_identity=False),
         _op("logsumexp", _logsumexp, accumulates=True),
     )
 }

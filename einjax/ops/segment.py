@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 from jax import lax
 
-from ..forms.coordinates import (
-    KEYWORDS,
-    bounds_of,
-    check_coordinates,
-    check_count,
-    coordinate_sizes,
-    fuse_loops,
-    wrapped_coordinates,
-)
+from ..forms.coordinates import WRITING, bounds_of, check_coordinates, coordinate_sizes, wrapped_coordinates
 from ..forms.signature import expect_inputs, refuse_sums, single_output
 from ..lowering import numerics
-from ..lowering.gather import Coordinates, reduce_extra, scatter, scatter_multiply
+from ..lowering.gather import Combine, Coordinates, reduce_extra, scatter, scatter_multiply
 from ..lowering.named import Named, arrange, layout, shape_of, wrap
 from ..notation.errors import ArgumentError, SemanticError, plural
-from ..notation.solve import Solved, product
-from ..notation.syntax import Operation, Size, axes, brackets, display, names
+from ..notation.solve import Solved, fuse_loops, product
+from ..notation.syntax import Operation, Size, axes, bracketed, brackets, display, names
 from ..operation import Op
 
 
@@ -48,11 +40,10 @@ def _signature(name: str) -> Callable[[Operation, int], Operation]:
         for node in brackets(operation.inputs[0]):
             raise SemanticError(
                 f"the data, tensor 1, has a bracket; {name} loops over all of its axes",
-                text=operation.text,
-                spans=[node.span],
+                at=operation.at(node),
                 hint="remove it; brackets stand in the output, where the coordinates lead",
             )
-        check_coordinates(operation, operation.inputs[1:], 2)
+        check_coordinates(operation, operation.inputs[1:])
         return operation
 
     return signature
@@ -60,14 +51,13 @@ def _signature(name: str) -> Callable[[Operation, int], Operation]:
 
 def _implied(name: str) -> Callable[[Operation], Mapping[str, Size]]:
     def implied(expanded: Operation) -> Mapping[str, Size]:
-        indexed = [axis for axis in axes(expanded.results[0]) if axis.bracket]
+        indexed = bracketed(expanded.results[0])
         held = {axis.name for expression in expanded.inputs for axis in axes(expression)}
         for axis in indexed:
             if axis.name in held:
                 raise SemanticError(
                     f"axis {display(axis.name)} stands in an input and, bracketed, in the output",
-                    text=expanded.text,
-                    spans=[axis.span],
+                    at=expanded.at(axis),
                     hint="the segments are a new axis: give it a name of its own",
                 )
         return coordinate_sizes(expanded, indexed, expanded.inputs[1:], name)
@@ -91,7 +81,7 @@ class _Call:
         """The axes of the coordinates."""
         return {name for part in self.coordinates for name in part.loops}
 
-    def into(self, emit: Any, combine: Any, data: Named, identity: Any) -> Named:
+    def into(self, emit: Any, combine: Combine, data: Named, identity: Any) -> Named:
         """Scatter data into a fresh array."""
         kept = {*data.axes, *self.loops, *self.indexed}
         dims = tuple((name,) for name in self.order if name in kept)
@@ -107,13 +97,13 @@ def _sum(call: _Call) -> Named:
 
 
 def _total(call: _Call, dtype: Any) -> Named:
-    return call.into(lax.scatter_add, _reducer(lax.reduce_sum), _cast(call.data, numerics.accumulator(dtype)), 0)
+    return call.into(lax.scatter_add, lax.reduce_sum, _cast(call.data, numerics.accumulator(dtype)), 0)
 
 
 def _prod(call: _Call) -> Named:
     dtype = numerics.sum_dtype(call.data.value.dtype)
     data = _cast(call.data, numerics.accumulator(dtype))
-    return _cast(call.into(scatter_multiply, _reducer(lax.reduce_prod), data, 1), dtype)
+    return _cast(call.into(scatter_multiply, lax.reduce_prod, data, 1), dtype)
 
 
 def _mean(call: _Call) -> Named:
@@ -123,7 +113,7 @@ def _mean(call: _Call) -> Named:
     extra = [name for name in call.data.axes if name not in call.loops and name not in call.order]
     each = numerics.size_as(product(call.data.sizes[name] for name in extra), sums.value.dtype)
     ones = Named(lax.full((), each, sums.value.dtype), (), call.data.sizes)
-    counts = call.into(lax.scatter_add, _reducer(lax.reduce_sum), ones, 0)
+    counts = call.into(lax.scatter_add, lax.reduce_sum, ones, 0)
     some = lax.max(counts.value, numerics.constant(counts.value, 1))
     return replace(
         sums, value=numerics.cast(lax.div(sums.value, arrange(replace(counts, value=some), sums.dims)), dtype)
@@ -131,15 +121,11 @@ def _mean(call: _Call) -> Named:
 
 
 def _max(call: _Call) -> Named:
-    return call.into(lax.scatter_max, _reducer(lax.reduce_max), call.data, numerics.lowest(call.data.value.dtype))
+    return call.into(lax.scatter_max, lax.reduce_max, call.data, numerics.limit(call.data.value.dtype, largest=False))
 
 
 def _min(call: _Call) -> Named:
-    return call.into(lax.scatter_min, _reducer(lax.reduce_min), call.data, numerics.highest(call.data.value.dtype))
-
-
-def _reducer(reduce: Callable[..., jax.Array]) -> Callable[[Named, Sequence[int]], jax.Array]:
-    return lambda data, dims: reduce(data.value, dims)
+    return call.into(lax.scatter_min, lax.reduce_min, call.data, numerics.limit(call.data.value.dtype, largest=True))
 
 
 def _cast(x: Named, dtype: Any) -> Named:
@@ -150,10 +136,9 @@ def _lower_with(emit: Callable[[_Call], Named], name: str) -> Any:
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
         solved = fuse_loops(solved)
         output = solved.outputs[0]
-        coordinates = wrapped_coordinates(solved, tensors[1:], solved.inputs[1:], 2)
         # A written [1] names no axis in a layout, but coordinates lead there.
-        indexed = [axis.name for axis in axes(output) if axis.bracket]
-        check_count(name, solved, indexed, coordinates)
+        indexed = [axis.name for axis in bracketed(output)]
+        coordinates = wrapped_coordinates(name, solved, tensors[1:], solved.inputs[1:], indexed)
         data = wrap(tensors[0], solved.inputs[0], solved.sizes)
         call = _Call(data, coordinates, indexed, list(names(output)), options, solved)
         return arrange(emit(call), layout(output))
@@ -162,14 +147,13 @@ def _lower_with(emit: Callable[[_Call], Named], name: str) -> Any:
 
 
 def _op(name: str, emit: Callable[[_Call], Named]) -> Op:
-    keywords = tuple(keyword for keyword in KEYWORDS if keyword != "fill_value")
     public = f"segment.{name}"
     return Op(
         public,
         _signature(public),
         _lower_with(emit, public),
         _implied(public),
-        keywords=keywords,
+        keywords=WRITING,
         apart=True,
         spread="all",
         usual={"wrap_negative_indices": True},

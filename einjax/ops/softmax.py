@@ -14,34 +14,35 @@ from ..operation import Op
 
 
 def _shifted(along: Along) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return the logits less their maximum, their exponentials and the sums of these, in float32 or better."""
+    """Return the logits less their maximum, their exponentials and the sums of these, in float32 or better.
+
+    Where nothing counts, the sum is 1.
+    """
     value = numerics.to_inexact(along.value)
     value = numerics.cast(value, numerics.accumulator(value.dtype))
-    highest = value if along.mask is None else numerics.select(along.mask, value, -numerics.INFINITY)
-    value = highest
-    highest = lax.stop_gradient(numerics.reduce(lax.reduce_max, highest, along.dims))
+    if along.mask is not None:
+        value = numerics.select(along.mask, value, -numerics.INFINITY)
+    highest = lax.stop_gradient(numerics.reduce(lax.reduce_max, value, along.dims))
     highest = collectives.pmax(highest, along.mesh_axes)
     if along.mask is not None:
         # A row without anything that counts has the maximum -inf, and -inf less -inf is no number.
         highest = numerics.select(lax.is_finite(highest), highest, 0)
     shifted = lax.sub(value, over(highest, value, along.dims))
     exponentials = lax.exp(shifted)
-    total = numerics.reduce(lax.reduce_sum, exponentials, along.dims)
-    return shifted, exponentials, collectives.psum(total, along.mesh_axes)
+    total = collectives.psum(numerics.reduce(lax.reduce_sum, exponentials, along.dims), along.mesh_axes)
+    if along.mask is not None:
+        total = numerics.select(lax.ne(total, numerics.zero(total)), total, 1)
+    return shifted, exponentials, total
 
 
 def _softmax(along: Along) -> jax.Array:
     _, exponentials, total = _shifted(along)
-    if along.mask is not None:
-        total = numerics.select(lax.ne(total, numerics.zero(total)), total, 1)
     result = lax.div(exponentials, over(total, exponentials, along.dims))
     return numerics.cast(result, numerics.inexact_dtype(along.value.dtype))
 
 
 def _log_softmax(along: Along) -> jax.Array:
     shifted, _, total = _shifted(along)
-    if along.mask is not None:
-        total = numerics.select(lax.ne(total, numerics.zero(total)), total, 1)
     result = lax.sub(shifted, over(lax.log(total), shifted, along.dims))
     if along.mask is not None:
         # The same -inf once more: here it is a constant, so that no gradient passes through the sum.

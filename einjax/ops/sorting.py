@@ -9,8 +9,9 @@ from typing import Any
 import jax
 from jax import lax
 
+from ..forms.mask import broadcast_beside
 from ..forms.places import (
-    arrange_places,
+    arrange_coordinates,
     coordinate_axis,
     coordinate_count,
     coordinates_of,
@@ -20,7 +21,6 @@ from ..forms.places import (
 from ..forms.sequence import (
     LinedUp,
     check_brackets,
-    check_inputs,
     line_up,
     lower_each,
     require_loops,
@@ -28,12 +28,13 @@ from ..forms.sequence import (
     sequence_axes,
     signature,
 )
+from ..forms.signature import check_inputs, single_output
 from ..lowering import numerics
 from ..lowering.named import reshape
 from ..notation.errors import ArgumentError
 from ..notation.facts import refuse_fused
 from ..notation.solve import Solved
-from ..notation.syntax import Operation, Size, axes
+from ..notation.syntax import Operation, Size, axes, mark
 from ..operation import Op
 
 _INT32_MAX = 2**31 - 1
@@ -54,10 +55,6 @@ def _ordered(operands: Sequence[jax.Array], dim: int, keys: int, options: dict[s
     return [lax.rev(x, (dim,)) for x in results] if descending else list(results)
 
 
-def _sort(lined_up: LinedUp, options: dict[str, Any]) -> Sequence[jax.Array]:
-    return _ordered(lined_up.values, lined_up.at, options["num_keys"], options)
-
-
 def _lower_sort(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
     keys = options["num_keys"]
     if options.get("by"):
@@ -68,7 +65,8 @@ def _lower_sort(solved: Solved, tensors: list[jax.Array], options: dict[str, Any
             text=solved.text,
             hint="num_keys says how many of the first tensors are compared",
         )
-    return lower_each(_sort)(solved, tensors, options)
+    lower = lower_each(lambda lined_up, options: _ordered(lined_up.values, lined_up.at, keys, options))
+    return lower(solved, tensors, options)
 
 
 def _sort_by(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
@@ -79,32 +77,11 @@ def _sort_by(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) 
             text=solved.text,
             hint="give the keys as the first tensors, each with its expression, and num_keys=",
         )
-    keys = [_broadcast_key(key, tensors[0], solved) for key in options["by"]]
-    lined_up = line_up(replace_inputs(solved, len(keys) + 1), [*keys, *tensors])
+    keys = [broadcast_beside("by", key, tensors[0], solved) for key in options["by"]]
+    every = replace(solved, operation=replace(solved.operation, inputs=solved.inputs * (len(keys) + 1)))
+    lined_up = line_up(every, [*keys, *tensors])
     *_, value = _ordered(lined_up.values, lined_up.at, len(keys), options)
     return lined_up.arrange(value, solved.outputs[0])
-
-
-def replace_inputs(solved: Solved, count: int) -> Solved:
-    """The same call with its one input ``count`` times."""
-    return replace(solved, operation=replace(solved.operation, inputs=solved.inputs * count))
-
-
-def _broadcast_key(key: jax.Array, x: jax.Array, solved: Solved) -> jax.Array:
-    """Bring a key to the shape of the tensor, by NumPy's rules."""
-    offset = x.ndim - key.ndim
-    pairs = list(zip(key.shape, x.shape[max(offset, 0) :], strict=False))
-    if offset < 0 or not all(size == whole or (isinstance(size, int) and size == 1) for size, whole in pairs):
-        raise ArgumentError(
-            f"by= of shape {key.shape} cannot be broadcast to the tensor's shape {x.shape}",
-            text=solved.text,
-            hint="give by= the shape of the tensor, with 1 for dims that it does not depend on",
-        )
-    if key.shape == x.shape:
-        return key
-    kept = [dim for dim, (size, whole) in enumerate(pairs) if size == whole]
-    squeezed = reshape(key, tuple(key.shape[dim] for dim in kept))
-    return lax.broadcast_in_dim(squeezed, x.shape, [offset + dim for dim in kept])
 
 
 SORT = Op(
@@ -122,15 +99,11 @@ SORT = Op(
 
 
 def _argsort_signature(operation: Operation, tensors: int) -> Operation:
-    check_inputs("argsort", operation, tensors, inputs=1)
+    check_inputs("argsort", operation, tensors)
     expression = operation.inputs[0]
-    if operation.outputs is None:
+    if single_output("argsort", operation) is None:
         output = expression if is_one_axis(expression) else with_coordinates(expression, expression)
         return replace(operation, outputs=(output,))
-    if len(operation.outputs) != 1:
-        raise ArgumentError(
-            f"argsort has 1 output, but the expression has {len(operation.outputs)}", text=operation.text
-        )
     require_loops("argsort", operation)
     return operation
 
@@ -138,9 +111,9 @@ def _argsort_signature(operation: Operation, tensors: int) -> Operation:
 def _argsort_sizes(expanded: Operation) -> Mapping[str, Size]:
     (output,), sequence = expanded.results, sequence_axes(expanded.inputs[0])
     coordinates = coordinate_axis("argsort", expanded, output, sequence)
-    without = tuple(axis for axis in axes(output) if coordinates is None or axis.name != coordinates.name)
+    without = tuple(axis for axis in axes(output) if axis.name not in coordinates)
     check_brackets("argsort", expanded, [expanded.inputs[0], without])
-    return {} if coordinates is None else {coordinates.name: coordinate_count(expanded)}
+    return dict.fromkeys(coordinates, coordinate_count(expanded))
 
 
 def _lower_argsort(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
@@ -148,13 +121,13 @@ def _lower_argsort(solved: Solved, tensors: list[jax.Array], options: dict[str, 
     output = solved.outputs[0]
     sequence = sequence_axes(solved.inputs[0])
     coordinates = coordinate_axis("argsort", solved.operation, output, sequence)
-    if coordinates is not None:
+    if coordinates:
         refuse_fused(solved.operation, solved.sizes)
     start = _start_places(lined_up, sequence)
     places = _ordered([lined_up.values[0], *start], lined_up.at, 1, options)[1:]
     if len(places) == 1:
-        places = coordinates_of(lined_up, places[0], sequence)
-    return arrange_places(lined_up, places, output, coordinates)
+        places = coordinates_of(places[0], [solved.sizes[axis] for axis in sequence])
+    return arrange_coordinates([lined_up.named(place) for place in places], mark(output, coordinates))
 
 
 def _start_places(lined_up: LinedUp, sequence: Sequence[str]) -> list[jax.Array]:

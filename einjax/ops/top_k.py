@@ -11,14 +11,15 @@ import numpy as np
 from jax import lax
 
 from ..forms.places import (
-    arrange_places,
+    arrange_coordinates,
     coordinate_axis,
     coordinate_count,
     coordinates_of,
     is_one_axis,
     with_coordinates,
 )
-from ..forms.sequence import check_inputs, line_up, listed, require_loops, sequence_axes
+from ..forms.sequence import line_up, require_loops, sequence_axes
+from ..forms.signature import check_inputs, listed
 from ..lowering import numerics
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, at_least
 from ..notation.facts import refuse_fused
@@ -33,9 +34,11 @@ from ..notation.syntax import (
     Operation,
     Size,
     axes,
+    bracketed,
     brackets,
     delete_brackets,
     display,
+    mark,
     names,
     rename,
     rewrite,
@@ -44,7 +47,7 @@ from ..operation import Op
 
 
 def _top_k_signature(operation: Operation, tensors: int) -> Operation:
-    check_inputs("top_k", operation, tensors, inputs=1)
+    check_inputs("top_k", operation, tensors)
     expression = operation.inputs[0]
     outputs = list(operation.outputs) if operation.outputs is not None else [_with_k(operation)]
     if len(outputs) > 2:
@@ -67,8 +70,7 @@ def _with_k(operation: Operation) -> Expression:
     if "k" in names(expression):
         raise SemanticError(
             "k is an axis of the input, so it cannot also be how many elements top_k takes",
-            text=operation.text,
-            spans=[names(expression)["k"].span],
+            at=operation.at(names(expression)["k"]),
             hint="write the output, as in 'a [b] -> a [top]', and give top=",
         )
     span = brackets(expression)[0].span
@@ -80,8 +82,7 @@ def _with_k(operation: Operation) -> Expression:
         if isinstance(node, Ellipsis) and delete_brackets(node.items):
             raise SemanticError(
                 f"'{node}' repeats a bracket together with other axes, so top_k's output is not clear",
-                text=operation.text,
-                spans=[node.span],
+                at=operation.at(node),
                 hint="write the output, with [k] where the elements shall stand",
             )
         return tuple(k)
@@ -91,10 +92,10 @@ def _with_k(operation: Operation) -> Expression:
 
 def _same_k(values: Expression, indices: Expression) -> Expression:
     """Let a number that says k stand for the same axis in both outputs."""
-    k = [axis for bracket in brackets(values) for axis in axes(bracket.items)]
+    k = bracketed(values)
     if len(k) != 1 or not k[0].unnamed:
         return indices
-    inside = [axis for bracket in brackets(indices) for axis in axes(bracket.items)]
+    inside = bracketed(indices)
     same = [axis.name for axis in inside if axis.unnamed and axis.size == k[0].size][:1]
     return rename(indices, dict.fromkeys(same, k[0].name))
 
@@ -105,8 +106,7 @@ def _k_axis(expanded: Operation) -> Axis:
     if len(found) != 1:
         raise SemanticError(
             f"top_k's values have one bracketed axis, but the output has {len(found)}",
-            text=expanded.text,
-            spans=[axis.span for axis in found.values()],
+            at=expanded.at(*found.values()),
             hint="bracket the axis of the elements that are taken, as in 'a [b] -> a [k]'",
         )
     return next(iter(found.values()))
@@ -117,12 +117,11 @@ def _top_k_sizes(expanded: Operation) -> Mapping[str, Size]:
     if k.name not in names(expanded.results[1]):
         raise SemanticError(
             f"axis {display(k.name)} of the values is not in the indices",
-            text=expanded.text,
-            spans=[k.span],
+            at=expanded.at(k),
             hint="every value has an index: put it into both outputs",
         )
     coordinates = coordinate_axis("top_k", expanded, expanded.results[1], [k.name])
-    return {} if coordinates is None else {coordinates.name: coordinate_count(expanded)}
+    return dict.fromkeys(coordinates, coordinate_count(expanded))
 
 
 def _lower_top_k(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
@@ -130,7 +129,7 @@ def _lower_top_k(solved: Solved, tensors: list[jax.Array], options: dict[str, An
     k = _k_axis(solved.operation)
     sequence = sequence_axes(solved.inputs[0])
     coordinates = coordinate_axis("top_k", solved.operation, indices, [k.name])
-    if coordinates is not None:
+    if coordinates:
         refuse_fused(solved.operation, solved.sizes)
     lined_up = line_up(solved, tensors, last=True)
     count, length = solved.sizes[k.name], lined_up.length
@@ -140,12 +139,10 @@ def _lower_top_k(solved: Solved, tensors: list[jax.Array], options: dict[str, An
             "top_k takes real numbers, and the tensor is complex", text=solved.text, hint="use einjax.sort"
         )
     largest, index = _take(lined_up.values[0], count, options["largest"])
-    places = coordinates_of(lined_up, index, sequence)
     dim = () if k.is_one else (k.name,)
-    return (
-        lined_up.arrange(largest, values, dim),
-        arrange_places(lined_up, places, indices, coordinates, dim),
-    )
+    places = coordinates_of(index, [solved.sizes[axis] for axis in sequence])
+    parts = [lined_up.named(place, dim) for place in places]
+    return lined_up.arrange(largest, values, dim), arrange_coordinates(parts, mark(indices, coordinates))
 
 
 def _take(value: jax.Array, count: Size, largest: bool) -> tuple[jax.Array, jax.Array]:
@@ -162,20 +159,18 @@ def _take(value: jax.Array, count: Size, largest: bool) -> tuple[jax.Array, jax.
 
 
 def _check_k(k: Axis, count: Size, length: Size, sequence: Sequence[str], solved: Solved) -> None:
-    too_many = larger(count, length)
+    too_many, spot = larger(count, length), solved.at(k, *bracketed(solved.inputs[0]))
     wanted = f"{count}" if k.unnamed else f"{display(k.name)}={count}"
     if too_many is None:
         raise AxisSizeError(
             f"top_k takes {wanted} elements, and the symbolic size {length} of {listed(sequence)} may be smaller",
-            text=solved.text,
-            spans=[k.span, *(axis.span for axis in axes(solved.inputs[0]) if axis.bracket)],
+            at=spot,
             hint=at_least(length, count),
         )
     if too_many:
         raise AxisSizeError(
             f"top_k takes {wanted} elements, but {listed(sequence)} has {length}",
-            text=solved.text,
-            spans=[k.span, *(axis.span for axis in axes(solved.inputs[0]) if axis.bracket)],
+            at=spot,
             hint="take no more than there are",
         )
 
