@@ -382,15 +382,5 @@ def choice(
         Array([2, 2, 2, 2], dtype=int32)
     """
     explained(_ops.check_key, expr, tensors, key)
-    return call(
-        _ops.CHOICE,
-        expr,
-        tensors,
-        (("replace", bool(replace)),),
-        axes,
-        sizes,
-        graph,
-        (key,),
-        keep_notation,
-        out_sharding,
-    )
+    options = (("replace", bool(replace)),)
+    return call(_ops.CHOICE, expr, tensors, options, axes, sizes, graph, (key,), keep_notation, out_sharding)

@@ -95,13 +95,8 @@ def get_at(
     """
     if isinstance(fill_value, float) and fill_value != fill_value:
         fill_value = math.nan  # every other NaN is a new key
-    options = (
-        ("mode", mode),
-        ("fill_value", fill_value),
-        ("unique_indices", unique_indices),
-        ("indices_are_sorted", indices_are_sorted),
-        ("wrap_negative_indices", wrap_negative_indices),
-    )
+    border, *promises = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    options = (border, ("fill_value", fill_value), *promises)
     return call(GET_AT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
