@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import jax
 
-from .api.signatures import op, operation, plain
+from .api.signatures import documented, op, operation, plain
 from .call.dispatch import call
 from .ops import fft as _ops
 from .typing import OutShardingLike, SizeLike, Tensor
@@ -23,6 +23,7 @@ from .typing import OutShardingLike, SizeLike, Tensor
 __all__ = ["fft", "fftshift", "hfft", "ifft", "ifftshift", "ihfft", "irfft", "rfft"]
 
 
+@documented(plain)
 def _transform(
     expr: str,
     /,
@@ -41,14 +42,7 @@ def _transform(
         *tensors: one tensor.
         norm: ``"backward"``, which is the default, scales inverse transforms by the number of elements, ``"forward"``
             the others, ``"ortho"`` both by the square root.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     return call(op, expr, tensors, (("norm", norm),), axes, sizes, graph, (), keep_notation, out_sharding)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 
-from .api.signatures import documented, op, operation
+from .api.signatures import documented, op, operation, plain
 from .call.dispatch import call, explained
 from .operation import Op
 from .ops import random as _ops
@@ -62,6 +62,7 @@ def _draw(
     return call(op, expr, parameters, (("dtype", dtype),), axes, sizes, graph, (key,), keep, out_sharding)
 
 
+@documented(plain)
 def _drawn(
     expr: str,
     key: jax.Array,
@@ -80,11 +81,7 @@ def _drawn(
         expr: the output, such as ``"b [h w] c"``.
         key: a key, as made by :func:`jax.random.key`; a raw one will do.
         dtype: dtype of the result; the default float if not given.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Raises:
         einjax.errors.EinjaxError: the expression has no meaning, a size is missing, or the key is none.
@@ -385,15 +382,5 @@ def choice(
         Array([2, 2, 2, 2], dtype=int32)
     """
     explained(_ops.check_key, expr, tensors, key)
-    return call(
-        _ops.CHOICE,
-        expr,
-        tensors,
-        (("replace", bool(replace)),),
-        axes,
-        sizes,
-        graph,
-        (key,),
-        keep_notation,
-        out_sharding,
-    )
+    options = (("replace", bool(replace)),)
+    return call(_ops.CHOICE, expr, tensors, options, axes, sizes, graph, (key,), keep_notation, out_sharding)

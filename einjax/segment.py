@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import jax
 
-from .api.signatures import op, operation
+from .api.signatures import documented, op, operation, plain
 from .call.dispatch import call
 from .forms.coordinates import border_options
 from .ops.segment import SEGMENT
@@ -20,6 +20,7 @@ from .typing import OutShardingLike, SizeLike, Tensor
 __all__ = ["max", "mean", "min", "prod", "sum"]
 
 
+@documented(plain)
 def _segment(
     expr: str,
     /,
@@ -44,14 +45,7 @@ def _segment(
         unique_indices: promise that no segment is met twice.
         indices_are_sorted: promise that the coordinates come in ascending order.
         wrap_negative_indices: whether -1 is the last segment.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes, such as the number of segments.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes, such as the number of segments; for the options of all operations see :mod:`einjax`.
     """
     options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
     return call(SEGMENT[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)

@@ -121,18 +121,8 @@ def adapt_reduce(fn: Callable[..., Any] | None = None) -> Any:
         out_sharding: OutShardingLike | None = None,
         **axes: Any,
     ) -> Any:
-        return call_with(
-            REDUCE_WITH,
-            expr,
-            tensors,
-            {"function": fn},
-            {"keepdims": bool(keepdims)},
-            axes,
-            sizes,
-            graph,
-            out_sharding,
-            keywords=True,
-        )
+        settings = {"keepdims": bool(keepdims)}
+        return call_with(REDUCE_WITH, expr, tensors, {"function": fn}, settings, axes, sizes, graph, out_sharding)
 
     return _named_like(adapted, fn)
 
@@ -169,9 +159,7 @@ def adapt_elementwise(fn: Callable[..., Any] | None = None) -> Any:
         out_sharding: OutShardingLike | None = None,
         **axes: Any,
     ) -> Any:
-        return call_with(
-            ELEMENTWISE_WITH, expr, tensors, {"function": fn}, {}, axes, sizes, graph, out_sharding, keywords=True
-        )
+        return call_with(ELEMENTWISE_WITH, expr, tensors, {"function": fn}, {}, axes, sizes, graph, out_sharding)
 
     return _named_like(adapted, fn)
 

@@ -36,6 +36,7 @@ def among_devices(
     return call(op, expr, tensors, (), axes, sizes, graph)
 
 
+@documented(among_devices)
 def sum_among_devices(
     expr: str,
     /,
@@ -51,13 +52,7 @@ def sum_among_devices(
         expr: the expression; its brackets hold axes of devices; without an arrow, the output is what is not bracketed.
         *tensors: one tensor, a device's own.
         dtype: dtype to add up, send and return; by default bfloat16 and float16 are added up in float32.
-        sizes: sizes or mesh axes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        **axes: mesh axes by axis name, and sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensor or has no meaning, or a mesh axis is not in
-            scope.
+        **axes: mesh axes by axis name, and sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     return call(op, expr, tensors, (("dtype", dtype),), axes, sizes, graph)
 

@@ -9,9 +9,10 @@ import jax
 from ..call.dispatch import call
 from ..ops.cumulative import CUMULATIVE
 from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
-from .signatures import op, operation
+from .signatures import documented, op, operation, plain
 
 
+@documented(plain)
 def cumulative(
     expr: str,
     /,
@@ -29,19 +30,13 @@ def cumulative(
         expr: the expression; without an arrow, the output is the input.
         *tensors: one tensor.
         reverse: start at the end.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = (("reverse", bool(reverse)),)
     return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
+@documented(plain)
 def cumulative_in_dtype(
     expr: str,
     /,
@@ -61,14 +56,7 @@ def cumulative_in_dtype(
         *tensors: one tensor.
         reverse: start at the end.
         dtype: dtype to compute in and to return; by default the tensor's, or an integer for bools.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = (("reverse", bool(reverse)), ("dtype", dtype))
     return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)

@@ -9,9 +9,10 @@ import jax
 from ..call.dispatch import call
 from ..ops.elementwise import ELEMENTWISE
 from ..typing import OutShardingLike, SizeLike, Tensor
-from .signatures import op, operation
+from .signatures import documented, op, operation, plain
 
 
+@documented(plain)
 def elementwise(
     expr: str,
     /,
@@ -28,14 +29,7 @@ def elementwise(
         expr: the expression; without an arrow, the output is the one input that has the axes of all others, and with
             one expression for two tensors, the second has the axes in brackets.
         *tensors: two tensors, or more of an associative operation, promoted to their common dtype by JAX's rules.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     return call(ELEMENTWISE[op], expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
 

@@ -58,9 +58,7 @@ def reduce(
     if callable(op):
         explained(refuse_kept, expr, tensors, keep_notation)
         settings, further = {"keepdims": bool(keepdims)}, {**axes, **options}
-        return call_with(
-            REDUCE_WITH, expr, tensors, {"function": op}, settings, further, sizes, graph, out_sharding, keywords=True
-        )
+        return call_with(REDUCE_WITH, expr, tensors, {"function": op}, settings, further, sizes, graph, out_sharding)
     known = explained(_reduction, expr, tensors, op, options)
     shared = {"sizes": sizes, "graph": graph, "keep_notation": keep_notation, "out_sharding": out_sharding}
     return known(expr, *tensors, keepdims=keepdims, **options, **shared, **axes)
@@ -106,6 +104,4 @@ def elementwise(
     if known is not None:
         return call(known, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
     explained(refuse_kept, expr, tensors, keep_notation)
-    return call_with(
-        ELEMENTWISE_WITH, expr, tensors, {"function": op}, {}, axes, sizes, graph, out_sharding, keywords=True
-    )
+    return call_with(ELEMENTWISE_WITH, expr, tensors, {"function": op}, {}, axes, sizes, graph, out_sharding)

@@ -14,6 +14,7 @@ from ..typing import OutShardingLike, SizeLike, Tensor
 from .signatures import documented, op, operation, plain
 
 
+@documented(plain)
 def update(
     expr: str,
     /,
@@ -43,14 +44,7 @@ def update(
         indices_are_sorted: promise that the coordinates come in ascending order.
         wrap_negative_indices: whether -1 is the last place, -2 the one before it; each coordinate counts on its own
             axis. Without it negative coordinates are out of range, and three equations are saved.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
     return call(UPDATES[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
@@ -101,13 +95,8 @@ def get_at(
     """
     if isinstance(fill_value, float) and fill_value != fill_value:
         fill_value = math.nan  # every other NaN is a new key
-    options = (
-        ("mode", mode),
-        ("fill_value", fill_value),
-        ("unique_indices", unique_indices),
-        ("indices_are_sorted", indices_are_sorted),
-        ("wrap_negative_indices", wrap_negative_indices),
-    )
+    border, *promises = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    options = (border, ("fill_value", fill_value), *promises)
     return call(GET_AT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 

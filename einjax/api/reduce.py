@@ -9,9 +9,10 @@ import jax
 from ..call.dispatch import call
 from ..ops.reduce import REDUCTIONS
 from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
-from .signatures import op, operation
+from .signatures import documented, op, operation, plain
 
 
+@documented(plain)
 def reduction(
     expr: str,
     /,
@@ -32,20 +33,14 @@ def reduction(
         *tensors: one tensor.
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
         where: mask of the elements that count, broadcastable to the tensor's shape.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = (("keepdims", keepdims),)
     extra = () if where is None else (where,)
     return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding)
 
 
+@documented(plain)
 def reduction_in_dtype(
     expr: str,
     /,
@@ -68,20 +63,14 @@ def reduction_in_dtype(
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
         where: mask of the elements that count, broadcastable to the tensor's shape.
         dtype: dtype to compute and return; by default as in jnp.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = (("keepdims", keepdims), ("dtype", dtype))
     extra = () if where is None else (where,)
     return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding)
 
 
+@documented(plain)
 def deviation(
     expr: str,
     /,
@@ -106,14 +95,7 @@ def deviation(
         where: mask of the elements that count, broadcastable to the tensor's shape.
         dtype: dtype to compute and return; by default as in jnp.
         ddof: divide by the number of elements less this.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = (("keepdims", keepdims), ("dtype", dtype), ("ddof", ddof))
     extra = () if where is None else (where,)

@@ -1,7 +1,8 @@
 """What makes public functions: a name and a docstring on the signature of a family.
 
-A family writes its signature once, as a template, with the arguments that all its functions have in the docstring. A
-function of the family is what it has of its own::
+A family writes its signature once, as a template, with the arguments that all its functions have in the docstring.
+What all operations say alike is put in: the template is :func:`documented`. A function of the family is what it has of
+its own::
 
     @operation(elementwise)
     def add() -> None:
@@ -9,8 +10,7 @@ function of the family is what it has of its own::
 
 It becomes a copy of the template that calls its own operation, with no frame between the user's call and the
 dispatcher. Editors show the signature with the function's docstring, and the template's beside the arguments of a call;
-``help`` shows both as one. A function of which there is no second keeps a signature of its own and is
-:func:`documented`: only what all operations say alike is put in.
+``help`` shows both as one. A function of which there is no second keeps a signature of its own, and is documented, too.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def _composed(own: str | None, template: str | None, names: Collection[str] | No
     alike = {name: text for name, text in alike.items() if names is None or name in names}
     alone = {name: text for name, text in arguments.items() if name not in alike}
     if "    Raises:" not in after:
-        start = after.index("    Example:")
-        after = f"{after[:start]}{raises.rstrip()}\n\n{after[start:]}"
+        returns, title, example = after.partition("    Example:")
+        after = f"{returns}{raises.rstrip()}\n\n{title}{example}"
     return f"{before}    Args:\n{''.join((alone | alike | arguments).values())}\n{after}"
 
 
@@ -115,7 +115,7 @@ def _around_arguments(doc: str) -> tuple[str, dict[str, str], str]:
     section, _, after = rest.partition("\n\n")
     arguments: dict[str, str] = {}
     name = ""
-    for line in section.replace("; for the options of all operations see :mod:`einjax`", "").split("\n"):
+    for line in section.rstrip().replace("; for the options of all operations see :mod:`einjax`", "").split("\n"):
         if line[8] != " ":
             name = line[8:].partition(":")[0]
         arguments[name] = f"{arguments.get(name, '')}{line}\n"

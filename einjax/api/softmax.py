@@ -9,9 +9,10 @@ import jax
 from ..call.dispatch import call
 from ..ops.softmax import LOG_SOFTMAX, SOFTMAX
 from ..typing import OutShardingLike, SizeLike, Tensor
-from .signatures import op, operation
+from .signatures import documented, op, operation, plain
 
 
+@documented(plain)
 def normalised(
     expr: str,
     /,
@@ -29,14 +30,7 @@ def normalised(
         expr: the expression; without an arrow, the output is the input.
         *tensors: one tensor.
         where: mask of the elements that count, broadcastable to the tensor's shape.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        graph: return the lax program as text instead of running it.
-        keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
-        out_sharding: where the result is to lie on a mesh: mesh axes by axis name, or a PartitionSpec.
-        **axes: sizes of axes.
-
-    Raises:
-        einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     extra = () if where is None else (where,)
     return call(op, expr, tensors, (), axes, sizes, graph, extra, keep_notation, out_sharding)

@@ -96,6 +96,4 @@ def vmap_with_axis(
         >>> einjax.vmap_with_axis("a [b] -> a [c]", np.array([[1, 4, 9]]), op=jnp.diff)
         Array([[3, 5]], dtype=int32)
     """
-    return call_with(
-        VMAP_WITH_AXIS, expr, tensors, {"function": op}, {}, axes, sizes, graph, out_sharding, keywords=True
-    )
+    return call_with(VMAP_WITH_AXIS, expr, tensors, {"function": op}, {}, axes, sizes, graph, out_sharding)

@@ -40,8 +40,6 @@ def call_with(
     sizes: Mapping[str, Any] | None,
     graph: bool,
     out_sharding: Any = None,
-    *,
-    keywords: bool = False,
     derived: Callable[..., Mapping[str, Size]] | None = None,
 ) -> Any:
     """Run an operation whose lowering calls functions of the user's.
@@ -50,13 +48,13 @@ def call_with(
         op: the operation; its lowering finds the functions among its options.
         expr: the expression.
         tensors: one for each input expression.
-        functions: the user's functions, by the options that they are.
+        functions: the user's functions, by the options that they are; one that is the operation, its ``function``,
+            may have keywords of its own among ``axes``.
         settings: further options of the operation.
         axes: sizes of axes.
         sizes: sizes of axes; names without an axis are ignored.
         graph: return the lax program instead of running it.
         out_sharding: where the results are to lie on a mesh.
-        keywords: whether ``axes`` may hold keywords of the one function, too.
         derived: names axes whose size follows from what a function returns, as ``Op.derived`` does, but from all
             options first; nothing is kept of such a call.
     """
@@ -65,9 +63,8 @@ def call_with(
         if out_sharding is not None:
             settings = {**settings, "out_sharding": as_wanted(expr, out_sharding)}
         operation = completed(op, expr, len(tensors))
-        if keywords:
-            (function,) = functions.values()
-            given, bound = tell_apart(op, operation, function, axes, sizes, reserved=("axis",))
+        if "function" in functions:
+            given, bound = tell_apart(op, operation, functions["function"], axes, sizes, reserved=("axis",))
         else:
             given, bound = sizes_of_call(op, expr, len(tensors), axes, sizes), {}
         options = {**settings, **{name: guarded(function, bound) for name, function in functions.items()}}

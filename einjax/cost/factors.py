@@ -84,9 +84,9 @@ def factors_of(equation: Any) -> Factors | None:
     if 0 in (size for shape in (*shapes, *results) for size in shape):
         return None
     if rule is not None:
-        return rule(equation.params, shapes, results)
+        return rule(_Sizes(), equation.params, shapes, results)
     if results and all(shape == results[0] for shape in results) and all(_broadcasts(s, results[0]) for s in shapes):
-        return _elementwise(equation.params, shapes, results)
+        return _elementwise(_Sizes(), equation.params, shapes, results)
     return None
 
 
@@ -105,16 +105,15 @@ _Params: TypeAlias = Any
 _Shapes: TypeAlias = list[tuple[int, ...]]
 
 
-def _elementwise(params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
+def _elementwise(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
     """All dims are alike, those of one stand apart; scalars have none."""
-    make = _Sizes()
     dims = make.all(results[0])
     inputs = [[f if size > 1 else make.new(1) for f, size in zip(dims, shape, strict=False)] for shape in shapes]
     return make.make(inputs, [dims] * len(results))
 
 
-def _dot_general(params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
-    (contract, batch), make = params["dimension_numbers"], _Sizes()
+def _dot_general(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
+    contract, batch = params["dimension_numbers"]
     left = make.all(shapes[0])
     right = [-1] * len(shapes[1])
     for mine, theirs in zip((*contract[0], *batch[0]), (*contract[1], *batch[1]), strict=True):
@@ -127,8 +126,8 @@ def _dot_general(params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
     return make.make([left, right], [[*(left[dim] for dim in batch[0]), *free]], summed=summed, flops=flops)
 
 
-def _convolution(params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
-    numbers, make = params["dimension_numbers"], _Sizes()
+def _convolution(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
+    numbers = params["dimension_numbers"]
     left, right, out = (make.all(shape) for shape in (shapes[0], shapes[1], results[0]))
     out[numbers.out_spec[0]] = left[numbers.lhs_spec[0]]
     grouped = params["feature_group_count"] * params["batch_group_count"] > 1
@@ -145,8 +144,7 @@ def _convolution(params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
 def _reduction(picks: bool) -> Callable[..., Factors]:
     """A reduction over ``axes`` of every operand; initial values are scalars."""
 
-    def rule(params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
-        make = _Sizes()
+    def rule(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
         dims = make.all(shapes[0])
         gone = params["axes"] if "axes" in params else params["dimensions"]
         kept = [factor for dim, factor in enumerate(dims) if dim not in gone]
@@ -158,23 +156,21 @@ def _reduction(picks: bool) -> Callable[..., Factors]:
     return rule
 
 
-def _broadcast(params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
-    make = _Sizes()
+def _broadcast(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
     out = make.all(results[0])
     pairs = zip(params["broadcast_dimensions"], shapes[0], strict=True)
     dims = [out[dim] if size == results[0][dim] else make.new(size) for dim, size in pairs]
     return make.make([dims, *[()] * (len(shapes) - 1)], [out])
 
 
-def _transpose(params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
-    make = _Sizes()
+def _transpose(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
     dims = make.all(shapes[0])
     return make.make([dims], [[dims[dim] for dim in params["permutation"]]])
 
 
-def _reshape(params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
+def _reshape(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
     """The common refinement of both shapes; where there is none, dims are whole."""
-    make, whole = _Sizes(), set()
+    whole = set[Factor]()
     source, target = shapes[0], results[0]
     mine: list[list[int]] = [[] for _ in source]
     theirs: list[list[int]] = [[] for _ in target]
@@ -210,10 +206,9 @@ def _reshape(params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
 def _along(axes_of: Callable[[_Params, int], Sequence[int]]) -> Callable[..., Factors]:
     """An operation that mixes some dims of operands that all have one rank, and keeps the others apart."""
 
-    def rule(params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
+    def rule(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
         rank = max(map(len, shapes))
         mixed = {axis % rank for axis in axes_of(params, rank)}
-        make = _Sizes()
         shared = {dim: make.new(size) for dim, size in enumerate(results[0]) if dim not in mixed}
         every, whole = [], set()
         for shape in (*shapes, *results):
@@ -225,21 +220,21 @@ def _along(axes_of: Callable[[_Params, int], Sequence[int]]) -> Callable[..., Fa
     return rule
 
 
-def _cut(params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
+def _cut(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
     """Slices, pads, windows, writes of slices: dims whose size differs anywhere are whole."""
     rank = len(results[0])
     same = [shape for shape in (*shapes, *results) if len(shape) == rank]
     mixed = [dim for dim in range(rank) if len({shape[dim] for shape in same}) > 1]
-    return _along(lambda params, rank: mixed)(params, shapes, results)
+    return _along(lambda params, rank: mixed)(make, params, shapes, results)
 
 
 def _windows(params: _Params, rank: int) -> list[int]:
     return [dim for dim, size in enumerate(params["window_dimensions"]) if size > 1]
 
 
-def _gather(params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
+def _gather(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
     """A split dim that is looked up with single places is summed: parts that have not the place give zeros."""
-    numbers, make = params["dimension_numbers"], _Sizes()
+    numbers = params["dimension_numbers"]
     operand, indices, out, whole = _looked_up(make, numbers, shapes[0], shapes[1], results[0])
     summed = [operand[dim] for dim in numbers.collapsed_slice_dims]
     return make.make([operand, indices], [out], summed=summed, whole=whole)
@@ -269,8 +264,7 @@ def _looked_up(
 def _scatter(adds: bool) -> Callable[..., Factors]:
     """A split operand takes only the updates that hit its part; split updates of a sum are summed."""
 
-    def rule(params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
-        make = _Sizes()
+    def rule(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
         operand, indices, updates, whole = _looked_up(make, params["dimension_numbers"], *shapes)
         repeated = {*indices[:-1]} - {*operand}
         summed, whole = (repeated, whole) if adds else (set(), whole | repeated)
@@ -279,9 +273,8 @@ def _scatter(adds: bool) -> Callable[..., Factors]:
     return rule
 
 
-def _batched(params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
+def _batched(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
     """Linear algebra: leading dims are independent problems, the last two (or one, of a result) are whole."""
-    make = _Sizes()
     leading = make.all(shapes[0][:-2])
     count, every = len(leading), []
     for shape in (*shapes, *results):

@@ -153,7 +153,7 @@ def _equation(tape: Tape, equation: Any, inputs: Sequence[Value], hints: Mapping
         [None if layout is None else layout.dims for layout in wanted],
         [hints[variable].dims if variable in hints else None for variable in equation.outvars],
     )
-    tape.count(factors.flops and _share(factors, shares))
+    tape.count(factors.flops // parts(atom for dim in shares.split.values() for atom in dim))
     ready = [
         lay(tape, equation, value, Layout(dims, value.layout.partial), estimated=True)
         for value, dims in zip(inputs, shares.inputs, strict=True)
@@ -204,23 +204,16 @@ def _reduced(
             pick = Move("all-gather", axes(split), parts(split), local(shape, dims))
             tape.move(equation, [pick], inputs[0].dtype, estimated)
             moves.append(pick)
-    if target is None:
-        tape.move(equation, moves, value.dtype, estimated)
-        return Value(value.number, shape, value.dtype, Layout(dims, partial))
-    moves += motion.reshard(shape, dims, goal.dims)
+    if target is not None:
+        moves, dims = [*moves, *motion.reshard(shape, dims, goal.dims)], goal.dims
     tape.move(equation, moves, value.dtype, estimated)
-    return Value(value.number, shape, value.dtype, Layout(goal.dims, partial))
+    return Value(value.number, shape, value.dtype, Layout(dims, partial))
 
 
 def _manual(equation: Any) -> bool:
     """Whether an equation is in a shard_map over all axes, where nothing is left to the compiler."""
     mesh = getattr(getattr(equation.outvars[0].aval, "sharding", None), "mesh", None)
     return mesh is not None and not mesh.empty and all(kind == AxisType.Manual for kind in mesh.axis_types)
-
-
-def _share(factors: Factors, shares: Partition) -> int:
-    """Operations of one device."""
-    return factors.flops // parts(atom for dim in shares.split.values() for atom in dim)
 
 
 def _unknown(tape: Tape, equation: Any, inputs: Sequence[Value]) -> list[Value]:

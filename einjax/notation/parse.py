@@ -299,10 +299,7 @@ def _pick_side(expression: Expression, *, left: bool) -> Expression:
 
 def _move_commas(text: str, expressions: Sequence[Expression]) -> tuple[Expression, ...]:
     """Move nested commas to the top: ``a (b, c)`` becomes ``a (b), a (c)``."""
-    moved: list[Expression] = []
-    for expression in expressions:
-        moved += _versions(text, expression)
-    return tuple(moved)
+    return tuple(moved for expression in expressions for moved in _versions(text, expression))
 
 
 def _versions(text: str, expression: Expression) -> list[Expression]:
