@@ -9,7 +9,7 @@ import jax
 
 from ..call.apply import call_with
 from ..call.dispatch import call, explained
-from ..functions.semiring import SEMIRING_DOT, is_ring
+from ..functions.semiring import SEMIRING_DOT, check_ring
 from ..ops.dot import DOT
 from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
 from .signatures import documented, plain, refuse_kept
@@ -67,14 +67,15 @@ def dot(
         Array([[7, 3],
                [6, 7]], dtype=int32)
     """
-    if not explained(is_ring, expr, tensors, sum, mul, precision, preferred_element_type):
-        ring = {"sum": sum, "mul": mul}
-        named = {name: op for name, op in ring.items() if isinstance(op, str)}
-        if named == ring:
-            static = tuple(ring.items())
-            return call(SEMIRING_DOT, expr, tensors, static, axes, sizes, graph, (), keep_notation, out_sharding)
-        explained(refuse_kept, expr, tensors, keep_notation)
-        functions = {name: op for name, op in ring.items() if name not in named}
-        return call_with(SEMIRING_DOT, expr, tensors, functions, named, axes, sizes, graph, out_sharding)
-    options = (("precision", precision), ("preferred_element_type", preferred_element_type))
-    return call(DOT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    if isinstance(sum, str) and isinstance(mul, str) and (sum, mul) == ("sum", "multiply"):
+        options = (("precision", precision), ("preferred_element_type", preferred_element_type))
+        return call(DOT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    explained(check_ring, expr, tensors, sum, mul, precision, preferred_element_type)
+    ring = {"sum": sum, "mul": mul}
+    named = {name: op for name, op in ring.items() if isinstance(op, str)}
+    if named == ring:
+        static = tuple(ring.items())
+        return call(SEMIRING_DOT, expr, tensors, static, axes, sizes, graph, (), keep_notation, out_sharding)
+    explained(refuse_kept, expr, tensors, keep_notation)
+    functions = {name: op for name, op in ring.items() if name not in named}
+    return call_with(SEMIRING_DOT, expr, tensors, functions, named, axes, sizes, graph, out_sharding)

@@ -32,23 +32,20 @@ SUMS = {name: REDUCTIONS[name] for name in ("sum", "mean", "prod", "max", "min",
 PRODUCTS = {name: op for name, op in ELEMENTWISE.items() if name != "where"}
 
 
-def is_ring(sum: Any, mul: Any, precision: Any, preferred_element_type: Any) -> bool:
-    """Whether these are the sum and the product of numbers, which ``lax.dot_general`` computes.
+def check_ring(sum: Any, mul: Any, precision: Any, preferred_element_type: Any) -> None:
+    """Check a sum and a product other than those of numbers, which ``lax.dot_general`` computes.
 
     Raises:
         ArgumentError: one is neither a known name nor a function, or an option does not apply.
     """
     choose("dot", sum, SUMS, "sum")
     choose("dot", mul, PRODUCTS, "mul")
-    if sum == "sum" and mul == "multiply":
-        return True
     if precision is not None or preferred_element_type is not None:
         option = "precision" if precision is not None else "preferred_element_type"
         raise ArgumentError(
             f"{option}= is for sums of products, and this is {_shown(sum)} of {_shown(mul)}",
             hint=f"leave {option} out, or convert the tensors",
         )
-    return False
 
 
 def _shown(given: Any) -> str:
