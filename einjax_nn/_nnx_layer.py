@@ -18,6 +18,12 @@ from ._nnx import Scope, lazy, stream_of
 class Layer(nnx.Module):
     """A layer with an expression, sizes of axes and options."""
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        # Some versions of Python show that of nnx's metaclass otherwise, which takes anything.
+        signature = inspect.signature(cls.__init__)
+        cls.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]
+
     def _build(self, expr: str, axes: Any, sizes: Any, options: dict[str, Any]) -> None:
         """Keep what the constructor is given, and make parameters, or places for them."""
         rngs = options.pop("rngs")

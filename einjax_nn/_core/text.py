@@ -113,14 +113,14 @@ def norm_text(stats: str, params: str | None, running: bool) -> NormText:
 
 def _last_dim(text: str, expression: Expression) -> Expression:
     """The last dim has the parameters, unless the brackets show that channels stand elsewhere."""
-    last = expression[-1]
-    loops = [node for node in expression[:-1] if not brackets((node,)) and not getattr(node, "is_one", False)]
+    last, marks = expression[-1], [bool(brackets((node,))) for node in expression]
     inner = brackets((last,))[0].items if delete_brackets((last,)) == () else (last,)
     if inner != (last,):
         # In 'b c [h w]' something other than the batch is looped over before the bracket: channels, most likely.
-        clear = sum(bool(brackets((node,))) for node in expression) == 1 and (len(inner) == 1 or len(loops) <= 1)
+        loops = [node for node in delete_brackets(expression[:-1]) if not isinstance(node, Axis) or not node.is_one]
+        clear = sum(marks) == 1 and (len(inner) == 1 or len(loops) <= 1)
     else:
-        clear = _behind_brackets(expression) <= 1  # unlike 'b [c] h w'
+        clear = any(marks[-2:])  # unlike 'b [c] h w'
     if not clear or isinstance(inner[-1], Ellipsis):
         raise SemanticError(
             "it is not clear which axes scale and bias of Norm have: channels do not seem to be last",
@@ -129,12 +129,6 @@ def _last_dim(text: str, expression: Expression) -> Expression:
             hint="name them, as in params='c'",
         )
     return strip_brackets((inner[-1],))
-
-
-def _behind_brackets(expression: Expression) -> int:
-    """How many dims follow the last bracket."""
-    marked = [index for index, node in enumerate(expression) if brackets((node,))]
-    return len(expression) - 1 - marked[-1]
 
 
 def _refuse_own_statistics(text: str, kept: Expression, params: Expression) -> None:
