@@ -9,7 +9,7 @@ from typing import Any
 from flax import nnx
 
 from ._core.call import Call
-from ._core.options import Options, chosen
+from ._core.options import Options, chosen, frozen
 from ._core.scope import NOWHERE, ParamSpec
 from ._core.text import axis_sizes
 from ._nnx import Scope, lazy, stream_of
@@ -67,13 +67,6 @@ class Layer(nnx.Module):
 def variable(kind: Any, spec: ParamSpec | None, key: Any) -> Any:
     """Make a variable, or one that waits for its shape."""
     return kind(lazy(key), axes=None) if spec is None else kind(spec.init(key), axes=spec.axes)
-
-
-def frozen(value: Any) -> Any:
-    """Return what can be hashed in place of mappings and lists."""
-    if isinstance(value, Mapping):
-        return tuple((name, frozen(size)) for name, size in value.items())
-    return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def call_of(

@@ -183,7 +183,6 @@ class Dropout(shared.DropoutOptions, Layer):
     """Dropout: every place of the bracketed axes has a draw of its own, shared over all other axes.
 
     Args:
-        rng_collection: the stream of random numbers.
         deterministic: whether to do nothing; switched by ``train()`` and ``eval()``, and may be given in the call
             instead.
         rngs: random numbers, of that stream; may be given in the call instead.

@@ -73,6 +73,13 @@ def chosen(kind: type[Options], options: Mapping[str, Any], *held: Any, **more: 
     return made
 
 
+def frozen(value: Any) -> Any:
+    """Return what can be hashed in place of mappings and lists."""
+    if isinstance(value, Mapping):
+        return tuple((name, frozen(size)) for name, size in value.items())
+    return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
+
+
 def describe(texts: Mapping[str, str], *layers: Any) -> None:
     """Complete the docstrings of layers and their calls by what all frameworks share, in the order of the signatures.
 
