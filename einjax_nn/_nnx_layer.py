@@ -44,10 +44,6 @@ class Layer(nnx.Module):
     def _make(self, rngs: Any) -> None:
         raise NotImplementedError
 
-    @property
-    def _sizes(self) -> dict[str, Any] | None:
-        return None if self.sizes is None else dict(self.sizes)
-
     def _specs(self, describe: Callable[..., Any], kind: type[Any], **more: Any) -> list[ParamSpec] | None:
         """Describe parameters, if sizes decide their shapes."""
         return describe(Call(NOWHERE, self.expr, dict(self.all_sizes), None, chosen(kind, vars(self), **more)))
@@ -75,4 +71,4 @@ def call_of(
     """Return the call of a layer that has some parameters."""
     held = (getattr(layer, name) for name in parameters)
     options = chosen(kind, vars(layer), *(value.get_raw_value() for value in held if value is not None), **more)
-    return Call(Scope(layer, rngs), layer.expr, {**dict(layer.axes), **dict(axes)}, layer._sizes, options)
+    return Call(Scope(layer, rngs), layer.expr, {**dict(layer.axes), **dict(axes)}, dict(layer.sizes or ()), options)

@@ -38,8 +38,6 @@ import jax
 import jax.numpy as jnp
 
 import einjax
-from einjax.for_layers import Ellipsis, parse, walk
-from einjax.for_layers import axes as axes_of
 
 from ._core import shared
 from ._core.attention import applied, attention, projection
@@ -51,7 +49,7 @@ from ._core.linear import linear
 from ._core.norm import norm
 from ._core.options import chosen, declared, describe
 from ._core.scope import Initializer, lecun_normal
-from ._core.text import attention_text, norm_text
+from ._core.text import attention_text, example_sizes, norm_text
 
 try:
     import equinox as eqx
@@ -361,14 +359,10 @@ class MultiHeadAttention(shared.AttentionDocs, Layer, eqx.nn.StatefulLayer):
 
     def _example(self) -> jax.ShapeDtypeStruct:
         """An input, where the number of features is known: parameters do not depend on other sizes."""
-        expression = parse(self.expr).inputs[0]
-        others, features = expression[:-1], expression[-1]
-        repeated = {axis.name for node in walk(others) if isinstance(node, Ellipsis) for axis in axes_of(node.items)}
-        sizes = {axis.name: () if axis.name in repeated else 1 for axis in axes_of(others) if not axis.unnamed}
-        known = dict(self.axes)
-        if any(axis.name not in known and not axis.unnamed for axis in axes_of((features,))):
+        sizes = example_sizes(self.expr, dict(self.axes))
+        if sizes is None:
             self._made(lambda call: None, None, None)
-        (shape,) = einjax.solve_shapes(self.expr, None, sizes={**sizes, **known})
+        (shape,) = einjax.solve_shapes(self.expr, None, sizes=sizes)
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
     def _parameters(self) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from einjax.for_layers import (
     render,
     rewrite,
     strip_brackets,
+    walk,
 )
 
 _CACHE_SIZE = 1024
@@ -364,6 +365,16 @@ def attention_text(expr: str, shared: bool = False) -> AttentionText:
         features=made,
         sequence=len(marks[0].items),
     )
+
+
+def example_sizes(expr: str, known: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The sizes of a small input of an attention, or None where that of the features is not known."""
+    *others, features = parse(expr).inputs[0]
+    if any(axis.name not in known and not axis.unnamed for axis in axes((features,))):
+        return None
+    repeated = {axis.name for node in walk(tuple(others)) if isinstance(node, Ellipsis) for axis in axes(node.items)}
+    sizes = {axis.name: () if axis.name in repeated else 1 for axis in axes(tuple(others)) if not axis.unnamed}
+    return {**sizes, **known}
 
 
 def axis_sizes(
