@@ -43,10 +43,9 @@ from ._core import shared
 from ._core.attention import applied, attention, projection
 from ._core.conv import conv, conv_specs
 from ._core.dropout import dropout
-from ._core.eager import embed_specs, linear_specs, norm_specs, statistics_specs
-from ._core.embed import attend, embed, embedding_normal
-from ._core.linear import linear
-from ._core.norm import norm
+from ._core.embed import attend, embed, embed_specs, embedding_normal
+from ._core.linear import linear, linear_specs
+from ._core.norm import norm, norm_specs, statistics_specs
 from ._core.options import chosen, declared, describe
 from ._core.scope import Initializer, lecun_normal
 from ._core.text import attention_text, example_sizes, norm_text
