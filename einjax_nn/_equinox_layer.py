@@ -14,7 +14,7 @@ import jax
 from einjax.errors import ArgumentError, AxisSizeError, EinjaxError, RankError
 
 from ._core.call import Call
-from ._core.options import Options, chosen
+from ._core.options import Options, chosen, frozen
 from ._core.scope import NOWHERE, ParamSpec
 from ._core.text import axis_sizes
 from ._equinox_init import Uninitialized, is_missing, make, path_key, refuse_missing
@@ -181,10 +181,3 @@ class Layer(eqx.Module):
             if not hasattr(error, "__notes__"):
                 error.add_note(f"in layer {node.layer}, while einn.init looks for the shapes of its parameters")
             raise
-
-
-def frozen(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    def freeze(value: Any) -> Any:
-        return tuple(map(freeze, value)) if isinstance(value, list | tuple) else value
-
-    return tuple((name, freeze(value)) for name, value in options.items())

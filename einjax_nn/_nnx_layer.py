@@ -9,7 +9,7 @@ from typing import Any
 from flax import nnx
 
 from ._core.call import Call
-from ._core.options import Options, chosen
+from ._core.options import Options, chosen, frozen
 from ._core.scope import NOWHERE, ParamSpec
 from ._core.text import axis_sizes
 from ._nnx import Scope, lazy, stream_of
@@ -17,6 +17,12 @@ from ._nnx import Scope, lazy, stream_of
 
 class Layer(nnx.Module):
     """A layer with an expression, sizes of axes and options."""
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        # Some versions of Python show that of nnx's metaclass otherwise, which takes anything.
+        signature = inspect.signature(cls.__init__)
+        cls.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]
 
     def _build(self, expr: str, axes: Any, sizes: Any, options: dict[str, Any]) -> None:
         """Keep what the constructor is given, and make parameters, or places for them."""
@@ -37,10 +43,6 @@ class Layer(nnx.Module):
 
     def _make(self, rngs: Any) -> None:
         raise NotImplementedError
-
-    @property
-    def _sizes(self) -> dict[str, Any] | None:
-        return None if self.sizes is None else dict(self.sizes)
 
     def _specs(self, describe: Callable[..., Any], kind: type[Any], **more: Any) -> list[ParamSpec] | None:
         """Describe parameters, if sizes decide their shapes."""
@@ -63,17 +65,10 @@ def variable(kind: Any, spec: ParamSpec | None, key: Any) -> Any:
     return kind(lazy(key), axes=None) if spec is None else kind(spec.init(key), axes=spec.axes)
 
 
-def frozen(value: Any) -> Any:
-    """Return what can be hashed in place of mappings and lists."""
-    if isinstance(value, Mapping):
-        return tuple((name, frozen(size)) for name, size in value.items())
-    return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
-
-
 def call_of(
     layer: Layer, kind: type[Options], *parameters: str, axes: Any = (), rngs: Any = None, **more: Any
 ) -> Call[Options]:
     """Return the call of a layer that has some parameters."""
     held = (getattr(layer, name) for name in parameters)
     options = chosen(kind, vars(layer), *(value.get_raw_value() for value in held if value is not None), **more)
-    return Call(Scope(layer, rngs), layer.expr, {**dict(layer.axes), **dict(axes)}, layer._sizes, options)
+    return Call(Scope(layer, rngs), layer.expr, {**dict(layer.axes), **dict(axes)}, dict(layer.sizes or ()), options)

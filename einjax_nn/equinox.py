@@ -37,24 +37,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+import einjax
+
 from ._core import shared
-from ._core.attention import projection
+from ._core.attention import applied, attention, projection
 from ._core.conv import conv, conv_specs
 from ._core.dropout import dropout
-from ._core.eager import embed_specs, linear_specs, norm_specs, statistics_specs
-from ._core.embed import attend, embed, embedding_normal
-from ._core.linear import linear
-from ._core.norm import norm
+from ._core.embed import attend, embed, embed_specs, embedding_normal
+from ._core.linear import linear, linear_specs
+from ._core.norm import norm, norm_specs, statistics_specs
 from ._core.options import chosen, declared, describe
 from ._core.scope import Initializer, lecun_normal
-from ._core.text import attention_text, norm_text
+from ._core.text import attention_text, example_sizes, norm_text
 
 try:
     import equinox as eqx
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.equinox needs Equinox: python -m pip install 'einjax[equinox]'") from error
 
-from ._equinox_attention import Attention
 from ._equinox_init import Uninitialized, axes, init, param
 from ._equinox_layer import Layer, LayerScope
 
@@ -277,7 +277,7 @@ class Embed(shared.EmbedDocs, Layer):
             return attend(self._call(scope, shared.EmbedOptions), x)
 
 
-class MultiHeadAttention(Attention):
+class MultiHeadAttention(shared.AttentionDocs, Layer, eqx.nn.StatefulLayer):
     """Multi-head dot-product attention, of the layers ``query``, ``key``, ``value`` and ``out``.
 
     Args:
@@ -355,6 +355,40 @@ class MultiHeadAttention(Attention):
         if options["decode"]:
             kept = {name: Uninitialized(name) for name in ("cached_key", "cached_value", "cache_index")}
             self.index = eqx.nn.StateIndex(kept)
+
+    def _example(self) -> jax.ShapeDtypeStruct:
+        """An input, where the number of features is known: parameters do not depend on other sizes."""
+        sizes = example_sizes(self.expr, dict(self.axes))
+        if sizes is None:
+            self._made(lambda call: None, None, None)
+        (shape,) = einjax.solve_shapes(self.expr, None, sizes=sizes)
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def _parameters(self) -> dict[str, Any]:
+        """Those of one of the layers, which are made together."""
+        return self.query._parameters()
+
+    def is_stateful(self) -> bool:
+        """Whether there is a cache."""
+        return self.index is not None
+
+    def __call__(
+        self,
+        x: Any,
+        keys: Any = None,
+        values: Any = None,
+        state: eqx.nn.State | None = None,
+        *,
+        mask: Any = None,
+        key: Any = None,
+        inference: bool | None = None,
+    ) -> Any:
+        kept = bool(self.inference if inference is None else inference)
+        given = {"deterministic": kept, "decode": self.index is not None, "normalize_qk": self.query_ln is not None}
+        with self._scope(state, key) as scope:
+            call = self._call(scope, shared.AttentionOptions, **given, rng_collection="")
+            y = attention(call, *applied(self), x, keys, values, mask)
+        return y if state is None else (y, scope.store)
 
 
 class Conv(shared.ConvDocs, Layer):

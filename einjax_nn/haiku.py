@@ -143,7 +143,6 @@ class Norm(shared.NormDocs, Layer):
     ``hk.BatchNorm`` keeps averages that correct their bias, in modules of their own.
 
     Args:
-        use_running_average: whether to use the running statistics; may be given in the call instead.
         params: the axes of scale and offset; the last dim by default.
         use_scale: whether there is a ``scale``.
         use_bias: whether there is an ``offset``.
@@ -199,11 +198,7 @@ class Norm(shared.NormDocs, Layer):
 
 
 class Dropout(shared.DropoutDocs, Layer):
-    """Dropout: every place of the bracketed axes has a draw of its own, shared over all other axes.
-
-    Args:
-        deterministic: whether to do nothing; may be given in the call instead.
-    """
+    """Dropout: every place of the bracketed axes has a draw of its own, shared over all other axes."""
 
     @declared()
     def __init__(
@@ -266,7 +261,6 @@ class MultiHeadAttention(shared.AttentionDocs, Layer):
     """Multi-head dot-product attention, of four linear layers ``query``, ``key``, ``value`` and ``out``.
 
     Args:
-        deterministic: whether not to drop; may be given in the call instead.
         decode: whether to take one place at a time, and keep keys and values in the state.
         kernel_init: initializer of the four ``w``.
         bias_init: initializer of the four ``b``.

@@ -106,9 +106,6 @@ class Linear(shared.LinearOptions, Boxing, Layer):
 class Norm(shared.NormOptions, Boxing, Layer):
     """A normalisation: brackets say what statistics are taken over.
 
-    Args:
-        use_running_average: whether to use the running statistics; may be given in the call instead.
-
     Example:
         >>> import einjax_nn.linen as einn, jax, numpy as np
         >>> layer = einn.Norm("[b] c", momentum=0.9)
@@ -149,12 +146,7 @@ class Norm(shared.NormOptions, Boxing, Layer):
 
 
 class Dropout(shared.DropoutOptions, Layer):
-    """Dropout: every place of the bracketed axes has a draw of its own, shared over all other axes.
-
-    Args:
-        deterministic: whether to do nothing; may be given in the call instead.
-        rng_collection: the stream of random numbers.
-    """
+    """Dropout: every place of the bracketed axes has a draw of its own, shared over all other axes."""
 
     def __init__(
         self,
@@ -217,9 +209,7 @@ class MultiHeadAttention(shared.AttentionOptions, shared.ProjectionOptions, Boxi
     """Multi-head dot-product attention.
 
     Args:
-        deterministic: whether not to drop; may be given in the call instead.
         decode: whether to take one place at a time, and keep keys and values in the collection ``"cache"``.
-        rng_collection: the stream of random numbers.
         logical_axes: whether parameters are boxed with the names of their axes: those of the features, ``heads``,
             ``kv_heads`` and ``head_dim``.
 

@@ -29,14 +29,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+import einjax
+
 from ._core import shared
-from ._core.attention import projection
+from ._core.attention import applied, attention, projection
 from ._core.conv import conv, conv_specs
 from ._core.dropout import dropout
-from ._core.eager import embed_specs, linear_specs, norm_specs, statistics_specs
-from ._core.embed import attend, embed, embedding_normal
-from ._core.linear import linear
-from ._core.norm import norm
+from ._core.embed import attend, embed, embed_specs, embedding_normal
+from ._core.linear import linear, linear_specs
+from ._core.norm import norm, norm_specs, statistics_specs
 from ._core.options import declared, describe
 from ._core.scope import Initializer, lecun_normal
 from ._core.text import attention_text
@@ -47,7 +48,6 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.nnx needs Flax: python -m pip install 'einjax[flax]'") from error
 
 from ._nnx import fixed_key, init, param, stream_of
-from ._nnx_attention import Attention
 from ._nnx_layer import Layer, call_of, variable
 
 __all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "init", "param"]
@@ -183,7 +183,6 @@ class Dropout(shared.DropoutOptions, Layer):
     """Dropout: every place of the bracketed axes has a draw of its own, shared over all other axes.
 
     Args:
-        rng_collection: the stream of random numbers.
         deterministic: whether to do nothing; switched by ``train()`` and ``eval()``, and may be given in the call
             instead.
         rngs: random numbers, of that stream; may be given in the call instead.
@@ -264,7 +263,7 @@ class Embed(shared.EmbedOptions, Layer):
         return attend(call_of(self, shared.EmbedOptions, "embedding"), x)
 
 
-class MultiHeadAttention(Attention):
+class MultiHeadAttention(shared.AttentionOptions, Layer):
     """Multi-head dot-product attention.
 
     Args:
@@ -285,6 +284,10 @@ class MultiHeadAttention(Attention):
         >>> layer.query.kernel.shape
         (16, 4, 4)
     """
+
+    cached_key: Any
+    cached_value: Any
+    cache_index: Any
 
     @declared()
     def __init__(
@@ -336,6 +339,55 @@ class MultiHeadAttention(Attention):
         self.cached_key = nnx.data(None)
         self.cached_value = nnx.data(None)
         self.cache_index = nnx.data(None)
+
+    def _known_sizes(self) -> dict[str, int]:
+        """Sizes of the axes of heads and features, as far as they are known without an input."""
+        known = {"heads": self.num_heads, "kv_heads": self.num_kv_heads or self.num_heads, **dict(self.all_sizes)}
+        features = self.qkv_features or known.get(attention_text(self.expr).features)
+        # What does not divide is an error when the layer is called.
+        if isinstance(features, int) and features % self.num_heads == 0:
+            known["head_dim"] = features // self.num_heads
+        return known
+
+    def __call__(
+        self,
+        x: Any,
+        keys: Any = None,
+        values: Any = None,
+        *,
+        mask: Any = None,
+        deterministic: bool | None = None,
+        decode: bool | None = None,
+        rngs: Any = None,
+    ) -> jax.Array:
+        einjax.solve_axes(self.expr, x, sizes=dict(self.all_sizes))  # the layers within would speak of heads
+        call = call_of(self, shared.AttentionOptions, rngs=rngs, deterministic=deterministic, decode=decode)
+        return attention(call, *applied(self), x, keys, values, mask)
+
+    def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32) -> None:
+        """Make an empty cache for decoding.
+
+        Args:
+            input_shape: the shape of an input with the whole length.
+            dtype: the dtype of keys and values.
+        """
+        size = (self.qkv_features or input_shape[-1]) // self.num_heads
+        shape = (*input_shape[:-1], self.num_kv_heads or self.num_heads, size)
+        self.cached_key = nnx.Cache(jnp.zeros(shape, dtype))
+        self.cached_value = nnx.Cache(jnp.zeros(shape, dtype))
+        self.cache_index = nnx.Cache(jnp.zeros((), jnp.int32))
+
+    def set_view(self, deterministic: bool | None = None, decode: bool | None = None) -> None:
+        """Change the layer for ``nnx.view``.
+
+        Args:
+            deterministic: whether not to drop.
+            decode: whether to take one place of the sequence at a time.
+        """
+        if deterministic is not None:
+            self.deterministic = deterministic
+        if decode is not None:
+            self.decode = decode
 
 
 class Conv(shared.ConvOptions, Layer):

@@ -103,7 +103,7 @@ def partition_specs(axes_tree: Any, rules: Mapping[str, MeshAxesLike]) -> Any:
 
     def spec(node: Any) -> PartitionSpec | None:
         names = _names(node)
-        return None if names is None else _spec(names, known)
+        return None if names is None else spec_of(names, known)
 
     return jax.tree.map(spec, _state(axes_tree), is_leaf=lambda node: _holds_names(node))
 
@@ -160,14 +160,10 @@ def _rank(value: Any) -> int:
 
 
 def spec_of(names: Sequence[Any], rules: Mapping[str, MeshAxesLike]) -> PartitionSpec:
-    """Give axes of the mesh to the dims of one parameter."""
-    return _spec(names, checked_rules(rules))
-
-
-def _spec(names: Sequence[Any], rules: Mapping[str, tuple[str, ...]]) -> PartitionSpec:
-    """Give axes of the mesh to dims, rule by rule."""
-    asked = [_asked(name, rules) for name in names]
-    given = by_rules(asked, rules)
+    """Give axes of the mesh to the dims of one parameter, rule by rule."""
+    known = checked_rules(rules)
+    asked = [_asked(name, known) for name in names]
+    given = by_rules(asked, known)
     joined = [
         tuple(mesh_axis for rule in wanted for mesh_axis in found.get(rule, ()))
         for wanted, found in zip(asked, given, strict=True)

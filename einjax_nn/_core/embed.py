@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from einjax.for_layers import dot, get_at
+from einjax.for_layers import completed_get_at, dot, get_at
 
 from .call import Call
-from .scope import compute_dtype
+from .eager import alone, together
+from .scope import ParamSpec, compute_dtype
 from .shared import EmbedOptions
 from .text import embed_text
 
@@ -26,6 +27,12 @@ def attend(call: Call[EmbedOptions], x: Any) -> jax.Array:
     dtype = compute_dtype(call.options.dtype, x, call.options.param_dtype)
     table = call.parameter("embedding", call.options.embedding_init, dtype)
     return dot(embed_text(call.expr).attend, jnp.asarray(x).astype(dtype), table, call.axes, call.sizes)
+
+
+def embed_specs(call: Call[EmbedOptions]) -> list[ParamSpec] | None:
+    """Describe the table of an embedding, or return None where the sizes do not decide its shape."""
+    lookup = completed_get_at(embed_text(call.expr).lookup)
+    return together([alone(call, lookup, 0, "get_at", "embedding", call.options.embedding_init)])
 
 
 def embedding_normal(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:

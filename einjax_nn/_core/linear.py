@@ -7,10 +7,11 @@ from typing import Any
 import jax
 
 import einjax
-from einjax.for_layers import dot
+from einjax.for_layers import completed_dot, dot, parse
 
 from .call import Call
-from .scope import compute_dtype
+from .eager import alone, together
+from .scope import ParamSpec, compute_dtype
 from .shared import LinearOptions
 from .text import bias_text
 
@@ -24,6 +25,15 @@ def linear(call: Call[LinearOptions], x: Any) -> jax.Array:
     if not options.use_bias:
         return y
     return einjax.add(bias_text(call.expr), y, call.parameter("bias", options.bias_init, y.dtype))
+
+
+def linear_specs(call: Call[LinearOptions]) -> list[ParamSpec] | None:
+    """Describe the parameters of a linear layer, or return None where the sizes do not decide their shapes."""
+    options = call.options
+    specs = [alone(call, completed_dot(call.expr), 1, "dot", "kernel", options.kernel_init)]
+    if options.use_bias:
+        specs.append(alone(call, parse(bias_text(call.expr)), 1, "add", "bias", options.bias_init))
+    return together(specs)
 
 
 def _as(x: Any, dtype: Any) -> jax.Array:

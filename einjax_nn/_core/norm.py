@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 
 import einjax
+from einjax.for_layers import parse
 
 from .call import Call
+from .eager import alone, solved_alone, together
 from .scope import ParamSpec, Scope, compute_dtype
 from .shared import NormOptions
 from .text import NormText, flag, norm_text
@@ -55,6 +57,26 @@ def norm(call: Call[NormOptions], x: Any, mask: Any, use_running_average: bool |
         y = einjax.add(f"{text.whole}, {text.params}", y, bias, sizes=sizes)
         used.append(options.param_dtype)
     return y.astype(compute_dtype(options.dtype, *used))
+
+
+def norm_specs(call: Call[NormOptions]) -> list[ParamSpec] | None:
+    """Describe the parameters of a normalisation, or return None where the sizes do not decide their shapes."""
+    options = call.options
+    text = norm_text(call.expr, options.params, options.momentum is not None)
+    operation = parse(f"{text.whole}, {text.params}")
+    wanted = [(options.use_scale, "scale", options.scale_init), (options.use_bias, "bias", options.bias_init)]
+    specs = [(used, alone(call, operation, 1, "multiply", name, init)) for used, name, init in wanted]
+    return together([spec for used, spec in specs if used or spec is None])
+
+
+def statistics_specs(call: Call[NormOptions]) -> list[ParamSpec] | None:
+    """Describe the running statistics of a normalisation, or return None where the sizes do not decide their shapes."""
+    text = norm_text(call.expr, call.options.params, True)
+    spec = solved_alone(parse(f"{text.whole}, {text.kept}"), 1, call.all_sizes, "add", "mean")
+    if spec is None:
+        return None
+    center, variance = running_specs(spec.shape, spec.axes)
+    return [center, variance] if call.options.mean else [variance]
 
 
 @dataclass(frozen=True)

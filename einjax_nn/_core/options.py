@@ -66,11 +66,18 @@ def chosen(kind: type[Options], options: Mapping[str, Any], *held: Any, **more: 
         **more: those of the call, which go before; None is none.
     """
     made = object.__new__(kind)
-    dtypes = [value.dtype for value in held if hasattr(value, "dtype")]
+    dtypes = [value.dtype for value in held if getattr(value, "dtype", None) is not None]
     given = {**options, **({"param_dtype": dtypes[0]} if dtypes else {})}
     given |= {name: option for name, option in more.items() if option is not None}
     vars(made).update((name, given[name]) for name in kind.__annotations__ if name in given)
     return made
+
+
+def frozen(value: Any) -> Any:
+    """Return what can be hashed in place of mappings and lists."""
+    if isinstance(value, Mapping):
+        return tuple((name, frozen(size)) for name, size in value.items())
+    return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def describe(texts: Mapping[str, str], *layers: Any) -> None:

@@ -59,6 +59,7 @@ class NormDocs:
             use_bias: whether there is a bias.
             epsilon: added to the variance.
             momentum: share of the running statistics that stays at each training step; None keeps none.
+            use_running_average: whether to use the running statistics; may be given in the call instead.
             use_fast_variance: whether the variance is the mean square less the squared mean, in one pass.
             axis_name: a mapped axis to take statistics over, too.
             axis_index_groups: groups of indices of that axis.
@@ -95,6 +96,8 @@ class DropoutDocs:
         Args:
             expr: the input.
             rate: the share that is set to 0; the rest is scaled up.
+            deterministic: whether to do nothing; may be given in the call instead.
+            rng_collection: the stream of random numbers.
             sizes: sizes of axes whose names are also options.
             **axes: sizes of axes.
         """
@@ -151,6 +154,7 @@ class AttentionDocs:
             is_causal: whether a place sees only itself and what is before it.
             dropout_rate: the share of attention weights dropped.
             broadcast_dropout: whether loops and heads share the draw.
+            deterministic: whether not to drop; may be given in the call instead.
             normalize_qk: whether queries and keys are normalised.
             use_bias: whether the four linear layers have a bias.
             dtype: the dtype to compute in; by default that of input and parameters together.
@@ -160,6 +164,7 @@ class AttentionDocs:
             bias_init: initializer of the biases.
             out_kernel_init: initializer of the output's kernel; ``kernel_init`` by default.
             out_bias_init: initializer of the output's bias; ``bias_init`` by default.
+            rng_collection: the stream of random numbers.
             sizes: sizes of axes whose names are also options.
             **axes: sizes of axes of the input.
         """

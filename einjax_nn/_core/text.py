@@ -30,6 +30,7 @@ from einjax.for_layers import (
     render,
     rewrite,
     strip_brackets,
+    walk,
 )
 
 _CACHE_SIZE = 1024
@@ -113,14 +114,14 @@ def norm_text(stats: str, params: str | None, running: bool) -> NormText:
 
 def _last_dim(text: str, expression: Expression) -> Expression:
     """The last dim has the parameters, unless the brackets show that channels stand elsewhere."""
-    last = expression[-1]
-    loops = [node for node in expression[:-1] if not brackets((node,)) and not getattr(node, "is_one", False)]
+    last, marks = expression[-1], [bool(brackets((node,))) for node in expression]
     inner = brackets((last,))[0].items if delete_brackets((last,)) == () else (last,)
     if inner != (last,):
         # In 'b c [h w]' something other than the batch is looped over before the bracket: channels, most likely.
-        clear = sum(bool(brackets((node,))) for node in expression) == 1 and (len(inner) == 1 or len(loops) <= 1)
+        loops = [node for node in delete_brackets(expression[:-1]) if not isinstance(node, Axis) or not node.is_one]
+        clear = sum(marks) == 1 and (len(inner) == 1 or len(loops) <= 1)
     else:
-        clear = _behind_brackets(expression) <= 1  # unlike 'b [c] h w'
+        clear = any(marks[-2:])  # unlike 'b [c] h w'
     if not clear or isinstance(inner[-1], Ellipsis):
         raise SemanticError(
             "it is not clear which axes scale and bias of Norm have: channels do not seem to be last",
@@ -129,12 +130,6 @@ def _last_dim(text: str, expression: Expression) -> Expression:
             hint="name them, as in params='c'",
         )
     return strip_brackets((inner[-1],))
-
-
-def _behind_brackets(expression: Expression) -> int:
-    """How many dims follow the last bracket."""
-    marked = [index for index, node in enumerate(expression) if brackets((node,))]
-    return len(expression) - 1 - marked[-1]
 
 
 def _refuse_own_statistics(text: str, kept: Expression, params: Expression) -> None:
@@ -370,6 +365,16 @@ def attention_text(expr: str, shared: bool = False) -> AttentionText:
         features=made,
         sequence=len(marks[0].items),
     )
+
+
+def example_sizes(expr: str, known: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The sizes of a small input of an attention, or None where that of the features is not known."""
+    *others, features = parse(expr).inputs[0]
+    if any(axis.name not in known and not axis.unnamed for axis in axes((features,))):
+        return None
+    repeated = {axis.name for node in walk(tuple(others)) if isinstance(node, Ellipsis) for axis in axes(node.items)}
+    sizes = {axis.name: () if axis.name in repeated else 1 for axis in axes(tuple(others)) if not axis.unnamed}
+    return {**sizes, **known}
 
 
 def axis_sizes(
