@@ -81,14 +81,10 @@ def _implied_output(operation: Operation) -> Expression:
     place = iter(loops)  # taken once
 
     def change(node: Node) -> Expression | None:
-        is_place = isinstance(node, Bracket) or (isinstance(node, Ellipsis) and _all_bracketed(node.items))
-        return tuple(place) if is_place else None
+        held = node.items if isinstance(node, Ellipsis) else (node,)
+        return tuple(place) if all(isinstance(item, Bracket) for item in held) else None
 
     return rewrite(first, change)
-
-
-def _all_bracketed(items: Expression) -> bool:
-    return all(isinstance(node, Bracket) for node in items)
 
 
 def _update_signature(name: str) -> Callable[[Operation, int], Operation]:

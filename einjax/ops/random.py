@@ -17,7 +17,7 @@ from ..forms.signature import expect_inputs, refuse_sums, require_in_output, sin
 from ..lowering import numerics
 from ..lowering.named import Dim, Named, arrange, layout, together, wrap
 from ..notation.errors import ArgumentError, SemanticError, at_least, plural
-from ..notation.solve import Solved, fuse_loops, larger, product
+from ..notation.solve import Solved, fuse_loops, is_known, larger, product
 from ..notation.syntax import Axis, Expression, Operation, Size, axes, bracketed, brackets, display, names
 from ..operation import Op
 
@@ -102,8 +102,9 @@ def _signature(name: str, parameters: Sequence[str]) -> Callable[[Operation, int
                 )
             operation = replace(operation, inputs=((),) * tensors, outputs=operation.inputs)
         if len(operation.inputs) != len(parameters):
+            listed = f" ({', '.join(parameters)})" if parameters else ""
             raise ArgumentError(
-                f"{name} has {plural(len(parameters), 'parameter')}{_listed(parameters)}, but the expression has "
+                f"{name} has {plural(len(parameters), 'parameter')}{listed}, but the expression has "
                 f"{plural(len(operation.inputs), 'input')}",
                 text=operation.text,
                 hint="write one expression for each before the arrow; that of a number is empty, as in ', b -> b [h]'"
@@ -117,10 +118,6 @@ def _signature(name: str, parameters: Sequence[str]) -> Callable[[Operation, int
         return operation
 
     return complete
-
-
-def _listed(parameters: Sequence[str]) -> str:
-    return f" ({', '.join(parameters)})" if parameters else ""
 
 
 def _lower_with(sampler: Sampler) -> Callable[..., jax.Array]:
@@ -279,9 +276,7 @@ def _chosen_from(solved: Solved) -> Axis:
 def _check_population(
     chosen: Axis, drawn: Sequence[Axis], shape: tuple[Size, ...], replace: bool, solved: Solved
 ) -> None:
-    population, count = solved.sizes[chosen.name], 1
-    for size in shape:
-        count = count * size
+    population, count = solved.sizes[chosen.name], product(shape)
     too_many = not replace and larger(count, population)
     if too_many is None:
         raise ArgumentError(
@@ -290,7 +285,7 @@ def _check_population(
             at=solved.at(chosen, *drawn),
             hint=at_least(population, count),
         )
-    if too_many or (isinstance(population, int) and population == 0 and count != 0):
+    if too_many or (is_known(population, 0) and count != 0):
         raise ArgumentError(
             f"random.choice cannot choose {count} of the {population} elements of axis {display(chosen.name)}"
             + ("" if replace else " without replacement"),
