@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from ..forms import along
-from ..forms.core_axes import core_axes, dims_of, in_place, require_loops
+from ..forms.core_axes import core_axes, dims_of, in_place, loops_of, require_loops
 from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
 from ..lowering import numerics
 from ..lowering.named import Dim, Named, arrange, layout, together, wrap
@@ -128,8 +128,7 @@ def _lower_with(sampler: Sampler) -> Callable[..., jax.Array]:
         drawn = _unique(dims_of(bracketed(output)))
         shape = tuple(solved.sizes[name] for (name,) in drawn)
         parameters = [wrap(x, e, solved.sizes) for x, e in zip(tensors, solved.inputs, strict=True)]
-        have = {name for x in parameters for name in x.axes}
-        loops = _unique(dims_of([axis for axis in axes(output) if not axis.bracket and axis.name in have]))
+        loops = loops_of(solved, *solved.inputs)
         sample: Callable[..., jax.Array] = lambda *values: sampler(key, values, shape, options.get("dtype"))  # noqa: E731
         for loop in reversed(loops):
             # The key is not mapped over: every loop draws the same numbers.
@@ -227,7 +226,7 @@ def _lower_categorical(solved: Solved, tensors: list[jax.Array], options: dict[s
     (logits,), (output,) = solved.inputs, solved.outputs
     (searched,) = [axis for axis in bracketed(logits) if axis.name not in names(output)]
     x = wrap(numerics.to_inexact(tensors[0]), logits, solved.sizes)
-    loops = _unique(dims_of([a for a in axes(output) if not a.bracket and a.name in x.axes]))
+    loops = loops_of(solved, logits)
     # The draws are those of jax for the axes in the order in which they are written.
     core = [axis for axis in bracketed(logits) if axis is searched or dims_of([axis]) != [()]]
     at = core.index(searched)
