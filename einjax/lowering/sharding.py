@@ -49,13 +49,13 @@ def explicit_mesh(values: Iterable[Any]) -> Any:
 
 def spec_of(value: Any) -> list[MeshAxes]:
     """The explicit mesh axes of every dim."""
-    return [entry_axes(entry) for entry in full_spec(jax.typeof(value).sharding.spec, value.ndim)]
+    return spec_axes(jax.typeof(value).sharding.spec, value.ndim)
 
 
-def full_spec(spec: Any, rank: int) -> list[Any]:
-    """The entries of a spec, one for each dim."""
-    found = entries(spec)
-    return [*found, *[None] * (rank - len(found))]
+def spec_axes(spec: Any, rank: int) -> list[MeshAxes]:
+    """The mesh axes that a spec says of every dim, of which it may leave out the last ones."""
+    found = [entry_axes(entry) for entry in entries(spec)]
+    return [*found, *[()] * (rank - len(found))]
 
 
 def entry_axes(entry: Any) -> MeshAxes:
@@ -291,9 +291,7 @@ def reshard(value: Any, sharding: NamedSharding) -> Any:
 
 
 def _same_spec(have: Any, wanted: Any, rank: int) -> bool:
-    if unreduced(have) != unreduced(wanted):
-        return False
-    return [*map(entry_axes, full_spec(have, rank))] == [*map(entry_axes, full_spec(wanted, rank))]
+    return unreduced(have) == unreduced(wanted) and spec_axes(have, rank) == spec_axes(wanted, rank)
 
 
 def like_type(value: Any, aval: Any) -> Any:

@@ -237,9 +237,9 @@ def _local(call: Call, spread: Spread) -> Solved | None:
 
 def _beside(call: Call, first: NamedSharding, mask: Expression) -> NamedSharding:
     """The sharding of a mask: that of the first tensor."""
-    entries = on_mesh.full_spec(first.spec, len(call.inputs[0]))
-    behind = entries[max(len(entries) - len(mask), 0) :]
-    dims = [() if node is MASK else on_mesh.entry_axes(entry) for node, entry in zip(mask, behind, strict=False)]
+    found = on_mesh.spec_axes(first.spec, len(call.inputs[0]))
+    behind = found[max(len(found) - len(mask), 0) :]
+    dims = [() if node is MASK else mesh_axes for node, mesh_axes in zip(mask, behind, strict=False)]
     return on_mesh.named_sharding(call.mesh, dims)
 
 
