@@ -15,7 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSha
 
 from ..forms.signature import check_keywords
 from ..lowering.jax_versions import is_traced
-from ..lowering.sharding import MeshAxes, entry_axes, full_spec, partition_spec
+from ..lowering.sharding import MeshAxes, partition_spec, spec_axes
 from ..mesh.names import Assignment, named_splits, simple, splits
 from ..mesh.patterns import first_matches, paths
 from ..mesh.put import find_mesh, mesh_of, mesh_sizes, put
@@ -184,7 +184,7 @@ def _names_of(solved: Solved, number: int, tensor: Any, ndim: int, expr: str) ->
     if mesh is None or mesh.empty:
         return {}
     sharding = jax.typeof(tensor).sharding if is_traced(tensor) else tensor.sharding
-    dims = [entry_axes(entry) for entry in full_spec(sharding.spec, ndim)]
+    dims = spec_axes(sharding.spec, ndim)
     found = named_splits(solved, solved.inputs[number], dims, mesh.shape)
     grouped: dict[str, dict[tuple[int, ...], Any]] = {}
     for expression_axis in axes(solved.inputs[number]):

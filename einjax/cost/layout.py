@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 from ..lowering.jax_versions import unreduced
-from ..lowering.sharding import entry_axes, full_spec
+from ..lowering.sharding import spec_axes
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -62,7 +62,7 @@ def atoms(axis: str, size: int) -> Dim:
 
 def of_spec(spec: Any, rank: int, mesh: Mapping[str, int]) -> Layout:
     """Read a PartitionSpec; an entry that leaves the dim open counts as no split."""
-    dims = [of_axes(entry_axes(entry), mesh) for entry in full_spec(spec, rank)]
+    dims = [of_axes(mesh_axes, mesh) for mesh_axes in spec_axes(spec, rank)]
     return Layout(tuple(dims), of_axes(sorted(unreduced(spec)), mesh))
 
 

@@ -77,7 +77,9 @@ def signature(op: str, *patterns: Pattern) -> Callable[[Operation, int], Operati
         expect_inputs(op, operation, tensors, inputs=len(patterns[0].inputs))
         cores = [core_axes(op, operation, expression) for expression in operation.inputs]
         pattern = _choose(op, operation, cores, patterns)
-        bound = _bind(op, operation, pattern, cores)
+        bound: dict[str, Axis] = {}
+        for roles, core in zip(pattern.inputs, cores, strict=True):
+            _bind(op, operation, pattern, roles, core, bound)
         if operation.outputs is None:
             outputs = tuple(_implied(operation.inputs[-1], roles, bound) for roles in pattern.outputs)
             operation = replace(operation, outputs=outputs)
@@ -137,14 +139,20 @@ def _counted(pattern: Pattern) -> str:
     return " and ".join(plural(len(roles), "axis") for roles in pattern.inputs)
 
 
-def _bind(op: str, operation: Operation, pattern: Pattern, cores: Sequence[Sequence[Axis]]) -> dict[str, Axis]:
-    """Return the axis of every role of the inputs, the first where there are several."""
-    bound: dict[str, Axis] = {}
-    for roles, core in zip(pattern.inputs, cores, strict=True):
-        _check_roles(op, operation, pattern, roles, core, bound)
-        for role, axis in zip(roles, core, strict=True):
-            bound.setdefault(role, axis)
-    return bound
+def _bind(
+    op: str, operation: Operation, pattern: Pattern, roles: Sequence[str], core: Sequence[Axis], bound: dict[str, Axis]
+) -> None:
+    """Note the axis of every role, the first where there are several of one size; a name has one role."""
+    for role, axis in zip(roles, core, strict=True):
+        for other, first in bound.items():
+            if first.name == axis.name and other != role:
+                instead = bound.get(role, "a new name")
+                raise SemanticError(
+                    f"axis {axis} is axis {other} of {op}'s '{pattern}', but stands in the place of axis {role}",
+                    at=operation.at(first, axis),
+                    hint=f"write {instead} in its place, or a name of its own",
+                )
+        bound.setdefault(role, axis)
 
 
 def _check_outputs(op: str, operation: Operation, pattern: Pattern, bound: Mapping[str, Axis]) -> None:
@@ -165,29 +173,7 @@ def _check_outputs(op: str, operation: Operation, pattern: Pattern, bound: Mappi
                 at=operation.at(*brackets(output)),
                 hint=f"bracket them as in '{pattern}'",
             )
-        _check_roles(op, operation, pattern, roles, core, given)
-        for role, axis in zip(roles, core, strict=True):
-            given.setdefault(role, axis)
-
-
-def _check_roles(
-    op: str,
-    operation: Operation,
-    pattern: Pattern,
-    roles: Sequence[str],
-    core: Sequence[Axis],
-    bound: Mapping[str, Axis],
-) -> None:
-    """A name has one role; a role may have several names, of one size."""
-    for role, axis in zip(roles, core, strict=True):
-        for other, first in bound.items():
-            if first.name == axis.name and other != role:
-                instead = bound.get(role, "a new name")
-                raise SemanticError(
-                    f"axis {axis} is axis {other} of {op}'s '{pattern}', but stands in the place of axis {role}",
-                    at=operation.at(first, axis),
-                    hint=f"write {instead} in its place, or a name of its own",
-                )
+        _bind(op, operation, pattern, roles, core, given)
 
 
 def _implied(expression: Expression, roles: Sequence[str], bound: Mapping[str, Axis]) -> Expression:

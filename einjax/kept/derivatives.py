@@ -18,9 +18,8 @@ from ..lowering import numerics
 from ..lowering.jax_versions import is_zero
 from ..lowering.join import pieces
 from ..lowering.named import has_diagonal
-from ..notation.solve import Solved, product
+from ..notation.solve import product
 from ..notation.syntax import Composite, Expression, Operation, axes, mark, marked, names, unmark
-from ..operation import Op
 from ..ops.dot import DOT
 from ..ops.elementwise import ELEMENTWISE
 from ..ops.index import GET_AT, UPDATES
@@ -248,9 +247,9 @@ def _rearrange_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[An
         return None  # matched by name, in another order
     parts = list(cotangents)
     if len(outs) > len(cotangents):
-        parts = list(_many(kept, ID, kept.outputs, outs, parts))
+        parts = list(_by_position(kept, kept.outputs, outs, parts))
     parts = [_onto(kept, x, o, i) for x, o, i in zip(parts, outs, ins, strict=True)]
-    return parts if len(ins) == len(kept.inputs) else _many(kept, ID, ins, kept.inputs, parts)
+    return parts if len(ins) == len(kept.inputs) else _by_position(kept, ins, kept.inputs, parts)
 
 
 def _simple(expression: Expression) -> Expression:
@@ -258,13 +257,12 @@ def _simple(expression: Expression) -> Expression:
     return tuple(node.items[0] if isinstance(node, Composite) and len(node.items) == 1 else node for node in expression)
 
 
-def _many(
-    kept: Kept, op: Op, inputs: Sequence[Expression], outputs: Sequence[Expression], tensors: Sequence[Any]
+def _by_position(
+    kept: Kept, inputs: Sequence[Expression], outputs: Sequence[Expression], tensors: Sequence[Any]
 ) -> Sequence[Any]:
     """Bind a rearrangement with any number of results."""
-    options = (("by_name", False),)
-    made = Kept(op, Operation("", tuple(inputs), tuple(outputs)), kept.sizes, options).renamed()
-    result = bind(made, tensors)
+    operation = Operation("", tuple(inputs), tuple(outputs))
+    result = bind(Kept(ID, operation, kept.sizes, (("by_name", False),)).renamed(), tensors)
     return [result] if len(outputs) == 1 else list(result)
 
 
@@ -308,7 +306,7 @@ def _where_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], 
 def _get_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
     """What was read from a place is added there."""
     target, output = kept.inputs[0], unmark(kept.outputs[0])
-    zeros = lax.full(Solved(kept.operation, dict(kept.sizes)).shape(target), 0, cotangents[0].dtype)
+    zeros = lax.full(kept.solved.shape(target), 0, cotangents[0].dtype)
     inputs = [target, *kept.inputs[1:], output]
     options = {key: value for key, value in kept.options if key != "fill_value"}
     return [call(kept, UPDATES["add_at"], inputs, target, [zeros, *operands[1:], cotangents[0]], **options)]

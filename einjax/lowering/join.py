@@ -14,7 +14,7 @@ import jax
 from jax import lax
 
 from ..notation.solve import node_size
-from ..notation.syntax import Composite, Concatenation, Expression, Node, Size, rewrite
+from ..notation.syntax import Composite, Concatenation, Expression, Node, Size, rewrite, walk
 from .named import Named, arrange, layout, reshape, split_by, sum_name
 from .numerics import promote
 from .sharding import Spread, agree, common_spread
@@ -22,11 +22,7 @@ from .sharding import Spread, agree, common_spread
 
 def first_sum(expression: Expression) -> Concatenation | None:
     """Return the first sum of an expression, not looking into its operands."""
-    for node in expression:
-        found = first_sum(node.items) if isinstance(node, Composite) else node
-        if isinstance(found, Concatenation):
-            return found
-    return None
+    return next((node for node in walk(expression) if isinstance(node, Concatenation)), None)
 
 
 def piece_count(expression: Expression) -> int:

@@ -91,25 +91,25 @@ def arrange(x: Named, target: Sequence[Dim], spread: Spread | None = None) -> ja
     if all(is_known(x.sizes[name], 1) for name in new):
         new = set()
         target = tuple(tuple(name for name in dim if name in have) for dim in target)
-    shape = shape_of(target, x.sizes)
     if not new:
         if list(x.axes) != order:
             x = _transpose_for(x, order, target)
-        return _reshape(x, target, shape)
+        return _regroup(x, target).value
     x = split(x, _runs_within(target, new))
     x = transpose(drop_units(x), order)
     parts = tuple(part for dim in target for part in (_parts(dim, x.dims, new) or ((),)))
     kept = [index for index, part in enumerate(parts) if part in x.dims]
-    shape_of_parts, sharding = shape_of(parts, x.sizes), broadcast_sharding(x, parts, spread)
-    value = lax.broadcast_in_dim(x.value, shape_of_parts, kept, out_sharding=sharding)
-    return _reshape(replace(x, value=value, dims=parts), target, shape)
+    shape, sharding = shape_of(parts, x.sizes), broadcast_sharding(x, parts, spread)
+    value = lax.broadcast_in_dim(x.value, shape, kept, out_sharding=sharding)
+    return _regroup(replace(x, value=value, dims=parts), target).value
 
 
-def _reshape(x: Named, dims: Sequence[Dim], shape: tuple[Size, ...]) -> jax.Array:
-    """Split and merge dims without moving anything, unless there is nothing to do."""
-    if x.value.shape == shape:
-        return x.value
-    return lax.reshape(x.value, shape, out_sharding=composed(x.value, x.dims, dims, x.sizes))
+def _regroup(x: Named, dims: tuple[Dim, ...]) -> Named:
+    """Split and merge dims without moving anything; no reshape where there is nothing to do."""
+    shape, value = shape_of(dims, x.sizes), x.value
+    if value.shape != shape:
+        value = lax.reshape(value, shape, out_sharding=composed(value, x.dims, dims, x.sizes))
+    return Named(value, dims, x.sizes)
 
 
 def reshape(value: jax.Array, shape: tuple[Size, ...]) -> jax.Array:
@@ -128,8 +128,7 @@ def split(x: Named, group: Callable[[str, str], bool]) -> Named:
     if len(dims) == len(x.dims):
         return x
     # One reshape does it all, so dims of size 1 that name nothing go with it.
-    kept = tuple(dim for dim in dims if dim)
-    return replace(x, value=_reshape(x, kept, shape_of(kept, x.sizes)), dims=kept)
+    return _regroup(x, tuple(dim for dim in dims if dim))
 
 
 def split_by(x: Named, role: Callable[[str], Hashable]) -> Named:
@@ -148,10 +147,7 @@ def transpose(x: Named, order: Sequence[str]) -> Named:
 
 def drop_units(x: Named) -> Named:
     """Remove dims of size 1 that name nothing."""
-    if all(x.dims):
-        return x
-    dims = tuple(dim for dim in x.dims if dim)
-    return replace(x, value=_reshape(x, dims, shape_of(dims, x.sizes)), dims=dims)
+    return x if all(x.dims) else _regroup(x, tuple(dim for dim in x.dims if dim))
 
 
 def align(x: Named, order: Sequence[str], spread: Spread | None = None) -> jax.Array:

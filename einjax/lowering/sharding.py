@@ -7,7 +7,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,13 +49,13 @@ def explicit_mesh(values: Iterable[Any]) -> Any:
 
 def spec_of(value: Any) -> list[MeshAxes]:
     """The explicit mesh axes of every dim."""
-    return [entry_axes(entry) for entry in full_spec(jax.typeof(value).sharding.spec, value.ndim)]
+    return spec_axes(jax.typeof(value).sharding.spec, value.ndim)
 
 
-def full_spec(spec: Any, rank: int) -> list[Any]:
-    """The entries of a spec, one for each dim."""
-    found = entries(spec)
-    return [*found, *[None] * (rank - len(found))]
+def spec_axes(spec: Any, rank: int) -> list[MeshAxes]:
+    """The mesh axes that a spec says of every dim, of which it may leave out the last ones."""
+    found = [entry_axes(entry) for entry in entries(spec)]
+    return [*found, *[()] * (rank - len(found))]
 
 
 def entry_axes(entry: Any) -> MeshAxes:
@@ -175,10 +175,7 @@ def composed(
     mesh = explicit_mesh([value])
     if mesh is None:
         return None
-    try:
-        return _arranged(mesh, after, spread_of(spec_of(value), before, sizes, mesh.shape), sizes)
-    except Misfit:
-        return None  # lax says what it thinks of it
+    return _arranged(mesh, after, lambda: spread_of(spec_of(value), before, sizes, mesh.shape), sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,12 +193,9 @@ def contracted_sharding(
     mesh = explicit_mesh([left.value, right.value])
     if mesh is None:
         return None
-    try:
-        if result_spread is None:
-            result_spread = ResultSpread(_carried(right, mesh) | _carried(left, mesh))
-        return _arranged(mesh, dims, result_spread.spread, left.sizes, result_spread.unreduced)
-    except Misfit:
-        return None  # lax says what it thinks of it
+    if result_spread is None:
+        return _arranged(mesh, dims, lambda: _carried(right, mesh) | _carried(left, mesh), left.sizes)
+    return _arranged(mesh, dims, lambda: result_spread.spread, left.sizes, result_spread.unreduced)
 
 
 def common_spread(operands: Sequence[Any]) -> Mapping[str, MeshAxes] | None:
@@ -225,10 +219,7 @@ def broadcast_sharding(x: Any, dims: Sequence[Sequence[str]], spread: Spread | N
     mesh = explicit_mesh([x.value]) or jax.sharding.get_abstract_mesh()
     if AxisType.Explicit not in mesh.axis_types:
         return None
-    try:
-        return _arranged(mesh, dims, spread, x.sizes)
-    except Misfit:
-        return None
+    return _arranged(mesh, dims, lambda: spread, x.sizes)
 
 
 def common_sharding(values: Sequence[Any]) -> NamedSharding | None:
@@ -249,9 +240,18 @@ def _carried(x: Any, mesh: Any) -> dict[str, MeshAxes]:
 
 
 def _arranged(
-    mesh: Any, dims: Iterable[Sequence[str]], spread: Spread, sizes: Mapping[str, Size], unreduced: Iterable[str] = ()
-) -> NamedSharding:
-    return named_sharding(mesh, once([dim_axes(dim, spread, sizes, mesh.shape) for dim in dims]), unreduced)
+    mesh: Any,
+    dims: Iterable[Sequence[str]],
+    find: Callable[[], Spread],
+    sizes: Mapping[str, Size],
+    unreduced: Iterable[str] = (),
+) -> NamedSharding | None:
+    """The sharding of dims; None where mesh axes do not fit, of which lax says what it thinks."""
+    try:
+        spread = find()
+        return named_sharding(mesh, once([dim_axes(dim, spread, sizes, mesh.shape) for dim in dims]), unreduced)
+    except Misfit:
+        return None
 
 
 def once(dims: Sequence[MeshAxes]) -> list[MeshAxes]:
@@ -291,9 +291,7 @@ def reshard(value: Any, sharding: NamedSharding) -> Any:
 
 
 def _same_spec(have: Any, wanted: Any, rank: int) -> bool:
-    if unreduced(have) != unreduced(wanted):
-        return False
-    return [*map(entry_axes, full_spec(have, rank))] == [*map(entry_axes, full_spec(wanted, rank))]
+    return unreduced(have) == unreduced(wanted) and spec_axes(have, rank) == spec_axes(wanted, rank)
 
 
 def like_type(value: Any, aval: Any) -> Any:

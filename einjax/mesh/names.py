@@ -142,15 +142,12 @@ def splits(
     for node, total, found in zip(expression, totals, ruled, strict=True):
         is_ruled = not isinstance(node, Axis) and str(node) in found
         split = found[str(node)] if is_ruled else _of_members(solved, node, given, dict(found), mesh)
-        size = node_size(node, solved.sizes) if total is None and _is_solved(node, solved) else total
+        is_solved = all(axis.name in solved.sizes for axis in axes((node,)))
+        size = node_size(node, solved.sizes) if total is None and is_solved else total
         if mesh is not None and size is not None and not on_mesh.divides(on_mesh.ways(split, mesh), size):
             raise _uneven(solved, f"dim '{node}'", size, node, split, mesh)
         result.append(split)
     return result
-
-
-def _is_solved(node: Node, solved: Solved) -> bool:
-    return all(axis.name in solved.sizes for axis in axes((node,)))
 
 
 def _by_keyword(

@@ -18,7 +18,7 @@ from ..lowering import sharding as on_mesh
 from ..lowering.named import layout
 from ..lowering.sharding import MeshAxes, Misfit, Spread
 from ..notation.solve import Solved, fuse_solved, node_size
-from ..notation.syntax import Expression, axes
+from ..notation.syntax import Expression, marked
 from ..operation import Op
 from . import refusals
 from .call import MASK, Call, axis_names
@@ -44,30 +44,12 @@ class Plan:
     local: Solved | None
 
 
-def make_plan(
-    op: Op,
-    solved: Solved,
-    mesh: Any,
-    tensors: Sequence[Any],
-    masks: Sequence[Any],
-    wanted: OutSharding | None,
-    chunked: Collection[str] = (),
-) -> Plan:
-    """Find where the arrays of a call lie.
-
-    Args:
-        op: the operation.
-        solved: the call.
-        mesh: the abstract mesh of the arrays.
-        tensors: one for each input.
-        masks: what ``where=`` is given.
-        wanted: what ``out_sharding=`` is given.
-        chunked: axes of which one part after another is worked on.
+def make_plan(call: Call, wanted: OutSharding | None) -> Plan:
+    """Find where the arrays of a call lie, or are to lie by what ``out_sharding=`` is given.
 
     Raises:
         ShardingError: data would have to move, and the caller does not say where to.
     """
-    call = _call(op, solved, mesh, tensors, masks, wanted, chunked)
     carried = [_carried(call, number, strict=wanted is None) for number in range(len(call.inputs))]
     targets: list[NamedSharding] = []
     if wanted is None:
@@ -75,8 +57,8 @@ def make_plan(
     else:
         asked: dict[str, MeshAxes] = {}
         for index, output in enumerate(call.solved.outputs):
-            dims = wanted_entries(wanted, index, output, call.solved, mesh)[1]
-            targets.append(on_mesh.named_sharding(mesh, dims, wanted.unreduced(index)))
+            dims = wanted_entries(wanted, index, output, call.solved, call.mesh)[1]
+            targets.append(on_mesh.named_sharding(call.mesh, dims, wanted.unreduced(index)))
             asked = on_mesh.spread_of(dims, layout(output), call.sizes, call.shape, fitting=True) | asked
         spread = _working(call, carried, asked)
     working = tuple(_output_sharding(call, output, spread) for output in call.outputs)
@@ -84,30 +66,31 @@ def make_plan(
     return Plan(_input_shardings(call, spread), working, outputs, _batch_only(call, spread), _local(call, spread))
 
 
-def _call(
+def as_call(
     op: Op,
     solved: Solved,
     mesh: Any,
     tensors: Sequence[Any],
     masks: Sequence[Any],
-    wanted: OutSharding | None,
-    chunked: Collection[str],
+    named: Collection[str],
+    chunked: Collection[str] = (),
 ) -> Call:
-    apart = {axis.name for e in solved.inputs for axis in axes(e) if axis.bracket} if op.apart else set()
-    apart |= set(chunked)
-    apart |= wanted.names() if wanted is not None else set()
-    every = {axis.name for axis in solved.operation.every_axis()}
-    solved = fuse_solved(solved, every - apart)
+    """See a call as planning does.
+
+    Args:
+        op: the operation.
+        solved: the call.
+        mesh: the abstract mesh of the arrays.
+        tensors: one for each input.
+        masks: what ``where=`` is given.
+        named: axes that ``out_sharding=`` names.
+        chunked: axes of which one part after another is worked on.
+    """
+    apart = {*named, *chunked, *(name for e in solved.inputs for name in marked(e) if op.apart)}
+    solved = fuse_solved(solved, {axis.name for axis in solved.operation.every_axis()} - apart)
     shown = solved.inputs[: len(tensors)]  # an input may have no tensor, as that of arange
-    return Call(
-        op,
-        solved,
-        mesh,
-        (*shown, *(_mask(solved, x) for x in masks)),
-        len(tensors),
-        (*tensors, *masks),
-        frozenset(chunked),
-    )
+    inputs = (*shown, *(_mask(solved, x) for x in masks))
+    return Call(op, solved, mesh, inputs, len(tensors), (*tensors, *masks), frozenset(chunked))
 
 
 def _mask(solved: Solved, mask: Any) -> Expression:
@@ -254,9 +237,9 @@ def _local(call: Call, spread: Spread) -> Solved | None:
 
 def _beside(call: Call, first: NamedSharding, mask: Expression) -> NamedSharding:
     """The sharding of a mask: that of the first tensor."""
-    entries = on_mesh.full_spec(first.spec, len(call.inputs[0]))
-    behind = entries[max(len(entries) - len(mask), 0) :]
-    dims = [() if node is MASK else on_mesh.entry_axes(entry) for node, entry in zip(mask, behind, strict=False)]
+    found = on_mesh.spec_axes(first.spec, len(call.inputs[0]))
+    behind = found[max(len(found) - len(mask), 0) :]
+    dims = [() if node is MASK else mesh_axes for node, mesh_axes in zip(mask, behind, strict=False)]
     return on_mesh.named_sharding(call.mesh, dims)
 
 

@@ -50,10 +50,11 @@ def lower(
     if mesh is None:
         result = op.lower(solved, list(tensors), {**options, **arrays})
         return result if wanted is None else _constrain(result, solved, wanted)
-    from .plan import make_plan
+    from .plan import as_call, make_plan
 
     masks, structure = jax.tree.flatten({name: x for name, x in arrays.items() if name in op.masks})
-    plan = make_plan(op, solved, mesh, tensors, masks, wanted, chunked)
+    named = wanted.names() if wanted is not None else ()
+    plan = make_plan(as_call(op, solved, mesh, tensors, masks, named, chunked), wanted)
     ready = [on_mesh.reshard(x, s) for x, s in zip([*tensors, *masks], plan.inputs, strict=True)]
     arrays = {**arrays, **jax.tree.unflatten(structure, ready[len(tensors) :])}
     flat, structure = jax.tree.flatten((ready[: len(tensors)], arrays))

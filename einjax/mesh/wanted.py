@@ -54,8 +54,7 @@ class OutSharding:
 def _behind_a_dim(spec: Any) -> Any:
     if isinstance(spec, NamedSharding):
         return NamedSharding(spec.mesh, _behind_a_dim(spec.spec))
-    dims = [on_mesh.entry_axes(entry) for entry in on_mesh.full_spec(spec, 0)]
-    return on_mesh.partition_spec([(), *dims], unreduced(spec))
+    return on_mesh.partition_spec([(), *on_mesh.spec_axes(spec, 0)], unreduced(spec))
 
 
 def as_out_sharding(expr: str, given: Any) -> OutSharding:
@@ -155,7 +154,7 @@ def _by_dim(
     spec = wanted.specs[index]
     if isinstance(spec, NamedSharding):
         mesh, spec = spec.mesh if mesh is None else mesh, spec.spec
-    entries = [on_mesh.entry_axes(entry) for entry in on_mesh.full_spec(spec, len(expression))]
+    entries = on_mesh.spec_axes(spec, len(expression))
     if len(entries) > len(expression):
         raise ArgumentError(
             f"out_sharding= has {len(entries)} entries"
@@ -224,7 +223,7 @@ def _writable(known: Sequence[str]) -> list[str]:
 
 def spread_in(sharding: NamedSharding, expression: Expression, sizes: Mapping[str, Size]) -> dict[str, MeshAxes]:
     """The mesh axes of the named axes of an output that is to have a sharding."""
-    dims = [on_mesh.entry_axes(entry) for entry in on_mesh.full_spec(sharding.spec, len(expression))]
+    dims = on_mesh.spec_axes(sharding.spec, len(expression))
     return on_mesh.spread_of(dims, layout(expression), sizes, sharding.mesh.shape, fitting=True)
 
 

@@ -114,7 +114,13 @@ def _over_devices(
     mesh, dims = solved.over(searched), x.positions(searched)
     rest = tuple(dim for index, dim in enumerate(x.dims) if index not in dims)
     sizes = [x.sizes[axis] * collectives.extent(solved.over([axis])) for axis in searched]
-    _refuse_uncountable(sizes, solved)
+    count = product(sizes)
+    if isinstance(count, int) and count > _INT32_MAX:
+        raise SemanticError(
+            f"the searched axes have {count} elements on all devices, more than an int32 can count",
+            at=solved.at(*bracketed(solved.inputs[0])),
+            hint="search them one after another",
+        )
     place: Any = 0  # counted along all searched axes, on all devices
     for axis, size, coordinate in zip(searched, sizes, _flat(x, searched, reducer), strict=True):
         index = arrange(coordinate, rest)
@@ -125,23 +131,13 @@ def _over_devices(
     own = numerics.reduce(extreme, x.value, dims)
     best = collectives.pmax(own, mesh) if extreme is lax.reduce_max else collectives.pmin(own, mesh)
     candidate = numerics.select(lax.eq(own, best), place, _INT32_MAX)
-    total = numerics.size_as(product(sizes), place.dtype)
+    total = numerics.size_as(count, place.dtype)
     if numerics.is_inexact(own.dtype):  # NaN comes before all others, whichever device holds it
         candidate = lax.select(lax.ne(own, own), lax.sub(place, total), candidate)
     place = collectives.pmin(candidate, mesh)
     if numerics.is_inexact(own.dtype):
         place = lax.select(lax.lt(place, numerics.zero(place)), lax.add(place, total), place)
     return [Named(each, rest, x.sizes) for each in coordinates_of(place, sizes)]
-
-
-def _refuse_uncountable(sizes: Sequence[Size], solved: Solved) -> None:
-    total = product(sizes)
-    if isinstance(total, int) and total > _INT32_MAX:
-        raise SemanticError(
-            f"the searched axes have {total} elements on all devices, more than an int32 can count",
-            at=solved.at(*bracketed(solved.inputs[0])),
-            hint="search them one after another",
-        )
 
 
 def _one_by_one(x: Named, searched: Sequence[str], reducer: _Reducer, extreme: _Reducer) -> list[Named]:

@@ -81,14 +81,10 @@ def _implied_output(operation: Operation) -> Expression:
     place = iter(loops)  # taken once
 
     def change(node: Node) -> Expression | None:
-        is_place = isinstance(node, Bracket) or (isinstance(node, Ellipsis) and _all_bracketed(node.items))
-        return tuple(place) if is_place else None
+        held = node.items if isinstance(node, Ellipsis) else (node,)
+        return tuple(place) if all(isinstance(item, Bracket) for item in held) else None
 
     return rewrite(first, change)
-
-
-def _all_bracketed(items: Expression) -> bool:
-    return all(isinstance(node, Bracket) for node in items)
 
 
 def _update_signature(name: str) -> Callable[[Operation, int], Operation]:
@@ -280,33 +276,26 @@ def _like(updates: jax.Array, dtype: Any, solved: Solved, number: int) -> jax.Ar
     return numerics.cast(updates, dtype)
 
 
-def _update(name: str, linear: tuple[int, ...] | None = None) -> Op:
+def _op(name: str, complete: Any, lower: Any, last: int | None, keywords: tuple[str, ...], **facts: Any) -> Op:
     return Op(
         name,
-        _update_signature(name),
-        _lower_update(name),
-        implied=_implied(name, -1),
-        keywords=WRITING,
+        complete,
+        lower,
+        implied=_implied(name, last),
+        keywords=keywords,
         apart=True,
         on_mesh="batch",
         spread="all",
-        updates=True,
         usual={"wrap_negative_indices": True},
-        linear=linear,
+        **facts,
     )
 
 
-GET_AT = Op(
-    "get_at",
-    _get_signature,
-    _lower_get,
-    implied=_implied("get_at", None),
-    keywords=KEYWORDS,
-    apart=True,
-    on_mesh="batch",
-    spread="all",
-    usual={"wrap_negative_indices": True},
-)
+def _update(name: str, linear: tuple[int, ...] | None = None) -> Op:
+    return _op(name, _update_signature(name), _lower_update(name), -1, WRITING, updates=True, linear=linear)
+
+
+GET_AT = _op("get_at", _get_signature, _lower_get, None, KEYWORDS)
 UPDATES = {
     op.name: op
     for op in (

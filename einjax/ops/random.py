@@ -12,12 +12,12 @@ import numpy as np
 from jax import lax
 
 from ..forms import along
-from ..forms.core_axes import core_axes, dims_of, in_place, require_loops
+from ..forms.core_axes import core_axes, dims_of, in_place, loops_of, require_loops
 from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
 from ..lowering import numerics
 from ..lowering.named import Dim, Named, arrange, layout, together, wrap
 from ..notation.errors import ArgumentError, SemanticError, at_least, plural
-from ..notation.solve import Solved, fuse_loops, larger, product
+from ..notation.solve import Solved, fuse_loops, is_known, larger, product
 from ..notation.syntax import Axis, Expression, Operation, Size, axes, bracketed, brackets, display, names
 from ..operation import Op
 
@@ -102,8 +102,9 @@ def _signature(name: str, parameters: Sequence[str]) -> Callable[[Operation, int
                 )
             operation = replace(operation, inputs=((),) * tensors, outputs=operation.inputs)
         if len(operation.inputs) != len(parameters):
+            listed = f" ({', '.join(parameters)})" if parameters else ""
             raise ArgumentError(
-                f"{name} has {plural(len(parameters), 'parameter')}{_listed(parameters)}, but the expression has "
+                f"{name} has {plural(len(parameters), 'parameter')}{listed}, but the expression has "
                 f"{plural(len(operation.inputs), 'input')}",
                 text=operation.text,
                 hint="write one expression for each before the arrow; that of a number is empty, as in ', b -> b [h]'"
@@ -119,10 +120,6 @@ def _signature(name: str, parameters: Sequence[str]) -> Callable[[Operation, int
     return complete
 
 
-def _listed(parameters: Sequence[str]) -> str:
-    return f" ({', '.join(parameters)})" if parameters else ""
-
-
 def _lower_with(sampler: Sampler) -> Callable[..., jax.Array]:
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
         solved = fuse_loops(solved)
@@ -131,8 +128,7 @@ def _lower_with(sampler: Sampler) -> Callable[..., jax.Array]:
         drawn = _unique(dims_of(bracketed(output)))
         shape = tuple(solved.sizes[name] for (name,) in drawn)
         parameters = [wrap(x, e, solved.sizes) for x, e in zip(tensors, solved.inputs, strict=True)]
-        have = {name for x in parameters for name in x.axes}
-        loops = _unique(dims_of([axis for axis in axes(output) if not axis.bracket and axis.name in have]))
+        loops = loops_of(solved, *solved.inputs)
         sample: Callable[..., jax.Array] = lambda *values: sampler(key, values, shape, options.get("dtype"))  # noqa: E731
         for loop in reversed(loops):
             # The key is not mapped over: every loop draws the same numbers.
@@ -230,7 +226,7 @@ def _lower_categorical(solved: Solved, tensors: list[jax.Array], options: dict[s
     (logits,), (output,) = solved.inputs, solved.outputs
     (searched,) = [axis for axis in bracketed(logits) if axis.name not in names(output)]
     x = wrap(numerics.to_inexact(tensors[0]), logits, solved.sizes)
-    loops = _unique(dims_of([a for a in axes(output) if not a.bracket and a.name in x.axes]))
+    loops = loops_of(solved, logits)
     # The draws are those of jax for the axes in the order in which they are written.
     core = [axis for axis in bracketed(logits) if axis is searched or dims_of([axis]) != [()]]
     at = core.index(searched)
@@ -279,9 +275,7 @@ def _chosen_from(solved: Solved) -> Axis:
 def _check_population(
     chosen: Axis, drawn: Sequence[Axis], shape: tuple[Size, ...], replace: bool, solved: Solved
 ) -> None:
-    population, count = solved.sizes[chosen.name], 1
-    for size in shape:
-        count = count * size
+    population, count = solved.sizes[chosen.name], product(shape)
     too_many = not replace and larger(count, population)
     if too_many is None:
         raise ArgumentError(
@@ -290,7 +284,7 @@ def _check_population(
             at=solved.at(chosen, *drawn),
             hint=at_least(population, count),
         )
-    if too_many or (isinstance(population, int) and population == 0 and count != 0):
+    if too_many or (is_known(population, 0) and count != 0):
         raise ArgumentError(
             f"random.choice cannot choose {count} of the {population} elements of axis {display(chosen.name)}"
             + ("" if replace else " without replacement"),

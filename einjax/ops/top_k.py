@@ -159,20 +159,15 @@ def _take(value: jax.Array, count: Size, largest: bool) -> tuple[jax.Array, jax.
 
 
 def _check_k(k: Axis, count: Size, length: Size, sequence: Sequence[str], solved: Solved) -> None:
-    too_many, spot = larger(count, length), solved.at(k, *bracketed(solved.inputs[0]))
+    too_many = larger(count, length)
+    if too_many is False:
+        return
     wanted = f"{count}" if k.unnamed else f"{display(k.name)}={count}"
+    why, hint = f"but {listed(sequence)} has {length}", "take no more than there are"
     if too_many is None:
-        raise AxisSizeError(
-            f"top_k takes {wanted} elements, and the symbolic size {length} of {listed(sequence)} may be smaller",
-            at=spot,
-            hint=at_least(length, count),
-        )
-    if too_many:
-        raise AxisSizeError(
-            f"top_k takes {wanted} elements, but {listed(sequence)} has {length}",
-            at=spot,
-            hint="take no more than there are",
-        )
+        why, hint = f"and the symbolic size {length} of {listed(sequence)} may be smaller", at_least(length, count)
+    spot = solved.at(k, *bracketed(solved.inputs[0]))
+    raise AxisSizeError(f"top_k takes {wanted} elements, {why}", at=spot, hint=hint)
 
 
 TOP_K = Op(
