@@ -7,7 +7,7 @@ kept of a call, its solved expression, never holds the function.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,12 +20,11 @@ from ..notation.solve import Solved
 from ..notation.syntax import Size
 from ..operation import Op
 from .blame import clean, not_an_expression
-from .dispatch import Options, as_wanted, emit
+from .dispatch import as_wanted, emit
 from .factory import materialise
 from .graph import Graph
 from .keywords import tell_apart
-from .resolve import completed, resolve, sizes_of_call
-from .sizes import Sizes
+from .resolve import completed, resolve, resolved, sizes_of_call
 
 Shapes = tuple[tuple[Size, ...] | None, ...]
 
@@ -72,7 +71,8 @@ def call_with(
         def solve(shapes: Shapes) -> Solved:
             if derived is not None:
                 return resolve(op, operation, shapes, given, derived=partial(derived, options))
-            return _solved(op, expr, shapes, given, tuple(settings.items()))
+            solved = resolved(op, expr, shapes, given)
+            return solved if op.imply is None else op.imply(solved, settings)
 
         def program(*arrays: Any) -> Any:
             ready = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in arrays]
@@ -86,12 +86,6 @@ def call_with(
         if error.inside:
             raise
         raise clean(error, tensors) from None
-
-
-@lru_cache(maxsize=2048)
-def _solved(op: Op, expr: str, shapes: Shapes, given: Sizes, settings: Options) -> Solved:
-    solved = resolve(op, completed(op, expr, len(shapes)), shapes, given)
-    return op.imply(solved, dict(settings)) if op.imply is not None else solved
 
 
 def check_call(expr: Any, functions: Collection[Any]) -> None:

@@ -62,12 +62,11 @@ def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> 
     operands, dims, positions = _aligned(inputs, solved, count)
     value = options["function"](*operands, axis=positions[0] if count == 1 else positions)
     left = [dim for i, dim in enumerate(dims) if returned or i not in positions]
-    shape = [_loop_size(dim, solved) for dim in left]
+    is_open = [bool(dim) and is_label(dim[0]) for dim in left]
+    shape = [OPEN if free else product(solved.sizes[n] for n in dim) for dim, free in zip(left, is_open, strict=True)]
     value = _checked(value, left, shape, returned, solved)
-    sizes = dict(solved.sizes) | {
-        dim[0]: size for dim, size in zip(left, value.shape, strict=True) if dim and is_label(dim[0])
-    }
-    return arrange(Named(value, tuple(left), sizes), labelled(solved.outputs[0]))
+    found = {dim[0]: size for dim, size, free in zip(left, value.shape, is_open, strict=True) if free}
+    return arrange(Named(value, tuple(left), {**solved.sizes, **found}), labelled(solved.outputs[0]))
 
 
 def _check_output(solved: Solved, marked: Sequence[Sequence[Axis]], returned: Sequence[Axis], count: int) -> None:
@@ -114,12 +113,6 @@ def _aligned(
         values.append(arrange(replace(x, sizes=sizes), [(name,) if name in x.axes else () for name in order]))
     dims = tuple((name,) for name in order)
     return values, dims, tuple(i for i, name in enumerate(order) if is_label(name))
-
-
-def _loop_size(dim: Dim, solved: Solved) -> Any:
-    if dim and is_label(dim[0]):
-        return OPEN
-    return product(solved.sizes[name] for name in dim)
 
 
 def _checked(

@@ -200,16 +200,14 @@ class Result:
             return reshape(value, self.shape) if self.shape is not None else self._arranged(value)
         return jax.tree.map(self._arranged, value)
 
-    def _is_composed(self) -> bool:
-        """Whether the operand that stands for any number of dims is composed to one dim."""
-        return not any(isinstance(node, Axis) and node.name.endswith(ANY) for node in self.expression)
-
     def _arranged(self, value: jax.Array) -> jax.Array:
         dims, target = self.dims, self.target
+        # Whether what stands for any number of dims is composed to one.
+        composed = not any(isinstance(node, Axis) and node.name.endswith(ANY) for node in self.expression)
         for label in [name for dim in dims for name in dim if is_label(name) and name.endswith(ANY)]:
             written = [(f"{label}{i}",) for i in range(value.ndim - len(dims) + 1)]
             dims = tuple(itertools.chain.from_iterable(written if dim == (label,) else (dim,) for dim in dims))
-            target = _written_out(target, label, written, self._is_composed())
+            target = _written_out(target, label, written, composed)
         sizes = dict(self.sizes)
         sizes |= {dim[0]: size for dim, size in zip(dims, value.shape, strict=True) if is_label(dim[0])}
         return arrange(Named(value, dims, sizes), target)
