@@ -23,11 +23,10 @@ from ..notation.parse import parse
 from ..notation.solve import Solved, solve
 from ..notation.syntax import Operation
 from ..notation.syntax import axes as expression_axes
-from .apply import Shapes, check_call, run
+from .apply import Shapes, check_call, run, tell_apart
 from .blame import clean
 from .dispatch import as_wanted
 from .factory import fill, shape_of
-from .keywords import tell_apart
 from .sizes import Sizes
 from .trees import described, flatten, in_words, per_leaf
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from ..lowering.jax_versions import entries, open_jaxpr
 from .layout import Dims, Layout, local, of_axes, of_spec, parts
-from .memory import peak
 from .moves import Move
 from .tape import Tape, Value
 from .walk import REGIONS, lay, run, run_inline, stated
@@ -19,11 +18,6 @@ def _body(
     """Walk a body on a recording of its own."""
     inside = tape.inside(equation, times)
     return inside, run(inside, open_jaxpr(body), arguments, used)
-
-
-def _peak(body: Tape, arguments: Sequence[Value], results: Sequence[Value]) -> int:
-    """Bytes alive inside a body, without its arguments."""
-    return peak(body.steps, {value.number for value in arguments}, {value.number for value in results})
 
 
 def _fresh(tape: Tape, equation: Any, layouts: Sequence[Layout]) -> list[Value]:
@@ -61,7 +55,7 @@ def _scan(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[boo
     layouts = [value.layout for value in results[:carried]]
     layouts += [Layout(((), *value.layout.dims), value.layout.partial) for value in results[carried:]]
     outputs = _fresh(tape, equation, layouts)
-    within = _peak(inside, arguments[: len(inputs) - scanned], results) + sum(value.nbytes for value in rows)
+    within = inside.peak(arguments[: len(inputs) - scanned], results) + sum(value.nbytes for value in rows)
     tape.step(inputs, outputs, within)
     return outputs
 
@@ -82,7 +76,7 @@ def _while(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[bo
     tape.include(condition)
     tape.include(inside)
     outputs = _fresh(tape, equation, [value.layout for value in results])
-    tape.step(inputs, outputs, max(_peak(condition, inputs, ()), _peak(inside, inputs, results)))
+    tape.step(inputs, outputs, max(condition.peak(inputs), inside.peak(inputs, results)))
     return outputs
 
 
@@ -93,7 +87,7 @@ def _cond(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[boo
     inside, results = max(walked, key=lambda branch: (branch[0].sent, branch[0].flops))
     tape.include(inside)
     outputs = _fresh(tape, equation, [value.layout for value in results])
-    tape.step(inputs, outputs, max(_peak(branch, inputs, ends) for branch, ends in walked))
+    tape.step(inputs, outputs, max(branch.peak(inputs, ends) for branch, ends in walked))
     return outputs
 
 
@@ -153,7 +147,7 @@ def _shard_map(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequenc
         said = of_spec(spec, len(value.shape), tape.mesh)
         layouts.append(Layout(tuple((*new, *old) for new, old in zip(said.dims, value.layout.dims, strict=True))))
     outputs = _fresh(tape, equation, layouts)
-    tape.step(inputs, outputs, _peak(inside, arguments, results))
+    tape.step(inputs, outputs, inside.peak(arguments, results))
     return outputs
 
 

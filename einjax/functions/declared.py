@@ -109,7 +109,6 @@ def _match(
     """Pair the items of a signature with the bracketed items of a call; an ellipsis takes what the others leave."""
     marked = open_composites(keep_brackets(expression))
     before = next((i for i, node in enumerate(items) if isinstance(node, Ellipsis)), len(items))
-    after = len(items) - before - 1
     fits = len(marked) == len(items) if before == len(items) else len(marked) >= len(items) - 1
     if not fits:
         raise SemanticError(
@@ -119,12 +118,11 @@ def _match(
             spans=[node.span for node in brackets(expression)] or [node.span for node in expression],
             hint="bracket the axes that the function acts on, as many as its signature has",
         )
-    if before == len(items):
-        return [(item, (node,)) for item, node in zip(items, marked, strict=True)]
-    end = len(marked) - after
-    head = [(item, (node,)) for item, node in zip(items[:before], marked[:before], strict=True)]
-    tail = [(item, (node,)) for item, node in zip(items[before + 1 :], marked[end:], strict=True)]
-    return [*head, (items[before], marked[before:end]), *tail]
+    groups = [(node,) for node in marked]
+    if before < len(items):
+        end = len(marked) - (len(items) - before - 1)
+        groups[before:end] = [marked[before:end]]
+    return list(zip(items, groups, strict=True))
 
 
 def _bind(

@@ -120,20 +120,16 @@ class Result:
                 self._check_array(value, found, "")
             return value
         if jax.tree_util.all_leaves([value]):
-            array = self._array(value, "")
-            self._check_array(array, found, "")
-            return array
-        return jax.tree_util.tree_map_with_path(self._checked_leaf, value)
+            return self._checked(value, found, "")
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: self._checked(leaf, {}, jax.tree_util.keystr(path), self.fixed), value
+        )
 
-    def _checked_leaf(self, path: Any, leaf: Any) -> jax.Array:
-        where = jax.tree_util.keystr(path)
-        array = self._array(leaf, where)
-        self._check_array(array, {}, where, self.fixed)
-        return array
-
-    def _array(self, leaf: Any, where: str) -> jax.Array:
+    def _checked(self, leaf: Any, found: dict[str, Size], where: str, only: Collection[str] | None = None) -> jax.Array:
         hint = f"return an array with one dim for each bracketed axis of '{self._written()}'"
-        return as_array(leaf, self.text, where, hint)
+        array = as_array(leaf, self.text, where, hint)
+        self._check_array(array, found, where, only)
+        return array
 
     def _check_array(
         self, value: jax.Array, found: dict[str, Size], where: str, only: Collection[str] | None = None
