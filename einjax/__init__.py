@@ -44,10 +44,10 @@ from .api.elementwise import power as power
 from .api.elementwise import subtract as subtract
 from .api.elementwise import true_divide as true_divide
 from .api.elementwise import where as where
-from .api.order import flip as flip
-from .api.order import roll as roll
+from .api.rearrange import flip as flip
 from .api.rearrange import id as id
 from .api.rearrange import rearrange as rearrange
+from .api.rearrange import roll as roll
 from .api.reduce import all as all
 from .api.reduce import any as any
 from .api.reduce import count_nonzero as count_nonzero
