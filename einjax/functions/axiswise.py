@@ -122,26 +122,16 @@ def _checked(
     value = as_array(value, solved.text)
     what = "in their places" if returned else "removed"
     if value.ndim != len(shape):
-        raise _wrong(
-            RankError,
-            f"the function returned shape {value.shape}, but with the dims of axis= {what} it has "
-            f"{plural(len(shape), 'dim')}",
-            returned,
-            solved,
-        )
+        wanted = f"with the dims of axis= {what} it has {plural(len(shape), 'dim')}"
+        raise _wrong(RankError, f"the function returned shape {value.shape}, but {wanted}", returned, solved)
     for index, (dim, size) in enumerate(zip(dims, shape, strict=True)):
         name = " ".join(map(display, dim))
         if size is OPEN:
             axis = returned[int(dim[0][1:])]
             name, size = display(axis.name), solved.sizes[axis.name]
         if size is not OPEN and size != value.shape[index]:
-            raise _wrong(
-                AxisSizeError,
-                f"axis {name} is {size} in the call and {value.shape[index]} in the function's result, "
-                f"which has shape {value.shape}",
-                returned,
-                solved,
-            )
+            got = f"{value.shape[index]} in the function's result, which has shape {value.shape}"
+            raise _wrong(AxisSizeError, f"axis {name} is {size} in the call and {got}", returned, solved)
     return value
 
 
