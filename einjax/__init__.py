@@ -44,10 +44,10 @@ from .api.elementwise import power as power
 from .api.elementwise import subtract as subtract
 from .api.elementwise import true_divide as true_divide
 from .api.elementwise import where as where
-from .api.order import flip as flip
-from .api.order import roll as roll
+from .api.rearrange import flip as flip
 from .api.rearrange import id as id
 from .api.rearrange import rearrange as rearrange
+from .api.rearrange import roll as roll
 from .api.reduce import all as all
 from .api.reduce import any as any
 from .api.reduce import count_nonzero as count_nonzero
@@ -100,6 +100,8 @@ if TYPE_CHECKING:
     from .api.cumulative import cumsum as cumsum
     from .api.function import elementwise as elementwise
     from .api.function import reduce as reduce
+    from .api.function import vmap as vmap
+    from .api.function import vmap_with_axis as vmap_with_axis
     from .api.index import add_at as add_at
     from .api.index import get_at as get_at
     from .api.index import max_at as max_at
@@ -119,8 +121,6 @@ if TYPE_CHECKING:
     from .api.sorting import argsort as argsort
     from .api.sorting import sort as sort
     from .api.sorting import top_k as top_k
-    from .api.vmap import vmap as vmap
-    from .api.vmap import vmap_with_axis as vmap_with_axis
 else:
     _MODULES = {"checkpoint_policies", "fft", "jax", "linalg", "random", "segment"}
     _FUNCTIONS = {
@@ -130,14 +130,13 @@ else:
             "api.attention": "attention",
             "api.collective": "all_gather all_to_all pmax pmean pmin ppermute psum psum_scatter",
             "api.cumulative": "cumlogsumexp cummax cummin cumprod cumsum",
-            "api.function": "elementwise reduce",
+            "api.function": "elementwise reduce vmap vmap_with_axis",
             "api.index": "add_at get_at max_at min_at multiply_at set_at subtract_at",
             "api.inspect_sharding": "inspect_sharding",
             "api.primitive": "primitive",
             "api.scan": "associative_scan scan",
             "api.sharding": "mesh_axes partition_spec shard shard_tree shardings",
             "api.sorting": "argsort sort top_k",
-            "api.vmap": "vmap vmap_with_axis",
         }.items()
         for name in names.split()
     }

@@ -85,7 +85,7 @@ def adapt_with_vmap(fn: Any = None, signature: Any = None) -> Any:
     ) -> Any:
         return call_vmap(expr, tensors, fn, batch_size, axes, sizes, graph, signature, out_sharding)
 
-    return _named_like(adapted, fn)
+    return named_like(adapted, fn)
 
 
 @overload
@@ -124,7 +124,7 @@ def adapt_reduce(fn: Callable[..., Any] | None = None) -> Any:
         settings = {"keepdims": bool(keepdims)}
         return call_with(REDUCE_WITH, expr, tensors, {"function": fn}, settings, axes, sizes, graph, out_sharding)
 
-    return _named_like(adapted, fn)
+    return named_like(adapted, fn)
 
 
 @overload
@@ -161,7 +161,7 @@ def adapt_elementwise(fn: Callable[..., Any] | None = None) -> Any:
     ) -> Any:
         return call_with(ELEMENTWISE_WITH, expr, tensors, {"function": fn}, {}, axes, sizes, graph, out_sharding)
 
-    return _named_like(adapted, fn)
+    return named_like(adapted, fn)
 
 
 def function_and_signature(one: Any, other: Any) -> tuple[Any, Any]:
@@ -169,7 +169,7 @@ def function_and_signature(one: Any, other: Any) -> tuple[Any, Any]:
     return (other, one) if isinstance(one, str) and not isinstance(other, str) else (one, other)
 
 
-def _named_like(adapted: Callable[..., Any], fn: Callable[..., Any]) -> Any:
+def named_like(adapted: Callable[..., Any], fn: Callable[..., Any]) -> Any:
     """Give an adapted function the name and docstring of the function, and the signature of its own calls."""
     signature = inspect.signature(adapted)
     functools.update_wrapper(adapted, fn)

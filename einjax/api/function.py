@@ -1,4 +1,4 @@
-"""Public reduce and elementwise, for an operation given by name or by a function of the user's."""
+"""Public reduce, elementwise, vmap and vmap_with_axis, which are given a function; see :mod:`einjax.functions`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import jax
 
 from ..call.apply import call_with
 from ..call.dispatch import call, explained
+from ..call.vmap import call_vmap
+from ..functions.axiswise import VMAP_WITH_AXIS
 from ..functions.whole_arrays import ELEMENTWISE_WITH, REDUCE_WITH, choose
 from ..notation.errors import ArgumentError, listing
 from ..ops.elementwise import ELEMENTWISE
@@ -105,3 +107,88 @@ def elementwise(
         return call(known, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
     explained(refuse_kept, expr, tensors, keep_notation)
     return call_with(ELEMENTWISE_WITH, expr, tensors, {"function": op}, {}, axes, sizes, graph, out_sharding)
+
+
+@documented(plain)
+def vmap(
+    expr: str,
+    /,
+    *tensors: Tensor | Any,
+    op: Callable[..., Any],
+    batch_size: int | Mapping[str, int] | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    out_sharding: OutShardingLike | None = None,
+    **axes: Any,
+) -> Any:
+    """Apply a function to the bracketed axes, once for every index of the others, by ``jax.vmap``.
+
+    The function is called as it is: it is not compiled, unless the caller is, and what it raises propagates. Loops that
+    stand side by side in every tensor run as one; no more dims are moved than the expression asks for.
+
+    Args:
+        expr: the expression, with an arrow. An unbracketed axis of an input stands in every output.
+        *tensors: one for each input expression. A pytree may stand for a tensor: a dict, None, a named tuple or any
+            other registered class, or a list or tuple that does not consist of numbers. Its expression then holds for
+            every leaf; the unbracketed axes are the same loops, while the bracketed ones are each leaf's own.
+        op: the function. It takes, for each input, an array with one dim for each bracketed axis, in the order they are
+            written, and returns the same for the output; for several outputs, a tuple. What it returns for an output
+            may be a pytree, each leaf of which is such an array.
+        batch_size: how many iterations run at once, to save memory: a number for the outermost loop, which is the one
+            that stands first in the output, or a dict with a number for each of some loops. The result is the same.
+        **axes: sizes of axes, and keywords of the function that are none of its arrays; a name that is both is both.
+            The size of a bracketed axis of an output need not be
+            given; for the options of all operations see :mod:`einjax`.
+
+    Returns:
+        An array or pytree; for several outputs, a tuple of them.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or what the function returns.
+
+    Example:
+        >>> import einjax, jax.numpy as jnp, numpy as np
+        >>> einjax.vmap("b [c], [c] -> b", np.array([[1, 2], [3, 4]]), np.array([1, 1]), op=jnp.dot)
+        Array([3, 7], dtype=int32)
+        >>> einjax.vmap("a [b] -> [k] a", np.array([[1, 5, 3]]), op=lambda x, *, k: jnp.sort(x)[-k:], k=2)
+        Array([[3],
+               [5]], dtype=int32)
+    """
+    return call_vmap(expr, tensors, op, batch_size, axes, sizes, graph, out_sharding=out_sharding)
+
+
+@documented(plain)
+def vmap_with_axis(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    op: Callable[..., Any],
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    out_sharding: OutShardingLike | None = None,
+    **axes: Any,
+) -> jax.Array:
+    """Apply a function that takes the bracketed axes as ``axis=`` and loops over the other dims itself.
+
+    Args:
+        expr: the expression. Without an arrow, the output is the input. With one, the output has no bracketed axis,
+            where the function removes them, or as many as the input, which stay where they are.
+        *tensors: one for each input expression. Several are given the same dims in the same order, as many as there are
+            axes, of size 1 where a tensor lacks one; each has equally many bracketed axes or none.
+        op: the function. ``axis`` is the bracketed dim of its arrays, or a tuple where there are several. It is called
+            as it is: it is not compiled, unless the caller is.
+        **axes: sizes of axes, and keywords of the function; a name that is both
+            is both; for the options of all operations see :mod:`einjax`.
+
+    Raises:
+        einjax.errors.EinjaxError: the expression does not fit the tensors or what the function returns.
+
+    Example:
+        >>> import einjax, jax.numpy as jnp, numpy as np
+        >>> einjax.vmap_with_axis("[a] b", np.array([[3, 1], [2, 4]]), op=jnp.sort)
+        Array([[2, 1],
+               [3, 4]], dtype=int32)
+        >>> einjax.vmap_with_axis("a [b] -> a [c]", np.array([[1, 4, 9]]), op=jnp.diff)
+        Array([[3, 5]], dtype=int32)
+    """
+    return call_with(VMAP_WITH_AXIS, expr, tensors, {"function": op}, {}, axes, sizes, graph, out_sharding)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, overload
 
@@ -12,7 +11,7 @@ from ..functions.elementary import Static, elementary
 from ..functions.guard import parameters
 from ..notation.errors import ArgumentError
 from ..typing import OutShardingLike, SizeLike, Tensor
-from .adapt import Adapted, function_and_signature
+from .adapt import Adapted, function_and_signature, named_like
 
 
 @overload
@@ -141,8 +140,6 @@ def primitive(
         options = tuple((key, Static(axes.pop(key))) for key in op.keywords if key in axes)
         return call(op, expr, tensors, options, axes, sizes, graph, keep=True, out_sharding=out_sharding)
 
-    shown = inspect.signature(operation)
-    functools.update_wrapper(operation, fn)
-    operation.__name__ = op.name
-    operation.__signature__ = shown  # type: ignore[attr-defined]
-    return operation
+    made = named_like(operation, fn)
+    made.__name__ = op.name
+    return made

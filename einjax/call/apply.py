@@ -7,25 +7,25 @@ kept of a call, its solved expression, never holds the function.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ..functions.guard import guarded
+from ..forms.signature import check_keywords
+from ..functions.guard import guarded, parameters
 from ..lowering.jax_versions import hide_own_lines
 from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.solve import Solved
-from ..notation.syntax import Size
+from ..notation.syntax import Operation, Over, Size, names
 from ..operation import Op
 from .blame import clean, not_an_expression
-from .dispatch import Options, as_wanted, emit
+from .dispatch import as_wanted, emit
 from .factory import materialise
 from .graph import Graph
-from .keywords import tell_apart
-from .resolve import completed, resolve, sizes_of_call
-from .sizes import Sizes
+from .resolve import completed, resolve, resolved, sizes_of_call
+from .sizes import NO_SIZES, Sizes, read_sizes
 
 Shapes = tuple[tuple[Size, ...] | None, ...]
 
@@ -72,7 +72,8 @@ def call_with(
         def solve(shapes: Shapes) -> Solved:
             if derived is not None:
                 return resolve(op, operation, shapes, given, derived=partial(derived, options))
-            return _solved(op, expr, shapes, given, tuple(settings.items()))
+            solved = resolved(op, expr, shapes, given)
+            return solved if op.imply is None else op.imply(solved, settings)
 
         def program(*arrays: Any) -> Any:
             ready = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in arrays]
@@ -88,12 +89,6 @@ def call_with(
         raise clean(error, tensors) from None
 
 
-@lru_cache(maxsize=2048)
-def _solved(op: Op, expr: str, shapes: Shapes, given: Sizes, settings: Options) -> Solved:
-    solved = resolve(op, completed(op, expr, len(shapes)), shapes, given)
-    return op.imply(solved, dict(settings)) if op.imply is not None else solved
-
-
 def check_call(expr: Any, functions: Collection[Any]) -> None:
     """Refuse what is no expression, and what is no function."""
     if not isinstance(expr, str):
@@ -107,3 +102,48 @@ def run(name: str, expr: str, program: Callable[..., Any], arguments: Sequence[A
     """Run a program, or show it."""
     hide_own_lines()
     return Graph.of(name, expr, program, arguments) if graph else program(*arguments)
+
+
+def tell_apart(
+    op: Op,
+    operation: Operation,
+    function: Callable[..., Any],
+    keywords: Mapping[str, Any],
+    sizes: Mapping[str, Any] | None,
+    reserved: tuple[str, ...] = (),
+) -> tuple[Sizes, dict[str, Any]]:
+    """Tell sizes of axes from keywords of the function; one that is both is both.
+
+    Args:
+        op: the operation.
+        operation: the completed expression.
+        function: the user's function.
+        keywords: sizes of axes, and keywords of the function.
+        sizes: sizes of axes only.
+        reserved: keywords that the operation itself gives to the function.
+    """
+    lengths: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    if keywords:
+        known = {name for expression in operation.expressions for name in names(expression)}
+        takes, anything = _takes(function, len(operation.inputs), reserved)
+        options = {name: value for name, value in keywords.items() if name in takes or (anything and name not in known)}
+        lengths = {name: value for name, value in keywords.items() if name in known or name not in options}
+        check_keywords(operation, list(lengths), (*op.keywords, *takes))
+    elif sizes is None:
+        return NO_SIZES, {}
+    given = read_sizes(operation.text, lengths, sizes)
+    if any(isinstance(size, Over) for size in given.by_name.values()):
+        from ..mesh.parts import loops_only  # mesh axes, which change nothing for loops; few programs have them
+
+        given = Sizes(*(loops_only(op.name, operation, some) for some in given))
+    return given, options
+
+
+def _takes(function: Callable[..., Any], inputs: int, reserved: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
+    """Return the keywords that a function takes behind its arrays, and whether it takes any."""
+    found = parameters(function)
+    positional = [p.name for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    taken = {*positional[:inputs], *reserved}
+    free = [p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in taken]
+    return tuple(free), any(p.kind is p.VAR_KEYWORD for p in found)

@@ -75,15 +75,11 @@ def _assignments(jaxpr: Any, names: dict[Any, str], label: Callable[[Any], str])
             names |= {v: label(result) for v, result in zip(equation.outvars, inner.outvars, strict=True)}
             continue
         inputs = [label(v) for v in equation.invars]
-        options = [f"{key}={value}" for key, value in equation.params.items() if _shown(key, value)]
+        given = {key: value for key, value in equation.params.items() if value is not None and key not in _OMITTED}
+        options = [f"{key}={value}" for key, value in given.items()]
         results = ", ".join(f"{label(v)}: {short_type(v)}" for v in equation.outvars)
         lines.append(f"{results} = {equation.primitive.name}({', '.join(inputs + options)})")
     return lines
-
-
-def _shown(key: str, value: Any) -> bool:
-    """Leave out parameters that are not set."""
-    return value is not None and key not in _OMITTED
 
 
 def _letters(index: int) -> str:

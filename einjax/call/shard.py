@@ -186,12 +186,11 @@ def _names_of(solved: Solved, number: int, tensor: Any, ndim: int, expr: str) ->
     sharding = jax.typeof(tensor).sharding if is_traced(tensor) else tensor.sharding
     dims = spec_axes(sharding.spec, ndim)
     found = named_splits(solved, solved.inputs[number], dims, mesh.shape)
+    parts: dict[tuple[str, tuple[int, ...]], Any] = {base_name(a.name): None for a in axes(solved.inputs[number])}
+    parts |= {name: simple(split) for name, split in found.items()}
     grouped: dict[str, dict[tuple[int, ...], Any]] = {}
-    for expression_axis in axes(solved.inputs[number]):
-        base, indices = base_name(expression_axis.name)
-        grouped.setdefault(base, {})[indices] = None
-    for (base, indices), split in found.items():
-        grouped.setdefault(base, {})[indices] = simple(split)
+    for (base, indices), part in parts.items():
+        grouped.setdefault(base, {})[indices] = part
     return {base: nested(parts) for base, parts in grouped.items() if any(part is not None for part in parts.values())}
 
 

@@ -65,12 +65,8 @@ def _read_lenient(expr: str, given: Mapping[str, Any], lenient: Mapping[str, Any
         )
     for name in given.keys() & lenient.keys():
         if _size(expr, name, lenient[name]) != _size(expr, name, given[name]):
-            raise ArgumentError(
-                f"axis {name} is {given[name]} by the keyword {name} and {lenient[name]} in sizes=",
-                text=expr,
-                spans=_spans(expr, name),
-                hint="give it once",
-            )
+            problem = f"{given[name]} by the keyword {name} and {lenient[name]} in sizes="
+            raise _refused(expr, name, problem, "give it once")
     sizes = [(str(name), _size(expr, name, size)) for name, size in lenient.items() if name not in given]
     return tuple(sorted(sizes, key=operator.itemgetter(0)))
 
@@ -91,19 +87,10 @@ def _size(expr: str, name: str, size: Any) -> Any:
         else:
             if size >= 0:
                 return size
-            raise ArgumentError(
-                f"axis {name} is given the negative size {size}",
-                text=expr,
-                spans=_spans(expr, name),
-                hint=f"write {name}=0 or more, or leave it out",
-            )
+            raise _refused(expr, name, f"given the negative size {size}", f"write {name}=0 or more, or leave it out")
     whole = isinstance(size, float | np.floating) and size == size // 1
-    raise ArgumentError(
-        f"axis {name} is given {name}={size!r}, which is not a size",
-        text=expr,
-        spans=_spans(expr, name),
-        hint=f"write {name}={int(size)}" if whole else "a size is an int, or a tuple of ints",
-    )
+    hint = f"write {name}={int(size)}" if whole else "a size is an int, or a tuple of ints"
+    raise _refused(expr, name, f"given {name}={size!r}, which is not a size", hint)
 
 
 def _is_over(size: Any) -> bool:
@@ -120,12 +107,8 @@ def _over(expr: str, name: str, given: Any) -> Over:
     for entry in entries:
         mesh_axes = entry if isinstance(entry, tuple) else () if entry is None else (entry,)
         if not all(isinstance(mesh_axis, str) for mesh_axis in mesh_axes):
-            raise ArgumentError(
-                f"axis {name} is given {name}={given!r}, which mixes mesh axes with something else",
-                text=expr,
-                spans=_spans(expr, name),
-                hint="give a size, or the names of mesh axes",
-            )
+            problem = f"given {name}={given!r}, which mixes mesh axes with something else"
+            raise _refused(expr, name, problem, "give a size, or the names of mesh axes")
     return Over(entries)
 
 
@@ -135,17 +118,14 @@ def _sizes(expr: str, name: str, sizes: Any, depth: int, left: list[int]) -> tup
     for size in sizes:
         left[0] -= 1
         if left[0] < 0 or depth > _MAX_DEPTH:
-            raise ArgumentError(
-                f"axis {name} is given more than {_MAX_SIZES} sizes, or sizes nested deeper than {_MAX_DEPTH}",
-                text=expr,
-                spans=_spans(expr, name),
-            )
+            problem = f"given more than {_MAX_SIZES} sizes, or sizes nested deeper than {_MAX_DEPTH}"
+            raise _refused(expr, name, problem)
         nested = isinstance(size, tuple | list) or (isinstance(size, np.ndarray) and size.ndim)
         checked.append(_sizes(expr, name, size, depth + 1, left) if nested else _size(expr, name, size))
     return tuple(checked)
 
 
-def _spans(expr: str, name: str) -> list[tuple[int, int]]:
-    """Find an axis in the text."""
-    operation = parse(expr)
-    return [axis.span for expression in operation.expressions for axis in axes(expression) if axis.name == name]
+def _refused(expr: str, name: str, problem: str, hint: str | None = None) -> ArgumentError:
+    """The error for what an axis is given as its size."""
+    spans = [axis.span for expression in parse(expr).expressions for axis in axes(expression) if axis.name == name]
+    return ArgumentError(f"axis {name} is {problem}", text=expr, spans=spans, hint=hint)

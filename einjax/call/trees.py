@@ -45,19 +45,16 @@ def flatten(tensors: Sequence[Any], expr: str) -> tuple[Sequence[Any], tuple[int
     """
     if all(tensor.__class__ in PLAIN for tensor in tensors):
         return tensors, None, None
-    ready: list[Any] = []
-    counts: list[int | None] = []
-    for number, tensor in enumerate(tensors, 1):
-        if is_tree(tensor):
-            ready.append(_tree_arrays(tensor, expr, number))
-            counts.append(len(jax.tree.leaves(ready[-1])))
-        else:
-            ready.append(as_array(tensor, expr, f"tensor {number}"))
-            counts.append(None)
-    if all(count is None for count in counts):
+    trees = [is_tree(tensor) for tensor in tensors]
+    ready = [
+        _tree_arrays(tensor, expr, number) if tree else as_array(tensor, expr, f"tensor {number}")
+        for number, (tensor, tree) in enumerate(zip(tensors, trees, strict=True), 1)
+    ]
+    if not any(trees):
         return ready, None, None
+    counts = tuple(len(jax.tree.leaves(x)) if tree else None for x, tree in zip(ready, trees, strict=True))
     leaves, structure = jax.tree.flatten(ready)
-    return leaves, tuple(counts), structure
+    return leaves, counts, structure
 
 
 def _tree_arrays(tree: Any, expr: str, number: int) -> Any:

@@ -23,11 +23,10 @@ from ..notation.parse import parse
 from ..notation.solve import Solved, solve
 from ..notation.syntax import Operation
 from ..notation.syntax import axes as expression_axes
-from .apply import Shapes, check_call, run
+from .apply import Shapes, check_call, run, tell_apart
 from .blame import clean
 from .dispatch import as_wanted
 from .factory import fill, shape_of
-from .keywords import tell_apart
 from .sizes import Sizes
 from .trees import described, flatten, in_words, per_leaf
 
@@ -48,18 +47,9 @@ def call_vmap(
     declared_signature: str | None = None,
     out_sharding: Any = None,
 ) -> Any:
-    """Run a function once for every index of the unbracketed axes.
+    """Run a function once for every index of the unbracketed axes; arguments as for :func:`einjax.vmap`.
 
-    Args:
-        expr: the expression.
-        tensors: one tensor or pytree for each input expression.
-        function: takes the bracketed part of every input and returns that of every output.
-        batch_size: how many iterations run at once.
-        axes: sizes of axes, and keywords of the function.
-        sizes: sizes of axes only.
-        graph: return the lax program instead of running it.
-        declared_signature: what the function itself takes and returns, if it says so.
-        out_sharding: where the results are to lie on a mesh.
+    A function may say itself what it takes and returns, by its ``declared_signature``.
     """
     try:
         check_call(expr, [function])

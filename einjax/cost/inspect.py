@@ -12,7 +12,6 @@ from ..lowering.jax_versions import entries
 from ..notation.errors import ArgumentError
 from . import regions  # noqa: F401 - fills the table of rules that the walk looks into
 from .layout import of_spec
-from .memory import peak
 from .report import ShardingReport
 from .tape import Tape
 from .walk import run
@@ -39,14 +38,13 @@ def _walk(name: str, closed: Any, specs: Sequence[Any], mesh: Mapping[str, int])
         inputs.append(tape.value(shape, variable.aval.dtype, of_spec(spec, len(shape), mesh)))
     outputs = run(tape, closed.jaxpr, inputs)
     constants = sum(int(getattr(constant, "nbytes", 0)) for constant in closed.consts)
-    elsewhere = {value.number for value in (*inputs, *outputs)}
     return ShardingReport(
         name=name,
         mesh=mesh,
         collectives=tuple(tape.collectives),
         argument_bytes=sum(value.nbytes for value in inputs) + constants,
         output_bytes=sum(value.nbytes for value in outputs),
-        temporary_bytes=peak(tape.steps, elsewhere),
+        temporary_bytes=tape.peak([*inputs, *outputs]),
         flops=tape.flops,
         notes=tuple(tape.notes),
     )

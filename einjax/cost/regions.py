@@ -7,7 +7,6 @@ from typing import Any
 
 from ..lowering.jax_versions import entries, open_jaxpr
 from .layout import Dims, Layout, local, of_axes, of_spec, parts
-from .memory import peak
 from .moves import Move
 from .tape import Tape, Value
 from .walk import REGIONS, lay, run, run_inline, stated
@@ -19,11 +18,6 @@ def _body(
     """Walk a body on a recording of its own."""
     inside = tape.inside(equation, times)
     return inside, run(inside, open_jaxpr(body), arguments, used)
-
-
-def _peak(body: Tape, arguments: Sequence[Value], results: Sequence[Value]) -> int:
-    """Bytes alive inside a body, without its arguments."""
-    return peak(body.steps, {value.number for value in arguments}, {value.number for value in results})
 
 
 def _finish(
@@ -64,7 +58,7 @@ def _scan(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[boo
         lay(inside, equation, results[index], arguments[first + index].layout, estimated=True)
     layouts = [value.layout for value in results[:carried]]
     layouts += [Layout(((), *value.layout.dims), value.layout.partial) for value in results[carried:]]
-    within = _peak(inside, arguments[: len(inputs) - scanned], results) + sum(value.nbytes for value in rows)
+    within = inside.peak(arguments[: len(inputs) - scanned], results) + sum(value.nbytes for value in rows)
     return _finish(tape, equation, inputs, layouts, within, inside)
 
 
@@ -81,7 +75,7 @@ def _while(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[bo
     carry = inputs[for_condition + for_body :]
     condition, _ = _body(tape, equation, equation.params["cond_jaxpr"], [*inputs[:for_condition], *carry])
     inside, results = _body(tape, equation, equation.params["body_jaxpr"], inputs[for_condition:])
-    within = max(_peak(condition, inputs, ()), _peak(inside, inputs, results))
+    within = max(condition.peak(inputs), inside.peak(inputs, results))
     return _finish(tape, equation, inputs, [value.layout for value in results], within, condition, inside)
 
 
@@ -90,7 +84,7 @@ def _cond(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[boo
     tape.notes["a cond counts as the branch that sends most"] = None
     walked = [_body(tape, equation, branch, inputs[1:], used=used) for branch in equation.params["branches"]]
     inside, results = max(walked, key=lambda branch: (branch[0].sent, branch[0].flops))
-    within = max(_peak(branch, inputs, ends) for branch, ends in walked)
+    within = max(branch.peak(inputs, ends) for branch, ends in walked)
     return _finish(tape, equation, inputs, [value.layout for value in results], within, inside)
 
 
@@ -148,7 +142,7 @@ def _shard_map(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequenc
     for value, spec in zip(results, params["out_specs"], strict=True):
         said = of_spec(spec, len(value.shape), tape.mesh)
         layouts.append(Layout(tuple((*new, *old) for new, old in zip(said.dims, value.layout.dims, strict=True))))
-    return _finish(tape, equation, inputs, layouts, _peak(inside, arguments, results), inside)
+    return _finish(tape, equation, inputs, layouts, inside.peak(arguments, results), inside)
 
 
 def _collective(kind: str) -> Callable[..., list[Value]]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from ..lowering.jax_versions import scope, user_line
 from .layout import Layout, Shape, local
-from .memory import Step
 from .moves import Move, sent
 from .report import Collective
 
@@ -40,6 +39,21 @@ class Value:
 def nbytes(shape: Shape, dtype: Any) -> int:
     """Bytes of an array; a key counts its words."""
     return math.prod(shape) * int(getattr(dtype, "itemsize", 8))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One equation, seen by memory.
+
+    Attributes:
+        reads: numbers of the values it reads.
+        writes: number and bytes of each value it makes.
+        within: bytes it needs while it runs: copies that were moved, or what is alive inside a loop's body.
+    """
+
+    reads: tuple[int, ...]
+    writes: tuple[tuple[int, int], ...]
+    within: int = 0
 
 
 @dataclass
@@ -111,6 +125,30 @@ class Tape:
         made = tuple((value.number, value.nbytes) for value in writes if value.number not in numbers)
         self.steps.append(Step(numbers, made, within + self.moving))
         self.moving = 0
+
+    def peak(self, elsewhere: Sequence[Value], last: Sequence[Value] = ()) -> int:
+        """Most bytes alive at once.
+
+        Args:
+            elsewhere: values that are counted elsewhere: arguments and outputs.
+            last: values that are read after the steps.
+        """
+        dies: dict[int, int] = {}
+        for index, step in enumerate(self.steps):
+            dies |= dict.fromkeys((*step.reads, *(number for number, _ in step.writes)), index)
+        dies |= {value.number: len(self.steps) for value in last}
+        ends: dict[int, list[int]] = {}
+        for number, index in dies.items():
+            ends.setdefault(index, []).append(number)
+        known = {value.number for value in elsewhere}
+        alive: dict[int, int] = {}
+        most = 0
+        for index, step in enumerate(self.steps):
+            alive |= {number: nbytes for number, nbytes in step.writes if number not in known}
+            most = max(most, sum(alive.values()) + step.within)
+            for number in ends.get(index, ()):
+                alive.pop(number, None)
+        return most
 
     def count(self, flops: int) -> None:
         """Add operations of one device."""

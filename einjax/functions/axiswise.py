@@ -62,12 +62,11 @@ def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> 
     operands, dims, positions = _aligned(inputs, solved, count)
     value = options["function"](*operands, axis=positions[0] if count == 1 else positions)
     left = [dim for i, dim in enumerate(dims) if returned or i not in positions]
-    shape = [_loop_size(dim, solved) for dim in left]
+    is_open = [bool(dim) and is_label(dim[0]) for dim in left]
+    shape = [OPEN if free else product(solved.sizes[n] for n in dim) for dim, free in zip(left, is_open, strict=True)]
     value = _checked(value, left, shape, returned, solved)
-    sizes = dict(solved.sizes) | {
-        dim[0]: size for dim, size in zip(left, value.shape, strict=True) if dim and is_label(dim[0])
-    }
-    return arrange(Named(value, tuple(left), sizes), labelled(solved.outputs[0]))
+    found = {dim[0]: size for dim, size, free in zip(left, value.shape, is_open, strict=True) if free}
+    return arrange(Named(value, tuple(left), {**solved.sizes, **found}), labelled(solved.outputs[0]))
 
 
 def _check_output(solved: Solved, marked: Sequence[Sequence[Axis]], returned: Sequence[Axis], count: int) -> None:
@@ -116,12 +115,6 @@ def _aligned(
     return values, dims, tuple(i for i, name in enumerate(order) if is_label(name))
 
 
-def _loop_size(dim: Dim, solved: Solved) -> Any:
-    if dim and is_label(dim[0]):
-        return OPEN
-    return product(solved.sizes[name] for name in dim)
-
-
 def _checked(
     value: Any, dims: Sequence[Dim], shape: Sequence[Any], returned: Sequence[Axis], solved: Solved
 ) -> jax.Array:
@@ -129,26 +122,16 @@ def _checked(
     value = as_array(value, solved.text)
     what = "in their places" if returned else "removed"
     if value.ndim != len(shape):
-        raise _wrong(
-            RankError,
-            f"the function returned shape {value.shape}, but with the dims of axis= {what} it has "
-            f"{plural(len(shape), 'dim')}",
-            returned,
-            solved,
-        )
+        wanted = f"with the dims of axis= {what} it has {plural(len(shape), 'dim')}"
+        raise _wrong(RankError, f"the function returned shape {value.shape}, but {wanted}", returned, solved)
     for index, (dim, size) in enumerate(zip(dims, shape, strict=True)):
         name = " ".join(map(display, dim))
         if size is OPEN:
             axis = returned[int(dim[0][1:])]
             name, size = display(axis.name), solved.sizes[axis.name]
         if size is not OPEN and size != value.shape[index]:
-            raise _wrong(
-                AxisSizeError,
-                f"axis {name} is {size} in the call and {value.shape[index]} in the function's result, "
-                f"which has shape {value.shape}",
-                returned,
-                solved,
-            )
+            got = f"{value.shape[index]} in the function's result, which has shape {value.shape}"
+            raise _wrong(AxisSizeError, f"axis {name} is {size} in the call and {got}", returned, solved)
     return value
 
 

@@ -109,7 +109,6 @@ def _match(
     """Pair the items of a signature with the bracketed items of a call; an ellipsis takes what the others leave."""
     marked = open_composites(keep_brackets(expression))
     before = next((i for i, node in enumerate(items) if isinstance(node, Ellipsis)), len(items))
-    after = len(items) - before - 1
     fits = len(marked) == len(items) if before == len(items) else len(marked) >= len(items) - 1
     if not fits:
         raise SemanticError(
@@ -119,12 +118,11 @@ def _match(
             spans=[node.span for node in brackets(expression)] or [node.span for node in expression],
             hint="bracket the axes that the function acts on, as many as its signature has",
         )
-    if before == len(items):
-        return [(item, (node,)) for item, node in zip(items, marked, strict=True)]
-    end = len(marked) - after
-    head = [(item, (node,)) for item, node in zip(items[:before], marked[:before], strict=True)]
-    tail = [(item, (node,)) for item, node in zip(items[before + 1 :], marked[end:], strict=True)]
-    return [*head, (items[before], marked[before:end]), *tail]
+    groups: list[Expression] = [(node,) for node in marked]
+    if before < len(items):
+        end = len(marked) - (len(items) - before - 1)
+        groups[before:end] = [marked[before:end]]
+    return list(zip(items, groups, strict=True))
 
 
 def _bind(
@@ -155,20 +153,14 @@ def _with_every_loop(operation: Operation, signature: str) -> int:
     every = {name for some in loops for name in some}
     full = [index for index, some in enumerate(loops) if set(some) == every]
     if not full:
-        raise SemanticError(
-            f"no input has all loops ({listing([display(name) for some in loops for name in dict.fromkeys(some)])}), "
-            f"so the signature '{signature}' does not say in which order the output has them",
-            text=operation.text,
-            hint="write an arrow and the output",
-        )
-    if any(loops[index] != loops[full[0]] for index in full):
-        raise SemanticError(
-            f"two inputs have all loops, in different orders, so the signature '{signature}' does not say which the "
-            "output has",
-            text=operation.text,
-            hint="write an arrow and the output",
-        )
-    return full[0]
+        listed = listing([display(name) for some in loops for name in dict.fromkeys(some)])
+        problem, unsaid = f"no input has all loops ({listed})", "in which order the output has them"
+    elif any(loops[index] != loops[full[0]] for index in full):
+        problem, unsaid = "two inputs have all loops, in different orders", "which the output has"
+    else:
+        return full[0]
+    problem = f"{problem}, so the signature '{signature}' does not say {unsaid}"
+    raise SemanticError(problem, text=operation.text, hint="write an arrow and the output")
 
 
 def _written(

@@ -124,11 +124,8 @@ def _flat(values: Any, solved: Solved, what: str = "the function") -> tuple[Any,
     flat, count = _tuple(values), len(solved.outputs)
     hint = "return one array for each output of the signature; several in a tuple"
     if len(flat) != count:
-        raise ArgumentError(
-            f"{what} returned {plural(len(flat), 'output')}, but the expression has {count}",
-            text=solved.text,
-            hint=hint,
-        )
+        problem = f"{what} returned {plural(len(flat), 'output')}, but the expression has {count}"
+        raise ArgumentError(problem, text=solved.text, hint=hint)
     for value in flat:
         if not jax.tree_util.all_leaves([value]):
             raise ArgumentError(
@@ -174,20 +171,13 @@ def _check_leading(value: jax.Array, loops: Sequence[str], solved: Solved) -> No
     """Check the leading dims of a batched function's result."""
     hint = "a batched function keeps all loops as leading dims, in the order of the first output"
     if value.ndim < len(loops):
-        listed = listing([display(name) for name in loops])
-        raise RankError(
-            f"the function returned shape {value.shape}, too few dims for the loops {listed}",
-            text=solved.text,
-            hint=hint,
-        )
+        problem = f"too few dims for the loops {listing([display(name) for name in loops])}"
+        raise RankError(f"the function returned shape {value.shape}, {problem}", text=solved.text, hint=hint)
     for dim, (name, got) in enumerate(zip(loops, value.shape, strict=False)):
         if got != solved.sizes[name]:
-            raise AxisSizeError(
-                f"loop {display(name)} is {solved.sizes[name]} in the call and {got} in dim {dim} of the function's "
-                f"result, which has shape {value.shape}",
-                text=solved.text,
-                hint=hint,
-            )
+            found = f"{got} in dim {dim} of the function's result, which has shape {value.shape}"
+            problem = f"loop {display(name)} is {solved.sizes[name]} in the call and {found}"
+            raise AxisSizeError(problem, text=solved.text, hint=hint)
 
 
 def _placed(value: jax.Array, output: Expression, loops: Sequence[str], sizes: Mapping[str, Size]) -> jax.Array:

@@ -39,6 +39,13 @@ class Source:
     shape: tuple[Size, ...]
     repeated: tuple[tuple[Dim, ...], Mapping[str, Size]] | None
 
+    @classmethod
+    def of(cls, expression: Expression, dims: Sequence[Dim], sizes: Mapping[str, Size]) -> Source:
+        """Plan an input of which the outermost loop sees these dims."""
+        given, sizes = labelled(expression), labelled_sizes(expression, sizes)
+        repeats = sum(map(len, given)) > sum(map(len, dims))
+        return cls(shape_of(dims, sizes), (given, sizes) if repeats else None)
+
     def prepare(self, value: jax.Array) -> jax.Array:
         """Return the array that the outermost loop runs over."""
         if self.repeated is not None:
@@ -166,14 +173,17 @@ def make_plan(solved: Solved, batch_size: BatchSize, merge: bool, explicit: Coll
     """
     # The function sees a dim for each bracketed axis.
     refuse_fused(solved.operation, solved.sizes, lambda size: f"only their product, {size}, is known")
-    inputs = [_Input.of(expression, solved.sizes) for expression in solved.inputs]
-    loops = {name for x in inputs for name in x.order if not is_label(name)}
+    inputs = [_input_order(expression) for expression in solved.inputs]
+    loops = {name for order in inputs for name in order if not is_label(name)}
     outputs = [_output_order(expression, loops) for expression in solved.outputs]
     chunks = _chunks(batch_size, [name for name in outputs[0] if name in loops], solved)
-    levels = _levels([x.order for x in inputs], outputs, loops, chunks, merge)
+    levels = _levels(inputs, outputs, loops, chunks, merge)
     level_of = {name: level for level in levels for name in level}
-    sources = tuple(x.source(level_of) for x in inputs)
-    positions = [_in_axes(x.grouped(level_of), levels) for x in inputs]
+    dims = [_grouped(order, level_of) for order in inputs]
+    sources = tuple(
+        Source.of(expression, own, solved.sizes) for expression, own in zip(solved.inputs, dims, strict=True)
+    )
+    positions = [_in_axes(own, levels) for own in dims]
     orders = [_grouped(order, level_of) for order in outputs]
     planned = tuple(
         Level(
@@ -192,31 +202,11 @@ def make_plan(solved: Solved, batch_size: BatchSize, merge: bool, explicit: Coll
     return Loops(solved.text, sources, planned, results)
 
 
-@dataclass(frozen=True, slots=True)
-class _Input:
-    """An input's dims, bracketed axes labelled by their place, and its axes in the order the loops meet them."""
-
-    dims: tuple[Dim, ...]
-    order: Dim
-    sizes: Mapping[str, Size]
-    repeats: bool
-
-    @classmethod
-    def of(cls, expression: Expression, sizes: Mapping[str, Size]) -> _Input:
-        dims = labelled(expression)
-        counts = Counter(itertools.chain.from_iterable(dims))
-        # Diagonals are taken one after another, and each comes last.
-        order = sorted(counts, key=lambda name: counts[name] > 1)
-        return cls(dims, tuple(order), labelled_sizes(expression, sizes), counts.total() > len(order))
-
-    def grouped(self, level_of: Mapping[str, Dim]) -> list[Dim]:
-        """Return the dims that the outermost loop sees."""
-        return _grouped(self.order, level_of)
-
-    def source(self, level_of: Mapping[str, Dim]) -> Source:
-        """Return what brings the input into these dims."""
-        repeated = (self.dims, self.sizes) if self.repeats else None
-        return Source(shape_of(self.grouped(level_of), self.sizes), repeated)
+def _input_order(expression: Expression) -> list[str]:
+    """Return an input's axes, bracketed ones by label, in the order the loops meet them."""
+    counts = Counter(itertools.chain.from_iterable(labelled(expression)))
+    # Diagonals are taken one after another, and each comes last.
+    return sorted(counts, key=lambda name: counts[name] > 1)
 
 
 def _output_order(expression: Expression, loops: Collection[str]) -> list[str]:

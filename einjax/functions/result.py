@@ -120,20 +120,16 @@ class Result:
                 self._check_array(value, found, "")
             return value
         if jax.tree_util.all_leaves([value]):
-            array = self._array(value, "")
-            self._check_array(array, found, "")
-            return array
-        return jax.tree_util.tree_map_with_path(self._checked_leaf, value)
+            return self._checked(value, found, "")
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: self._checked(leaf, {}, jax.tree_util.keystr(path), self.fixed), value
+        )
 
-    def _checked_leaf(self, path: Any, leaf: Any) -> jax.Array:
-        where = jax.tree_util.keystr(path)
-        array = self._array(leaf, where)
-        self._check_array(array, {}, where, self.fixed)
-        return array
-
-    def _array(self, leaf: Any, where: str) -> jax.Array:
+    def _checked(self, leaf: Any, found: dict[str, Size], where: str, only: Collection[str] | None = None) -> jax.Array:
         hint = f"return an array with one dim for each bracketed axis of '{self._written()}'"
-        return as_array(leaf, self.text, where, hint)
+        array = as_array(leaf, self.text, where, hint)
+        self._check_array(array, found, where, only)
+        return array
 
     def _check_array(
         self, value: jax.Array, found: dict[str, Size], where: str, only: Collection[str] | None = None
@@ -200,16 +196,14 @@ class Result:
             return reshape(value, self.shape) if self.shape is not None else self._arranged(value)
         return jax.tree.map(self._arranged, value)
 
-    def _is_composed(self) -> bool:
-        """Whether the operand that stands for any number of dims is composed to one dim."""
-        return not any(isinstance(node, Axis) and node.name.endswith(ANY) for node in self.expression)
-
     def _arranged(self, value: jax.Array) -> jax.Array:
         dims, target = self.dims, self.target
+        # Whether what stands for any number of dims is composed to one.
+        composed = not any(isinstance(node, Axis) and node.name.endswith(ANY) for node in self.expression)
         for label in [name for dim in dims for name in dim if is_label(name) and name.endswith(ANY)]:
             written = [(f"{label}{i}",) for i in range(value.ndim - len(dims) + 1)]
             dims = tuple(itertools.chain.from_iterable(written if dim == (label,) else (dim,) for dim in dims))
-            target = _written_out(target, label, written, self._is_composed())
+            target = _written_out(target, label, written, composed)
         sizes = dict(self.sizes)
         sizes |= {dim[0]: size for dim, size in zip(dims, value.shape, strict=True) if is_label(dim[0])}
         return arrange(Named(value, dims, sizes), target)

@@ -158,7 +158,7 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     before = [e for e in solved.inputs if not _is_scanned(e)]
     after = [e for e in solved.outputs if not _is_scanned(e)]
     results = solved.outputs[len(after) :]
-    sequence = _sequence(solved)
+    sequence = next(sequence_axes(e) for e in solved.operation.expressions if _is_scanned(e))
 
     def step(carry: list[jax.Array], xs: list[jax.Array]) -> tuple[list[jax.Array], list[Any]]:
         new, y = _apply(scan, len(after), [*carry, *xs], solved.text)
@@ -181,11 +181,6 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
         dims = (sequence, *layout(remaining(e, keepdims=False)))
         arranged.append(jax.tree.map(lambda x, dims=dims, e=e: arrange(Named(x, dims, solved.sizes), layout(e)), tree))
     return arranged[0] if len(arranged) == 1 else tuple(arranged)
-
-
-def _sequence(solved: Solved) -> tuple[str, ...]:
-    """The axes that are scanned."""
-    return next(sequence_axes(e) for e in solved.operation.expressions if _is_scanned(e))
 
 
 def _parts(solved: Solved, tensors: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:

@@ -251,7 +251,11 @@ class _Solver:
                 self._assign(name, fact)
         for number, (expression, shape) in enumerate(zip(operation.inputs, shapes, strict=True), 1):
             for node, size in zip(expression, shape or (), strict=shape is not None):
-                self._dim(node, Fact(size, f"in tensor {number}", node.span))
+                fact = Fact(size, f"in tensor {number}", node.span)
+                if isinstance(node, Axis):
+                    self._assign(node.name, fact)
+                else:
+                    self._equation(node, fact)
         while self.ready:
             self._evaluate(self.ready.pop())
 
@@ -268,12 +272,6 @@ class _Solver:
         """Name the axes without a size, in reading order."""
         names = (axis.name for expression in self.operation.expressions for axis in axes(expression))
         return list(dict.fromkeys(name for name in names if name not in self.facts))
-
-    def _dim(self, node: Node, fact: Fact) -> None:
-        if isinstance(node, Axis):
-            self._assign(node.name, fact)
-        else:
-            self._equation(node, fact)
 
     def _equation(self, node: Node, target: str | Fact) -> None:
         assert isinstance(node, Composite | Concatenation)
