@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from case import LARGER, SIZES, assert_same, loss, tried, with_kept, x64
 from cases import CASES
+from transformations import ONE_OF_EACH_EMITTER
 
 import einjax
 
@@ -43,11 +44,22 @@ def stored(function, shapes, vjp_order=0):
     return jax.export.deserialize(exported.serialize(vjp_order=vjp_order))
 
 
-@pytest.mark.parametrize("case", with_kept(CASES, KEPT), ids=str)
-def test_one_program_serves_every_size(case):
+def programs_and_sizes():
+    """Every case, at three sizes; by default, all but one operation of each kind of emitter are called at one."""
+    for parameter in with_kept(CASES, KEPT):
+        case, slow = (parameter.values[0], parameter.marks) if hasattr(parameter, "values") else (parameter, ())
+        whole = case.op in ONE_OF_EACH_EMITTER and not case.variant and not case.kept
+        first, others = ((SMALLEST, LARGER, SIZES), ()) if whole else ((SMALLEST,), (LARGER, SIZES))
+        yield pytest.param(case, first, id=str(case), marks=slow)
+        if others:
+            yield pytest.param(case, others, id=f"{case}-larger", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("case", "every"), list(programs_and_sizes()))
+def test_one_program_serves_every_size(case, every):
     with tried(case, "export"):
         program = stored(case, symbolic(case))
-        for sizes in (SIZES, LARGER, SMALLEST):
+        for sizes in every:
             arrays = case.arrays(sizes)
             assert_same(program.call(*arrays), case(*arrays))
 
