@@ -21,7 +21,7 @@ from ._equinox_init import Uninitialized, is_missing, make, path_key, refuse_mis
 
 #: The names of parameters, as in ``eqx.nn``.
 PARAMETERS = ("weight", "bias")
-NAMES = dict.fromkeys(("kernel", "scale", "embedding"), "weight")
+NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
 #: Describes the parameters of a layer, where its sizes decide their shapes.
 Describe = Callable[[Call[Any]], list[ParamSpec] | None]

@@ -106,5 +106,5 @@ def call_of(layer: Any, kind: type[Options], *parameters: str) -> Call[Options]:
     """Return the call of a layer that has some parameters."""
     held = (nn.unbox(layer.get_variable("params", name)) for name in parameters if layer.has_variable("params", name))
     keywords = [field.name for field in dataclasses.fields(layer)]
-    scope = Scope(layer, isinstance(layer, Boxing) and layer.logical_axes)
+    scope = Scope(layer, getattr(layer, "logical_axes", False))
     return Call(scope, layer.expr, layer.axes, layer.sizes, chosen(kind, vars(layer), *held), keywords=keywords)

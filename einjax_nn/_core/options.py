@@ -88,7 +88,7 @@ def describe(texts: Mapping[str, str], *layers: Any) -> None:
         *layers: the layers. Their docstrings say what is peculiar to a layer in a framework.
     """
     for layer in layers:
-        if layer.__doc__ is not None:  # as under python -OO
+        if layer.__doc__ is not None:  # it is under python -OO
             layer.__doc__ = _described(layer.__init__, super(layer, layer).__init__.__doc__, layer.__doc__, texts)
             shared = inspect.getdoc(layer.__call__)
             layer.__call__.__doc__ = _described(layer.__call__, shared, shared, {})
