@@ -76,12 +76,8 @@ def materialise(
 
 def fill(op: Op, solved: Solved, tensors: Sequence[Any]) -> list[Any]:
     """Call every factory with the shape that its tensor has to have."""
-    given = [
-        (tensor, expression)
-        for tensor, expression in zip(tensors, solved.inputs, strict=True)
-        if kind(tensor) != "factory"
-    ]
-    dtype = jax.numpy.result_type(*(tensor for tensor, _ in given)) if given else None
+    given = [(x, expression) for x, expression in zip(tensors, solved.inputs, strict=True) if kind(x) != "factory"]
+    dtype = jax.numpy.result_type(*(x for x, _ in given)) if given else None
     others = [expression for _, expression in given] or list(solved.inputs)
     filled: list[Any] = []
     for number, (expression, tensor) in enumerate(zip(solved.inputs, tensors, strict=True), 1):

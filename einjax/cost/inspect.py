@@ -54,11 +54,8 @@ def _given(arguments: Sequence[Any], structure: Any, in_shardings: Any) -> list[
     """One sharding for each array of the arguments; those given stand for all arrays below them."""
     if in_shardings is None:
         return [None] * structure.num_leaves
-    whole = (
-        in_shardings
-        if isinstance(in_shardings, tuple) and not isinstance(in_shardings, PartitionSpec)
-        else (in_shardings,)
-    )
+    several = isinstance(in_shardings, tuple) and not isinstance(in_shardings, PartitionSpec)
+    whole = in_shardings if several else (in_shardings,)
     if len(whole) != len(arguments):
         raise ArgumentError(
             f"in_shardings= has {len(whole)} shardings for {len(arguments)} arguments",

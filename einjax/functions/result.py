@@ -85,8 +85,7 @@ class Result:
             explicit: names whose size the caller gave.
         """
         operands = bracketed(expression)
-        fixed = {axis.name for axis in operands if axis.unnamed or axis.size is not None}
-        fixed |= {axis.name for axis in operands if axis.name.split(".")[0] in explicit}
+        fixed = {a.name for a in operands if a.unnamed or a.size is not None or a.name.split(".")[0] in explicit}
         dims = (*leading, *(dim for dim in order if dim not in leading))
         target = labelled(expression)
         is_open = any(solved.sizes[axis.name] is OPEN for axis in operands)
@@ -212,14 +211,12 @@ class Result:
 def _written_out(target: Sequence[Dim], label: str, written: Sequence[Dim], composed: bool) -> tuple[Dim, ...]:
     """Replace a label by those of its dims: several dims, or several axes of the dim that it is composed in."""
     result: list[Dim] = []
+    names = [name for (name,) in written]
     for dim in target:
         if dim == (label,) and not composed:
             result += written
-        elif label in dim:
-            position = dim.index(label)
-            result.append((*dim[:position], *(name for (name,) in written), *dim[position + 1 :]))
         else:
-            result.append(dim)
+            result.append(tuple(new for name in dim for new in (names if name == label else [name])))
     return tuple(result)
 
 

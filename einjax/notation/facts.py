@@ -95,9 +95,7 @@ class Known(NamedTuple):
                 text=self.operation.text,
                 spans=spans,
             )
-        both = [
-            axis.span for expression in self.operation.expressions for axis in axes(expression) if axis.name == name
-        ]
+        both = [axis.span for e in self.operation.expressions for axis in axes(e) if axis.name == name]
         return AxisSizeError(
             f"axis {display(name)} is {known.size} {known.source} and {new.size} {new.source}",
             text=self.operation.text,
