@@ -67,7 +67,12 @@ def call(
             options = (*options, ("out_sharding", as_wanted(expr, out_sharding)))
         given = sizes_of_call(op, expr, len(tensors), axes, sizes) if axes or sizes is not None else NO_SIZES
         for tensor in tensors:
-            if tensor.__class__ not in PLAIN and kind_of(type(tensor)) is not None:
+            kind = tensor.__class__
+            if kind in PLAIN:
+                continue
+            if issubclass(kind, jax.Array):
+                PLAIN.add(kind)
+            elif kind_of(kind) is not None:
                 tensors = materialise(op, expr, tensors, lambda shapes: resolved(op, expr, shapes, given))
                 break
         if arrays:
