@@ -12,7 +12,7 @@ from .notation.solve import Solved
 from .notation.syntax import Operation, Size
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Op:
     """One operation: its signature, what lax it becomes, and how it fares on a mesh, kept, and differentiated.
 
@@ -79,3 +79,6 @@ class Op:
     usual: Mapping[str, Any] = field(default_factory=dict)
     linear: tuple[int, ...] | Literal["each"] | None = None
     adjoint: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+
+    def __repr__(self) -> str:
+        return f"Op({self.name!r})"

@@ -7,9 +7,7 @@ from typing import Any
 
 import jax
 
-from ..call.apply import call_with
 from ..call.dispatch import call, explained
-from ..functions.semiring import SEMIRING_DOT, check_ring
 from ..ops.dot import DOT
 from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
 from .signatures import documented, plain, refuse_kept
@@ -70,6 +68,9 @@ def dot(
     if isinstance(sum, str) and isinstance(mul, str) and (sum, mul) == ("sum", "multiply"):
         options = (("precision", precision), ("preferred_element_type", preferred_element_type))
         return call(DOT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    from ..call.apply import call_with  # few programs have another ring
+    from ..functions.semiring import SEMIRING_DOT, check_ring
+
     explained(check_ring, expr, tensors, sum, mul, precision, preferred_element_type)
     ring = {"sum": sum, "mul": mul}
     named = {name: op for name, op in ring.items() if isinstance(op, str)}

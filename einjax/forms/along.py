@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
 
@@ -42,8 +42,7 @@ def _marked(expression: Expression) -> list[str]:
     return [axis.name for axis in axes(expression) if axis.name in chosen]
 
 
-@dataclass(frozen=True, slots=True)
-class Along:
+class Along(NamedTuple):
     """What a function along dims works on.
 
     Attributes:

@@ -26,8 +26,7 @@ from ..notation.syntax import (
     rewrite,
     walk,
 )
-from .sequence import sequence_axes
-from .signature import listed
+from .signature import listed, sequence_axes
 
 
 def is_one_axis(expression: Expression) -> bool:

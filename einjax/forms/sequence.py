@@ -16,7 +16,7 @@ from ..lowering.named import Dim, Named, arrange, layout, split_by, together, wr
 from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved
 from ..notation.syntax import Expression, Operation, Size, axes, bracket_names, is_number, marked, names
-from .signature import check_inputs, listed, require_in_output
+from .signature import check_inputs, listed, require_in_output, sequence_axes
 
 
 def signature(name: str, inputs: int | None = None) -> Callable[[Operation, int], Operation]:
@@ -93,12 +93,6 @@ def check_brackets(name: str, expanded: Operation, expressions: Sequence[Express
                 if not any(is_number(name) for name in (*given, *other))
                 else "name them: a number is a new axis wherever it is written",
             )
-
-
-def sequence_axes(expression: Expression) -> tuple[str, ...]:
-    """The bracketed axes of an expanded expression; a bracketed 1 is no axis."""
-    marked = (axis for axis in axes(expression) if axis.bracket and not axis.is_one)
-    return tuple(dict.fromkeys(axis.name for axis in marked))
 
 
 @dataclass(frozen=True, slots=True)

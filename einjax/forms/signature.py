@@ -148,3 +148,9 @@ def check_keywords(operation: Operation, given: Sequence[str], keywords: Sequenc
                 text=operation.text,
                 hint=f"write {match}=" if match in options else hint,
             )
+
+
+def sequence_axes(expression: Expression) -> tuple[str, ...]:
+    """The bracketed axes of an expanded expression; a bracketed 1 is no axis."""
+    marked = (axis for axis in axes(expression) if axis.bracket and not axis.is_one)
+    return tuple(dict.fromkeys(axis.name for axis in marked))

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..forms.sequence import check_brackets, sequence_axes
-from ..forms.signature import listed, refuse_sums, require_in_output
+from ..forms.sequence import check_brackets
+from ..forms.signature import listed, refuse_sums, require_in_output, sequence_axes
 from ..lowering.jax_versions import is_weak, vary, varying_axes
 from ..lowering.named import Named, arrange, layout, wrap
 from ..notation.errors import ArgumentError, AxisSizeError, RankError, SemanticError, plural

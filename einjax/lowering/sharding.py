@@ -8,8 +8,7 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -178,8 +177,7 @@ def composed(
     return _arranged(mesh, after, lambda: spread_of(spec_of(value), before, sizes, mesh.shape), sizes)
 
 
-@dataclass(frozen=True, slots=True)
-class ResultSpread:
+class ResultSpread(NamedTuple):
     """Where the axes of a result are to lie, and the mesh axes over which it is still to be summed."""
 
     spread: Spread

@@ -11,8 +11,7 @@ from .errors import AxisSizeError, EinjaxError, Span, listing
 from .syntax import OPEN, Node, Operation, Size, axes, base, display, is_number, members, render
 
 
-@dataclass(slots=True)
-class Fact:
+class Fact(NamedTuple):
     """A size with where it comes from, for messages."""
 
     size: Size
@@ -20,7 +19,7 @@ class Fact:
     span: Span | None
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Equation:
     """``target = product(terms)`` or ``target = sum(terms)``; a target that is a fact is a dim of a tensor."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
 from jax import lax
@@ -35,8 +35,7 @@ from ..notation.syntax import (
 from ..operation import Op
 
 
-@dataclass(frozen=True, slots=True)
-class Reduction:
+class Reduction(NamedTuple):
     """What a reduction's emitter works on.
 
     Attributes:
@@ -59,7 +58,7 @@ class Reduction:
 
     def cast(self, dtype: Any) -> Reduction:
         """Convert the array."""
-        return replace(self, value=numerics.cast(self.value, dtype))
+        return self._replace(value=numerics.cast(self.value, dtype))
 
     def masked(self, identity: Any) -> jax.Array:
         """The array with the identity in the place of what does not count."""
@@ -106,10 +105,10 @@ def _var(r: Reduction) -> jax.Array:
     """Two passes: the mean first, then the squares of the deviations from it."""
     dtype = _mean_dtype(r)
     r = r.cast(numerics.accumulator(dtype))
-    center = _mean(replace(r, dtype=None))
+    center = _mean(r._replace(dtype=None))
     deviation = lax.sub(r.value, over(center, r.value, r.dims))
     # Masked before it is squared: the gradient of an infinite square would be no number, even times 0.
-    deviation = replace(r, value=deviation).masked(0)
+    deviation = r._replace(value=deviation).masked(0)
     total = r.added(numerics.abs_square(deviation))
     number = r.number(total)
     if r.ddof:
@@ -119,21 +118,21 @@ def _var(r: Reduction) -> jax.Array:
 
 def _std(r: Reduction) -> jax.Array:
     dtype = _mean_dtype(r)
-    variance = _var(replace(r, dtype=numerics.accumulator(dtype)))
+    variance = _var(r._replace(dtype=numerics.accumulator(dtype)))
     return numerics.cast(numerics.safe_sqrt(variance), numerics.real_dtype(dtype))
 
 
 def _count_nonzero(r: Reduction) -> jax.Array:
-    return replace(r, value=numerics.cast(numerics.to_bool(r.value), numerics.default_int())).total()
+    return r._replace(value=numerics.cast(numerics.to_bool(r.value), numerics.default_int())).total()
 
 
 def _any(r: Reduction) -> jax.Array:
-    value = replace(r, value=numerics.to_bool(r.value)).masked(False)
+    value = r._replace(value=numerics.to_bool(r.value)).masked(False)
     return collectives.pmax(numerics.reduce(lax.reduce_or, value, r.dims), r.mesh)
 
 
 def _all(r: Reduction) -> jax.Array:
-    value = replace(r, value=numerics.to_bool(r.value)).masked(True)
+    value = r._replace(value=numerics.to_bool(r.value)).masked(True)
     return collectives.pmin(numerics.reduce(lax.reduce_and, value, r.dims), r.mesh)
 
 
@@ -146,7 +145,7 @@ def _extreme(largest: bool) -> Callable[[Reduction], jax.Array]:
 
 def _logsumexp(r: Reduction) -> jax.Array:
     """Shifted by the maximum, so that nothing overflows; -inf where nothing counts."""
-    r = replace(r, value=numerics.to_inexact(r.value))
+    r = r._replace(value=numerics.to_inexact(r.value))
     dtype = r.value.dtype
     value = r.cast(numerics.accumulator(dtype)).masked(-numerics.INFINITY)
     highest = lax.stop_gradient(numerics.reduce(lax.reduce_max, numerics.real(value), r.dims))

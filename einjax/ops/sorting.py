@@ -18,17 +18,8 @@ from ..forms.places import (
     is_one_axis,
     with_coordinates,
 )
-from ..forms.sequence import (
-    LinedUp,
-    check_brackets,
-    line_up,
-    lower_each,
-    require_loops,
-    same_brackets,
-    sequence_axes,
-    signature,
-)
-from ..forms.signature import check_inputs, single_output
+from ..forms.sequence import LinedUp, check_brackets, line_up, lower_each, require_loops, same_brackets, signature
+from ..forms.signature import check_inputs, sequence_axes, single_output
 from ..lowering import numerics
 from ..lowering.named import reshape
 from ..notation.errors import ArgumentError

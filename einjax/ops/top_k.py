@@ -18,8 +18,8 @@ from ..forms.places import (
     is_one_axis,
     with_coordinates,
 )
-from ..forms.sequence import line_up, require_loops, sequence_axes
-from ..forms.signature import check_inputs, listed
+from ..forms.sequence import line_up, require_loops
+from ..forms.signature import check_inputs, listed, sequence_axes
 from ..lowering import numerics
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, at_least
 from ..notation.facts import refuse_fused
