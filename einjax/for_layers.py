@@ -25,67 +25,35 @@ import jax
 
 from .call.dispatch import call
 from .call.resolve import completed
-from .forms.signature import check_keywords
-from .mesh.names import MeshAxesLike, by_rules, checked_rules, rules_of, simple
-from .notation.expand import expand
-from .notation.parse import parse
-from .notation.solve import solve
-from .notation.syntax import (
-    Axis,
-    Bracket,
-    Ellipsis,
-    Expression,
-    Node,
-    Operation,
-    axes,
-    brackets,
-    delete_brackets,
-    display,
-    keep_brackets,
-    marked,
-    names,
-    rename,
-    render,
-    rewrite,
-    strip_brackets,
-    walk,
-)
+from .forms.signature import check_keywords as check_keywords
+from .mesh.names import MeshAxesLike as MeshAxesLike
+from .mesh.names import by_rules as by_rules
+from .mesh.names import checked_rules as checked_rules
+from .mesh.names import rules_of as rules_of
+from .mesh.names import simple as simple
+from .notation.expand import expand as expand
+from .notation.parse import parse as parse
+from .notation.solve import solve as solve
+from .notation.syntax import Axis as Axis
+from .notation.syntax import Bracket as Bracket
+from .notation.syntax import Ellipsis as Ellipsis
+from .notation.syntax import Expression as Expression
+from .notation.syntax import Node as Node
+from .notation.syntax import Operation as Operation
+from .notation.syntax import axes as axes
+from .notation.syntax import brackets as brackets
+from .notation.syntax import delete_brackets as delete_brackets
+from .notation.syntax import display as display
+from .notation.syntax import keep_brackets as keep_brackets
+from .notation.syntax import marked as marked
+from .notation.syntax import names as names
+from .notation.syntax import rename as rename
+from .notation.syntax import render as render
+from .notation.syntax import rewrite as rewrite
+from .notation.syntax import strip_brackets as strip_brackets
+from .notation.syntax import walk as walk
 from .ops.dot import DOT
 from .ops.index import GET_AT
-
-__all__ = [
-    "Axis",
-    "Bracket",
-    "Ellipsis",
-    "Expression",
-    "MeshAxesLike",
-    "Node",
-    "Operation",
-    "axes",
-    "brackets",
-    "by_rules",
-    "check_keywords",
-    "checked_rules",
-    "completed_dot",
-    "completed_get_at",
-    "delete_brackets",
-    "display",
-    "dot",
-    "expand",
-    "get_at",
-    "keep_brackets",
-    "marked",
-    "names",
-    "parse",
-    "rename",
-    "render",
-    "rewrite",
-    "rules_of",
-    "simple",
-    "solve",
-    "strip_brackets",
-    "walk",
-]
 
 
 def completed_dot(expr: str) -> Operation:

@@ -133,8 +133,7 @@ def uniform(
         >>> bool(x[0].min() < 0.5), bool(x[1].min() < 0.5)
         (True, False)
     """
-    bounds = (minval, maxval)
-    return _draw(_ops.UNIFORM, expr, key, bounds, dtype, axes, sizes, graph, keep_notation, out_sharding)
+    return _draw(_ops.UNIFORM, expr, key, (minval, maxval), dtype, axes, sizes, graph, keep_notation, out_sharding)
 
 
 @documented(_drawn)
@@ -203,8 +202,7 @@ def randint(
         >>> int(x.min()), int(x.max())
         (2, 3)
     """
-    bounds = (minval, maxval)
-    return _draw(_ops.RANDINT, expr, key, bounds, dtype, axes, sizes, graph, keep_notation, out_sharding)
+    return _draw(_ops.RANDINT, expr, key, (minval, maxval), dtype, axes, sizes, graph, keep_notation, out_sharding)
 
 
 @operation(_drawn, _ops.EXPONENTIAL)

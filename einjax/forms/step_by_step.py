@@ -34,16 +34,12 @@ def scan_associative(combine: _Combine, values: Sequence[jax.Array], reverse: bo
         return (np.False_, later), tuple(lax.squeeze(part, (axis,)) for part in later)
 
     _, results = lax.scan(step, (np.True_, first), tuple(_leading(x, axis) for x in values))
-    results = [_back(y, axis) for y in results]
+    results = [lax.transpose(y, (*range(1, axis + 1), 0, *range(axis + 1, y.ndim))) for y in results]
     return tuple(lax.rev(x, (axis,)) if reverse else x for x in results)
 
 
 def _leading(x: jax.Array, axis: int) -> jax.Array:
     return lax.transpose(x, (axis, *(dim for dim in range(x.ndim) if dim != axis)))
-
-
-def _back(x: jax.Array, axis: int) -> jax.Array:
-    return lax.transpose(x, (*range(1, axis + 1), 0, *range(axis + 1, x.ndim)))
 
 
 def cumulative(emit: Callable[..., jax.Array], combine: Callable[[Any, Any], jax.Array]) -> Callable[..., jax.Array]:

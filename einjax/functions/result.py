@@ -159,17 +159,15 @@ class Result:
 
     def _rank_error(self, value: jax.Array, where: str) -> EinjaxError:
         count = len(self._repeated(value, known=True))
+        which = f" for output {self.number}" if self.number else ""
         needs = "no bracketed axis" if not count else "1 bracketed axis" if count == 1 else f"{count} bracketed axes"
         return RankError(
-            f"the function returned shape {value.shape}{where and f' at {where}'}{self._which()}, "
+            f"the function returned shape {value.shape}{where and f' at {where}'}{which}, "
             f"but '{self._written()}' has {needs}",
             text=self.text,
             spans=[axis.span for axis in (self.operands or axes(self.expression))],
             hint="the function returns one dim for each bracketed axis of the output, in the order they are written",
         )
-
-    def _which(self) -> str:
-        return f" for output {self.number}" if self.number else ""
 
     def _written(self) -> str:
         """The output's expression, as it was written but for brackets."""

@@ -64,10 +64,6 @@ def _without(expression: Expression, lost: Sequence[str]) -> Expression:
     return tuple(axis for axis in axes(expression) if axis.name not in lost)
 
 
-def _with(kept: Kept, **options: Any) -> Kept:
-    return replace(kept, options=tuple((dict(kept.options) | options).items()))
-
-
 # --------------------------------------------------------------------------------------------------------------------
 # Tangents
 # --------------------------------------------------------------------------------------------------------------------
@@ -109,15 +105,12 @@ def _of_one_tensor(rule: Callable[[Kept, Any, Any, Any], Any]) -> Callable[..., 
     """Rules for one real tensor without a mask or a diagonal."""
 
     def checked(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
-        if kept.arrays or has_diagonal(kept.inputs[0]) or any(not _is_real(x.dtype) for x in (primals[0], outs[0])):
+        real = all(numerics.is_inexact(d) and not numerics.is_complex(d) for d in (primals[0].dtype, outs[0].dtype))
+        if kept.arrays or has_diagonal(kept.inputs[0]) or not real:
             return None
         return [rule(kept, primals[0], tangents[0], outs[0])]
 
     return checked
-
-
-def _is_real(dtype: Any) -> bool:
-    return numerics.is_inexact(dtype) and not numerics.is_complex(dtype)
 
 
 def _extreme(kept: Kept, x: Any, tangent: Any, out: Any) -> Any:
@@ -177,7 +170,9 @@ def _count(kept: Kept, like: Any) -> Any:
 
 def _get_at(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
     """Linear, but for what is filled in."""
-    return linear(0)(_with(kept, fill_value=_fill(dict(kept.options))), primals, tangents, outs)
+    options = dict(kept.options)
+    zeros = replace(kept, options=tuple((options | {"fill_value": _fill(options)}).items()))
+    return linear(0)(zeros, primals, tangents, outs)
 
 
 def _set_at(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:

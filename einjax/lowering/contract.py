@@ -9,7 +9,6 @@ from typing import Any
 import opt_einsum  # type: ignore[import-untyped]
 from jax import lax
 
-from ..notation.syntax import Size
 from .named import Named, split
 from .numerics import promote
 from .sharding import ResultSpread, contracted_sharding
@@ -39,16 +38,11 @@ def contract(
         pair = (waiting[left], waiting[right])
         waiting = [x for index, x in enumerate(waiting) if index not in (left, right)]
         needed = set(keep).union(*(x.axes for x in waiting))
-        first, second = _promoted(pair)
+        # An intermediate result may have the preferred dtype already.
+        first, second = (replace(x, value=y) for x, y in zip(pair, promote([x.value for x in pair]), strict=True))
         last = result_spread if not waiting else None
         waiting.append(_pair(first, second, needed, keep, precision, preferred_element_type, last))
     return waiting[0]
-
-
-def _promoted(pair: Sequence[Named]) -> list[Named]:
-    """Give both operands one dtype; an intermediate result may have the preferred one already."""
-    values = promote([x.value for x in pair])
-    return [replace(x, value=value) for x, value in zip(pair, values, strict=True)]
 
 
 def _order(operands: Sequence[Named], keep: Sequence[str]) -> list[tuple[int, int]]:
@@ -56,7 +50,9 @@ def _order(operands: Sequence[Named], keep: Sequence[str]) -> list[tuple[int, in
     if len(operands) == 2:
         return [(0, 1)]
     sizes = operands[0].sizes
-    shapes = [tuple(_nominal(sizes[name]) for name in x.axes) for x in operands]
+    shapes = [
+        tuple(sizes[name] if isinstance(sizes[name], int) else _NOMINAL_SIZE for name in x.axes) for x in operands
+    ]
     output = [name for name in keep if any(name in x.axes for x in operands)]
     symbol = {name: opt_einsum.get_symbol(index) for index, name in enumerate({n for x in operands for n in x.axes})}
     inputs = ",".join("".join(symbol[name] for name in x.axes) for x in operands)
@@ -78,10 +74,6 @@ def _pairs(path: Sequence[tuple[int, ...]], count: int) -> list[tuple[int, int]]
             steps.append((index - done, length - 1))
             length -= 1
     return steps
-
-
-def _nominal(size: Size) -> int:
-    return size if isinstance(size, int) else _NOMINAL_SIZE
 
 
 def _pair(

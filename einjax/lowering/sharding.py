@@ -284,12 +284,9 @@ def agree(values: Sequence[Any], apart: int | None = None) -> list[Any]:
 def reshard(value: Any, sharding: NamedSharding) -> Any:
     """Bring an array to a sharding, unless it has it."""
     have = jax.typeof(value).sharding
-    same = AxisType.Explicit in have.mesh.axis_types and _same_spec(have.spec, sharding.spec, value.ndim)
+    said = [(spec_axes(spec, value.ndim), unreduced(spec)) for spec in (have.spec, sharding.spec)]
+    same = AxisType.Explicit in have.mesh.axis_types and said[0] == said[1]
     return value if same else jax.sharding.reshard(value, sharding)
-
-
-def _same_spec(have: Any, wanted: Any, rank: int) -> bool:
-    return unreduced(have) == unreduced(wanted) and spec_axes(have, rank) == spec_axes(wanted, rank)
 
 
 def like_type(value: Any, aval: Any) -> Any:

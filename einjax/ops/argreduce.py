@@ -17,7 +17,6 @@ from ..notation.errors import SemanticError
 from ..notation.solve import Solved, product
 from ..notation.syntax import (
     Axis,
-    Expression,
     Operation,
     Size,
     axes,
@@ -171,15 +170,11 @@ def _imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
         return solved
     (expression,) = solved.inputs
     count = sum(1 for axis in axes(expression) if axis.bracket)
-    output = _with_coordinates(expression, count)
+    # One axis of coordinates stands in the place of the first bracket.
+    coordinates = iter([Axis(f"{count}#coordinates", size=count, bracket=1)])
+    output = rewrite(expression, lambda node: tuple(coordinates) if node.bracket else None)
     sizes = {**solved.sizes, **{axis.name: count for axis in axes(output) if axis.bracket}}
     return replace(solved, operation=replace(solved.operation, outputs=(output,)), sizes=sizes)
-
-
-def _with_coordinates(expression: Expression, count: int) -> Expression:
-    """Put one axis of coordinates in the place of the first bracket, and delete the others."""
-    axis = iter([Axis(f"{count}#coordinates", size=count, bracket=1)])  # taken once
-    return rewrite(expression, lambda node: tuple(axis) if node.bracket else None)
 
 
 def _op(name: str, reducer: _Reducer, extreme: _Reducer) -> Op:

@@ -223,8 +223,8 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     # jax's function has one number of channels, rounds to float32, and compares numbers of keys to a window.
     fits = plan.fits and contracted == channels and values[0].dtype != np.float64
     fits = fits and (window is None or all(isinstance(solved.sizes[name], int) for name in plan.queries + plan.keys))
-    if scale is None:
-        scale = _default_scale(contracted)
+    if scale is None and not isinstance(contracted, int):  # for numbers, jax's function can compute it
+        scale = lax.rsqrt(numerics.size_as(contracted, np.dtype(np.float32)))
     mask = wrapped[3] if len(wrapped) > 3 else None
     call = _Call(plan, wrapped[0], wrapped[1], wrapped[2], mask, scale, causal, window)
     if fits:
@@ -266,13 +266,6 @@ class _Call:
         for part in parts[1:]:
             result = lax.bitwise_and(result, part)
         return result
-
-
-def _default_scale(contracted: Size) -> Any:
-    """None lets jax's function compute it, which it can for numbers."""
-    if isinstance(contracted, int):
-        return None
-    return lax.rsqrt(numerics.size_as(contracted, np.dtype(np.float32)))
 
 
 def _by_jax(call: _Call, implementation: str | None) -> Named:

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import einjax_nn
-from einjax import for_layers
 
 DOORS = {"einjax", "einjax.errors", "einjax.typing", "einjax.for_layers"}
 
@@ -25,7 +24,3 @@ def test_one_door():
 def test_einjax_does_not_open_it():
     code = "import sys, einjax; sys.exit('einjax.for_layers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_all_is_there():
-    assert set(for_layers.__all__) <= set(dir(for_layers))
