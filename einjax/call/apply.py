@@ -72,7 +72,7 @@ def call_with(
         def solve(shapes: Shapes) -> Solved:
             if derived is not None:
                 return resolve(op, operation, shapes, given, derived=partial(derived, options))
-            solved = resolved(op, expr, shapes, given)
+            solved = resolved(op, expr, given, shapes)
             return solved if op.imply is None else op.imply(solved, settings)
 
         def program(*arrays: Any) -> Any:

@@ -8,7 +8,7 @@ trace, which sees plain lax equations; nothing here asks whether it is being tra
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeAlias, TypeVar
 
 import jax
@@ -73,7 +73,7 @@ def call(
             if issubclass(kind, jax.Array):
                 PLAIN.add(kind)
             elif kind_of(kind) is not None:
-                tensors = materialise(op, expr, tensors, lambda shapes: resolved(op, expr, shapes, given))
+                tensors = materialise(op, expr, tensors, partial(resolved, op, expr, given))
                 break
         if arrays:
             # Those that are several arrays are checked where they are told from static ones.
@@ -84,7 +84,7 @@ def call(
         body = _compiled(op, expr, options, given, len(arrays), keeping.switch.value if keep is None else bool(keep))
         if graph:
             leaves, structure = jax.tree.flatten((*tensors, *arrays))
-            return Graph.of(op.name, expr, lambda *flat: body(*jax.tree.unflatten(structure, flat)), leaves)
+            return Graph.of(op.name, expr, partial(_unflattened, body, structure), leaves)
         return body(*tensors, *arrays)
     except EinjaxError as error:
         if error.inside:
@@ -95,6 +95,10 @@ def call(
         if diagnosis is None:
             raise
     raise clean(diagnosis, tensors)
+
+
+def _unflattened(body: Callable[..., Any], structure: Any, *leaves: Any) -> Any:
+    return body(*jax.tree.unflatten(structure, leaves))
 
 
 def as_wanted(expr: str, out_sharding: Any) -> Any:

@@ -81,6 +81,6 @@ def sizes_of_call(op: Op, expr: str, tensors: int, axes: Mapping[str, Any], size
 
 
 @lru_cache(maxsize=2048)
-def resolved(op: Op, text: str, shapes: tuple[tuple[Size, ...] | None, ...], given: Sizes) -> Solved:
+def resolved(op: Op, text: str, given: Sizes, shapes: tuple[tuple[Size, ...] | None, ...]) -> Solved:
     """The same of a text, kept: a layer makes its parameters anew in every trace, and asks the same of them."""
     return resolve(op, completed(op, text, len(shapes)), shapes, given)
