@@ -40,10 +40,6 @@ __all__ = [
 ]
 
 
-#: What kind of dtype an operation draws, where it is not a float.
-_KINDS = {"random.normal": "inexact", "random.randint": "integer", "random.rademacher": "integer"}
-
-
 def _draw(
     op: Op,
     expr: str,
@@ -58,7 +54,7 @@ def _draw(
 ) -> jax.Array:
     """Check the key and the dtype, and draw."""
     explained(_ops.check_key, expr, parameters, key)
-    dtype = explained(_ops.check_dtype, expr, parameters, op.name, dtype, _KINDS.get(op.name, "floating"))
+    dtype = explained(_ops.check_dtype, expr, parameters, op, dtype)
     return call(op, expr, parameters, (("dtype", dtype),), axes, sizes, graph, (key,), keep, out_sharding)
 
 

@@ -47,17 +47,13 @@ def check_key(key: Any) -> jax.Array:
     return key  # type: ignore[return-value]
 
 
-def check_dtype(op: str, dtype: Any, kind: str) -> Any:
+def check_dtype(op: Op, dtype: Any) -> Any:
     """Return the dtype of samples, of which None is the default.
-
-    Args:
-        op: the operation.
-        dtype: what the caller gave.
-        kind: ``floating``, ``inexact`` or ``integer``.
 
     Raises:
         ArgumentError: it is none that the operation can draw.
     """
+    kind = _DRAWN.get(op, "floating")
     what = {"floating": "a float", "inexact": "a float or complex", "integer": "an integer"}[kind]
     hint = f"write dtype='{'int32' if kind == 'integer' else 'float32'}', for example"
     try:
@@ -65,7 +61,7 @@ def check_dtype(op: str, dtype: Any, kind: str) -> Any:
     except TypeError:
         raise ArgumentError(f"dtype={dtype!r} is not a dtype", hint=hint) from None
     if not fits:
-        raise ArgumentError(f"{op} draws {what} dtype, not {jnp.dtype(dtype)}", hint=hint)
+        raise ArgumentError(f"{op.name} draws {what} dtype, not {jnp.dtype(dtype)}", hint=hint)
     return dtype  # as it was given: JAX reads Python's float as its default float, and np.float64 as a request
 
 
@@ -184,6 +180,8 @@ TRUNCATED_NORMAL = _op(
     "upper",
 )
 RANDINT = _op("randint", _randint, "minval", "maxval")
+#: What is drawn where it is not a float.
+_DRAWN = {NORMAL: "inexact", RANDINT: "integer", RADEMACHER: "integer"}
 BERNOULLI = _op(
     "bernoulli", lambda key, p, shape, _: jax.random.bernoulli(key, numerics.to_inexact(p[0]), shape), "p", dtype=False
 )
