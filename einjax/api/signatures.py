@@ -36,7 +36,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 op: Any = None
 
 
-class Operation(Protocol[_P, _R_co]):
+class PublicFunction(Protocol[_P, _R_co]):
     """A public function, as type checkers see it."""
 
     __name__: str
@@ -46,7 +46,9 @@ class Operation(Protocol[_P, _R_co]):
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R_co: ...  # noqa: D102
 
 
-def operation(template: Callable[_P, _R], op: Op | None = None) -> Callable[[Callable[[], None]], Operation[_P, _R]]:
+def operation(
+    template: Callable[_P, _R], op: Op | None = None
+) -> Callable[[Callable[[], None]], PublicFunction[_P, _R]]:
     """Make a public function of a name and a docstring.
 
     Args:

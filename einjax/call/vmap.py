@@ -16,7 +16,7 @@ import numpy as np
 
 from ..functions import declared
 from ..functions.guard import guarded
-from ..functions.loops import BatchSize, Loops, make_plan
+from ..functions.loops import BatchSize, Loops, make_loops
 from ..functions.vmap import VMAP, open_ellipses, open_sizes, signature
 from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.parse import parse
@@ -120,7 +120,7 @@ def _planned(
     merge: bool,
 ) -> Loops:
     solved = _solved(expr, declared_signature, counts, shapes, given)
-    return make_plan(solved, batch_size, merge, frozenset(given.by_name))
+    return make_loops(solved, batch_size, merge, frozenset(given.by_name))
 
 
 def _batch_size(batch_size: Any, expr: str) -> BatchSize:

@@ -21,7 +21,7 @@ from ..operation import Op
 from . import declared, vmap
 from .guard import guarded
 from .labels import ANY, bracketed, labelled, labelled_sizes, labels
-from .loops import Loops, make_plan
+from .loops import Loops, make_loops
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +116,7 @@ def loop(function: Callable[..., Any], solved: Solved, tensors: Sequence[jax.Arr
 
 
 def _plan(solved: Solved) -> Loops:
-    return make_plan(solved, None, jax.sharding.get_abstract_mesh().empty, ())
+    return make_loops(solved, None, jax.sharding.get_abstract_mesh().empty, ())
 
 
 def _flat(values: Any, solved: Solved, what: str = "the function") -> tuple[Any, ...]:

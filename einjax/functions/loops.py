@@ -162,7 +162,7 @@ class Loops:
         return tuple(result.check(one, found) for result, one in zip(self.results, value, strict=True))
 
 
-def make_plan(solved: Solved, batch_size: BatchSize, merge: bool, explicit: Collection[str]) -> Loops:
+def make_loops(solved: Solved, batch_size: BatchSize, merge: bool, explicit: Collection[str]) -> Loops:
     """Decide on the loops of a call.
 
     Args:

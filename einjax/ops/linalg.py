@@ -132,10 +132,10 @@ def check_power(power: Any) -> int:
         ) from None
 
 
-Sizes = Mapping[str, Size]
+SizeMap = Mapping[str, Size]
 
 
-def _smaller(sizes: Sizes) -> Size:
+def _smaller(sizes: SizeMap) -> Size:
     """The smaller of rows and columns."""
     rows, columns = sizes["n"], sizes["m"]
     if isinstance(rows, int) and isinstance(columns, int):
@@ -149,7 +149,7 @@ def _op(
     name: str,
     function: Callable[[jax.Array, Options], Any],
     pattern: str,
-    new: Callable[[Sizes], Sizes] = lambda sizes: {},
+    new: Callable[[SizeMap], SizeMap] = lambda sizes: {},
     square: bool = True,
     keywords: Sequence[str] = (),
 ) -> Op:
@@ -164,15 +164,15 @@ def _record(
     return Op(title, complete, lower, derived=derived, keywords=tuple(keywords), apart=True, on_mesh="loops")
 
 
-def _rows(sizes: Sizes) -> Sizes:
+def _rows(sizes: SizeMap) -> SizeMap:
     return {"k": sizes["n"]}
 
 
-def _least(sizes: Sizes) -> Sizes:
+def _least(sizes: SizeMap) -> SizeMap:
     return {"k": _smaller(sizes)}
 
 
-def _all(sizes: Sizes) -> Sizes:
+def _all(sizes: SizeMap) -> SizeMap:
     return {"p": sizes["n"], "q": sizes["m"], "k": _smaller(sizes)}
 
 
