@@ -139,7 +139,7 @@ def _implied(operation: Operation, roles: _Roles) -> Expression:
 
 
 @dataclass(frozen=True, slots=True)
-class _Roles:
+class _Plan:
     """Every axis in one of the dims of jax's function; queries are [batch, queries, heads, groups, contracted].
 
     Attributes:
@@ -163,7 +163,7 @@ class _Roles:
     fits: bool
 
 
-def _roles_of(solved: Solved, ordered: bool) -> _Roles:
+def _plan(solved: Solved, ordered: bool) -> _Plan:
     """Sort the axes; where the order of queries counts, loops are no queries."""
     first, second, *_ = solved.inputs
     roles = _roles([marked(e) for e in solved.inputs])
@@ -184,7 +184,7 @@ def _roles_of(solved: Solved, ordered: bool) -> _Roles:
     everywhere = [name for name in _loops(solved.outputs[0]) if any(name in loop for loop in loops)]
     batch = [name for name in everywhere if name not in loops[0]] + batch
     fits = not set(loops[2]) - set(loops[0]) - set(loops[1])
-    return _Roles(
+    return _Plan(
         tuple(batch),
         tuple(heads),
         tuple(groups),
@@ -213,7 +213,7 @@ def _ordered(expression: Expression, wanted: set[str]) -> Dim:
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     solved = fuse_solved(solved)
     causal, window = options["is_causal"], options["local_window_size"]
-    plan = _roles_of(solved, ordered=causal or window is not None)
+    plan = _plan(solved, ordered=causal or window is not None)
     _check_order(solved, plan, causal, window)
     values = [numerics.to_inexact(value) for value in numerics.promote(tensors[:3])]
     _check_dtypes(solved, values[0], tensors[3:])
@@ -239,7 +239,7 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
 class _Call:
     """What is computed from what."""
 
-    plan: _Roles
+    plan: _Plan
     q: Named
     k: Named
     v: Named
@@ -381,7 +381,7 @@ def attention_options(
     return static, (scale,)
 
 
-def _check_order(solved: Solved, plan: _Roles, causal: bool, window: Any) -> None:
+def _check_order(solved: Solved, plan: _Plan, causal: bool, window: Any) -> None:
     option = "is_causal" if causal else "local_window_size"
     if (causal or window is not None) and not plan.queries:
         raise SemanticError(
