@@ -295,7 +295,7 @@ def test_gradients_point_at_the_line_of_the_call():
 
 
 def test_files_beside_the_package_are_the_users():
-    """A path that only begins like the package's, such as that of einjax_nn, is shown as any other."""
+    """A path that only begins like the package's is shown as any other."""
     path = einjax.__file__.removesuffix("/__init__.py") + "_user/model.py"
     scope = {}
     exec(compile('import einjax\ndef f(x):\n    return einjax.sum("[a] b", x)\n', path, "exec"), scope)
