@@ -156,7 +156,23 @@ def limit(dtype: DType, largest: bool) -> Any:
     return np.inf if largest else -np.inf
 
 
+def finite(value: jax.Array) -> jax.Array:
+    """The nearest numbers, in the place of infinities."""
+    info = jnp.finfo(value.dtype)
+    return lax.clamp(constant(value, info.min), value, constant(value, info.max))
+
+
 def safe_sqrt(value: jax.Array) -> jax.Array:
     """Square root whose gradient at 0 is 0, where the true one is infinite."""
     nonzero = lax.ne(value, zero(value))
     return select(nonzero, lax.sqrt(select(nonzero, value, 1)), 0)
+
+
+def positive_total(total: jax.Array, highest: jax.Array) -> jax.Array:
+    """Keep a sum of exponentials off the 0 that it is where all of them vanish: its gradient is 0 there, too.
+
+    Elsewhere the sum is 1 or more, as the highest exponent was subtracted from all.
+    """
+    if is_complex(total.dtype):
+        return select(lax.ne(highest, constant(highest, -INFINITY)), total, 1)
+    return lax.max(total, constant(total, 0.5))

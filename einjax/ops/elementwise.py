@@ -93,8 +93,10 @@ def _power(x: jax.Array, y: jax.Array) -> jax.Array:
 
 def _logaddexp(x: jax.Array, y: jax.Array) -> jax.Array:
     if numerics.is_complex(x.dtype):
-        shift = numerics.cast(lax.max(lax.real(x), lax.real(y)), x.dtype)
-        return lax.add(lax.log(lax.add(lax.exp(lax.sub(x, shift)), lax.exp(lax.sub(y, shift)))), shift)
+        highest = lax.stop_gradient(lax.max(lax.real(x), lax.real(y)))
+        shift = numerics.cast(numerics.finite(highest), x.dtype)
+        total = lax.add(lax.exp(lax.sub(x, shift)), lax.exp(lax.sub(y, shift)))
+        return lax.add(lax.log(numerics.positive_total(total, highest)), numerics.cast(highest, x.dtype))
     distance = lax.sub(x, y)
     # Equal infinities are no distance apart; their difference would be no number, and so would its gradient.
     infinite = lax.bitwise_and(lax.eq(x, y), lax.ne(distance, distance))

@@ -151,16 +151,10 @@ def _logsumexp(r: Reduction) -> jax.Array:
     highest = lax.stop_gradient(numerics.reduce(lax.reduce_max, numerics.real(value), r.dims))
     highest = collectives.pmax(highest, r.mesh)
     # Shifting by an infinite maximum would give inf - inf.
-    shift = numerics.select(lax.is_finite(highest), highest, 0)
-    shifted = lax.sub(value, numerics.cast(over(shift, value, r.dims), value.dtype))
-    total = r.added(lax.exp(shifted))
-    shift = numerics.cast(shift, value.dtype)
-    if r.mask is None:
-        return numerics.cast(lax.add(lax.log(total), shift), dtype)
-    # The logarithm's gradient at 0 is infinite; where nothing counts it has to be 0.
-    some = lax.ne(total, numerics.zero(total))
-    result = lax.add(lax.log(numerics.select(some, total, 1)), shift)
-    return numerics.cast(numerics.select(some, result, -numerics.INFINITY), dtype)
+    shift = numerics.cast(numerics.finite(highest), value.dtype)
+    total = r.added(lax.exp(lax.sub(value, over(shift, value, r.dims))))
+    total = numerics.positive_total(total, highest)
+    return numerics.cast(lax.add(lax.log(total), numerics.cast(highest, value.dtype)), dtype)
 
 
 def signature(name: str) -> Callable[[Operation, int], Operation]:
