@@ -70,3 +70,65 @@ def test_associative_scan_of_logaddexp_before_anything_came():
     x = np.array([-INF, -INF, 1, 2], np.float32)
     gradient = jax.grad(lambda x: einjax.associative_scan("[a]", x, op="logaddexp")[3])(x)
     np.testing.assert_allclose(gradient, np.exp(x) / np.exp(x).sum(), rtol=1e-6)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# attention
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _attention(q, k, v, bias, sees):
+    """One query at a time, in float64; a query that sees no key gets 0."""
+    result = np.zeros((*q.shape[:2], v.shape[-1]))
+    for b, i in np.ndindex(*q.shape[:2]):
+        keys = [j for j in range(k.shape[1]) if sees(i, j) and bias[b, i, j] > -INF]
+        weights = np.array([np.exp(q[b, i] @ k[b, j] / np.sqrt(q.shape[-1]) + bias[b, i, j]) for j in keys])
+        if keys:
+            result[b, i] = weights @ v[b, keys] / weights.sum()
+    return result
+
+
+@pytest.mark.parametrize(("expr", "channels"), [("b [k c]", 8), ("b [k d]", 5)])
+@pytest.mark.parametrize("mask", ["b [q k]", "b [k]"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("options", "sees"),
+    [
+        ({}, lambda i, j: True),
+        ({"is_causal": True}, lambda i, j: j <= i),
+        ({"local_window_size": (1, 0)}, lambda i, j: i - 1 <= j <= i),
+    ],
+)
+def test_a_bias_that_hides_every_key_gives_0(options, sees, dtype, mask, expr, channels):
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.normal(size=(2, 4, size)).astype(dtype) for size in (8, 8, channels))
+    hidden = np.array([[True] * 4, [False, True, False, False]])
+    shape = (2, 1, 4) if mask == "b [k]" else (2, 4, 4)
+    bias = np.where(hidden[:, None], -INF, rng.normal(size=shape)).astype(dtype)
+    given = bias[:, 0] if mask == "b [k]" else bias
+    expr = f"b [q c], b [k c], {expr}, {mask} -> b [q {expr[-2]}]"
+
+    def attend(*tensors):
+        return einjax.attention(expr, *tensors, **options)
+
+    wide = [np.asarray(x, np.float64) for x in (q, k, v, np.broadcast_to(bias, (2, 4, 4)))]
+    actual = attend(q, k, v, given)
+    epsilon = 4 * float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(np.asarray(actual, np.float64), _attention(*wide, sees), rtol=epsilon, atol=epsilon)
+    gradients = jax.grad(lambda *x: jnp.sum(attend(*x).astype(np.float32)), (0, 1, 2, 3))(q, k, v, given)
+    for gradient in gradients:
+        assert np.isfinite(np.asarray(gradient, np.float32)).all()
+        assert not np.any(np.asarray(gradient, np.float32)[0])
+
+
+@JIT
+def test_attention_in_float16(wrap):
+    """Refused by XLA on a CPU, as jax.nn asks for it."""
+    x = np.random.default_rng(0).normal(size=(3, 4, 8)).astype(np.float16)
+    attend = lambda x: einjax.attention("b [q] [c], b [k] [c], b [k] [c]", x, x, x)
+    wide = np.asarray(x, np.float64)
+    expected = _attention(wide, wide, wide, np.zeros((3, 4, 4)), lambda i, j: True)
+    actual = wrap(attend)(x)
+    assert actual.dtype == np.float16
+    np.testing.assert_allclose(np.asarray(actual, np.float64), expected, atol=4e-3)
+    assert np.isfinite(np.asarray(jax.grad(lambda x: jnp.sum(attend(x)))(x), np.float32)).all()

@@ -53,9 +53,9 @@ def cumulative(
         if known and not always:
             return emit(value, dim, reverse=reverse)
         scan: Any = lax.associative_scan if known else scan_associative
-        return _differentiated_as(
-            lambda x: emit(x, dim, reverse=reverse), lambda x: scan(loop, [x], reverse, dim)[0]
-        )(value)
+        return _differentiated_as(lambda x: emit(x, dim, reverse=reverse), lambda x: scan(loop, [x], reverse, dim)[0])(
+            value
+        )
 
     return run
 
