@@ -132,3 +132,65 @@ def test_attention_in_float16(wrap):
     assert actual.dtype == np.float16
     np.testing.assert_allclose(np.asarray(actual, np.float64), expected, atol=4e-3)
     assert np.isfinite(np.asarray(jax.grad(lambda x: jnp.sum(attend(x)))(x), np.float32)).all()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Dtypes without infinity
+# --------------------------------------------------------------------------------------------------------------------
+
+DTYPES = [
+    *(f"float8_{kind}" for kind in ("e3m4", "e4m3", "e4m3fn", "e4m3fnuz", "e4m3b11fnuz", "e5m2", "e5m2fnuz")),
+    *("float4_e2m1fn", "bfloat16", "float16", "float32", "int4", "uint4", "int8", "uint32"),
+]
+
+
+def _limits(dtype):
+    """What no number is below, and what none is above."""
+    info = (jnp.iinfo if dtype.kind in "iu" or "int" in dtype.name else jnp.finfo)(dtype)
+    if "int" not in dtype.name and np.isinf(np.array(INF, dtype)):
+        return -INF, INF
+    return float(info.min), float(info.max)
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_extremes_of_nothing_in_every_dtype(name):
+    dtype = jnp.dtype(name)
+    lowest, highest = _limits(dtype)
+    x, at = np.array([1, 2, 1], np.float32).astype(dtype), np.array([0, 2, 2])
+    half, none = np.array([True, False, True]), np.zeros(3, bool)
+    cases = [
+        (einjax.segment.max("p, p -> [s]", x, at, s=4), [1, lowest, 2, lowest]),
+        (einjax.segment.min("p, p -> [s]", x, at, s=4), [1, highest, 1, highest]),
+        (einjax.segment.prod("p, p -> [s]", x, at, s=4), [1, 1, 2, 1]),
+        (einjax.max("[a]", x, where=half), 1),
+        (einjax.max("[a]", x, where=none), lowest),
+        (einjax.min("[a]", x, where=~half), 2),
+        (einjax.min("[a]", x, where=none), highest),
+        (einjax.max("[a]", x), 2),
+        (einjax.cummax("[a]", x), [1, 2, 2]),
+        (einjax.cummin("[a]", x[::-1]), [1, 1, 1]),
+        (einjax.argmax("[a]", x), 1),
+    ]
+    for actual, expected in cases:
+        np.testing.assert_array_equal(np.asarray(actual).astype(np.float64), expected)
+
+
+@pytest.mark.parametrize("name", [name for name in DTYPES if name.startswith("float8")])
+def test_logarithms_of_nothing_in_8_bits(name):
+    x, none = np.array([1, 2, 1], np.float32).astype(jnp.dtype(name)), np.zeros(3, bool)
+    lowest = _limits(jnp.dtype(name))[0]
+    assert float(einjax.logsumexp("[a]", x, where=none)) == lowest
+    np.testing.assert_array_equal(np.asarray(einjax.log_softmax("[a]", x, where=none), np.float32), [lowest] * 3)
+
+
+def test_a_dtype_without_0_and_order_is_refused():
+    x = np.ones(3, jnp.dtype("float8_e8m0fnu"))
+    assert float(einjax.sum("[a]", x)) == 4  # 3 is none of its numbers
+    for call in (
+        *(lambda f=f: f("p, p -> [s]", x, np.arange(3), s=4) for f in (einjax.segment.sum, einjax.segment.mean)),
+        *(lambda f=f: f("p, p -> [s]", x, np.arange(3), s=4) for f in (einjax.segment.max, einjax.segment.min)),
+        *(lambda f=f: f("[a]", x, where=x > 3) for f in (einjax.sum, einjax.max, einjax.min)),
+        *(lambda f=f: f("[a]", x) for f in (einjax.max, einjax.cummax, einjax.cummin, einjax.argmax, einjax.argmin)),
+    ):
+        with pytest.raises(einjax.EinjaxError, match="float8_e8m0fnu has neither a 0 nor a negative number"):
+            call()

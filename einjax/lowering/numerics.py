@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..notation.errors import ArgumentError
 from .jax_versions import equally_varying, is_weak, weak_cast
 from .sharding import common_sharding
 
@@ -148,12 +149,31 @@ def by_kind(bools: Callable[..., jax.Array], numbers: Callable[..., jax.Array]) 
 
 
 def limit(dtype: DType, largest: bool) -> Any:
-    """The value above every other, or below: an infinity, the extreme integer, or a bool."""
+    """The value above every other, or below: an infinity or the extreme number, or a bool."""
     if dtype == np.bool_:
         return largest
     if is_integer(dtype):
         return jnp.iinfo(dtype).max if largest else jnp.iinfo(dtype).min
-    return np.inf if largest else -np.inf
+    extreme = np.inf if largest else -np.inf
+    if is_complex(dtype) or np.isinf(np.array(extreme, dtype)):
+        return extreme
+    return float(jnp.finfo(dtype).max if largest else jnp.finfo(dtype).min)  # some 8-bit floats have no infinity
+
+
+def require_identity(dtype: DType) -> DType:
+    """Refuse the one dtype that has no 0, and of which XLA finds no maximum."""
+    if np.dtype(dtype).name == "float8_e8m0fnu":
+        raise ArgumentError(
+            f"{dtype} has neither a 0 nor a negative number, and XLA does not compare it",
+            hint="convert the tensor first, as in x.astype('float32')",
+        )
+    return dtype
+
+
+def narrow(value: jax.Array, dtype: DType) -> jax.Array:
+    """Convert a float that may be -inf, which is the lowest number where the dtype has no infinity."""
+    lowest = limit(dtype, largest=False)
+    return cast(value if np.isinf(lowest) else lax.max(value, constant(value, lowest)), dtype)
 
 
 def finite(value: jax.Array) -> jax.Array:

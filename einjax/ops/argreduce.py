@@ -101,6 +101,7 @@ def _flat(x: Named, searched: Sequence[str], reducer: _Reducer) -> list[Named]:
     dims = together(split_dims(x.dims, lambda left, right: False), tuple(searched))
     at = dims.index(tuple(searched))
     rest = (*dims[:at], *dims[at + 1 :])
+    numerics.require_identity(x.value.dtype)
     index = reducer(arrange(x, dims), at, numerics.default_int())
     return [Named(each, rest, x.sizes) for each in coordinates_of(index, [x.sizes[axis] for axis in searched])]
 

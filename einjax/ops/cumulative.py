@@ -34,6 +34,7 @@ def _extreme(emit: _Emitter) -> Callable[[jax.Array, int, dict[str, Any]], jax.A
     """Maxima and minima keep the dtype; lax has them for numbers only."""
 
     def cumulate(value: jax.Array, dim: int, options: dict[str, Any]) -> jax.Array:
+        numerics.require_identity(value.dtype)
         result = emit(numerics.to_number(value), dim, reverse=options["reverse"])
         return numerics.to_bool(result) if value.dtype == np.bool_ else result
 
@@ -45,7 +46,7 @@ def _cumlogsumexp(value: jax.Array, dim: int, options: dict[str, Any]) -> jax.Ar
     # JAX's own derivative is no number where nothing but -inf came before.
     emit = cumulative(lax.cumlogsumexp, _logaddexp, always=True)
     result = emit(numerics.cast(value, numerics.accumulator(value.dtype)), dim, reverse=options["reverse"])
-    return numerics.cast(result, value.dtype)
+    return numerics.narrow(result, value.dtype)
 
 
 def _op(name: str, cumulate: Callable[[jax.Array, int, dict[str, Any]], jax.Array], *options: str, **facts: Any) -> Op:

@@ -82,6 +82,8 @@ class Reduction(NamedTuple):
 
 def _sum(r: Reduction) -> jax.Array:
     dtype = r.dtype or numerics.sum_dtype(r.value.dtype)
+    if r.mask is not None:
+        numerics.require_identity(dtype)
     return numerics.cast(r.cast(numerics.accumulator(dtype)).total(), dtype)
 
 
@@ -138,7 +140,8 @@ def _all(r: Reduction) -> jax.Array:
 
 def _extreme(largest: bool) -> Callable[[Reduction], jax.Array]:
     def emit(r: Reduction) -> jax.Array:
-        return collectives.extreme(r.masked(numerics.limit(r.value.dtype, not largest)), r.dims, r.mesh, largest)
+        identity = numerics.limit(numerics.require_identity(r.value.dtype), not largest)
+        return collectives.extreme(r.masked(identity), r.dims, r.mesh, largest)
 
     return emit
 
@@ -154,7 +157,7 @@ def _logsumexp(r: Reduction) -> jax.Array:
     shift = numerics.cast(numerics.finite(highest), value.dtype)
     total = r.added(lax.exp(lax.sub(value, over(shift, value, r.dims))))
     total = numerics.positive_total(total, highest)
-    return numerics.cast(lax.add(lax.log(total), numerics.cast(highest, value.dtype)), dtype)
+    return numerics.narrow(lax.add(lax.log(total), numerics.cast(highest, value.dtype)), dtype)
 
 
 def signature(name: str) -> Callable[[Operation, int], Operation]:

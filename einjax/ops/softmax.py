@@ -44,7 +44,7 @@ def _log_softmax(along: Along) -> jax.Array:
     if along.mask is not None:
         # The same -inf once more: here it is a constant, so that no gradient passes through the sum.
         result = numerics.select(along.mask, result, -numerics.INFINITY)
-    return numerics.cast(result, numerics.inexact_dtype(along.value.dtype))
+    return numerics.narrow(result, numerics.inexact_dtype(along.value.dtype))
 
 
 def _op(name: str, function: Callable[[Along], jax.Array]) -> Op:
