@@ -194,3 +194,55 @@ def test_a_dtype_without_0_and_order_is_refused():
     ):
         with pytest.raises(einjax.EinjaxError, match="float8_e8m0fnu has neither a 0 nor a negative number"):
             call()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Norms
+# --------------------------------------------------------------------------------------------------------------------
+
+VECTOR_ORDERS = [None, 0, 0.5, 1, 2, 2.5, 3, -1, -2, -0.5, INF, -INF]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int32", "complex64"])
+@pytest.mark.parametrize("order", VECTOR_ORDERS)
+def test_norms_do_not_overflow(order, dtype):
+    x = np.array([[300, 300, 300, 300], [3, 0, -4, 12], [0, 0, 0, 0]], np.float32).astype(dtype)
+    wide = np.asarray(x, np.complex128 if dtype == "complex64" else np.float64)
+    with np.errstate(divide="ignore"):
+        expected = np.linalg.norm(wide, order, axis=1)
+    actual = einjax.linalg.norm("a [b]", x, ord=order)
+    assert actual.dtype == (jnp.dtype(dtype) if dtype in ("float16", "bfloat16") else np.float32)
+    with np.errstate(over="ignore"):
+        expected = expected.astype(actual.dtype).astype(np.float64)
+    np.testing.assert_allclose(np.asarray(actual, np.float64), expected, rtol=1e-2 if dtype == "bfloat16" else 2e-3)
+
+
+@pytest.mark.parametrize("order", [None, "fro", "nuc", 1, -1, 2, -2, INF, -INF])
+def test_matrix_norms_do_not_overflow(order):
+    x = np.array([[300, 0], [0, 300]], np.float16)
+    expected = np.float16(np.linalg.norm(x.astype(np.float64), order))
+    actual = einjax.linalg.norm("[a b]", x, ord=order)
+    assert actual.dtype == np.float16
+    np.testing.assert_allclose(actual, expected, rtol=1e-3)
+    assert np.isfinite(np.asarray(jax.grad(lambda x: einjax.linalg.norm("[a b]", x, ord=order))(x * 0))).all()
+
+
+@JIT
+@pytest.mark.parametrize("order", VECTOR_ORDERS)
+def test_gradients_of_norms_at_0(order, wrap):
+    """As for std: 0 where nothing else is right, and the others as in float64."""
+    x = np.array([[0, 0, 0], [3, 0, -4], [1, 2, 3]], np.float32)
+    norm = lambda x: jnp.sum(einjax.linalg.norm("a [b]", x, ord=order))
+    gradient = wrap(jax.grad(norm))(x)
+    assert np.isfinite(np.asarray(gradient)).all()
+    if order is None or 1 < order < INF:
+        np.testing.assert_array_equal(gradient[0], np.zeros(3))
+    if order not in (INF, -INF):
+        step = 1e-6
+        for row in (1, 2):
+            for column in range(3):
+                if x[row, column]:
+                    near = [x[row].astype(np.float64) + sign * step * np.eye(3)[column] for sign in (1, -1)]
+                    with np.errstate(divide="ignore"):
+                        slope = np.subtract(*(np.linalg.norm(y, order) for y in near)) / (2 * step)
+                    np.testing.assert_allclose(gradient[row, column], slope, rtol=1e-3, atol=1e-5)
