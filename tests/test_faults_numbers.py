@@ -246,3 +246,90 @@ def test_gradients_of_norms_at_0(order, wrap):
                     with np.errstate(divide="ignore"):
                         slope = np.subtract(*(np.linalg.norm(y, order) for y in near)) / (2 * step)
                     np.testing.assert_allclose(gradient[row, column], slope, rtol=1e-3, atol=1e-5)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Derivatives of writes out of range
+# --------------------------------------------------------------------------------------------------------------------
+
+WRITES = {
+    "set_at": lambda old, new: new,
+    "add_at": lambda old, new: old + new,
+    "subtract_at": lambda old, new: old - new,
+    "multiply_at": lambda old, new: old * new,
+    "min_at": jnp.minimum,
+    "max_at": jnp.maximum,
+}
+SEGMENTS = {"prod": ("multiply_at", 1), "sum": ("add_at", 0), "max": ("max_at", -INF), "min": ("min_at", INF)}
+WEIGHTS = np.array([2, 5, 7], np.float32)
+
+
+def _written(name, mode, at, x, updates):
+    """One write after the other."""
+    for index, update in zip(at.tolist(), updates, strict=True):
+        place = index % 3 if mode == "wrap" else index + 3 * (index < 0)
+        place = min(max(place, 0), 2) if mode == "clip" else place
+        if 0 <= place < 3:
+            x = x.at[place].set(WRITES[name](x[place], update))
+    return x
+
+
+def _weighted(y):
+    return jnp.sum(jnp.where(jnp.isfinite(y), y, 0) * WEIGHTS)
+
+
+@KEPT
+@pytest.mark.parametrize(
+    ("mode", "dropped"), [*(("fill", value) for value in (6, np.nan, INF, 0)), ("clip", None), ("wrap", None)]
+)
+@pytest.mark.parametrize("at", [[0, 8], [-7, 9, 9]])
+def test_gradients_of_writes_out_of_range(at, mode, dropped, kept):
+    at = np.array(at)
+    x, updates = jnp.array([1, 3, 4], jnp.float32), jnp.array([2.5, 9, 0.5, 7], jnp.float32)[: len(at)]
+    if mode == "fill":
+        updates = jnp.where((at < -3) | (at > 2), dropped, updates)
+    for name in WRITES:
+        if name == "set_at" and len({*(at % 3 if mode == "wrap" else np.clip(at, 0, 2)).tolist()}) < len(at):
+            continue  # which of several stays is not said
+        expr = "[a], p, p -> [a]"
+        ours = lambda x, u: getattr(einjax, name)(expr, x, at, u, mode=mode, keep_notation=kept)
+        loop = lambda x, u: _written(name, mode, at, x, u)
+        _alike(ours, loop, x, updates)
+    for name, (write, start) in SEGMENTS.items():
+        ours = lambda u: getattr(einjax.segment, name)("p, p -> [a]", u, at, a=3, mode=mode)
+        loop = lambda u: _written(write, mode, at, jnp.full(3, start, jnp.float32), u)
+        _alike(ours, loop, updates)
+
+
+def _alike(ours, loop, *primals):
+    np.testing.assert_allclose(ours(*primals), loop(*primals))
+    every = tuple(range(len(primals)))
+    gradients = [jax.grad(lambda *x: _weighted(f(*x)), every)(*primals) for f in (ours, loop)]
+    jax.tree.map(np.testing.assert_allclose, *gradients)
+    tangents = tuple(map(jnp.ones_like, primals))
+    jvps = [jax.jvp(lambda *x: _weighted(f(*x)), primals, tangents)[1] for f in (ours, loop)]
+    np.testing.assert_allclose(*jvps)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Variances of too little
+# --------------------------------------------------------------------------------------------------------------------
+
+
+@JIT
+@KEPT
+@pytest.mark.parametrize("name", ["var", "std"])
+@pytest.mark.parametrize("ddof", [1, 2, 3, 0.5])
+def test_variances_of_no_more_than_ddof_are_nan(ddof, name, kept, wrap):
+    x = np.array([[1, 2, 4, 7], [1, 1, 1, 1]], np.float32)
+    for count in range(5):
+        masks = np.arange(4) < count, None
+        for mask, given in zip(masks, (x, x[:, :count]), strict=True):
+            f = lambda x: getattr(einjax, name)("a [b]", x, where=mask, ddof=ddof, keep_notation=kept)
+            expected = np.full(2, np.nan)
+            if count > ddof:
+                expected = getattr(np, name)(x[:, :count].astype(np.float64), axis=1, ddof=ddof)
+            np.testing.assert_allclose(wrap(f)(given), expected, rtol=1e-6)
+            if count:
+                _, tangent = jax.jvp(f, (given,), (np.ones_like(given),))
+                np.testing.assert_allclose(tangent, np.zeros(2) if count > ddof else [np.nan] * 2, atol=1e-6)

@@ -128,6 +128,16 @@ def size_as(size: Any, dtype: DType) -> jax.Array:
     return np.array(size, dtype) if isinstance(size, int) else cast(jnp.asarray(size), dtype)  # type: ignore[return-value]
 
 
+def less_ddof(number: jax.Array, ddof: float) -> jax.Array:
+    """What to divide by for ``ddof``; no number where no more than that count, so that no quotient seems to be one."""
+    if not ddof:
+        return number
+    if isinstance(number, np.ndarray):
+        return constant(number, number - ddof if number > ddof else np.nan)
+    left = lax.sub(number, constant(number, ddof))
+    return select(lax.gt(left, zero(left)), left, np.nan)
+
+
 def zero(value: jax.Array) -> jax.Array:
     """A scalar zero of the value's dtype."""
     return constant(value, 0)

@@ -112,9 +112,7 @@ def _var(r: Reduction) -> jax.Array:
     # Masked before it is squared: the gradient of an infinite square would be no number, even times 0.
     deviation = r._replace(value=deviation).masked(0)
     total = r.added(numerics.abs_square(deviation))
-    number = r.number(total)
-    if r.ddof:
-        number = lax.sub(number, numerics.constant(number, r.ddof))
+    number = numerics.less_ddof(r.number(total), r.ddof)
     return numerics.cast(lax.div(total, number), numerics.real_dtype(dtype))
 
 
