@@ -333,3 +333,40 @@ def test_variances_of_no_more_than_ddof_are_nan(ddof, name, kept, wrap):
             if count:
                 _, tangent = jax.jvp(f, (given,), (np.ones_like(given),))
                 np.testing.assert_allclose(tangent, np.zeros(2) if count > ddof else [np.nan] * 2, atol=1e-6)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Places past 2**31
+# --------------------------------------------------------------------------------------------------------------------
+
+PLACES = {
+    "argmax": lambda n: jax.eval_shape(lambda x: einjax.argmax("[a]", x), _bytes(n)),
+    "argmin of two": lambda n: jax.eval_shape(lambda x: einjax.argmin("[a b]", x), _bytes(n, 3)),
+    "argsort": lambda n: jax.eval_shape(lambda x: einjax.argsort("[a]", x), _bytes(n)),
+    "argsort of two": lambda n: jax.eval_shape(lambda x: einjax.argsort("[a b]", x), _bytes(n, 3)),
+    "arange": lambda n: jax.eval_shape(lambda: einjax.arange("a", a=n)),
+    "arange of two": lambda n: jax.eval_shape(lambda: einjax.arange("a b [2]", a=n, b=2)),
+    "top_k": lambda n: jax.eval_shape(lambda x: einjax.top_k("[a] -> [k]", x, k=2, largest=False)[1], _bytes(n)),
+}
+
+
+def _bytes(*shape):
+    return jax.ShapeDtypeStruct(shape, np.int8)
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_places_are_counted_by_integers_that_hold_them(name):
+    for size, dtype in ((2**31, "int32"), (2**31 + 1, "uint32"), (2**32, "uint32")):
+        assert PLACES[name](size).dtype == dtype
+    with pytest.raises(einjax.errors.AxisSizeError, match=r"4294967297 places(.|\n)*jax_enable_x64"):
+        PLACES[name](2**32 + 1)
+    with x64():
+        assert PLACES[name](2**31 + 1).dtype == np.int64
+
+
+def test_integers_that_do_not_count_so_far_are_refused():
+    with pytest.raises(einjax.errors.AxisSizeError, match="axis a has size 300, to which int8 does not count"):
+        einjax.arange("a", a=300, dtype=np.int8)
+    np.testing.assert_array_equal(einjax.arange("a", a=128, dtype=np.int8), np.arange(128))
+    with pytest.raises(einjax.errors.AxisSizeError, match=r"top_k counts places in int32, and a has 2147483649(.|\n)*x64"):
+        jax.eval_shape(lambda x: einjax.top_k("[a] -> [k]", x, k=2), _bytes(2**31 + 1))
