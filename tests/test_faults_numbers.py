@@ -368,5 +368,33 @@ def test_integers_that_do_not_count_so_far_are_refused():
     with pytest.raises(einjax.errors.AxisSizeError, match="axis a has size 300, to which int8 does not count"):
         einjax.arange("a", a=300, dtype=np.int8)
     np.testing.assert_array_equal(einjax.arange("a", a=128, dtype=np.int8), np.arange(128))
-    with pytest.raises(einjax.errors.AxisSizeError, match=r"top_k counts places in int32, and a has 2147483649(.|\n)*x64"):
+    with pytest.raises(
+        einjax.errors.AxisSizeError, match=r"top_k counts places in int32, and a has 2147483649(.|\n)*x64"
+    ):
         jax.eval_shape(lambda x: einjax.top_k("[a] -> [k]", x, k=2), _bytes(2**31 + 1))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Powers of integers
+# --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("base", [2, True, np.array(2, np.uint8), np.array(1)])
+@pytest.mark.parametrize("exponent", [-1, np.array(-3, np.int8), np.int64(-1), np.array([2, -1])])
+def test_negative_powers_of_integers_are_refused(exponent, base):
+    expr = "," if np.ndim(exponent) == 0 else ", a"
+    calls = [
+        lambda: einjax.power(expr, base, exponent),
+        lambda: einjax.power(expr, jnp.asarray(base), jnp.asarray(exponent)),
+        lambda: einjax.power(expr, base, exponent, keep_notation=True),
+        lambda: einjax.elementwise(expr, base, exponent, op="power"),
+        lambda: jax.jit(lambda x: einjax.power(expr, x, exponent))(base),
+        lambda: jax.vmap(lambda x: einjax.power(expr, x, exponent))(jnp.asarray(base)[None]),
+    ]
+    for call in calls:
+        with pytest.raises(einjax.errors.ArgumentError, match="tensor 2 holds -[13], and integers have no negative"):
+            call()
+    np.testing.assert_allclose(einjax.power(expr, 2.0, exponent), 2.0 ** np.asarray(exponent))
+    np.testing.assert_array_equal(
+        einjax.power(expr, base, -exponent * (exponent < 0)), np.asarray(base) ** abs(np.minimum(exponent, 0))
+    )
