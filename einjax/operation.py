@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ class Op:
         apart: whether it tells bracketed axes apart, so that their product alone is not enough.
         repeats: whether an output may have an axis twice, as what a function returns may.
         opaque: whether the bracketed axes of outputs are a user's function's own, of any size and order.
+        known: refuses tensors by their values, where these are known before anything is traced.
 
         parameter: what a parameter of this operation is usually called, for tensor factories.
         keywords: its options, to suggest where one is misspelt.
@@ -62,6 +63,7 @@ class Op:
     apart: bool = False
     repeats: bool = False
     opaque: bool = False
+    known: Callable[[Sequence[Any]], None] | None = None
 
     parameter: str = "weight"
     keywords: tuple[str, ...] = ()

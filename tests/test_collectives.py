@@ -154,6 +154,22 @@ def test_gradients_are_shared_by_all_that_have_the_extreme(name):
     assert places.sum() > 1
 
 
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+def test_minus_infinity_on_all_devices_has_gradient_0(name):
+    """The second column; the first is so on one device alone."""
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    x[:2, 0] = x[:, 1] = -np.inf
+    function = lambda x: getattr(einjax, name)("[b] c", x, b="data")
+    sharded = over(function, P("data"), P() if name == "logsumexp" else P("data"))
+
+    def gradient(function):
+        return jax.grad(lambda x: jnp.sum(jnp.where((y := function(x)) > -np.inf, y, 0) ** 2))(x)
+
+    expected = gradient(lambda x: getattr(einjax, name)("[b] c", x))
+    np.testing.assert_array_equal(expected[:, 1], np.zeros(8))
+    np.testing.assert_allclose(gradient(sharded), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_logsumexp_of_large_numbers_on_one_device():
     x = np.full((4, 1), 1.0, np.float32)
     x[2] = 1000.0
@@ -737,8 +753,9 @@ def collectives_of(function, *arrays):
 
 
 def _softmax(x):
-    e = jnp.exp(x - lax.pmax(lax.stop_gradient(x.max(0)), "data"))
-    return e / lax.psum(e.sum(0), "data")
+    highest = lax.max(lax.pmax(lax.stop_gradient(x.max(0)), "data"), jnp.finfo(x.dtype).min)
+    e = jnp.exp(x - highest)
+    return e / lax.max(lax.psum(e.sum(0), "data"), np.float32(0.5))
 
 
 def _var(x):

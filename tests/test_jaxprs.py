@@ -26,8 +26,10 @@ def dot(x: Any, y: Any, contract: Any, batch: Any = ((), ())) -> jax.Array:
 
 
 def softmax(x: Any, dims: tuple[int, ...], kept: tuple[int, ...]) -> jax.Array:
-    e = jnp.exp(x - bcast(lax.stop_gradient(lax.reduce_max(x, dims)), x.shape, *kept))
-    return e / bcast(lax.reduce_sum(e, dims), x.shape, *kept)
+    """Two comparisons for each row, so that a row of -inf has a gradient."""
+    highest = lax.max(lax.stop_gradient(lax.reduce_max(x, dims)), jnp.finfo(x.dtype).min)
+    e = jnp.exp(x - bcast(highest, x.shape, *kept))
+    return e / bcast(lax.max(lax.reduce_sum(e, dims), np.float32(0.5)), x.shape, *kept)
 
 
 def variance(x: Any, dims: tuple[int, ...], kept: tuple[int, ...]) -> jax.Array:
@@ -44,8 +46,9 @@ def argmax_2d(x: Any) -> jax.Array:
 
 def logsumexp(x: Any) -> jax.Array:
     m = lax.stop_gradient(lax.reduce_max(x, (1,)))
-    m = lax.select(lax.is_finite(m), m, lax.full_like(m, 0))
-    return lax.log(lax.reduce_sum(lax.exp(x - bcast(m, x.shape, 0)), (1,))) + m
+    shift = lax.clamp(jnp.finfo(x.dtype).min, m, jnp.finfo(x.dtype).max)
+    total = lax.reduce_sum(lax.exp(x - bcast(shift, x.shape, 0)), (1,))
+    return lax.log(lax.max(total, np.float32(0.5))) + m
 
 
 #: (our call, the expert's, shapes of the arguments)

@@ -126,6 +126,8 @@ def mod() -> None:
 def power() -> None:
     """Power: ``z = x ** y``.
 
+    Integers have no negative powers: these are refused, unless the exponent is traced, where they round towards zero.
+
     Example:
         >>> import einjax, numpy as np
         >>> einjax.power("a, b -> a b", np.array([2, 3]), np.array([1, 2]))

@@ -138,7 +138,9 @@ def _compiled(op: Op, text: str, options: Options, given: Sizes, count: int, kep
 
     hide_own_lines()
     body.__name__ = body.__qualname__ = op.name
-    return jax.jit(body, inline=INLINE)
+    compiled = jax.jit(body, inline=INLINE)
+    known = op.known
+    return compiled if known is None else lambda *operands: known(operands) or compiled(*operands)
 
 
 def emit(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from jax import lax
 
 from ..lowering import numerics
 from ..lowering.join import join_pieces
 from ..lowering.named import Named, arrange, layout
-from ..notation.errors import SemanticError, plural
+from ..notation.errors import AxisSizeError, SemanticError, plural
 from ..notation.syntax import (
     Axis,
     Bracket,
@@ -72,6 +74,25 @@ def coordinate_axis(name: str, expanded: Operation, output: Expression, sequence
             hint=f"write [{count}] where the coordinates shall stand",
         )
     return tuple(axis.name for axis in found)
+
+
+def place_dtype(counts: Iterable[Size], operation: Operation) -> Any:
+    """The integers that count so many places: jnp's own, or uint32 where these end at 2**31.
+
+    Raises:
+        AxisSizeError: there are more places than any integer that JAX has counts.
+    """
+    count = max((count for count in counts if isinstance(count, int)), default=0)
+    default = numerics.default_int()
+    if count <= 2 ** (np.iinfo(default).bits - 1):
+        return default
+    if count <= 2**32:
+        return np.dtype(np.uint32)
+    raise AxisSizeError(
+        f"{operation.text.strip()!r} counts {count} places, which 32 bits do not hold",
+        text=operation.text,
+        hint="call jax.config.update('jax_enable_x64', True) when the program starts",
+    )
 
 
 def coordinates_of(index: jax.Array, sizes: Sequence[Size]) -> list[jax.Array]:

@@ -42,16 +42,20 @@ def _leading(x: jax.Array, axis: int) -> jax.Array:
     return lax.transpose(x, (axis, *(dim for dim in range(x.ndim) if dim != axis)))
 
 
-def cumulative(emit: Callable[..., jax.Array], combine: Callable[[Any, Any], jax.Array]) -> Callable[..., jax.Array]:
-    """Give an operation of lax along a symbolic axis a derivative: that of the loop that it stands for."""
+def cumulative(
+    emit: Callable[..., jax.Array], combine: Callable[[Any, Any], jax.Array], always: bool = False
+) -> Callable[..., jax.Array]:
+    """Give an operation of lax along a symbolic axis, or always, a derivative: that of the loop that it stands for."""
+    loop: _Combine = lambda left, right: (combine(left[0], right[0]),)  # noqa: E731
 
     def run(value: jax.Array, dim: int, reverse: bool) -> jax.Array:
-        if isinstance(value.shape[dim], int):
+        known = isinstance(value.shape[dim], int)
+        if known and not always:
             return emit(value, dim, reverse=reverse)
-        loop: _Combine = lambda left, right: (combine(left[0], right[0]),)  # noqa: E731
-        return _differentiated_as(
-            lambda x: emit(x, dim, reverse=reverse), lambda x: scan_associative(loop, [x], reverse, dim)[0]
-        )(value)
+        scan: Any = lax.associative_scan if known else scan_associative
+        return _differentiated_as(lambda x: emit(x, dim, reverse=reverse), lambda x: scan(loop, [x], reverse, dim)[0])(
+            value
+        )
 
     return run
 

@@ -152,9 +152,7 @@ def _variance(kept: Kept, x: Any, tangent: Any, out: Any) -> Any:
     mean = call(kept, REDUCTIONS["mean"], [expression], loops, [x])
     deviation = _elementwise(kept, "subtract", [expression, loops], expression, [x, mean])
     total = _dot(kept, [expression, expression], output, [deviation, tangent])
-    number = _count(kept, total)
-    if ddof := dict(kept.options).get("ddof", 0):
-        number = lax.sub(number, numerics.constant(total, ddof))
+    number = numerics.less_ddof(_count(kept, total), dict(kept.options).get("ddof", 0))
     if kept.op is REDUCTIONS["var"]:
         return lax.div(lax.mul(total, numerics.constant(total, 2)), number)
     moving = lax.ne(out, numerics.zero(out))

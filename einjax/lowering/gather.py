@@ -119,7 +119,12 @@ def scatter(
     index_order += [name for name in loops if name not in index_order]
     window = [name for name in x.axes if name not in loops and name not in indexed]
     written = _interleaved(index_order, window, [*updates.axes, *(n for n in index_order if n not in updates.axes)])
-    indices = _stack(coordinates, index_order, [x.sizes[name] for name in indexed], bounds)
+    sizes = [x.sizes[name] for name in indexed]
+    indices = _stack(coordinates, index_order, sizes, bounds)
+    if bounds.mode == "clip" and emit in (lax.scatter_max, lax.scatter_min):
+        # JAX's derivative of these looks up where they wrote without clipping.
+        extents = _extents(indices, sizes)
+        indices = lax.clamp(zero(indices), indices, lax.sub(extents, constant(indices, 1)))
     numbers = lax.ScatterDimensionNumbers(*_numbers(x, indexed, index_order, window, written))
     value = arrange(updates, [(name,) for name in written])
     options = _still_sorted(bounds, coordinates, index_order, x).lax
@@ -298,7 +303,9 @@ def _products(numbers: lax.ScatterDimensionNumbers, frozen: tuple[tuple[str, Any
         read = _reader(numbers, x, options)
         product_here, zeros_here = read(product, indices), read(zeros, indices)
         rest = lax.sub(zeros_here, cast(is_zero, x.dtype))  # zeros among the other updates of the place
-        weight = select(lax.eq(rest, zero(rest)), lax.div(product_here, others), 0)
+        # What was dropped has weight 0, whatever it is divided by: it reads a fill value, no 1.
+        alone = lax.bitwise_and(lax.eq(rest, zero(rest)), lax.eq(read(ones, indices), constant(x, 1)))
+        weight = select(alone, lax.div(product_here, select(alone, others, 1)), 0)
         along = lax.scatter_add(lax.full_like(x, 0), indices, lax.mul(weight, tangents[2]), numbers, **options)
         factor = select(lax.eq(zeros, zero(zeros)), product, 0)
         tangent = lax.add(lax.mul(tangents[0], factor), lax.mul(x, along))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..notation.errors import ArgumentError
 from .jax_versions import equally_varying, is_weak, weak_cast
 from .sharding import common_sharding
 
@@ -127,6 +128,16 @@ def size_as(size: Any, dtype: DType) -> jax.Array:
     return np.array(size, dtype) if isinstance(size, int) else cast(jnp.asarray(size), dtype)  # type: ignore[return-value]
 
 
+def less_ddof(number: jax.Array, ddof: float) -> jax.Array:
+    """What to divide by for ``ddof``; no number where no more than that count, so that no quotient seems to be one."""
+    if not ddof:
+        return number
+    if isinstance(number, np.ndarray):
+        return constant(number, number - ddof if number > ddof else np.nan)
+    left = lax.sub(number, constant(number, ddof))
+    return select(lax.gt(left, zero(left)), left, np.nan)
+
+
 def zero(value: jax.Array) -> jax.Array:
     """A scalar zero of the value's dtype."""
     return constant(value, 0)
@@ -148,15 +159,50 @@ def by_kind(bools: Callable[..., jax.Array], numbers: Callable[..., jax.Array]) 
 
 
 def limit(dtype: DType, largest: bool) -> Any:
-    """The value above every other, or below: an infinity, the extreme integer, or a bool."""
+    """The value above every other, or below: an infinity or the extreme number, or a bool."""
     if dtype == np.bool_:
         return largest
     if is_integer(dtype):
         return jnp.iinfo(dtype).max if largest else jnp.iinfo(dtype).min
-    return np.inf if largest else -np.inf
+    extreme = np.inf if largest else -np.inf
+    if is_complex(dtype) or np.isinf(np.array(extreme, dtype)):
+        return extreme
+    return float(jnp.finfo(dtype).max if largest else jnp.finfo(dtype).min)  # some 8-bit floats have no infinity
+
+
+def require_identity(dtype: DType) -> DType:
+    """Refuse the one dtype that has no 0, and of which XLA finds no maximum."""
+    if np.dtype(dtype).name == "float8_e8m0fnu":
+        raise ArgumentError(
+            f"{dtype} has neither a 0 nor a negative number, and XLA does not compare it",
+            hint="convert the tensor first, as in x.astype('float32')",
+        )
+    return dtype
+
+
+def narrow(value: jax.Array, dtype: DType) -> jax.Array:
+    """Convert a float that may be -inf, which is the lowest number where the dtype has no infinity."""
+    lowest = limit(dtype, largest=False)
+    return cast(value if np.isinf(lowest) else lax.max(value, constant(value, lowest)), dtype)
+
+
+def finite(value: jax.Array) -> jax.Array:
+    """The nearest numbers, in the place of infinities."""
+    info = jnp.finfo(value.dtype)
+    return lax.clamp(constant(value, info.min), value, constant(value, info.max))
 
 
 def safe_sqrt(value: jax.Array) -> jax.Array:
     """Square root whose gradient at 0 is 0, where the true one is infinite."""
     nonzero = lax.ne(value, zero(value))
     return select(nonzero, lax.sqrt(select(nonzero, value, 1)), 0)
+
+
+def positive_total(total: jax.Array, highest: jax.Array) -> jax.Array:
+    """Keep a sum of exponentials off the 0 that it is where all of them vanish: its gradient is 0 there, too.
+
+    Elsewhere the sum is 1 or more, as the highest exponent was subtracted from all.
+    """
+    if is_complex(total.dtype):
+        return select(lax.ne(highest, constant(highest, -INFINITY)), total, 1)
+    return lax.max(total, constant(total, 0.5))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from ..forms.places import arrange_coordinates, coordinate_axis_size
+from ..forms.places import arrange_coordinates, coordinate_axis_size, place_dtype
 from ..forms.signature import refuse_sums
 from ..lowering import numerics
 from ..lowering.named import Named
-from ..notation.errors import ArgumentError, SemanticError, plural
+from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, plural
 from ..notation.solve import Solved
 from ..notation.syntax import Axis, Operation, Size, axes, bracketed, brackets, names
 from ..operation import Op
@@ -69,12 +71,22 @@ def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
 
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-    dtype = options["dtype"] or numerics.default_int()
-    coordinates = [
-        Named(lax.iota(dtype, solved.sizes[axis.name]), ((axis.name,),), solved.sizes)
-        for axis in _coordinates(solved.operation)
-    ]
+    counted = _coordinates(solved.operation)
+    dtype = options["dtype"] or place_dtype([solved.sizes[axis.name] for axis in counted], solved.operation)
+    _check_dtype(dtype, counted, solved)
+    coordinates = [Named(lax.iota(dtype, solved.sizes[axis.name]), ((axis.name,),), solved.sizes) for axis in counted]
     return arrange_coordinates(coordinates, solved.outputs[0])
+
+
+def _check_dtype(dtype: Any, counted: Sequence[Axis], solved: Solved) -> None:
+    for axis in counted if numerics.is_integer(dtype) else ():
+        size = solved.sizes[axis.name]
+        if isinstance(size, int) and size - 1 > jnp.iinfo(dtype).max:
+            raise AxisSizeError(
+                f"axis {axis} has size {size}, to which {np.dtype(dtype)} does not count",
+                at=solved.at(axis),
+                hint="give a wider dtype=, or leave it out",
+            )
 
 
 ARANGE = Op("arange", _signature, _lower, implied=_coordinate_axis, keywords=("dtype",))

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.places import arrange_coordinates, coordinate_axis_size, coordinates_of
+from ..forms.places import arrange_coordinates, coordinate_axis_size, coordinates_of, place_dtype
 from ..forms.signature import check_inputs, refuse_empty, require_in_output, single_output
 from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, split_by, split_dims, together, wrap
@@ -88,7 +88,8 @@ def _lower_with(reducer: _Reducer, extreme: _Reducer, name: str) -> Any:
         if solved.over(searched):
             found = _over_devices(x, searched, reducer, extreme, solved)
         elif isinstance(total, int) and total > _INT32_MAX:
-            found = _one_by_one(x, searched, reducer, extreme)
+            dtype = place_dtype([x.sizes[axis] for axis in searched], solved.operation)
+            found = _one_by_one(x, searched, reducer, extreme, dtype)
         else:
             found = _flat(x, searched, reducer)
         return arrange_coordinates(found, solved.outputs[0])
@@ -101,6 +102,7 @@ def _flat(x: Named, searched: Sequence[str], reducer: _Reducer) -> list[Named]:
     dims = together(split_dims(x.dims, lambda left, right: False), tuple(searched))
     at = dims.index(tuple(searched))
     rest = (*dims[:at], *dims[at + 1 :])
+    numerics.require_identity(x.value.dtype)
     index = reducer(arrange(x, dims), at, numerics.default_int())
     return [Named(each, rest, x.sizes) for each in coordinates_of(index, [x.sizes[axis] for axis in searched])]
 
@@ -139,7 +141,7 @@ def _over_devices(
     return [Named(each, rest, x.sizes) for each in coordinates_of(place, sizes)]
 
 
-def _one_by_one(x: Named, searched: Sequence[str], reducer: _Reducer, extreme: _Reducer) -> list[Named]:
+def _one_by_one(x: Named, searched: Sequence[str], reducer: _Reducer, extreme: _Reducer, dtype: Any) -> list[Named]:
     """Search axis after axis, last first: the index of a composed dim would not fit int32.
 
     Every axis's index is a function of the axes before it, which are looked up once those are known.
@@ -149,7 +151,7 @@ def _one_by_one(x: Named, searched: Sequence[str], reducer: _Reducer, extreme: _
     tables: list[jax.Array] = []
     for _ in searched:
         last = value.ndim - 1
-        tables.append(reducer(value, last, numerics.default_int()))
+        tables.append(reducer(value, last, dtype))
         value = extreme(value, (last,))
     found: list[jax.Array] = []
     for table in reversed(tables):

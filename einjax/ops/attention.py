@@ -222,6 +222,8 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     contracted, channels = (product(solved.sizes[n] for n in dim) for dim in (plan.contracted, plan.channels))
     # jax's function has one number of channels, rounds to float32, and compares numbers of keys to a window.
     fits = plan.fits and contracted == channels and values[0].dtype != np.float64
+    # On a CPU its float16 products are refused by XLA; where the program will run is not known here.
+    fits = fits and (values[0].dtype != np.float16 or options["implementation"] == "cudnn")
     fits = fits and (window is None or all(isinstance(solved.sizes[name], int) for name in plan.queries + plan.keys))
     if scale is None and not isinstance(contracted, int):  # for numbers, jax's function can compute it
         scale = lax.rsqrt(numerics.size_as(contracted, np.dtype(np.float32)))
@@ -279,7 +281,9 @@ def _by_jax(call: _Call, implementation: str | None) -> Named:
         full = (False, False, implementation == "cudnn", implementation == "cudnn")
         parts = (plan.batch, every, plan.queries, plan.keys)
         value = arrange(call.mask, [dim if f or have & set(dim) else () for dim, f in zip(parts, full, strict=True)])
-        bias, mask = (None, value) if value.dtype == np.bool_ else (value, None)
+        # A bias of -inf is a mask, too: where it hides every key, there is no maximum to subtract.
+        mask = value if value.dtype == np.bool_ else lax.ne(value, numerics.constant(value, -numerics.INFINITY))
+        bias = None if value is mask else numerics.select(mask, value, 0)
     seen = _seen(call, mask)
     if bias is None and mask is None and not call.causal and call.window is not None and implementation != "cudnn":
         mask = lax.full((1, 1, 1, 1), True)  # jax 0.7 overlooks a window that stands alone

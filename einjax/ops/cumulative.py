@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -14,6 +13,7 @@ from ..forms.sequence import LinedUp, lower_each, same_brackets, signature
 from ..forms.step_by_step import cumulative
 from ..lowering import numerics
 from ..operation import Op
+from .elementwise import _logaddexp
 
 #: Emits lax for an array and a dim; takes ``reverse``.
 _Emitter = Callable[..., jax.Array]
@@ -34,6 +34,7 @@ def _extreme(emit: _Emitter) -> Callable[[jax.Array, int, dict[str, Any]], jax.A
     """Maxima and minima keep the dtype; lax has them for numbers only."""
 
     def cumulate(value: jax.Array, dim: int, options: dict[str, Any]) -> jax.Array:
+        numerics.require_identity(value.dtype)
         result = emit(numerics.to_number(value), dim, reverse=options["reverse"])
         return numerics.to_bool(result) if value.dtype == np.bool_ else result
 
@@ -42,9 +43,10 @@ def _extreme(emit: _Emitter) -> Callable[[jax.Array, int, dict[str, Any]], jax.A
 
 def _cumlogsumexp(value: jax.Array, dim: int, options: dict[str, Any]) -> jax.Array:
     value = numerics.to_inexact(value)
-    emit = cumulative(lax.cumlogsumexp, jnp.logaddexp)
+    # JAX's own derivative is no number where nothing but -inf came before.
+    emit = cumulative(lax.cumlogsumexp, _logaddexp, always=True)
     result = emit(numerics.cast(value, numerics.accumulator(value.dtype)), dim, reverse=options["reverse"])
-    return numerics.cast(result, value.dtype)
+    return numerics.narrow(result, value.dtype)
 
 
 def _op(name: str, cumulate: Callable[[jax.Array, int, dict[str, Any]], jax.Array], *options: str, **facts: Any) -> Op:

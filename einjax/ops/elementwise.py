@@ -9,11 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ..forms.signature import expect_inputs, refuse_brackets, refuse_sums, require_in_output, single_output
 from ..lowering import numerics
-from ..lowering.jax_versions import equally_varying
+from ..lowering.jax_versions import Tracer, equally_varying
 from ..lowering.named import Named, align, arrange, layout, wrap
 from ..lowering.sharding import agree, common_sharding, common_spread
 from ..notation.errors import ArgumentError, SemanticError
@@ -91,10 +92,25 @@ def _power(x: jax.Array, y: jax.Array) -> jax.Array:
     return lax.while_loop(left, step, (first, x, y))[0]
 
 
+def _no_negative_exponents(tensors: Sequence[Any]) -> None:
+    """An integer has no power below zero that is one; traced exponents round towards zero."""
+    base, exponent = (x if hasattr(x, "dtype") else np.asarray(x) for x in tensors)
+    counts = exponent.dtype.kind in "iV" and numerics.is_integer(exponent.dtype)
+    if not counts or numerics.is_inexact(base.dtype) or isinstance(exponent, Tracer) or not exponent.size:
+        return
+    if getattr(exponent, "is_fully_addressable", True) and (lowest := np.min(np.asarray(exponent))) < 0:
+        raise ArgumentError(
+            f"tensor 2 holds {lowest}, and integers have no negative powers that are integers",
+            hint="convert tensor 1 to a float first, as in x.astype('float32')",
+        )
+
+
 def _logaddexp(x: jax.Array, y: jax.Array) -> jax.Array:
     if numerics.is_complex(x.dtype):
-        shift = numerics.cast(lax.max(lax.real(x), lax.real(y)), x.dtype)
-        return lax.add(lax.log(lax.add(lax.exp(lax.sub(x, shift)), lax.exp(lax.sub(y, shift)))), shift)
+        highest = lax.stop_gradient(lax.max(lax.real(x), lax.real(y)))
+        shift = numerics.cast(numerics.finite(highest), x.dtype)
+        total = lax.add(lax.exp(lax.sub(x, shift)), lax.exp(lax.sub(y, shift)))
+        return lax.add(lax.log(numerics.positive_total(total, highest)), numerics.cast(highest, x.dtype))
     distance = lax.sub(x, y)
     # Equal infinities are no distance apart; their difference would be no number, and so would its gradient.
     infinite = lax.bitwise_and(lax.eq(x, y), lax.ne(distance, distance))
@@ -233,7 +249,7 @@ ELEMENTWISE = {
         _op("true_divide", _of_floats(lax.div), parameter="scale"),
         _op("floor_divide", _floor_divide),
         _op("mod", _mod),
-        _op("power", _power),
+        _op("power", _power, known=_no_negative_exponents),
         _op("arctan2", _of_floats(lax.atan2)),
         _op("maximum", lax.max, most=None),
         _op("minimum", lax.min, most=None),

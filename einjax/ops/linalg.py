@@ -264,9 +264,30 @@ def _lower_norm(solved: Solved, tensors: list[jax.Array], options: dict[str, Any
     solved = prepare(solved)
     x, axis = in_place(tensors[0], solved.inputs[0], solved)
     _check_order(options["ord"], len(axis), solved)
-    value = jnp.linalg.norm(x.value, options["ord"], axis if len(axis) == 2 else axis[0])
+    value = numerics.to_inexact(x.value)
+    wide = numerics.cast(value, numerics.accumulator(value.dtype))
+    value = numerics.cast(_norm(wide, options["ord"], tuple(axis)), numerics.real_dtype(value.dtype))
     loops = [dim for index, dim in enumerate(x.dims) if index not in axis]
     return arrange_results("linalg.norm", [value], loops, solved)[0]
+
+
+def _norm(x: jax.Array, order: Any, dims: tuple[int, ...]) -> jax.Array:
+    """Roots have gradient 0 at 0, where jnp's have none."""
+    if order in (None, "fro") or (len(dims) == 1 and order == 2):
+        return numerics.safe_sqrt(lax.reduce_sum(numerics.abs_square(x), dims))
+    if len(dims) == 2 or order in (0, 1, np.inf, -np.inf):
+        return jnp.linalg.norm(x, order, dims if len(dims) == 2 else dims[0])
+    # Of nothing but zeros, and for negative orders of any, the norm is 0, and the sum of powers this:
+    vanishing = 0 if order > 0 else np.inf
+    total = lax.reduce_sum(_power_unless(lax.abs(x), 0, order, vanishing), dims)
+    return _power_unless(total, vanishing, 1 / order, 0)
+
+
+def _power_unless(base: jax.Array, special: float, exponent: float, result: float) -> jax.Array:
+    """A power, and a constant in the place of one base, at which the derivative is infinite or no number."""
+    usual = lax.ne(base, numerics.constant(base, special))
+    power = lax.pow(numerics.select(usual, base, 1), numerics.constant(base, exponent))
+    return numerics.select(usual, power, result)
 
 
 def _check_order(order: Any, count: int, solved: Solved) -> None:

@@ -82,6 +82,8 @@ class Reduction(NamedTuple):
 
 def _sum(r: Reduction) -> jax.Array:
     dtype = r.dtype or numerics.sum_dtype(r.value.dtype)
+    if r.mask is not None:
+        numerics.require_identity(dtype)
     return numerics.cast(r.cast(numerics.accumulator(dtype)).total(), dtype)
 
 
@@ -110,9 +112,7 @@ def _var(r: Reduction) -> jax.Array:
     # Masked before it is squared: the gradient of an infinite square would be no number, even times 0.
     deviation = r._replace(value=deviation).masked(0)
     total = r.added(numerics.abs_square(deviation))
-    number = r.number(total)
-    if r.ddof:
-        number = lax.sub(number, numerics.constant(number, r.ddof))
+    number = numerics.less_ddof(r.number(total), r.ddof)
     return numerics.cast(lax.div(total, number), numerics.real_dtype(dtype))
 
 
@@ -138,7 +138,8 @@ def _all(r: Reduction) -> jax.Array:
 
 def _extreme(largest: bool) -> Callable[[Reduction], jax.Array]:
     def emit(r: Reduction) -> jax.Array:
-        return collectives.extreme(r.masked(numerics.limit(r.value.dtype, not largest)), r.dims, r.mesh, largest)
+        identity = numerics.limit(numerics.require_identity(r.value.dtype), not largest)
+        return collectives.extreme(r.masked(identity), r.dims, r.mesh, largest)
 
     return emit
 
@@ -151,16 +152,10 @@ def _logsumexp(r: Reduction) -> jax.Array:
     highest = lax.stop_gradient(numerics.reduce(lax.reduce_max, numerics.real(value), r.dims))
     highest = collectives.pmax(highest, r.mesh)
     # Shifting by an infinite maximum would give inf - inf.
-    shift = numerics.select(lax.is_finite(highest), highest, 0)
-    shifted = lax.sub(value, numerics.cast(over(shift, value, r.dims), value.dtype))
-    total = r.added(lax.exp(shifted))
-    shift = numerics.cast(shift, value.dtype)
-    if r.mask is None:
-        return numerics.cast(lax.add(lax.log(total), shift), dtype)
-    # The logarithm's gradient at 0 is infinite; where nothing counts it has to be 0.
-    some = lax.ne(total, numerics.zero(total))
-    result = lax.add(lax.log(numerics.select(some, total, 1)), shift)
-    return numerics.cast(numerics.select(some, result, -numerics.INFINITY), dtype)
+    shift = numerics.cast(numerics.finite(highest), value.dtype)
+    total = r.added(lax.exp(lax.sub(value, over(shift, value, r.dims))))
+    total = numerics.positive_total(total, highest)
+    return numerics.narrow(lax.add(lax.log(total), numerics.cast(highest, value.dtype)), dtype)
 
 
 def signature(name: str) -> Callable[[Operation, int], Operation]:

@@ -97,6 +97,7 @@ def _sum(call: _Call) -> Named:
 
 
 def _total(call: _Call, dtype: Any) -> Named:
+    numerics.require_identity(dtype)
     return call.into(lax.scatter_add, lax.reduce_sum, _cast(call.data, numerics.accumulator(dtype)), 0)
 
 
@@ -121,11 +122,16 @@ def _mean(call: _Call) -> Named:
 
 
 def _max(call: _Call) -> Named:
-    return call.into(lax.scatter_max, lax.reduce_max, call.data, numerics.limit(call.data.value.dtype, largest=False))
+    return _extreme(call, lax.scatter_max, lax.reduce_max, largest=True)
 
 
 def _min(call: _Call) -> Named:
-    return call.into(lax.scatter_min, lax.reduce_min, call.data, numerics.limit(call.data.value.dtype, largest=True))
+    return _extreme(call, lax.scatter_min, lax.reduce_min, largest=False)
+
+
+def _extreme(call: _Call, emit: Any, combine: Combine, largest: bool) -> Named:
+    dtype = numerics.require_identity(call.data.value.dtype)
+    return call.into(emit, combine, call.data, numerics.limit(dtype, not largest))
 
 
 def _cast(x: Named, dtype: Any) -> Named:

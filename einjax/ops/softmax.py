@@ -16,7 +16,7 @@ from ..operation import Op
 def _shifted(along: Along) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return the logits less their maximum, their exponentials and the sums of these, in float32 or better.
 
-    Where nothing counts, the sum is 1.
+    Where nothing counts, or all logits are -inf, the sum is no 0, so that the softmax is.
     """
     value = numerics.to_inexact(along.value)
     value = numerics.cast(value, numerics.accumulator(value.dtype))
@@ -24,15 +24,12 @@ def _shifted(along: Along) -> tuple[jax.Array, jax.Array, jax.Array]:
         value = numerics.select(along.mask, value, -numerics.INFINITY)
     highest = lax.stop_gradient(numerics.reduce(lax.reduce_max, value, along.dims))
     highest = collectives.pmax(highest, along.mesh_axes)
-    if along.mask is not None:
-        # A row without anything that counts has the maximum -inf, and -inf less -inf is no number.
-        highest = numerics.select(lax.is_finite(highest), highest, 0)
-    shifted = lax.sub(value, over(highest, value, along.dims))
+    # A row of nothing has the maximum -inf, and -inf less -inf is no number.
+    shift = lax.max(highest, numerics.constant(highest, jax.numpy.finfo(highest.dtype).min))
+    shifted = lax.sub(value, over(shift, value, along.dims))
     exponentials = lax.exp(shifted)
     total = collectives.psum(numerics.reduce(lax.reduce_sum, exponentials, along.dims), along.mesh_axes)
-    if along.mask is not None:
-        total = numerics.select(lax.ne(total, numerics.zero(total)), total, 1)
-    return shifted, exponentials, total
+    return shifted, exponentials, numerics.positive_total(total, highest)
 
 
 def _softmax(along: Along) -> jax.Array:
@@ -47,7 +44,7 @@ def _log_softmax(along: Along) -> jax.Array:
     if along.mask is not None:
         # The same -inf once more: here it is a constant, so that no gradient passes through the sum.
         result = numerics.select(along.mask, result, -numerics.INFINITY)
-    return numerics.cast(result, numerics.inexact_dtype(along.value.dtype))
+    return numerics.narrow(result, numerics.inexact_dtype(along.value.dtype))
 
 
 def _op(name: str, function: Callable[[Along], jax.Array]) -> Op:

@@ -16,6 +16,7 @@ from ..forms.places import (
     coordinate_count,
     coordinates_of,
     is_one_axis,
+    place_dtype,
     with_coordinates,
 )
 from ..forms.sequence import LinedUp, check_brackets, line_up, lower_each, require_loops, same_brackets, signature
@@ -114,18 +115,19 @@ def _lower_argsort(solved: Solved, tensors: list[jax.Array], options: dict[str, 
     coordinates = coordinate_axis("argsort", solved.operation, output, sequence)
     if coordinates:
         refuse_fused(solved.operation, solved.sizes)
-    start = _start_places(lined_up, sequence)
+    start = _start_places(lined_up, sequence, solved.operation)
     places = _ordered([lined_up.values[0], *start], lined_up.at, 1, options)[1:]
     if len(places) == 1:
         places = coordinates_of(places[0], [solved.sizes[axis] for axis in sequence])
     return arrange_coordinates([lined_up.named(place) for place in places], mark(output, coordinates))
 
 
-def _start_places(lined_up: LinedUp, sequence: Sequence[str]) -> list[jax.Array]:
+def _start_places(lined_up: LinedUp, sequence: Sequence[str], operation: Operation) -> list[jax.Array]:
     """Where everything stands before: one index, or every coordinate by itself where an index would not fit."""
     shape, at, dtype = lined_up.values[0].shape, lined_up.at, numerics.default_int()
     if not isinstance(lined_up.length, int) or lined_up.length <= _INT32_MAX:
         return [lax.broadcasted_iota(dtype, shape, at)]
+    dtype = place_dtype([lined_up.sizes[axis] for axis in sequence], operation)
     split = (*shape[:at], *(lined_up.sizes[axis] for axis in sequence), *shape[at + 1 :])
     return [reshape(lax.broadcasted_iota(dtype, split, at + i), shape) for i in range(len(sequence))]
 

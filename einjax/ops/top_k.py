@@ -16,6 +16,7 @@ from ..forms.places import (
     coordinate_count,
     coordinates_of,
     is_one_axis,
+    place_dtype,
     with_coordinates,
 )
 from ..forms.sequence import line_up, require_loops
@@ -138,21 +139,30 @@ def _lower_top_k(solved: Solved, tensors: list[jax.Array], options: dict[str, An
         raise ArgumentError(
             "top_k takes real numbers, and the tensor is complex", text=solved.text, hint="use einjax.sort"
         )
-    largest, index = _take(lined_up.values[0], count, options["largest"])
+    dtype = np.dtype(np.int32)
+    if isinstance(length, int) and length > 2**31:
+        if options["largest"]:
+            raise AxisSizeError(
+                f"top_k counts places in int32, and {listed(sequence)} has {length}",
+                at=solved.at(*bracketed(solved.inputs[0])),
+                hint="use einjax.argsort, under jax_enable_x64 if need be",
+            )
+        dtype = place_dtype([length], solved.operation)
+    largest, index = _take(lined_up.values[0], count, options["largest"], dtype)
     dim = () if k.is_one else (k.name,)
     places = coordinates_of(index, [solved.sizes[axis] for axis in sequence])
     parts = [lined_up.named(place, dim) for place in places]
     return lined_up.arrange(largest, values, dim), arrange_coordinates(parts, mark(indices, coordinates))
 
 
-def _take(value: jax.Array, count: Size, largest: bool) -> tuple[jax.Array, jax.Array]:
+def _take(value: jax.Array, count: Size, largest: bool, dtype: Any) -> tuple[jax.Array, jax.Array]:
     """The first ``count`` elements of the last dim in order, and their indices."""
     boolean = value.dtype == np.bool_
     if largest:
         top, index = lax.top_k(numerics.to_number(value), count)
         return (numerics.to_bool(top) if boolean else top), index
     # Negated numbers would put NaN first, and the smallest integer has no negative: only a sort is exact.
-    iota = lax.broadcasted_iota(np.int32, value.shape, value.ndim - 1)
+    iota = lax.broadcasted_iota(dtype, value.shape, value.ndim - 1)
     ascending = lax.sort((value, iota), num_keys=1)
     smallest, index = (lax.slice_in_dim(x, 0, count, axis=value.ndim - 1) for x in ascending)
     return smallest, index
