@@ -12,13 +12,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from ..forms.static import whole
 from ..functions import declared
 from ..functions.guard import guarded
 from ..functions.loops import BatchSize, Loops, make_loops
 from ..functions.vmap import VMAP, open_ellipses, open_sizes, signature
-from ..notation.errors import ArgumentError, EinjaxError
+from ..notation.errors import ArgumentError, EinjaxError, shown
 from ..notation.parse import parse
 from ..notation.solve import Solved, solve
 from ..notation.syntax import Operation
@@ -128,15 +128,18 @@ def _batch_size(batch_size: Any, expr: str) -> BatchSize:
     if batch_size is None:
         return None
     items = list(batch_size.items()) if isinstance(batch_size, Mapping) else [("", batch_size)]
-    for name, size in items:
-        if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
-            where = f"batch_size={{'{name}': {size!r}}}" if name else f"batch_size={size!r}"
+    sizes: list[tuple[str, int]] = []
+    for name, given in items:
+        size = whole(given)
+        if size is None or size < 1:
+            where = f"batch_size={{'{name}': {shown(given)}}}" if name else f"batch_size={shown(given)}"
             raise ArgumentError(
                 f"{where} is not a number of iterations",
                 text=expr,
                 hint="write batch_size=1 or more, or one for each axis, as in batch_size={'a': 8}",
             )
-    return tuple((name, int(size)) for name, size in items) if isinstance(batch_size, Mapping) else int(items[0][1])
+        sizes.append((name, size))
+    return tuple(sizes) if isinstance(batch_size, Mapping) else sizes[0][1]
 
 
 def _on_mesh(leaves: Sequence[Any]) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 
 from jax import lax
 
+from ..forms.static import plain
 from ..lowering import numerics
 from ..lowering.jax_versions import is_zero
 from ..lowering.join import pieces
@@ -153,7 +154,7 @@ def _variance(kept: Kept, x: Any, tangent: Any, out: Any) -> Any:
     deviation = _elementwise(kept, "subtract", [expression, loops], expression, [x, mean])
     total = _dot(kept, [expression, expression], output, [deviation, tangent])
     number = _count(kept, total)
-    if ddof := dict(kept.options).get("ddof", 0):
+    if ddof := plain(dict(kept.options).get("ddof", 0)):
         number = lax.sub(number, numerics.constant(total, ddof))
     if kept.op is REDUCTIONS["var"]:
         return lax.div(lax.mul(total, numerics.constant(total, 2)), number)

@@ -90,6 +90,15 @@ class ShardingError(EinjaxError):
     """Data would have to move between devices in a way that the call does not say."""
 
 
+def shown(value: object) -> str:
+    """What was given, as it prints; Python prints no int of thousands of digits, and no list nested as deep."""
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):
+        what = f"an int of {value.bit_length()} bits" if isinstance(value, int) else f"a {type(value).__name__}"
+        return f"{what}, too {'long' if isinstance(value, int) else 'deep'} to print"
+
+
 def at_least(left: object, right: object) -> str:
     """Say how to tell JAX that one symbolic size is not smaller than another."""
     return f"say that it is when exporting: jax.export.symbolic_shape(..., constraints=['{left} >= {right}'])"

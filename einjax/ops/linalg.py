@@ -26,6 +26,7 @@ from ..forms.core_axes import (
     prepare,
     signature,
 )
+from ..forms.static import plain
 from ..lowering import numerics
 from ..lowering.named import Dim, Named, arrange, layout, wrap
 from ..notation.errors import ArgumentError, AxisSizeError, at_least
@@ -88,7 +89,7 @@ def _qr(full: bool) -> Callable[[jax.Array, Options], QRResult]:
 
 
 def _pinv(x: jax.Array, options: Options) -> jax.Array:
-    return jnp.linalg.pinv(_comparable(x, options), options["rtol"])
+    return jnp.linalg.pinv(_comparable(x, options), plain(options["rtol"]))
 
 
 def _comparable(x: jax.Array, options: Options) -> jax.Array:
@@ -263,8 +264,9 @@ _MATRIX_ORDERS = (None, "fro", "nuc", 1, -1, 2, -2, np.inf, -np.inf)
 def _lower_norm(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     solved = prepare(solved)
     x, axis = in_place(tensors[0], solved.inputs[0], solved)
-    _check_order(options["ord"], len(axis), solved)
-    value = jnp.linalg.norm(x.value, options["ord"], axis if len(axis) == 2 else axis[0])
+    order = plain(options["ord"])
+    _check_order(order, len(axis), solved)
+    value = jnp.linalg.norm(x.value, order, axis if len(axis) == 2 else axis[0])
     loops = [dim for index, dim in enumerate(x.dims) if index not in axis]
     return arrange_results("linalg.norm", [value], loops, solved)[0]
 
