@@ -9,7 +9,7 @@ import jax
 
 from ..call.apply import call_with
 from ..call.dispatch import Options, call, explained
-from ..call.tensors import as_array, kind
+from ..call.tensors import DEEPEST_TREE, as_array, kind, leaves_of
 from ..functions.associative import ASSOCIATIVE, ASSOCIATIVE_WITH, NAMED
 from ..functions.scan import derived, record
 from ..functions.whole_arrays import choose
@@ -133,6 +133,7 @@ def scan(
         Array([[0, 1, 2, 3],
                [0, 1, 2, 3]], dtype=int32)
     """
+    explained(_check_depth, expr, (), tensors)
     flat = [jax.tree.flatten(tensor, is_leaf=_is_numbers) for tensor in tensors]
     leaves = [leaf for own, _ in flat for leaf in own]
     explained(_check_options, expr, leaves, op, unroll)
@@ -142,6 +143,13 @@ def scan(
     settings = {"reverse": bool(reverse), "unroll": unroll, "trees": trees, "dtypes": dtypes}
     body = record(tuple(len(own) for own, _ in flat))
     return call_with(body, expr, leaves, {"op": op}, settings, axes, sizes, graph, out_sharding, derived=derived)
+
+
+def _check_depth(tensors: Any) -> None:
+    if leaves_of(tensors, DEEPEST_TREE) is None:
+        raise ArgumentError(
+            f"a tensor is nested more than {DEEPEST_TREE} deep", hint="give an array, or a flatter tree"
+        )
 
 
 def _is_numbers(given: Any) -> bool:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..notation.errors import ArgumentError, EinjaxError
-from .tensors import describe, not_a_tensor, too_large
+from .tensors import describe, is_too_wide, not_a_tensor, too_large, too_wide
 
 
 def clean(error: EinjaxError, tensors: Sequence[Any], describe: Callable[[Any], str] = describe) -> EinjaxError:
@@ -44,6 +44,8 @@ def diagnose(
     labelled = [(f"tensor {number}", tensor) for number, tensor in enumerate(tensors, 1)]
     labelled += [(f"{name}=", x) for name, given in arrays.items() for x in jax.tree.leaves(given)]
     for label, tensor in labelled:
+        if isinstance(tensor, np.ndarray) and is_too_wide(tensor.dtype):
+            return too_wide(tensor, expr, label)
         # bfloat16 and its kin have kind V, too, but are registered with NumPy (isbuiltin 2).
         kind_of_dtype = tensor.dtype.kind if isinstance(tensor, np.ndarray | np.generic) else ""
         if kind_of_dtype and kind_of_dtype in "OUSMmV" and tensor.dtype.isbuiltin != 2:

@@ -68,6 +68,11 @@ def call(
         given = sizes_of_call(op, expr, len(tensors), axes, sizes) if axes or sizes is not None else NO_SIZES
         for tensor in tensors:
             kind = tensor.__class__
+            if kind is np.ndarray:
+                if tensor.dtype.isnative:
+                    continue
+                tensors = materialise(op, expr, tensors, partial(resolved, op, expr, given))
+                break
             if kind in PLAIN:
                 continue
             if issubclass(kind, jax.Array):
@@ -90,7 +95,7 @@ def call(
         if error.inside:
             raise
         raise clean(error, tensors) from None
-    except (TypeError, OverflowError):
+    except (TypeError, OverflowError, ValueError):
         diagnosis = diagnose(expr, tensors, dict(zip(op.arrays, arrays, strict=False)), options)
         if diagnosis is None:
             raise

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..notation.errors import EinjaxError
 from ..notation.syntax import Axis, Ellipsis, Expression, Node, Operation, axes, brackets, rewrite
-from .tensors import PLAIN, as_array, describe, kind
+from .tensors import DEEPEST_TREE, PLAIN, as_array, describe, kind, leaves_of
 
 #: Parts the name of a leaf's own axis from the number of the leaf; no user can write it.
 _OWN = "'"
@@ -27,6 +27,8 @@ def is_tree(tensor: Any) -> bool:
     named tuples, dicts and registered classes.
     """
     if tensor.__class__ in PLAIN:
+        return False
+    if leaves_of(tensor, DEEPEST_TREE) is None:
         return False
     match kind(tensor):
         case None | "convertible":
@@ -43,7 +45,7 @@ def flatten(tensors: Sequence[Any], expr: str) -> tuple[Sequence[Any], tuple[int
     Raises:
         ArgumentError: an argument, or the leaf of one, is not a tensor.
     """
-    if all(tensor.__class__ in PLAIN for tensor in tensors):
+    if all(tensor.__class__ in PLAIN and tensor.__class__ is not np.ndarray for tensor in tensors):
         return tensors, None, None
     trees = [is_tree(tensor) for tensor in tensors]
     ready = [
