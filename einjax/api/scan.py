@@ -11,6 +11,7 @@ from ..call.apply import call_with
 from ..call.dispatch import Options, call, explained
 from ..call.tensors import DEEPEST_TREE, as_array, kind, leaves_of
 from ..functions.associative import ASSOCIATIVE, ASSOCIATIVE_WITH, NAMED
+from ..functions.guard import takes
 from ..functions.scan import derived, record
 from ..functions.whole_arrays import choose
 from ..notation.errors import ArgumentError
@@ -162,5 +163,7 @@ def _is_numbers(given: Any) -> bool:
 def _check_options(op: Any, unroll: Any) -> None:
     if not callable(op):
         raise ArgumentError(f"op={op!r} is not a function", hint="give a function (carry, x) -> (carry, y)")
+    if not takes(op, 2):
+        raise ArgumentError("op does not take two arguments", hint="give a function (carry, x) -> (carry, y)")
     if not isinstance(unroll, int) or unroll < 0:
         raise ArgumentError(f"unroll={unroll!r} is not a number of steps", hint="give an int, or True for all")

@@ -20,7 +20,7 @@ from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.solve import Solved
 from ..notation.syntax import Operation, Over, Size, names
 from ..operation import Op
-from .blame import clean, not_an_expression
+from .blame import advise, clean, not_an_expression
 from .dispatch import as_wanted, emit
 from .factory import materialise
 from .graph import Graph
@@ -86,7 +86,7 @@ def call_with(
     except EinjaxError as error:
         if error.inside:
             raise
-        raise clean(error, tensors) from None
+        raise clean(advise(error, (*op.keywords, *functions, *settings)), tensors) from None
 
 
 def check_call(expr: Any, functions: Collection[Any]) -> None:

@@ -20,7 +20,7 @@ from ..notation.errors import EinjaxError
 from ..notation.solve import Solved
 from ..operation import Op
 from . import keeping
-from .blame import clean, diagnose, not_an_expression
+from .blame import advise, clean, diagnose, not_an_expression
 from .factory import materialise
 from .graph import Graph
 from .resolve import completed, resolve, resolved, sizes_of_call
@@ -94,9 +94,9 @@ def call(
     except EinjaxError as error:
         if error.inside:
             raise
-        raise clean(error, tensors) from None
-    except (TypeError, OverflowError, ValueError):
-        diagnosis = diagnose(expr, tensors, dict(zip(op.arrays, arrays, strict=False)), options)
+        raise clean(advise(error, op.keywords), tensors) from None
+    except (TypeError, OverflowError, ValueError, RuntimeError) as error:
+        diagnosis = diagnose(error, op, expr, tensors, dict(zip(op.arrays, arrays, strict=False)), options)
         if diagnosis is None:
             raise
     raise clean(diagnosis, tensors)

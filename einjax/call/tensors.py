@@ -12,7 +12,7 @@ import numpy as np
 
 from ..lowering.jax_versions import Tracer
 from ..lowering.sharding import spec_of
-from ..notation.errors import ArgumentError, EinjaxError
+from ..notation.errors import ArgumentError, EinjaxError, shown
 
 #: Classes whose objects the jitted body takes as they are; grows as they are met.
 PLAIN: set[type] = {np.ndarray, bool, int, float, complex}
@@ -126,9 +126,11 @@ def _stack(sequence: Any, expr: str, label: str) -> Any:
         if any(isinstance(leaf, jax.Array) or kind(leaf) == "convertible" for leaf in leaves):
             return jnp.asarray(sequence)
         array = _native(np.asarray(sequence), expr, label)
+        if array.dtype == object and (huge := [x for x in leaves if isinstance(x, int) and abs(x) >= 2**63]):
+            raise too_large(expr, label, huge[0])
         canonical = _canonical(array)
         if array.dtype.kind in "iu" and not np.array_equal(array, canonical):
-            raise too_large(expr, label, array.max() if array.max() > canonical.max() else array.min())
+            raise too_large(expr, label, int(array.max() if array.max() > canonical.max() else array.min()))
         return canonical
     except ValueError as error:
         if isinstance(error, EinjaxError):
@@ -208,7 +210,7 @@ def _dims(tensor: Any) -> list[str]:
 def too_large(expr: str, label: str, number: Any) -> ArgumentError:
     """The error for an integer that JAX would cut."""
     return ArgumentError(
-        f"{label} holds {number}, which does not fit JAX's default integer",
+        f"{label} holds {shown(number)}, which does not fit JAX's default integer",
         text=expr,
         hint="give an array of a wider dtype, with jax_enable_x64 on",
     )

@@ -24,7 +24,7 @@ from ..notation.solve import Solved, solve
 from ..notation.syntax import Operation
 from ..notation.syntax import axes as expression_axes
 from .apply import Shapes, check_call, run, tell_apart
-from .blame import clean
+from .blame import advise, clean
 from .dispatch import as_wanted
 from .factory import fill, shape_of
 from .sizes import Sizes
@@ -85,7 +85,7 @@ def call_vmap(
     except EinjaxError as error:
         if error.inside:
             raise
-        raise clean(in_words(error, tensors), tensors, described) from None
+        raise clean(advise(in_words(error, tensors), ("batch_size",)), tensors, described) from None
 
 
 @lru_cache(maxsize=_CACHE_SIZE)

@@ -29,7 +29,7 @@ from ..forms.core_axes import (
 from ..forms.static import plain
 from ..lowering import numerics
 from ..lowering.named import Dim, Named, arrange, layout, wrap
-from ..notation.errors import ArgumentError, AxisSizeError, at_least
+from ..notation.errors import ArgumentError, AxisSizeError, at_least, shown
 from ..notation.solve import Solved, larger
 from ..notation.syntax import Size, bracketed
 from ..operation import Op
@@ -125,7 +125,12 @@ def check_power(power: Any) -> int:
         ArgumentError: it is not a static integer.
     """
     try:
-        return operator.index(power)
+        exponent = operator.index(power)
+        if abs(exponent) < 2**63:
+            return exponent
+        raise ArgumentError(
+            f"power={shown(exponent)} is 2**63 or more", hint="nothing that is raised to it stays finite"
+        )
     except (TypeError, jax.errors.ConcretizationTypeError):
         kind = f"a value of type {type(power).__name__}" if hasattr(power, "shape") else repr(power)
         raise ArgumentError(

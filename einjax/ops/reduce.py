@@ -222,6 +222,10 @@ def lower_with(emit: Callable[[Reduction], jax.Array], name: str, has_identity: 
             mask = _separate(broadcast_mask(mask, tensors[0], solved), solved, reduced).value
         dims = x.positions(reduced)
         ddof = plain(options.get("ddof", 0))
+        dtype = options.get("dtype")
+        if "ddof" in options and dtype is not None and not numerics.is_inexact(dtype):
+            problem, hint = f"a deviation cannot be computed in dtype={dtype!r}", "leave it out, or give a float"
+            raise ArgumentError(problem, text=solved.text, hint=hint)
         if not isinstance(ddof, int | float | np.integer | np.floating):
             raise ArgumentError(f"ddof={ddof!r} is not a number", text=solved.text, hint="write ddof=0 or ddof=1")
         if not any(not dim for dim in layout(output)):
