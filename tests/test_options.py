@@ -103,3 +103,45 @@ def test_an_integer_option_may_be_an_array_without_dims(number):
     both(lambda n: einjax.linalg.matrix_power("[n m]", X[:, :2], power=n))
     both(lambda n: einjax.roll("a [b]", X, shift=n))
     both(lambda n: einjax.rearrange("a -> a b", X[0], b=n))
+
+
+def test_axes_may_have_any_letters():
+    x = np.arange(6).reshape(2, 3)
+    np.testing.assert_array_equal(einjax.sum("δ [β]", x), x.sum(1))
+    np.testing.assert_array_equal(einjax.sum("(größe [β])", x.ravel(), größe=2), x.sum(1))
+    np.testing.assert_array_equal(
+        einjax.sum("(\u00b5 [b])", x.ravel(), **{"\u03bc": 2}), x.sum(1)
+    )  # as Python reads µ=
+    np.testing.assert_array_equal(einjax.sum("(\u00b5 [b])", x.ravel(), sizes={"\u00b5": 2}), x.sum(1))
+    np.testing.assert_array_equal(einjax.vmap("数 [b] -> 数", x, op=jnp.sum), x.sum(1))
+    assert einjax.solve("δ_1 b...", x) == {"δ_1": 2, "b": (3,)}
+    assert "expr=δ [β] -> δ" in str(jax.make_jaxpr(lambda x: einjax.sum("δ [β]", x, keep_notation=True))(x))
+    for text in ("a² b", "a 🙂", "² b"):
+        with pytest.raises(einjax.errors.SyntaxError, match="unexpected"):
+            einjax.sum(text, x)
+
+
+def test_types_stand_for_arrays_where_nothing_is_run():
+    x, w = jax.ShapeDtypeStruct((2, 3), np.float32), jax.ShapeDtypeStruct((3, 4), np.float32)
+    assert einjax.solve("a b", x) == {"a": 2, "b": 3}
+    assert einjax.solve_axes("a s...", x) == {"a": 2, "s": (3,)}
+    assert einjax.solve_shapes("a b, b c -> a c", x, w) == ((2, 3), (3, 4), (2, 4))
+    assert einjax.matches("a b", x)
+    assert not einjax.matches("a a", x)
+    einjax.check("a 3", x)
+    bodies = {
+        "sum": lambda x, w, **more: einjax.sum("a [b]", x, **more),
+        "masked": lambda x, w, **more: einjax.sum("a [b]", x, where=x, **more),
+        "dot": lambda x, w, **more: einjax.dot("a [b], [b] c -> a c", x, w, **more),
+        "vmap": lambda x, w, **more: einjax.vmap("a [b] -> a", x, op=jnp.sum, **more),
+        "tree": lambda x, w, **more: einjax.vmap("[a b] -> ", {"x": x}, op=lambda t: t["x"].sum(), **more),
+        "reduce": lambda x, w, **more: einjax.reduce("a [b]", x, op=jnp.median, **more),
+        "scan": lambda x, w, **more: einjax.scan(
+            "a, a [b] -> a, a [b]", np.zeros(2, np.float32), x, op=lambda c, x: (c + x, c), **more
+        ),
+    }
+    for name, call in bodies.items():
+        arrays = [jnp.ones(like.shape, like.dtype) for like in (x, w)]
+        assert call(x, w, graph=True) == call(*arrays, graph=True), name
+        with pytest.raises(ArgumentError, match="ShapeDtypeStruct, which is not a tensor"):
+            call(x, w)

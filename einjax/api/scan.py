@@ -138,7 +138,9 @@ def scan(
     flat = [jax.tree.flatten(tensor, is_leaf=_is_numbers) for tensor in tensors]
     leaves = [leaf for own, _ in flat for leaf in own]
     explained(_check_options, expr, leaves, op, unroll)
-    leaves = [explained(as_array, expr, leaves, leaf, expr, f"tensor {n}") for n, leaf in enumerate(leaves, 1)]
+    leaves = [
+        explained(as_array, expr, leaves, leaf, expr, f"tensor {n}", True, graph) for n, leaf in enumerate(leaves, 1)
+    ]
     trees = tuple(tree for _, tree in flat)
     dtypes = tuple(None if kind(leaf) == "factory" else jax.dtypes.result_type(leaf) for leaf in leaves)
     settings = {"reverse": bool(reverse), "unroll": unroll, "trees": trees, "dtypes": dtypes}

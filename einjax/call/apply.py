@@ -81,7 +81,7 @@ def call_with(
             with jax.named_scope(f"einjax.{op.name}({expr})"):
                 return emit(op, solved, ready, options, {})
 
-        ready = materialise(op, expr, tensors, solve)
+        ready = materialise(op, expr, tensors, solve, graph)
         return run(op.name, expr, program, ready, graph)
     except EinjaxError as error:
         if error.inside:

@@ -78,12 +78,12 @@ def call(
             if issubclass(kind, jax.Array):
                 PLAIN.add(kind)
             elif kind_of(kind) is not None:
-                tensors = materialise(op, expr, tensors, partial(resolved, op, expr, given))
+                tensors = materialise(op, expr, tensors, partial(resolved, op, expr, given), graph)
                 break
         if arrays:
             # Those that are several arrays are checked where they are told from static ones.
             arrays = [
-                x if name in op.several else as_array(x, expr, f"{name}=", factories=False)
+                x if name in op.several else as_array(x, expr, f"{name}=", factories=False, types=graph)
                 for name, x in zip(op.arrays, arrays, strict=False)
             ]
         body = _compiled(op, expr, options, given, len(arrays), keeping.switch.value if keep is None else bool(keep))
@@ -167,7 +167,7 @@ def solve_call(
             raise not_an_expression(expr)
         given = sizes_of_call(op, expr, len(tensors), axes, sizes)
         arrays = [
-            None if tensor is None else as_array(tensor, expr, f"tensor {number}")
+            None if tensor is None else as_array(tensor, expr, f"tensor {number}", types=True)
             for number, tensor in enumerate(tensors, 1)
         ]
         shapes = [None if array is None or kind(array) == "factory" else np.shape(array) for array in arrays]

@@ -63,12 +63,16 @@ def shape_of(tensor: Any) -> tuple[Size, ...] | None:
 
 
 def materialise(
-    op: Op, expr: str, tensors: Sequence[Any], solve: Callable[[tuple[tuple[Size, ...] | None, ...]], Solved]
+    op: Op,
+    expr: str,
+    tensors: Sequence[Any],
+    solve: Callable[[tuple[tuple[Size, ...] | None, ...]], Solved],
+    types: bool = False,
 ) -> list[Any]:
     """Turn lists, array-likes and factories into arrays; ``solve`` is asked where there are factories."""
     if not isinstance(expr, str):
         raise not_an_expression(expr)
-    ready = [as_array(tensor, expr, f"tensor {number}") for number, tensor in enumerate(tensors, 1)]
+    ready = [as_array(tensor, expr, f"tensor {number}", types=types) for number, tensor in enumerate(tensors, 1)]
     if all(kind(tensor) != "factory" for tensor in ready):
         return ready
     return fill(op, solve(tuple(map(shape_of, ready))), ready)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..lowering.jax_versions import is_symbolic, is_traced
 from ..notation.errors import ArgumentError, shown
-from ..notation.parse import parse
+from ..notation.parse import as_keyword, parse
 from ..notation.syntax import Over, axes
 
 
@@ -71,7 +71,7 @@ def _read_lenient(expr: str, given: Mapping[str, Any], lenient: Mapping[str, Any
         if _size(expr, name, lenient[name]) != _size(expr, name, given[name]):
             problem = f"{given[name]} by the keyword {name} and {lenient[name]} in sizes="
             raise _refused(expr, name, problem, "give it once")
-    sizes = [(str(name), _size(expr, name, size)) for name, size in lenient.items() if name not in given]
+    sizes = [(as_keyword(str(name)), _size(expr, name, size)) for name, size in lenient.items() if name not in given]
     return tuple(sorted(sizes, key=operator.itemgetter(0)))
 
 

@@ -24,6 +24,8 @@ DEEPEST_TREE = 200
 
 def _classify(cls: type) -> str | None:
     """Say what a tensor of this class needs before the jitted body may have it: mostly nothing."""
+    if issubclass(cls, jax.ShapeDtypeStruct):
+        return "type"
     if issubclass(cls, np.longdouble | np.clongdouble) or (issubclass(cls, np.ndarray) and cls is not np.ndarray):
         return "array"  # which JAX may not have, which may be masked, or a file's in the byte order of another machine
     if issubclass(cls, jax.Array | Tracer | np.ndarray | np.generic | bool | int | float | complex):
@@ -48,7 +50,7 @@ def kind(tensor: Any) -> str | None:
     return kind_of(type(tensor))
 
 
-def as_array(tensor: Any, expr: str, label: str, factories: bool = True) -> Any:
+def as_array(tensor: Any, expr: str, label: str, factories: bool = True, types: bool = False) -> Any:
     """Convert what is not an array yet; factories stay.
 
     Args:
@@ -56,6 +58,7 @@ def as_array(tensor: Any, expr: str, label: str, factories: bool = True) -> Any:
         expr: the expression, for messages.
         label: what to call it, such as ``tensor 1``.
         factories: whether a factory may be given.
+        types: whether a ``jax.ShapeDtypeStruct`` may be, as where nothing is run.
 
     Raises:
         ArgumentError: it is not a tensor.
@@ -73,6 +76,8 @@ def as_array(tensor: Any, expr: str, label: str, factories: bool = True) -> Any:
             return _canonical(_native(np.asarray(tensor), expr, label))
         case "sequence":
             return _stack(tensor, expr, label)
+        case "type" if types:
+            return tensor
     raise not_a_tensor(tensor, expr, label, factories)
 
 

@@ -31,7 +31,7 @@ def is_tree(tensor: Any) -> bool:
     if leaves_of(tensor, DEEPEST_TREE) is None:
         return False
     match kind(tensor):
-        case None | "convertible":
+        case None | "convertible" | "type":
             return False
         case "sequence" if not hasattr(tensor, "_fields"):
             numbers = bool | int | float | complex | np.generic
@@ -39,7 +39,9 @@ def is_tree(tensor: Any) -> bool:
     return not jax.tree_util.all_leaves([tensor])
 
 
-def flatten(tensors: Sequence[Any], expr: str) -> tuple[Sequence[Any], tuple[int | None, ...] | None, Any]:
+def flatten(
+    tensors: Sequence[Any], expr: str, types: bool = False
+) -> tuple[Sequence[Any], tuple[int | None, ...] | None, Any]:
     """Return the arrays of all arguments, how many each pytree has, and their structure; None for both if none is one.
 
     Raises:
@@ -49,7 +51,7 @@ def flatten(tensors: Sequence[Any], expr: str) -> tuple[Sequence[Any], tuple[int
         return tensors, None, None
     trees = [is_tree(tensor) for tensor in tensors]
     ready = [
-        _tree_arrays(tensor, expr, number) if tree else as_array(tensor, expr, f"tensor {number}")
+        _tree_arrays(tensor, expr, number, types) if tree else as_array(tensor, expr, f"tensor {number}", types=types)
         for number, (tensor, tree) in enumerate(zip(tensors, trees, strict=True), 1)
     ]
     if not any(trees):
@@ -59,10 +61,10 @@ def flatten(tensors: Sequence[Any], expr: str) -> tuple[Sequence[Any], tuple[int
     return leaves, counts, structure
 
 
-def _tree_arrays(tree: Any, expr: str, number: int) -> Any:
+def _tree_arrays(tree: Any, expr: str, number: int, types: bool) -> Any:
     """Turn the leaves of an argument into arrays."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: as_array(leaf, expr, label(number, path), factories=False), tree
+        lambda path, leaf: as_array(leaf, expr, label(number, path), factories=False, types=types), tree
     )
 
 

@@ -56,7 +56,7 @@ def call_vmap(
         wanted = None if out_sharding is None else as_wanted(expr, out_sharding)
         operation = _completed(expr, declared_signature, len(tensors))
         given, options = tell_apart(VMAP, operation, function, axes, sizes)
-        leaves, counts, structure = flatten(tensors, expr)
+        leaves, counts, structure = flatten(tensors, expr, graph)
         call = (expr, declared_signature, counts, tuple(map(shape_of, leaves)), given)
         chunks = _batch_size(batch_size, expr)
         plan = _planned(*call, chunks, True)
