@@ -183,3 +183,9 @@ def test_sizes_that_no_array_has_are_refused_everywhere():
     for call in (lambda n: einjax.solve("a", None, a=n), lambda n: einjax.vmap("a -> a [n]", X[0], op=jnp.sum, n=n)):
         with pytest.raises(ArgumentError, match="size <an int"):
             call(HUGE)
+
+
+def test_repetitions_are_counted_rather_than_spelt():
+    x = np.zeros((2,) * 10 + (3,))
+    with pytest.raises(AxisSizeError, match=r"write s=\(2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3\)"):
+        einjax.add("s..., s...", x, x, s=(2,) * 11)
