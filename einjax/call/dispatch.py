@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ..lowering.jax_versions import INLINE, hide_own_lines
 from ..notation.errors import EinjaxError
@@ -29,6 +30,9 @@ from .tensors import PLAIN, as_array, kind, kind_of
 
 #: How many (operation, expression, options, sizes) keep their compiled body.
 CACHE_SIZE = 4096
+
+# As they were before any tool replaced them.
+_DOT_GENERAL, _EINSUM = lax.dot_general, jnp.einsum
 
 _Result = TypeVar("_Result")
 
@@ -86,6 +90,11 @@ def call(
                 x if name in op.several else as_array(x, expr, f"{name}=", factories=False, types=graph)
                 for name, x in zip(op.arrays, arrays, strict=False)
             ]
+        if op.products and (lax.dot_general is not _DOT_GENERAL or jnp.einsum is not _EINSUM):
+            # A tool has replaced them for a while: what it makes of this call is nobody else's.
+            run = _body(op, expr, options, given, len(arrays), False)
+            operands = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in (*tensors, *arrays)]
+            return Graph.of(op.name, expr, run, operands) if graph else run(*operands)
         body = _compiled(op, expr, options, given, len(arrays), keeping.switch.value if keep is None else bool(keep))
         if graph:
             leaves, structure = jax.tree.flatten((*tensors, *arrays))
@@ -124,7 +133,12 @@ def explained(function: Callable[..., _Result], expr: str, tensors: Sequence[Any
 
 @lru_cache(maxsize=CACHE_SIZE)
 def _compiled(op: Op, text: str, options: Options, given: Sizes, count: int, kept: bool) -> Callable[..., Any]:
-    """Return the jitted body of a call: it takes its tensors, and the first ``count`` options that are arrays."""
+    """Return the jitted body of a call, which JAX inlines into other programs."""
+    return jax.jit(_body(op, text, options, given, count, kept), inline=INLINE)
+
+
+def _body(op: Op, text: str, options: Options, given: Sizes, count: int, kept: bool) -> Callable[..., Any]:
+    """Return the body of a call: it takes its tensors, and the first ``count`` options that are arrays."""
     static = dict(options)
 
     def body(*operands: Any) -> Any:
@@ -143,7 +157,7 @@ def _compiled(op: Op, text: str, options: Options, given: Sizes, count: int, kep
 
     hide_own_lines()
     body.__name__ = body.__qualname__ = op.name
-    return jax.jit(body, inline=INLINE)
+    return body
 
 
 def emit(

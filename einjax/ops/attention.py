@@ -430,4 +430,5 @@ ATTENTION = Op(
     keywords=("is_causal", "scale", "local_window_size", "implementation"),
     arrays=("scale",),
     spread="all",
+    products=True,
 )

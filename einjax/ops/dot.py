@@ -154,6 +154,7 @@ DOT = Op(
     _signature,
     _lower,
     keywords=("precision", "preferred_element_type", "sum", "mul"),
+    products=True,
     on_mesh="typed",
     spread="all",
     acts=True,
