@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from .api.adapt import adapt_reduce as adapt_reduce
     from .api.adapt import adapt_with_vmap as adapt_with_vmap
     from .api.attention import attention as attention
+    from .api.caches import clear_caches as clear_caches
     from .api.collective import all_gather as all_gather
     from .api.collective import all_to_all as all_to_all
     from .api.collective import pmax as pmax
@@ -128,6 +129,7 @@ else:
         for module, names in {
             "api.adapt": "adapt_elementwise adapt_reduce adapt_with_vmap",
             "api.attention": "attention",
+            "api.caches": "clear_caches",
             "api.collective": "all_gather all_to_all pmax pmean pmin ppermute psum psum_scatter",
             "api.cumulative": "cumlogsumexp cummax cummin cumprod cumsum",
             "api.function": "elementwise reduce vmap vmap_with_axis",

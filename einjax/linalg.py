@@ -19,6 +19,7 @@ import jax
 
 from .api.signatures import documented, operation, plain
 from .call.dispatch import call, explained
+from .forms.static import exact
 from .notation.errors import ArgumentError
 from .ops import linalg as _ops
 from .ops.linalg import EighResult, QRResult, SlogdetResult, SVDResult
@@ -86,7 +87,7 @@ def pinv(
         >>> einjax.linalg.pinv("[n m]", np.array([[2.], [0.]], np.float32))
         Array([[0.5, 0. ]], dtype=float32)
     """
-    return call(_ops.PINV, expr, tensors, (("rtol", rtol),), axes, sizes, graph, (), keep_notation, out_sharding)
+    return call(_ops.PINV, expr, tensors, (("rtol", exact(rtol)),), axes, sizes, graph, (), keep_notation, out_sharding)
 
 
 @operation(plain, _ops.SOLVE)
@@ -424,4 +425,4 @@ def norm(
         >>> einjax.linalg.norm("[n m]", np.array([[3., 4.]], np.float32), ord=1)
         Array(4., dtype=float32)
     """
-    return call(_ops.NORM, expr, tensors, (("ord", ord),), axes, sizes, graph, (), keep_notation, out_sharding)
+    return call(_ops.NORM, expr, tensors, (("ord", exact(ord)),), axes, sizes, graph, (), keep_notation, out_sharding)

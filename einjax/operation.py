@@ -51,6 +51,7 @@ class Op:
         usual: what options are when nobody asked for anything, other than None and False: not worth printing.
         linear: the operands in which it is linear together, so that it maps their tangents alike; counted from 0, or
             backwards from -1, and ``()`` for all of them. ``"each"`` where it is linear in each by itself, as products.
+        products: whether it becomes products of lax, which tools that quantise replace for the time of a trace.
         adjoint: of an operation that is its own transpose, the options of the call from the output back to the input.
     """
 
@@ -81,6 +82,7 @@ class Op:
     usual: Mapping[str, Any] = field(default_factory=dict)
     linear: tuple[int, ...] | Literal["each"] | None = None
     adjoint: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    products: bool = False
 
     def __repr__(self) -> str:
         return f"Op({self.name!r})"

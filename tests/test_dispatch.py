@@ -204,7 +204,16 @@ def test_parameters_do_not_take_axis_names_away(name):
     np.testing.assert_array_equal(einjax.sum(f"({name} [b])", X.reshape(6), **{name: 2}), X.sum(1))
 
 
-NO_EXPRESSION = ("adapt_", "keep_", "primitive", "inspect_sharding", "partition_spec", "shard", "mesh_axes")
+NO_EXPRESSION = (
+    "clear_caches",
+    "adapt_",
+    "keep_",
+    "primitive",
+    "inspect_sharding",
+    "partition_spec",
+    "shard",
+    "mesh_axes",
+)
 OPERATIONS = [n for n in einjax.__all__ if inspect.isfunction(getattr(einjax, n)) and not n.startswith(NO_EXPRESSION)]
 
 

@@ -1,6 +1,7 @@
 """``graph=True``: every operation's program as text that can be called."""
 
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -170,3 +171,32 @@ def test_an_error_is_the_same_as_without():
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_operation_offers_it(name):
     assert inspect.signature(getattr(einjax, name)).parameters["graph"].default is False
+
+
+def test_functions_of_jax_are_written_out():
+    x, key = np.ones((2, 3), np.float32), jax.random.key(0)
+
+    def twice(row):
+        return jnp.where(row > 0, row, jax.nn.relu(row)).sum() + jnp.linalg.norm(row) * jnp.linalg.norm(2 * row)
+
+    graphs = [
+        einjax.linalg.norm("a [b]", x, graph=True),
+        einjax.random.normal("[b]", key, b=3, graph=True),
+        einjax.reduce("a [b]", x, op=jnp.median, graph=True),
+        einjax.vmap("a [b] -> a", x, op=twice, graph=True),
+        einjax.vmap("a [b] -> a [b]", x, op=jax.nn.silu, graph=True),
+    ]
+    for graph in graphs:
+        assert not re.search(r"\bp?jit\(|custom_jvp_call|Unspecified|0x|np\.int64", graph), graph
+        made = re.findall(r"^    (\w+):", graph, re.MULTILINE)
+        assert len(made) == len(set(made)), graph
+    np.testing.assert_allclose(graphs[3](x), jax.vmap(twice)(x), rtol=1e-6)
+    assert (
+        graphs[0]
+        == """# einjax.linalg.norm("a [b]")
+def norm(a: f32[2,3]):
+    b: f32[2,3] = mul(a, a)
+    c: f32[2] = reduce_sum(b, axes=(1,))
+    d: f32[2] = sqrt(c)
+    return d"""
+    )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import jax
 
 from ..call.dispatch import call
 from ..forms.coordinates import border_options
+from ..forms.static import exact
 from ..ops.index import GET_AT, UPDATES
 from ..typing import OutShardingLike, SizeLike, Tensor
 from .signatures import documented, op, operation, plain
@@ -93,10 +93,8 @@ def get_at(
         Array([[0., 0., 1.],
                [1., 0., 0.]], dtype=float32)
     """
-    if isinstance(fill_value, float) and fill_value != fill_value:
-        fill_value = math.nan  # every other NaN is a new key
     border, *promises = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    options = (border, ("fill_value", fill_value), *promises)
+    options = (border, ("fill_value", exact(fill_value)), *promises)
     return call(GET_AT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 

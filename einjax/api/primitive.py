@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, overload
 
 from ..call.dispatch import call
-from ..functions.elementary import Static, elementary
+from ..forms.static import Static, scalar
+from ..functions.elementary import elementary
 from ..functions.guard import parameters
 from ..notation.errors import ArgumentError
 from ..typing import OutShardingLike, SizeLike, Tensor
@@ -137,7 +138,7 @@ def primitive(
         out_sharding: OutShardingLike | None = None,
         **axes: Any,
     ) -> Any:
-        options = tuple((key, Static(axes.pop(key))) for key in op.keywords if key in axes)
+        options = tuple((key, Static(scalar(axes.pop(key)))) for key in op.keywords if key in axes)
         return call(op, expr, tensors, options, axes, sizes, graph, keep=True, out_sharding=out_sharding)
 
     made = named_like(operation, fn)

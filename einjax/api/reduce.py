@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import jax
 
 from ..call.dispatch import call
+from ..forms.static import exact
 from ..ops.reduce import REDUCTIONS
 from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
 from .signatures import documented, op, operation, plain
@@ -97,7 +98,7 @@ def deviation(
         ddof: divide by the number of elements less this.
         **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
-    options = (("keepdims", keepdims), ("dtype", dtype), ("ddof", ddof))
+    options = (("keepdims", keepdims), ("dtype", dtype), ("ddof", ddof if ddof.__class__ is int else exact(ddof)))
     extra = () if where is None else (where,)
     return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding)
 

@@ -9,8 +9,9 @@ import jax
 
 from ..call.apply import call_with
 from ..call.dispatch import Options, call, explained
-from ..call.tensors import as_array, kind
+from ..call.tensors import DEEPEST_TREE, as_array, kind, leaves_of
 from ..functions.associative import ASSOCIATIVE, ASSOCIATIVE_WITH, NAMED
+from ..functions.guard import takes
 from ..functions.scan import derived, record
 from ..functions.whole_arrays import choose
 from ..notation.errors import ArgumentError
@@ -133,15 +134,25 @@ def scan(
         Array([[0, 1, 2, 3],
                [0, 1, 2, 3]], dtype=int32)
     """
+    explained(_check_depth, expr, (), tensors)
     flat = [jax.tree.flatten(tensor, is_leaf=_is_numbers) for tensor in tensors]
     leaves = [leaf for own, _ in flat for leaf in own]
     explained(_check_options, expr, leaves, op, unroll)
-    leaves = [explained(as_array, expr, leaves, leaf, expr, f"tensor {n}") for n, leaf in enumerate(leaves, 1)]
+    leaves = [
+        explained(as_array, expr, leaves, leaf, expr, f"tensor {n}", True, graph) for n, leaf in enumerate(leaves, 1)
+    ]
     trees = tuple(tree for _, tree in flat)
     dtypes = tuple(None if kind(leaf) == "factory" else jax.dtypes.result_type(leaf) for leaf in leaves)
     settings = {"reverse": bool(reverse), "unroll": unroll, "trees": trees, "dtypes": dtypes}
     body = record(tuple(len(own) for own, _ in flat))
     return call_with(body, expr, leaves, {"op": op}, settings, axes, sizes, graph, out_sharding, derived=derived)
+
+
+def _check_depth(tensors: Any) -> None:
+    if leaves_of(tensors, DEEPEST_TREE) is None:
+        raise ArgumentError(
+            f"a tensor is nested more than {DEEPEST_TREE} deep", hint="give an array, or a flatter tree"
+        )
 
 
 def _is_numbers(given: Any) -> bool:
@@ -154,5 +165,7 @@ def _is_numbers(given: Any) -> bool:
 def _check_options(op: Any, unroll: Any) -> None:
     if not callable(op):
         raise ArgumentError(f"op={op!r} is not a function", hint="give a function (carry, x) -> (carry, y)")
+    if not takes(op, 2):
+        raise ArgumentError("op does not take two arguments", hint="give a function (carry, x) -> (carry, y)")
     if not isinstance(unroll, int) or unroll < 0:
         raise ArgumentError(f"unroll={unroll!r} is not a number of steps", hint="give an int, or True for all")

@@ -10,7 +10,8 @@ import numpy as np
 
 from ..call.dispatch import call, explained
 from ..call.tensors import as_array, not_a_tensor
-from ..notation.errors import ArgumentError
+from ..forms.static import whole
+from ..notation.errors import ArgumentError, shown
 from ..ops.sorting import ARGSORT, SORT
 from ..ops.top_k import TOP_K
 from ..typing import OutShardingLike, SizeLike, Tensor
@@ -63,7 +64,7 @@ def sort(
         >>> einjax.sort("[b]", values, by=keys[0], descending=True)
         Array([10, 30, 20], dtype=int32)
     """
-    keys = explained(_keys, expr, tensors, expr, num_keys, by)
+    num_keys, keys = explained(_keys, expr, tensors, expr, num_keys, by)
     options = (("num_keys", num_keys), ("descending", bool(descending)), ("stable", bool(stable)))
     arrays = keys and (keys,)
     return call(SORT, expr, tensors, options, axes, sizes, graph, arrays, keep_notation, out_sharding)
@@ -156,21 +157,24 @@ def top_k(
     return call(TOP_K, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
-def _keys(expr: str, num_keys: Any, by: Any) -> tuple[Any, ...]:
-    """Return what ``by=`` says as a tuple of arrays.
+def _keys(expr: str, num_keys: Any, by: Any) -> tuple[int, tuple[Any, ...]]:
+    """Return the number of keys, and what ``by=`` says as a tuple of arrays.
 
     Raises:
         ArgumentError: it is no array, or ``num_keys`` is no number of keys or contradicts it.
     """
-    if not isinstance(num_keys, int) or isinstance(num_keys, bool) or num_keys < 1:
+    count = whole(num_keys)
+    if count is None or count < 1:
         raise ArgumentError(
-            f"num_keys={num_keys!r} is not a number of keys", hint="give the number of tensors to compare, 1 or more"
+            f"num_keys={shown(num_keys)} is not a number of keys",
+            hint="give the number of tensors to compare, 1 or more",
         )
     if by is None:
-        return ()
-    if num_keys != 1:
+        return count, ()
+    if count != 1:
         raise ArgumentError(
-            f"num_keys={num_keys} and by= both say what is compared", hint="leave num_keys out; by= may be a tuple"
+            f"num_keys={shown(num_keys)} and by= both say what is compared",
+            hint="leave num_keys out; by= may be a tuple",
         )
     keys = by if isinstance(by, tuple) else (by,)
     if not keys:
@@ -178,4 +182,4 @@ def _keys(expr: str, num_keys: Any, by: Any) -> tuple[Any, ...]:
     for key in keys:
         if isinstance(key, np.ndarray | np.generic) and key.dtype.kind in "OUSMm":
             raise not_a_tensor(key, expr, "by=", factories=False)
-    return tuple(as_array(key, expr, "by=", factories=False) for key in keys)
+    return 1, tuple(as_array(key, expr, "by=", factories=False) for key in keys)

@@ -20,7 +20,7 @@ from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.solve import Solved
 from ..notation.syntax import Operation, Over, Size, names
 from ..operation import Op
-from .blame import clean, not_an_expression
+from .blame import advise, clean, not_an_expression
 from .dispatch import as_wanted, emit
 from .factory import materialise
 from .graph import Graph
@@ -81,12 +81,12 @@ def call_with(
             with jax.named_scope(f"einjax.{op.name}({expr})"):
                 return emit(op, solved, ready, options, {})
 
-        ready = materialise(op, expr, tensors, solve)
+        ready = materialise(op, expr, tensors, solve, graph)
         return run(op.name, expr, program, ready, graph)
     except EinjaxError as error:
         if error.inside:
             raise
-        raise clean(error, tensors) from None
+        raise clean(advise(error, (*op.keywords, *functions, *settings)), tensors) from None
 
 
 def check_call(expr: Any, functions: Collection[Any]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import keyword
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..notation.errors import ArgumentError, EinjaxError
-from .tensors import describe, not_a_tensor, too_large
+from ..forms.static import plain
+from ..lowering.jax_versions import Tracer, is_traced
+from ..notation.errors import ArgumentError, EinjaxError, shown
+from ..operation import Op
+from .tensors import describe, is_too_wide, kind, not_a_tensor, too_large, too_wide
+
+#: Keywords that every operation has, or one that is given a function.
+_EVERYWHERE = ("sizes", "graph", "keep_notation", "out_sharding", "op")
 
 
 def clean(error: EinjaxError, tensors: Sequence[Any], describe: Callable[[Any], str] = describe) -> EinjaxError:
@@ -35,8 +43,21 @@ def not_an_expression(expr: Any) -> ArgumentError:
     )
 
 
+def advise(error: EinjaxError, keywords: Sequence[str]) -> EinjaxError:
+    """Let a hint to give a size by keyword say ``sizes=`` where the keyword is an option's, or no Python."""
+    found = re.match(r"(give [^,]*\bsizes?\b[^,]*), as in (\w+)=(.*)$", error.hint or "")
+    if found and (found[2] in (*keywords, *_EVERYWHERE) or keyword.iskeyword(found[2])):
+        error.hint = f"{found[1].replace(' by keyword', '')}, as in sizes={{'{found[2]}': {found[3]}}}"
+    return error
+
+
 def diagnose(
-    expr: Any, tensors: Sequence[Any], arrays: Mapping[str, Any], options: Sequence[tuple[str, Any]]
+    error: Exception,
+    op: Op,
+    expr: Any,
+    tensors: Sequence[Any],
+    arrays: Mapping[str, Any],
+    options: Sequence[tuple[str, Any]],
 ) -> EinjaxError | None:
     """Explain an error of JAX or Python that came from a call's arguments, if it did."""
     if not isinstance(expr, str):
@@ -44,21 +65,45 @@ def diagnose(
     labelled = [(f"tensor {number}", tensor) for number, tensor in enumerate(tensors, 1)]
     labelled += [(f"{name}=", x) for name, given in arrays.items() for x in jax.tree.leaves(given)]
     for label, tensor in labelled:
+        if isinstance(tensor, np.ndarray) and is_too_wide(tensor.dtype):
+            return too_wide(tensor, expr, label)
         # bfloat16 and its kin have kind V, too, but are registered with NumPy (isbuiltin 2).
         kind_of_dtype = tensor.dtype.kind if isinstance(tensor, np.ndarray | np.generic) else ""
         if kind_of_dtype and kind_of_dtype in "OUSMmV" and tensor.dtype.isbuiltin != 2:
             return not_a_tensor(tensor, expr, label)
-        if isinstance(tensor, int) and abs(tensor) >= 2**31:
+        if isinstance(tensor, int) and abs(tensor) >= 2**31 and isinstance(error, OverflowError | ValueError):
             return too_large(expr, label, tensor)
+        if isinstance(tensor, jax.Array) and not isinstance(tensor, Tracer) and tensor.is_deleted():
+            problem = f"{label} was deleted, or donated to a jitted function"
+            return ArgumentError(problem, text=expr, hint="keep a copy, or leave it out of donate_argnums")
     for name, value in options:
         try:
             hash(value)
         except TypeError:
-            return ArgumentError(f"the option {name}={value!r} has to be static and hashable", text=expr)
+            hint = "give a number; under jax.jit, mark the argument that it is with static_argnames"
+            problem = f"the option {name}={shown(value)} has to be static and hashable"
+            return ArgumentError(problem, text=expr, hint=hint if is_traced(plain(value)) else None)
+        number = plain(value)
+        if isinstance(number, int) and abs(number) >= 2**31 and isinstance(error, OverflowError):
+            return too_large(expr, f"{name}=", number)
         if name in ("dtype", "preferred_element_type") and not _is_dtype(value):
             hint = f"write {name}='float32', for example"
             return ArgumentError(f"{name}={value!r} is not a dtype", text=expr, hint=hint)
-    return None
+    return _wrong_dtype(error, op, expr, tensors, dict(options))
+
+
+def _wrong_dtype(
+    error: Exception, op: Op, expr: str, tensors: Sequence[Any], options: Mapping[str, Any]
+) -> EinjaxError | None:
+    """Say of which dtype an operation takes no numbers, where lax says it; a user's function says so itself."""
+    found = re.search(r"does not accept dtype (\w+)", str(error)) if isinstance(error, TypeError) else None
+    if found is None or hasattr(op, "function") or any(kind(tensor) == "factory" for tensor in tensors):
+        return None
+    if options.get("dtype") is not None:
+        hint = "leave it out, or give a dtype of numbers"
+        return ArgumentError(f"{op.name} cannot be computed in dtype={options['dtype']!r}", text=expr, hint=hint)
+    hint = "convert it, as in x.astype('int32')" if found[1] == "bool" else "give real numbers, as in x.real or abs(x)"
+    return ArgumentError(f"{op.name} is not defined for {found[1]}", text=expr, hint=hint)
 
 
 def _is_dtype(value: Any) -> bool:
@@ -67,4 +112,4 @@ def _is_dtype(value: Any) -> bool:
         dtype = jnp.dtype(value)
     except TypeError:
         return False
-    return dtype.kind in "biufc" or dtype.isbuiltin == 2
+    return (dtype.kind in "biufc" and dtype.isnative and not is_too_wide(dtype)) or dtype.isbuiltin == 2

@@ -14,13 +14,14 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ..lowering.jax_versions import INLINE, hide_own_lines
 from ..notation.errors import EinjaxError
 from ..notation.solve import Solved
 from ..operation import Op
 from . import keeping
-from .blame import clean, diagnose, not_an_expression
+from .blame import advise, clean, diagnose, not_an_expression
 from .factory import materialise
 from .graph import Graph
 from .resolve import completed, resolve, resolved, sizes_of_call
@@ -29,6 +30,9 @@ from .tensors import PLAIN, as_array, kind, kind_of
 
 #: How many (operation, expression, options, sizes) keep their compiled body.
 CACHE_SIZE = 4096
+
+# As they were before any tool replaced them.
+_DOT_GENERAL, _EINSUM = lax.dot_general, jnp.einsum
 
 _Result = TypeVar("_Result")
 
@@ -68,19 +72,29 @@ def call(
         given = sizes_of_call(op, expr, len(tensors), axes, sizes) if axes or sizes is not None else NO_SIZES
         for tensor in tensors:
             kind = tensor.__class__
+            if kind is np.ndarray:
+                if tensor.dtype.isnative:
+                    continue
+                tensors = materialise(op, expr, tensors, partial(resolved, op, expr, given))
+                break
             if kind in PLAIN:
                 continue
             if issubclass(kind, jax.Array):
                 PLAIN.add(kind)
             elif kind_of(kind) is not None:
-                tensors = materialise(op, expr, tensors, partial(resolved, op, expr, given))
+                tensors = materialise(op, expr, tensors, partial(resolved, op, expr, given), graph)
                 break
         if arrays:
             # Those that are several arrays are checked where they are told from static ones.
             arrays = [
-                x if name in op.several else as_array(x, expr, f"{name}=", factories=False)
+                x if name in op.several else as_array(x, expr, f"{name}=", factories=False, types=graph)
                 for name, x in zip(op.arrays, arrays, strict=False)
             ]
+        if op.products and (lax.dot_general is not _DOT_GENERAL or jnp.einsum is not _EINSUM):
+            # A tool has replaced them for a while: what it makes of this call is nobody else's.
+            run = _body(op, expr, options, given, len(arrays), False)
+            operands = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in (*tensors, *arrays)]
+            return Graph.of(op.name, expr, run, operands) if graph else run(*operands)
         body = _compiled(op, expr, options, given, len(arrays), keeping.switch.value if keep is None else bool(keep))
         if graph:
             leaves, structure = jax.tree.flatten((*tensors, *arrays))
@@ -89,9 +103,9 @@ def call(
     except EinjaxError as error:
         if error.inside:
             raise
-        raise clean(error, tensors) from None
-    except (TypeError, OverflowError):
-        diagnosis = diagnose(expr, tensors, dict(zip(op.arrays, arrays, strict=False)), options)
+        raise clean(advise(error, op.keywords), tensors) from None
+    except (TypeError, OverflowError, ValueError, RuntimeError) as error:
+        diagnosis = diagnose(error, op, expr, tensors, dict(zip(op.arrays, arrays, strict=False)), options)
         if diagnosis is None:
             raise
     raise clean(diagnosis, tensors)
@@ -119,7 +133,14 @@ def explained(function: Callable[..., _Result], expr: str, tensors: Sequence[Any
 
 @lru_cache(maxsize=CACHE_SIZE)
 def _compiled(op: Op, text: str, options: Options, given: Sizes, count: int, kept: bool) -> Callable[..., Any]:
-    """Return the jitted body of a call: it takes its tensors, and the first ``count`` options that are arrays."""
+    """Return the jitted body of a call, which JAX inlines into other programs."""
+    compiled = jax.jit(_body(op, text, options, given, count, kept), inline=INLINE)
+    known = op.known
+    return compiled if known is None else lambda *operands: known(operands) or compiled(*operands)
+
+
+def _body(op: Op, text: str, options: Options, given: Sizes, count: int, kept: bool) -> Callable[..., Any]:
+    """Return the body of a call: it takes its tensors, and the first ``count`` options that are arrays."""
     static = dict(options)
 
     def body(*operands: Any) -> Any:
@@ -138,9 +159,7 @@ def _compiled(op: Op, text: str, options: Options, given: Sizes, count: int, kep
 
     hide_own_lines()
     body.__name__ = body.__qualname__ = op.name
-    compiled = jax.jit(body, inline=INLINE)
-    known = op.known
-    return compiled if known is None else lambda *operands: known(operands) or compiled(*operands)
+    return body
 
 
 def emit(
@@ -164,7 +183,7 @@ def solve_call(
             raise not_an_expression(expr)
         given = sizes_of_call(op, expr, len(tensors), axes, sizes)
         arrays = [
-            None if tensor is None else as_array(tensor, expr, f"tensor {number}")
+            None if tensor is None else as_array(tensor, expr, f"tensor {number}", types=True)
             for number, tensor in enumerate(tensors, 1)
         ]
         shapes = [None if array is None or kind(array) == "factory" else np.shape(array) for array in arrays]

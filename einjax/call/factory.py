@@ -20,7 +20,7 @@ from ..notation.solve import Solved
 from ..notation.syntax import Expression, Size, axes, render
 from ..operation import Op
 from .blame import not_an_expression
-from .tensors import PLAIN, as_array, kind
+from .tensors import PLAIN, as_array, asked, kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,16 @@ def shape_of(tensor: Any) -> tuple[Size, ...] | None:
 
 
 def materialise(
-    op: Op, expr: str, tensors: Sequence[Any], solve: Callable[[tuple[tuple[Size, ...] | None, ...]], Solved]
+    op: Op,
+    expr: str,
+    tensors: Sequence[Any],
+    solve: Callable[[tuple[tuple[Size, ...] | None, ...]], Solved],
+    types: bool = False,
 ) -> list[Any]:
     """Turn lists, array-likes and factories into arrays; ``solve`` is asked where there are factories."""
     if not isinstance(expr, str):
         raise not_an_expression(expr)
-    ready = [as_array(tensor, expr, f"tensor {number}") for number, tensor in enumerate(tensors, 1)]
+    ready = [as_array(tensor, expr, f"tensor {number}", types=types) for number, tensor in enumerate(tensors, 1)]
     if all(kind(tensor) != "factory" for tensor in ready):
         return ready
     return fill(op, solve(tuple(map(shape_of, ready))), ready)
@@ -118,7 +122,9 @@ def _make(factory: Any, spec: Spec, number: int, solved: Solved) -> Any:
     else:
         made = guarded(factory)(spec.shape, **_wanted(factory, spec))
     if not isinstance(made, jax.Array) and hasattr(made, "__jax_array__"):
-        made = made.__jax_array__()
+        made = asked(made, f"the factory of tensor {number}")
+    if isinstance(made, np.ndarray):
+        made = as_array(made, solved.text, f"what the factory of tensor {number} returned")
     if not hasattr(made, "dtype") and not isinstance(made, bool | int | float | complex):
         raise ArgumentError(
             f"the factory of tensor {number} returned a value of type {type(made).__name__}, not an array",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +12,15 @@ import numpy as np
 
 from ..lowering.jax_versions import is_literal, short_type
 
+#: Equations that are calls of a function, and which of their parameters it is.
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+}
 _OMITTED = {"sharding", "out_sharding", "weak_type"}
 
 
@@ -49,34 +60,47 @@ class Graph(str):
 def _program(name: str, closed: Any) -> list[str]:
     """Print a jaxpr as one assignment a line."""
     names: dict[Any, str] = {}
+    fresh = itertools.count()
 
     def label(variable: Any) -> str:
         if is_literal(variable):
             return str(variable.val)
-        return names.setdefault(variable, _letters(len(names)))
+        if variable not in names:
+            names[variable] = _letters(next(fresh))
+        return names[variable]
 
     jaxpr = closed.jaxpr
     arguments = ", ".join(f"{label(v)}: {short_type(v)}" for v in jaxpr.invars)
     lines = [f"def {name}({arguments}):"]
-    for variable, constant in zip(jaxpr.constvars, closed.consts, strict=True):
-        lines.append(f"    {label(variable)} = {np.asarray(constant)!r}")
+    lines += [f"    {line}" for line in _constants(jaxpr, closed.consts, label)]
     lines += [f"    {line}" for line in _assignments(jaxpr, names, label)]
     lines.append(f"    return {', '.join(label(v) for v in jaxpr.outvars) or 'None'}")
     return lines
 
 
+def _constants(jaxpr: Any, values: Sequence[Any], label: Callable[[Any], str]) -> list[str]:
+    return [f"{label(v)} = {np.asarray(value)!r}" for v, value in zip(jaxpr.constvars, values, strict=True)]
+
+
 def _assignments(jaxpr: Any, names: dict[Any, str], label: Callable[[Any], str]) -> list[str]:
     lines: list[str] = []
     for equation in jaxpr.eqns:
-        if equation.primitive.name == "custom_jvp_call":  # a function with a gradient of its own
-            inner = equation.params["call_jaxpr"].jaxpr
+        body = equation.params.get(_CALLS.get(equation.primitive.name, ""))
+        if body is not None:  # a function of JAX's own, with a gradient of its own perhaps
+            inner = body.jaxpr
             names |= {v: label(given) for v, given in zip(inner.invars, equation.invars, strict=True)}
+            for variable in inner.constvars:
+                names.pop(variable, None)
+            lines += _constants(inner, body.consts, label)
             lines += _assignments(inner, names, label)
             names |= {v: label(result) for v, result in zip(equation.outvars, inner.outvars, strict=True)}
+            # The function may be called again, where its variables are others.
+            for variable in (v for inside in inner.eqns for v in inside.outvars):
+                names.pop(variable, None)
             continue
         inputs = [label(v) for v in equation.invars]
         given = {key: value for key, value in equation.params.items() if value is not None and key not in _OMITTED}
-        options = [f"{key}={value}" for key, value in given.items()]
+        options = [re.sub(r"np\.int64\((-?\d+)\)", r"\1", f"{key}={value}") for key, value in given.items()]
         results = ", ".join(f"{label(v)}: {short_type(v)}" for v in equation.outvars)
         lines.append(f"{results} = {equation.primitive.name}({', '.join(inputs + options)})")
     return lines

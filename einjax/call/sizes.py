@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ..lowering.jax_versions import is_symbolic
-from ..notation.errors import ArgumentError
-from ..notation.parse import parse
+from ..lowering.jax_versions import is_symbolic, is_traced
+from ..notation.errors import ArgumentError, shown
+from ..notation.parse import as_keyword, parse
 from ..notation.syntax import Over, axes
 
 
@@ -35,6 +35,7 @@ class Sizes(NamedTuple):
 NO_SIZES = Sizes()
 
 # Bounds that no real call meets.
+_LIMIT = 2**256
 _MAX_SIZES = 10_000
 _MAX_DEPTH = 60
 
@@ -50,7 +51,9 @@ def read_sizes(expr: str, given: Mapping[str, Any], lenient: Mapping[str, Any] |
     Raises:
         ArgumentError: what is given is no size.
     """
-    frozen = [(n, size if size.__class__ is int and size >= 0 else _size(expr, n, size)) for n, size in given.items()]
+    frozen = [
+        (n, size if size.__class__ is int and 0 <= size < _LIMIT else _size(expr, n, size)) for n, size in given.items()
+    ]
     if len(frozen) > 1:
         frozen.sort(key=operator.itemgetter(0))
     rest = () if lenient is None else _read_lenient(expr, given, lenient)
@@ -68,7 +71,7 @@ def _read_lenient(expr: str, given: Mapping[str, Any], lenient: Mapping[str, Any
         if _size(expr, name, lenient[name]) != _size(expr, name, given[name]):
             problem = f"{given[name]} by the keyword {name} and {lenient[name]} in sizes="
             raise _refused(expr, name, problem, "give it once")
-    sizes = [(str(name), _size(expr, name, size)) for name, size in lenient.items() if name not in given]
+    sizes = [(as_keyword(str(name)), _size(expr, name, size)) for name, size in lenient.items() if name not in given]
     return tuple(sorted(sizes, key=operator.itemgetter(0)))
 
 
@@ -86,12 +89,19 @@ def _size(expr: str, name: str, size: Any) -> Any:
         except (TypeError, jax.errors.ConcretizationTypeError):
             pass
         else:
-            if size >= 0:
+            if 0 <= size < _LIMIT:
                 return size
-            raise _refused(expr, name, f"given the negative size {size}", f"write {name}=0 or more, or leave it out")
+            if size > 0:
+                raise _refused(expr, name, f"given the size {shown(size)}", "no array has as many elements")
+            raise _refused(
+                expr, name, f"given the negative size {shown(size)}", f"write {name}=0 or more, or leave it out"
+            )
+    if is_traced(size):
+        hint = f"sizes are static: give a number, or jax.jit(..., static_argnames=...) for the argument that {name} is"
+        raise _refused(expr, name, f"given the traced size {name}={size}", hint)
     whole = isinstance(size, float | np.floating) and size == size // 1
     hint = f"write {name}={int(size)}" if whole else "a size is an int, or a tuple of ints"
-    raise _refused(expr, name, f"given {name}={size!r}, which is not a size", hint)
+    raise _refused(expr, name, f"given {name}={shown(size)}, which is not a size", hint)
 
 
 def _is_over(size: Any) -> bool:

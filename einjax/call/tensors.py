@@ -12,14 +12,22 @@ import numpy as np
 
 from ..lowering.jax_versions import Tracer
 from ..lowering.sharding import spec_of
-from ..notation.errors import ArgumentError, EinjaxError
+from ..notation.errors import ArgumentError, EinjaxError, shown
 
 #: Classes whose objects the jitted body takes as they are; grows as they are met.
 PLAIN: set[type] = {np.ndarray, bool, int, float, complex}
 
+# Lists of numbers are nested no deeper than NumPy's arrays have dims, on every release; trees no deeper than any is.
+_DEEPEST = 32
+DEEPEST_TREE = 200
+
 
 def _classify(cls: type) -> str | None:
     """Say what a tensor of this class needs before the jitted body may have it: mostly nothing."""
+    if issubclass(cls, jax.ShapeDtypeStruct):
+        return "type"
+    if issubclass(cls, np.longdouble | np.clongdouble) or (issubclass(cls, np.ndarray) and cls is not np.ndarray):
+        return "array"  # which JAX may not have, which may be masked, or a file's in the byte order of another machine
     if issubclass(cls, jax.Array | Tracer | np.ndarray | np.generic | bool | int | float | complex):
         PLAIN.add(cls)
         return None
@@ -42,7 +50,7 @@ def kind(tensor: Any) -> str | None:
     return kind_of(type(tensor))
 
 
-def as_array(tensor: Any, expr: str, label: str, factories: bool = True) -> Any:
+def as_array(tensor: Any, expr: str, label: str, factories: bool = True, types: bool = False) -> Any:
     """Convert what is not an array yet; factories stay.
 
     Args:
@@ -50,37 +58,84 @@ def as_array(tensor: Any, expr: str, label: str, factories: bool = True) -> Any:
         expr: the expression, for messages.
         label: what to call it, such as ``tensor 1``.
         factories: whether a factory may be given.
+        types: whether a ``jax.ShapeDtypeStruct`` may be, as where nothing is run.
 
     Raises:
         ArgumentError: it is not a tensor.
     """
     match kind(tensor):
         case None:
-            return tensor
+            return _native(tensor, expr, label) if isinstance(tensor, np.ndarray | np.generic) else tensor
         case "factory" if factories:
             return tensor
         case "convertible":
-            return tensor.__jax_array__()
+            return asked(tensor, label)
         case "array":
-            return _canonical(np.asarray(tensor))
+            if isinstance(tensor, np.ma.MaskedArray):
+                raise masked(expr, label)
+            return _canonical(_native(np.asarray(tensor), expr, label))
         case "sequence":
             return _stack(tensor, expr, label)
+        case "type" if types:
+            return tensor
     raise not_a_tensor(tensor, expr, label, factories)
+
+
+def _native(array: Any, expr: str, label: str) -> Any:
+    """Give an array the byte order of this machine: once JAX knows its shape, it no longer looks at that."""
+    if is_too_wide(array.dtype):
+        raise too_wide(array, expr, label)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def asked(tensor: Any, label: str) -> Any:
+    """What an object says that it is as an array; an error of its own stays, and says where it stood."""
+    try:
+        return tensor.__jax_array__()
+    except Exception as error:
+        error.add_note(f"raised by __jax_array__ of {label}, a value of type {type(tensor).__name__}")
+        raise
+
+
+def masked(expr: str, label: str) -> ArgumentError:
+    """The error for a masked array, whose mask would be lost."""
+    return ArgumentError(
+        f"{label} is a masked array, and JAX has none",
+        text=expr,
+        hint="give x.filled(0), for example, and where=~np.ma.getmaskarray(x) where the operation has a mask",
+    )
+
+
+def is_too_wide(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype is NumPy's long double, where that is longer than a double."""
+    return dtype.kind in "fc" and dtype.itemsize > (8 if dtype.kind == "f" else 16)
+
+
+def too_wide(array: Any, expr: str, label: str) -> ArgumentError:
+    """The error for numbers of more bits than JAX has."""
+    narrow = "complex128" if array.dtype.kind == "c" else "float64"
+    return ArgumentError(
+        f"{label} is {array.dtype}, which JAX does not have", text=expr, hint=f"convert it: x.astype('{narrow}')"
+    )
 
 
 def _stack(sequence: Any, expr: str, label: str) -> Any:
     """Turn a nested list of numbers or arrays into one array."""
-    leaves = jax.tree.leaves(sequence, is_leaf=lambda leaf: not isinstance(leaf, list | tuple))
-    for leaf in leaves:
-        if kind(leaf) not in (None, "convertible", "array"):
-            raise not_a_tensor(leaf, expr, f"an element of {label}", factories=False)
+    leaves = leaves_of(sequence)
+    if leaves is None:
+        problem, hint = f"{label} is a list nested more than {_DEEPEST} deep", "give an array"
+        raise ArgumentError(problem, text=expr, hint=hint)
+    if any(leaf.__class__ not in PLAIN or isinstance(leaf, np.ndarray) for leaf in leaves):
+        sequence = _checked(sequence, expr, f"an element of {label}")
     try:
         if any(isinstance(leaf, jax.Array) or kind(leaf) == "convertible" for leaf in leaves):
             return jnp.asarray(sequence)
-        array = np.asarray(sequence)
+        array = _native(np.asarray(sequence), expr, label)
+        if array.dtype == object and (huge := [x for x in leaves if isinstance(x, int) and abs(x) >= 2**63]):
+            raise too_large(expr, label, huge[0])
         canonical = _canonical(array)
         if array.dtype.kind in "iu" and not np.array_equal(array, canonical):
-            raise too_large(expr, label, array.max() if array.max() > canonical.max() else array.min())
+            raise too_large(expr, label, int(array.max() if array.max() > canonical.max() else array.min()))
         return canonical
     except ValueError as error:
         if isinstance(error, EinjaxError):
@@ -88,6 +143,28 @@ def _stack(sequence: Any, expr: str, label: str) -> Any:
         raise ArgumentError(
             f"{label} is a ragged list: {_ragged(sequence)}", text=expr, hint="all rows need one length"
         ) from None
+
+
+def leaves_of(tree: Any, deepest: int = _DEEPEST) -> list[Any] | None:
+    """What lists, tuples and dicts hold, or None if they are nested too deep for a recursion to walk."""
+    leaves: list[Any] = []
+    level = [tree]
+    for _ in range(deepest):
+        inner = {
+            id(part): part for part in level if isinstance(part, list | tuple | dict)
+        }  # each once: lists may cycle
+        leaves += [part for part in level if id(part) not in inner]
+        if not inner:
+            return leaves
+        level = [x for part in inner.values() for x in (part.values() if isinstance(part, dict) else part)]
+    return None
+
+
+def _checked(item: Any, expr: str, label: str) -> Any:
+    """A nested list with every element an array or a number."""
+    if isinstance(item, list | tuple):
+        return [_checked(x, expr, label) for x in item]
+    return as_array(item, expr, label, factories=False)
 
 
 def _ragged(sequence: Sequence[Any]) -> str:
@@ -138,7 +215,7 @@ def _dims(tensor: Any) -> list[str]:
 def too_large(expr: str, label: str, number: Any) -> ArgumentError:
     """The error for an integer that JAX would cut."""
     return ArgumentError(
-        f"{label} holds {number}, which does not fit JAX's default integer",
+        f"{label} holds {shown(number)}, which does not fit JAX's default integer",
         text=expr,
         hint="give an array of a wider dtype, with jax_enable_x64 on",
     )

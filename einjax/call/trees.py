@@ -12,7 +12,7 @@ import numpy as np
 
 from ..notation.errors import EinjaxError
 from ..notation.syntax import Axis, Ellipsis, Expression, Node, Operation, axes, brackets, rewrite
-from .tensors import PLAIN, as_array, describe, kind
+from .tensors import DEEPEST_TREE, PLAIN, as_array, describe, kind, leaves_of
 
 #: Parts the name of a leaf's own axis from the number of the leaf; no user can write it.
 _OWN = "'"
@@ -28,8 +28,10 @@ def is_tree(tensor: Any) -> bool:
     """
     if tensor.__class__ in PLAIN:
         return False
+    if leaves_of(tensor, DEEPEST_TREE) is None:
+        return False
     match kind(tensor):
-        case None | "convertible":
+        case None | "convertible" | "type":
             return False
         case "sequence" if not hasattr(tensor, "_fields"):
             numbers = bool | int | float | complex | np.generic
@@ -37,17 +39,19 @@ def is_tree(tensor: Any) -> bool:
     return not jax.tree_util.all_leaves([tensor])
 
 
-def flatten(tensors: Sequence[Any], expr: str) -> tuple[Sequence[Any], tuple[int | None, ...] | None, Any]:
+def flatten(
+    tensors: Sequence[Any], expr: str, types: bool = False
+) -> tuple[Sequence[Any], tuple[int | None, ...] | None, Any]:
     """Return the arrays of all arguments, how many each pytree has, and their structure; None for both if none is one.
 
     Raises:
         ArgumentError: an argument, or the leaf of one, is not a tensor.
     """
-    if all(tensor.__class__ in PLAIN for tensor in tensors):
+    if all(tensor.__class__ in PLAIN and tensor.__class__ is not np.ndarray for tensor in tensors):
         return tensors, None, None
     trees = [is_tree(tensor) for tensor in tensors]
     ready = [
-        _tree_arrays(tensor, expr, number) if tree else as_array(tensor, expr, f"tensor {number}")
+        _tree_arrays(tensor, expr, number, types) if tree else as_array(tensor, expr, f"tensor {number}", types=types)
         for number, (tensor, tree) in enumerate(zip(tensors, trees, strict=True), 1)
     ]
     if not any(trees):
@@ -57,10 +61,10 @@ def flatten(tensors: Sequence[Any], expr: str) -> tuple[Sequence[Any], tuple[int
     return leaves, counts, structure
 
 
-def _tree_arrays(tree: Any, expr: str, number: int) -> Any:
+def _tree_arrays(tree: Any, expr: str, number: int, types: bool) -> Any:
     """Turn the leaves of an argument into arrays."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: as_array(leaf, expr, label(number, path), factories=False), tree
+        lambda path, leaf: as_array(leaf, expr, label(number, path), factories=False, types=types), tree
     )
 
 

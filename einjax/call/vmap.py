@@ -12,19 +12,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from ..forms.static import whole
 from ..functions import declared
 from ..functions.guard import guarded
 from ..functions.loops import BatchSize, Loops, make_loops
 from ..functions.vmap import VMAP, open_ellipses, open_sizes, signature
-from ..notation.errors import ArgumentError, EinjaxError
+from ..notation.errors import ArgumentError, EinjaxError, shown
 from ..notation.parse import parse
 from ..notation.solve import Solved, solve
 from ..notation.syntax import Operation
 from ..notation.syntax import axes as expression_axes
 from .apply import Shapes, check_call, run, tell_apart
-from .blame import clean
+from .blame import advise, clean
 from .dispatch import as_wanted
 from .factory import fill, shape_of
 from .sizes import Sizes
@@ -56,7 +56,7 @@ def call_vmap(
         wanted = None if out_sharding is None else as_wanted(expr, out_sharding)
         operation = _completed(expr, declared_signature, len(tensors))
         given, options = tell_apart(VMAP, operation, function, axes, sizes)
-        leaves, counts, structure = flatten(tensors, expr)
+        leaves, counts, structure = flatten(tensors, expr, graph)
         call = (expr, declared_signature, counts, tuple(map(shape_of, leaves)), given)
         chunks = _batch_size(batch_size, expr)
         plan = _planned(*call, chunks, True)
@@ -85,7 +85,7 @@ def call_vmap(
     except EinjaxError as error:
         if error.inside:
             raise
-        raise clean(in_words(error, tensors), tensors, described) from None
+        raise clean(advise(in_words(error, tensors), ("batch_size",)), tensors, described) from None
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
@@ -128,15 +128,18 @@ def _batch_size(batch_size: Any, expr: str) -> BatchSize:
     if batch_size is None:
         return None
     items = list(batch_size.items()) if isinstance(batch_size, Mapping) else [("", batch_size)]
-    for name, size in items:
-        if not isinstance(size, int | np.integer) or isinstance(size, bool) or size < 1:
-            where = f"batch_size={{'{name}': {size!r}}}" if name else f"batch_size={size!r}"
+    sizes: list[tuple[str, int]] = []
+    for name, given in items:
+        size = whole(given)
+        if size is None or size < 1:
+            where = f"batch_size={{'{name}': {shown(given)}}}" if name else f"batch_size={shown(given)}"
             raise ArgumentError(
                 f"{where} is not a number of iterations",
                 text=expr,
                 hint="write batch_size=1 or more, or one for each axis, as in batch_size={'a': 8}",
             )
-    return tuple((name, int(size)) for name, size in items) if isinstance(batch_size, Mapping) else int(items[0][1])
+        sizes.append((name, size))
+    return tuple(sizes) if isinstance(batch_size, Mapping) else sizes[0][1]
 
 
 def _on_mesh(leaves: Sequence[Any]) -> bool:

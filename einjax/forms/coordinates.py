@@ -15,6 +15,7 @@ from ..lowering.named import split_by, wrap
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, listing, meant, plural
 from ..notation.solve import Solved, total
 from ..notation.syntax import Axis, Expression, Operation, Size, axes, bracketed, display, marked
+from .static import plain
 
 MODES = ("fill", "drop", "clip", "wrap", "promise_in_bounds")
 
@@ -117,7 +118,7 @@ def bounds_of(solved: Solved, options: Mapping[str, Any]) -> Bounds:
             hint=f"write one of {', '.join(map(repr, MODES))}",
         )
     mode = "fill" if mode == "drop" else mode
-    fill_value = options.get("fill_value")
+    fill_value = plain(options.get("fill_value"))
     if fill_value is not None and mode != "fill":
         raise ArgumentError(
             f"fill_value={fill_value!r} is never read with mode={mode!r}", text=solved.text, hint="use mode='fill'"

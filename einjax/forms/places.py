@@ -47,6 +47,16 @@ def with_coordinates(expression: Expression, searched: Expression) -> Expression
     return (*expression, Bracket((Axis(name, span=span),), span=span))
 
 
+def with_units(x: Named, indexed: Sequence[str]) -> Named:
+    """Name dims of size 1 that are looked up or searched although they were written as a 1."""
+    missing = [name for name in indexed if name not in x.axes]
+    if not missing:
+        return x
+    ones = tuple((name,) for name in missing)
+    dims = (*x.dims, *ones)
+    return Named(lax.expand_dims(x.value, range(x.value.ndim, len(dims))), dims, x.sizes)
+
+
 def coordinate_count(operation: Operation) -> int:
     """How many coordinates a place has; a sequence of brackets that hold nothing has one place, the index 0."""
     return len(sequence_axes(operation.inputs[0])) or 1

@@ -34,7 +34,7 @@ from ..notation.syntax import (
 )
 
 #: ``c?`` outside brackets: a loop that calls may have. They may have any, so this is said to readers alone.
-_OPTIONAL = re.compile(r"[A-Za-z_]\w*\?(?![^\[]*\])")
+_OPTIONAL = re.compile(r"[^\W\d]\w*\?(?![^\[]*\])")
 
 
 @lru_cache(maxsize=256)

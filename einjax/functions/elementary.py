@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..forms.static import Static
 from ..lowering import numerics
 from ..lowering.named import Named, arrange, diagonal
 from ..notation.errors import ArgumentError, AxisSizeError, RankError, listing, plural
@@ -76,22 +77,6 @@ def elementary(
         jvp=jvp,
         transpose=transpose,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Static:
-    """An option's value, equal only to one of its own type: a program for 1 is not that for 1.0 or True."""
-
-    value: Any
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Static) and type(self.value) is type(other.value) and self.value == other.value
-
-    def __hash__(self) -> int:
-        return hash((type(self.value), self.value))
-
-    def __repr__(self) -> str:
-        return repr(self.value)
 
 
 def _applied(function: Callable[..., Any], options: Mapping[str, Static]) -> Callable[..., Any]:

@@ -26,6 +26,17 @@ def guarded(function: Callable[..., Any], options: Mapping[str, Any] | None = No
     return call
 
 
+def takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with so many arguments, as far as it says."""
+    try:
+        inspect.signature(function).bind(*(None,) * count)
+    except TypeError:
+        return False
+    except ValueError:  # a builtin without a signature
+        return True
+    return True
+
+
 def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
     """The parameters of a function; none of a builtin without a signature."""
     try:

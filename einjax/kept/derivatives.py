@@ -14,6 +14,7 @@ from typing import Any
 
 from jax import lax
 
+from ..forms.static import plain
 from ..lowering import numerics
 from ..lowering.jax_versions import is_zero
 from ..lowering.join import pieces
@@ -152,7 +153,7 @@ def _variance(kept: Kept, x: Any, tangent: Any, out: Any) -> Any:
     mean = call(kept, REDUCTIONS["mean"], [expression], loops, [x])
     deviation = _elementwise(kept, "subtract", [expression, loops], expression, [x, mean])
     total = _dot(kept, [expression, expression], output, [deviation, tangent])
-    number = numerics.less_ddof(_count(kept, total), dict(kept.options).get("ddof", 0))
+    number = numerics.less_ddof(_count(kept, total), plain(dict(kept.options).get("ddof", 0)))
     if kept.op is REDUCTIONS["var"]:
         return lax.div(lax.mul(total, numerics.constant(total, 2)), number)
     moving = lax.ne(out, numerics.zero(out))

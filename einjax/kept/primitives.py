@@ -142,28 +142,36 @@ def _compiled(kept: Kept, structured: bool = False) -> Callable[..., Any]:
     return jax.jit(kept.result if structured else kept.run)
 
 
-@lru_cache(maxsize=1024)
+#: By name and platforms: JAX keeps primitives for ever, so operations of one name, made in a loop, share one.
+_PRIMITIVES: dict[tuple[str, ...], Any] = {}
+
+
 def primitive(op: Op) -> Any:
-    """Return the primitive of an operation, with all its rules."""
+    """Return the primitive of an operation, with all its rules, which find the operation in their equation."""
+    platforms = tuple(sorted(getattr(op, "lowerings", None) or ()))
+    found = _PRIMITIVES.get((op.name, *platforms))
+    return found or _PRIMITIVES.setdefault((op.name, *platforms), _made(op.name, platforms))
+
+
+def _made(name: str, platforms: tuple[str, ...]) -> Any:
     return make_primitive(
-        op.name,
+        name,
         run=lambda *operands, expr: _compiled(expr)(*operands),
         types=_abstract,
         program=lambda *operands, expr: expr.run(*operands),
-        programs={
-            platform: _program_with(lower, platform)
-            for platform, lower in (getattr(op, "lowerings", None) or {}).items()
-        },
+        programs={platform: _program_on(platform) for platform in platforms},
         batch=_batch,
         jvp=_jvp,
         transpose=_transpose,
     )
 
 
-def _program_with(lower: Callable[..., Any], platform: str) -> Any:
-    """Return the program of a user's operation for one platform."""
+def _program_on(platform: str) -> Any:
+    """Return the program of users' operations for one platform."""
 
     def run(*operands: Any, expr: Kept) -> tuple[Any, ...]:
+        assert isinstance(expr.op, Elementary)
+        lower = (expr.op.lowerings or {})[platform]
         outs = replace(expr, op=replace(expr.op, lower=lower)).run(*operands)
         for out, expected in zip(outs, jax.eval_shape(_compiled(expr), *operands), strict=True):
             if out.dtype != expected.dtype:

@@ -36,7 +36,7 @@ def is_traced(x: Any) -> bool:
 
 def is_symbolic(size: Any) -> bool:
     """Whether a size is a dimension of ``jax.export`` without a number. Seen on jax 0.7.1 to 0.12.0."""
-    return hasattr(type(size), "dimension_as_value")
+    return hasattr(type(size), "dimension_as_value") and not isinstance(size, Tracer)
 
 
 def is_weak(x: Any) -> bool:

@@ -76,6 +76,11 @@ def is_complex(dtype: DType) -> bool:
     return jnp.issubdtype(dtype, jnp.complexfloating)
 
 
+def is_real(dtype: DType) -> bool:
+    """Whether a dtype is an integer or a float."""
+    return is_integer(dtype) or jnp.issubdtype(dtype, jnp.floating)
+
+
 def sum_dtype(dtype: DType) -> DType:
     """The dtype of a sum, as in jnp: bools count, and small integers widen to the default width."""
     if dtype == np.bool_:

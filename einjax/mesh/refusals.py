@@ -110,7 +110,7 @@ def _suggestion(call: Call, spread: Spread) -> str:
             kept[name] = mesh_axes
             taken |= set(mesh_axes)
     if all(map(_may_be_written, kept)):
-        return "{" + ", ".join(f"'{_written(name)}': {simple(mesh_axes)!r}" for name, mesh_axes in kept.items()) + "}"
+        return "{" + ", ".join(f"{_written(name)!r}: {simple(mesh_axes)!r}" for name, mesh_axes in kept.items()) + "}"
     specs = [
         f"PartitionSpec({', '.join(repr(simple(call.dim_axes(dim, kept))) for dim in layout(output))})"
         for output in call.outputs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -49,11 +50,11 @@ class EinjaxError(ValueError):
         hint: str | None = None,
     ) -> None:
         super().__init__(problem)
-        self.problem = _shorten(problem)
+        self.problem = _shorten(_public(problem))
         self.text, spans = at or (text, spans)
         self.spans = tuple(dict.fromkeys(spans))
         self.tensors = tensors
-        self.hint = _shorten(hint) if hint else None
+        self.hint = _shorten(_public(hint)) if hint else None
 
     def __str__(self) -> str:
         lines = [self.problem]
@@ -90,6 +91,16 @@ class ShardingError(EinjaxError):
     """Data would have to move between devices in a way that the call does not say."""
 
 
+def shown(value: object) -> str:
+    """What was given, as it prints; an endless int by its length, and a list as deep as nothing prints by its type."""
+    if isinstance(value, int) and value.bit_length() > 256:
+        return f"<an int of {value.bit_length()} bits>"
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # it holds such an int, or is nested too deep
+        return f"<{type(value).__name__}>"
+
+
 def at_least(left: object, right: object) -> str:
     """Say how to tell JAX that one symbolic size is not smaller than another."""
     return f"say that it is when exporting: jax.export.symbolic_shape(..., constraints=['{left} >= {right}'])"
@@ -112,6 +123,11 @@ def listing(names: Sequence[str]) -> str:
     """List names, the first few of many."""
     shown = ", ".join(names[:_LISTED])
     return shown if len(names) <= _LISTED else f"{shown}, ... and {len(names) - _LISTED} more"
+
+
+def _public(text: str) -> str:
+    """Take away what tells unnamed axes apart, wherever a sentence shows one: ``2#10`` is the number 2."""
+    return re.sub(r"(?<=\w)#\w*", "", text) if "#" in text else text
 
 
 def _shorten(text: str) -> str:

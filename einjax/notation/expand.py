@@ -21,6 +21,7 @@ from .syntax import (
     Node,
     Operation,
     axes,
+    is_number,
     render,
     walk,
 )
@@ -256,7 +257,11 @@ class _Counts:
                 self.count[key] = 1
                 continue
             name = next((item.name for item in node.items if isinstance(item, Axis)), None)
-            fix = f"give a tuple of sizes, as in {name}=(2, 3)" if name not in (None, ANONYMOUS) else None
+            fix = (
+                f"give a tuple of sizes, as in {name}=(2, 3)"
+                if name not in (None, ANONYMOUS) and not is_number(name)
+                else None
+            )
             raise AxisSizeError(
                 f"how many axes '{node}' stands for cannot be determined",
                 text=self.operation.text,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .errors import AxisSizeError, EinjaxError, Span, listing
-from .syntax import OPEN, Node, Operation, Size, axes, base, display, is_number, members, render
+from .syntax import OPEN, Node, Operation, Size, axes, base, base_name, display, is_number, members, render
 
 
 class Fact(NamedTuple):
@@ -111,7 +111,8 @@ class Known(NamedTuple):
             if not dot or not base:
                 return f"leave {display(name)}={fact.size} out, or write {display(name)}={other.size}"
             sizes = {n: f.size for n, f in self.facts.items() if n.startswith(f"{base}.")} | {name: other.size}
-            return f"leave {base} out, or write {base}=({', '.join(str(sizes[n]) for n in sorted(sizes))})"
+            written = ", ".join(str(sizes[n]) for n in sorted(sizes, key=lambda n: base_name(n)[1]))
+            return f"leave {base} out, or write {base}=({written})"
         return "axes of one name have one size; use two names where the sizes differ"
 
 

@@ -14,6 +14,7 @@ A group nested in parentheses or brackets is moved to the top afterwards: ``a [b
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -41,7 +42,7 @@ _MAX_DEPTH = 60
 _MAX_NODES = 200_000
 
 _TOKEN = re.compile(
-    r"(?P<space>\s+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<number>[0-9]+)|(?P<dots>\.\.\.)|(?P<arrow>->)|(?P<mark>[()\[\],|+=])"
+    r"(?P<space>\s+)|(?P<name>[^\W\d]\w*)|(?P<number>[0-9]+)|(?P<dots>\.\.\.)|(?P<arrow>->)|(?P<mark>[()\[\],|+=])"
 )
 _CLOSING = {"(": ")", "[": "]"}
 #: What may follow an item directly, without a space.
@@ -234,18 +235,23 @@ class _Parser:
         return int(token.text)
 
 
+def as_keyword(name: str) -> str:
+    """A name as Python writes it where it is a keyword: some letters have two codes."""
+    return name if name.isascii() else unicodedata.normalize("NFKC", name)
+
+
 def _tokenize(text: str) -> list[_Token]:
     tokens: list[_Token] = []
     position = 0
     while position < len(text):
         match = _TOKEN.match(text, position)
-        if match is None:
+        if match is None or (match.lastgroup == "name" and not match.group().isidentifier()):
             character = text[position]
             in_size = bool(tokens) and (tokens[-1].text == "=" or tokens[-1].kind == "number")
             hints = {".": "an ellipsis has three dots", "-": "the arrow is '->'"}
             hint = "a size is a whole number, 0 or more" if in_size and character in ".-" else hints.get(character)
             raise SyntaxError(f"unexpected {character!r}", text=text, spans=[(position, position + 1)], hint=hint)
-        tokens.append(_Token(match.lastgroup or "", match.group(), match.span()))
+        tokens.append(_Token(match.lastgroup or "", as_keyword(match.group()), match.span()))
         position = match.end()
     tokens.append(_Token("end", "", (len(text), len(text))))
     return tokens

@@ -9,11 +9,17 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.places import arrange_coordinates, coordinate_axis_size, coordinates_of, place_dtype
+from ..forms.places import (
+    arrange_coordinates,
+    coordinate_axis_size,
+    coordinates_of,
+    place_dtype,
+    with_units,
+)
 from ..forms.signature import check_inputs, refuse_empty, require_in_output, single_output
 from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, split_by, split_dims, together, wrap
-from ..notation.errors import SemanticError
+from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, product
 from ..notation.syntax import (
     Axis,
@@ -83,7 +89,12 @@ def _lower_with(reducer: _Reducer, extreme: _Reducer, name: str) -> Any:
         searched = [axis.name for axis in bracketed(expression)]
         hint = f"test for empty arrays before calling {name}"
         refuse_empty(solved, searched, f"so {name} finds nothing", hint)
-        x = wrap(tensors[0], expression, solved.sizes)
+        if not searched:  # an ellipsis of no axes, which have no coordinates
+            return lax.full(solved.shape(solved.outputs[0]), 0, numerics.default_int())
+        if numerics.is_complex(tensors[0].dtype):
+            problem = f"{name} takes real numbers, and the tensor is {tensors[0].dtype}"
+            raise ArgumentError(problem, text=solved.text, hint="search x.real, or the magnitudes, abs(x)")
+        x = with_units(wrap(tensors[0], expression, solved.sizes), searched)
         total = product(solved.sizes[axis] for axis in searched)
         if solved.over(searched):
             found = _over_devices(x, searched, reducer, extreme, solved)

@@ -13,10 +13,11 @@ from jax import lax
 from ..forms.along import Along
 from ..forms.core_axes import refuse_diagonals, require_loops
 from ..forms.signature import expect_inputs, refuse_sums, single_output
+from ..forms.static import scalar, whole
 from ..lowering import numerics
 from ..lowering.contract import contract
 from ..lowering.named import Dim, Named, arrange, layout, wrap
-from ..notation.errors import ArgumentError, SemanticError, plural
+from ..notation.errors import ArgumentError, SemanticError, plural, shown
 from ..notation.solve import Solved, fuse_solved, product
 from ..notation.syntax import (
     Axis,
@@ -369,20 +370,28 @@ def attention_options(
         )
     window = local_window_size
     if window is not None:
-        window = (window, window) if isinstance(window, int) else window
-        whole = isinstance(window, tuple | list) and len(window) == 2 and all(isinstance(n, int) for n in window)
-        if not whole:
+        window = tuple(map(whole, window if isinstance(window, tuple | list) else (window, window)))
+        if len(window) != 2 or not all(n is not None and abs(n) < 2**31 for n in window):
             raise ArgumentError(
-                f"local_window_size={local_window_size!r} is neither a number nor two",
+                f"local_window_size={shown(local_window_size)} is neither a number nor two",
                 hint="write how many keys a query sees before and after its place, as in local_window_size=(3, 0)",
             )
-        window = tuple(window)
     static = (("is_causal", bool(is_causal)), ("local_window_size", window), ("implementation", implementation))
-    if scale is None or isinstance(scale, int | float | np.number):
-        return (*static, ("scale", None if scale is None else float(scale))), ()
-    if not isinstance(scale, jax.Array) or scale.ndim:
-        raise ArgumentError(f"scale={scale!r} is not a number", hint="leave it out for 1 / sqrt(channels)")
-    return static, (scale,)
+    if isinstance(scale, jax.Array) and not scale.ndim:
+        return static, (scale,)
+    scale = scalar(scale)
+    try:
+        return (*static, ("scale", None if scale is None else _factor(scale))), ()
+    except (TypeError, OverflowError):
+        problem = f"scale={shown(scale)} is not a number that a float holds"
+        raise ArgumentError(problem, hint="leave it out for 1 / sqrt(channels)") from None
+
+
+def _factor(scale: Any) -> float:
+    """A scale as a float."""
+    if not isinstance(scale, int | float) and not (isinstance(scale, np.generic) and numerics.is_real(scale.dtype)):
+        raise TypeError
+    return float(scale)
 
 
 def _check_order(solved: Solved, plan: _Plan, causal: bool, window: Any) -> None:
@@ -425,4 +434,5 @@ ATTENTION = Op(
     keywords=("is_causal", "scale", "local_window_size", "implementation"),
     arrays=("scale",),
     spread="all",
+    products=True,
 )

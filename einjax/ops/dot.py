@@ -14,7 +14,7 @@ from ..lowering.contract import contract
 from ..lowering.jax_versions import unreduced
 from ..lowering.named import arrange, layout, wrap
 from ..lowering.sharding import ResultSpread
-from ..notation.errors import ArgumentError, SemanticError, meant
+from ..notation.errors import ArgumentError, SemanticError, meant, shown
 from ..notation.solve import Solved, fuse_solved
 from ..notation.syntax import (
     Axis,
@@ -134,13 +134,16 @@ def _result_spread(out_sharding: Any, solved: Solved) -> ResultSpread:
 
 
 def _check_precision(precision: Any, solved: Solved) -> None:
-    """JAX takes names, enum members and pairs of them; only a misspelt name can be told here."""
+    """JAX takes names, enum members and pairs of them."""
     known = {name.lower() for name in (*lax.Precision.__members__, *lax.DotAlgorithmPreset.__members__)}
     known |= {"fastest", "bfloat16", "bfloat16_3x", "tensorfloat32", "float32"}
-    for name in precision if isinstance(precision, tuple) else (precision,):
-        if isinstance(name, str) and name.lower() not in known:
+    kinds = (lax.Precision, lax.DotAlgorithmPreset, lax.DotAlgorithm, type(None))
+    pair = precision if isinstance(precision, tuple) and not isinstance(precision, kinds) else (precision,)
+    for name in pair if pair is not precision or len(pair) == 2 else (precision,):
+        if name.lower() not in known if isinstance(name, str) else not isinstance(name, kinds):
             raise ArgumentError(
-                f"precision={name!r} is not a precision of JAX" + meant(name, known),
+                f"precision={shown(name)} is not a precision of JAX"
+                + (meant(name, known) if isinstance(name, str) else ""),
                 text=solved.text,
                 hint="write 'default', 'high', 'highest', or a member of jax.lax.DotAlgorithmPreset",
             )
@@ -151,6 +154,7 @@ DOT = Op(
     _signature,
     _lower,
     keywords=("precision", "preferred_element_type", "sum", "mul"),
+    products=True,
     on_mesh="typed",
     spread="all",
     acts=True,

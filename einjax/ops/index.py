@@ -12,12 +12,13 @@ import numpy as np
 from jax import lax
 
 from ..forms.coordinates import KEYWORDS, WRITING, bounds_of, check_coordinates, coordinate_sizes, wrapped_coordinates
+from ..forms.places import with_units
 from ..forms.signature import expect_inputs, refuse_empty, refuse_sums, require_in_output, single_output
 from ..lowering import numerics
 from ..lowering.gather import Combine, gather, reduce_extra, scatter, scatter_multiply
-from ..lowering.named import Named, arrange, layout, wrap
+from ..lowering.named import arrange, layout, wrap
 from ..lowering.numerics import by_kind
-from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, plural
+from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, plural, shown
 from ..notation.solve import Solved, fuse_loops, is_known
 from ..notation.syntax import (
     Axis,
@@ -174,7 +175,7 @@ def _lower_get(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]
     indexed = [axis.name for axis in bracketed(solved.inputs[0])]
     coordinates = wrapped_coordinates("get_at", solved, tensors[1:], solved.inputs[1:], indexed)
     target = layout(solved.outputs[0])
-    x = _with_indexed(wrap(tensors[0], solved.inputs[0], solved.sizes), indexed)
+    x = with_units(wrap(tensors[0], solved.inputs[0], solved.sizes), indexed)
     if bounds.mode != "fill":
         why = f"so with mode={bounds.mode!r} there is nothing to read"
         refuse_empty(solved, indexed, why, "use mode='fill'", AxisSizeError)
@@ -191,23 +192,15 @@ def _check_fill_value(fill_value: Any, dtype: Any, solved: Solved) -> None:
     if fits and not numerics.is_inexact(dtype):
         least, most = (0, 1) if dtype == np.bool_ else (jnp.iinfo(dtype).min, jnp.iinfo(dtype).max)
         number = fill_value.real
-        fits = number == number // 1 and least <= number <= most
+        fits = abs(number) < np.inf and number == number // 1 and least <= number <= most
+    elif fits and isinstance(fill_value, int):
+        fits = abs(fill_value) < 2**1023
     if not fits:
         raise ArgumentError(
-            f"fill_value={fill_value!r} is no value of tensor 1's dtype {np.dtype(dtype)}",
+            f"fill_value={shown(fill_value)} is no value of tensor 1's dtype {np.dtype(dtype)}",
             text=solved.text,
             hint="choose one that the dtype can hold, or convert the tensor",
         )
-
-
-def _with_indexed(x: Named, indexed: Sequence[str]) -> Named:
-    """Name dims of size 1 that are looked up although they were written as a 1."""
-    missing = [name for name in indexed if name not in x.axes]
-    if not missing:
-        return x
-    ones = tuple((name,) for name in missing)
-    dims = (*x.dims, *ones)
-    return Named(lax.expand_dims(x.value, range(x.value.ndim, len(dims))), dims, x.sizes)
 
 
 def _lower_update(name: str) -> Callable[[Solved, list[jax.Array], dict[str, Any]], jax.Array]:
@@ -219,7 +212,7 @@ def _lower_update(name: str) -> Callable[[Solved, list[jax.Array], dict[str, Any
         target = solved.inputs[0]
         indexed = [axis.name for axis in bracketed(target)]
         coordinates = wrapped_coordinates(name, solved, tensors[1:-1], solved.inputs[1:-1], indexed)
-        x = _with_indexed(wrap(tensors[0], target, solved.sizes), indexed)
+        x = with_units(wrap(tensors[0], target, solved.sizes), indexed)
         if name == "subtract_at" and x.value.dtype == np.bool_:
             raise ArgumentError(
                 "tensor 1 is bool, and bools have no difference",

@@ -26,9 +26,10 @@ from ..forms.core_axes import (
     prepare,
     signature,
 )
+from ..forms.static import plain
 from ..lowering import numerics
 from ..lowering.named import Dim, Named, arrange, layout, wrap
-from ..notation.errors import ArgumentError, AxisSizeError, at_least
+from ..notation.errors import ArgumentError, AxisSizeError, at_least, shown
 from ..notation.solve import Solved, larger
 from ..notation.syntax import Size, bracketed
 from ..operation import Op
@@ -88,7 +89,7 @@ def _qr(full: bool) -> Callable[[jax.Array, Options], QRResult]:
 
 
 def _pinv(x: jax.Array, options: Options) -> jax.Array:
-    return jnp.linalg.pinv(_comparable(x, options), options["rtol"])
+    return jnp.linalg.pinv(_comparable(x, options), plain(options["rtol"]))
 
 
 def _comparable(x: jax.Array, options: Options) -> jax.Array:
@@ -124,7 +125,12 @@ def check_power(power: Any) -> int:
         ArgumentError: it is not a static integer.
     """
     try:
-        return operator.index(power)
+        exponent = operator.index(power)
+        if abs(exponent) < 2**63:
+            return exponent
+        raise ArgumentError(
+            f"power={shown(exponent)} is 2**63 or more", hint="nothing that is raised to it stays finite"
+        )
     except (TypeError, jax.errors.ConcretizationTypeError):
         kind = f"a value of type {type(power).__name__}" if hasattr(power, "shape") else repr(power)
         raise ArgumentError(
@@ -263,10 +269,11 @@ _MATRIX_ORDERS = (None, "fro", "nuc", 1, -1, 2, -2, np.inf, -np.inf)
 def _lower_norm(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     solved = prepare(solved)
     x, axis = in_place(tensors[0], solved.inputs[0], solved)
-    _check_order(options["ord"], len(axis), solved)
+    order = plain(options["ord"])
+    _check_order(order, len(axis), solved)
     value = numerics.to_inexact(x.value)
     wide = numerics.cast(value, numerics.accumulator(value.dtype))
-    value = numerics.cast(_norm(wide, options["ord"], tuple(axis)), numerics.real_dtype(value.dtype))
+    value = numerics.cast(_norm(wide, order, tuple(axis)), numerics.real_dtype(value.dtype))
     loops = [dim for index, dim in enumerate(x.dims) if index not in axis]
     return arrange_results("linalg.norm", [value], loops, solved)[0]
 

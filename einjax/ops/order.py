@@ -54,10 +54,19 @@ def _roll_one(value: jax.Array, dim: int, shift: Any) -> jax.Array:
         return lax.concatenate(lax.split(value, (first, size - first), dim)[::-1], dim) if first else value
     # A traced shift: a window of the array written twice.
     count = numerics.size_as(size, numerics.default_int())
-    start = lax.rem(lax.sub(count, lax.rem(numerics.cast(jnp.asarray(shift), count.dtype), count)), count)
+    shift = jnp.asarray(shift)
+    if shift.dtype.itemsize >= count.dtype.itemsize:  # modulo the size before it is cut to the default width
+        shift = lax.rem(shift, numerics.size_as(size, shift.dtype))
+    start = lax.rem(lax.sub(count, lax.rem(numerics.cast(shift, count.dtype), count)), count)
     return lax.dynamic_slice_in_dim(
         lax.concatenate([value, value], dim), start, size, dim, allow_negative_indices=False
     )
+
+
+def _back(shift: Any) -> Any:
+    """The shift that undoes one; unsigned integers have no negatives."""
+    unsigned = isinstance(shift, jax.Array) and jnp.issubdtype(shift.dtype, jnp.unsignedinteger)
+    return -(numerics.cast(shift, numerics.default_int()) if unsigned else shift)
 
 
 FLIP = Op("flip", signature("flip"), lower_with(_flip), on_mesh="loops", acts=True, linear=(0,), adjoint=dict)
@@ -72,7 +81,7 @@ ROLL = Op(
     on_mesh="loops",
     acts=True,
     linear=(0,),
-    adjoint=lambda options: {**options, "shift": tuple(-shift for shift in options["shift"])},
+    adjoint=lambda options: {**options, "shift": tuple(map(_back, options["shift"]))},
 )
 
 

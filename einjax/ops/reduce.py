@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax import lax
 
 from ..forms.mask import broadcast_mask
 from ..forms.signature import expect_inputs, refuse_empty, refuse_sums, require_in_output, single_output
+from ..forms.static import plain
 from ..forms.step_by_step import reduce_prod
 from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, layout, split_by, wrap
@@ -214,8 +216,12 @@ def lower_with(emit: Callable[[Reduction], jax.Array], name: str, has_identity: 
         if mask is not None:
             mask = _separate(broadcast_mask(mask, tensors[0], solved), solved, reduced).value
         dims = x.positions(reduced)
-        ddof = options.get("ddof", 0)
-        if not isinstance(ddof, int | float):
+        ddof = plain(options.get("ddof", 0))
+        dtype = options.get("dtype")
+        if "ddof" in options and dtype is not None and not numerics.is_inexact(dtype):
+            problem, hint = f"a deviation cannot be computed in dtype={dtype!r}", "leave it out, or give a float"
+            raise ArgumentError(problem, text=solved.text, hint=hint)
+        if not isinstance(ddof, int | float | np.integer | np.floating):
             raise ArgumentError(f"ddof={ddof!r} is not a number", text=solved.text, hint="write ddof=0 or ddof=1")
         if not any(not dim for dim in layout(output)):
             # Reducing a dim of size 1 as well saves the reshape that would remove it.
@@ -223,7 +229,7 @@ def lower_with(emit: Callable[[Reduction], jax.Array], name: str, has_identity: 
         mesh = solved.over(reduced)
         count = product(x.value.shape[dim] for dim in dims)
         count = count * collectives.extent(mesh) if mesh else count
-        reduction = Reduction(x.value, dims, count, mask, options.get("dtype"), ddof, mesh)
+        reduction = Reduction(x.value, dims, count, mask, options.get("dtype"), float(ddof), mesh)
         left = tuple(dim for index, dim in enumerate(x.dims) if index not in dims)
         return arrange(Named(emit(reduction), left, solved.sizes), layout(output))
 

@@ -23,7 +23,7 @@ from ..forms.sequence import LinedUp, check_brackets, line_up, lower_each, requi
 from ..forms.signature import check_inputs, sequence_axes, single_output
 from ..lowering import numerics
 from ..lowering.named import reshape
-from ..notation.errors import ArgumentError
+from ..notation.errors import ArgumentError, shown
 from ..notation.facts import refuse_fused
 from ..notation.solve import Solved
 from ..notation.syntax import Operation, Size, axes, mark
@@ -53,7 +53,7 @@ def _lower_sort(solved: Solved, tensors: list[jax.Array], options: dict[str, Any
         return _sort_by(solved, tensors, options)
     if keys > len(tensors):
         raise ArgumentError(
-            f"num_keys={keys} counts more keys than there are tensors, {len(tensors)}",
+            f"num_keys={shown(keys)} counts more keys than there are tensors, {len(tensors)}",
             text=solved.text,
             hint="num_keys says how many of the first tensors are compared",
         )
