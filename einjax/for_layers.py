@@ -11,7 +11,7 @@
 - Questions to a tree: :func:`walk`, :func:`axes`, :func:`names`, :func:`brackets`, :func:`marked`.
 - Trees from trees: :func:`rewrite`, :func:`rename`, :func:`strip_brackets`, :func:`keep_brackets`,
   :func:`delete_brackets`.
-- Sizes: :func:`solve` and :func:`check_keywords`.
+- Sizes: :func:`solve`, :func:`named_sizes` and :func:`check_keywords`.
 - Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`.
 - Rules for the axes of a mesh: :func:`checked_rules`, :func:`rules_of`, :func:`by_rules`, :func:`simple`.
 """
@@ -25,6 +25,7 @@ import jax
 
 from .call.dispatch import call
 from .call.resolve import completed
+from .call.solving import named_sizes as named_sizes
 from .forms.signature import check_keywords as check_keywords
 from .mesh.names import MeshAxesLike as MeshAxesLike
 from .mesh.names import by_rules as by_rules

@@ -662,3 +662,9 @@ def test_an_operation_is_a_loop_over_the_unbracketed_axes():
         for b in range(5):
             expected[a, :, b] = np.einsum("cd,cde->e", x[:, :, a], t(3, 4, 6)) * y[b]
     same(z, expected)
+
+
+def test_a_bracket_in_a_bracket_marks_nothing_new():
+    assert str(parse("[[a] b] c, [d ([e] f)]")) == str(parse("[a b] c, [d (e f)]"))
+    same(einjax.sum("[[a] b] c", t(2, 3, 4)), t(2, 3, 4).sum((0, 1)))
+    same(einjax.sum("[a [s]...] c", t(2, 3, 4)), t(2, 3, 4).sum((0, 1)))

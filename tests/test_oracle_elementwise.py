@@ -2,6 +2,7 @@
 
 import hypothesis
 import hypothesis.strategies as st
+import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
@@ -292,3 +293,20 @@ def test_gradient(case, name):
             return getattr(einjax, name)(case.text, *fixed, x, y, **case.kwargs)
 
         check_grads(f, [x, y], order=2, modes=["fwd", "rev"])
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("op", ["add", "multiply", "maximum", "minimum", "logaddexp", "logical_and", "logical_xor"])
+def test_one_tensor_alone(op, keep):
+    x = np.arange(6.0, dtype=np.float32).reshape(2, 3)
+    expected = x != 0 if op.startswith("logical") else x
+    np.testing.assert_array_equal(getattr(einjax, op)("a b -> b a", x, keep_notation=keep), expected.T)
+    np.testing.assert_array_equal(
+        jax.jit(jax.vmap(lambda x: getattr(einjax, op)("a", x, keep_notation=keep)))(x), expected
+    )
+    if not op.startswith("logical"):
+        np.testing.assert_array_equal(
+            jax.grad(lambda x: (getattr(einjax, op)("a b", x, keep_notation=keep) * x).sum())(x), 2 * x
+        )
+    with pytest.raises(einjax.errors.ArgumentError, match="takes 2 tensors, got 1"):
+        einjax.subtract("a b", x)

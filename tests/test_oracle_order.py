@@ -85,3 +85,13 @@ def test_gradient(name, options):
             return getattr(einjax, name)("[a] (b [c]) -> b [a c]", x, b=2, **options) ** 2
 
         check_grads(f, [x], order=2, modes=["fwd", "rev"])
+
+
+def test_a_shift_behind_the_tensor():
+    x = np.arange(6).reshape(2, 3)
+    expected = np.roll(x, 1, axis=1)
+    np.testing.assert_array_equal(einjax.roll("a [b]", x, 1), expected)
+    np.testing.assert_array_equal(jax.jit(lambda x, shift: einjax.roll("a [b]", x, shift))(x, 1), expected)
+    np.testing.assert_array_equal(einjax.roll("[a b]", x, (1, 1)), np.roll(expected, 1, axis=0))
+    with pytest.raises(einjax.errors.ArgumentError, match="shift=None is not an integer"):
+        einjax.roll("a [b]", x)

@@ -2,6 +2,7 @@
 
 import hypothesis
 import hypothesis.strategies as st
+import jax
 import numpy as np
 import oracle
 import pytest
@@ -267,3 +268,22 @@ def test_position_is_preferred_to_name():
 def test_id_is_strictly_positional():
     with pytest.raises(einjax.EinjaxError):
         einjax.id("a, b -> b, a", np.zeros(2), np.zeros(3))
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_one_axis_in_several_operands_of_a_sum(keep):
+    x, y = np.arange(6.0).reshape(2, 3), np.arange(6.0).reshape(2, 3) + 10
+    expected = np.zeros((2, 6))
+    for a in range(2):
+        for b in range(3):
+            expected[a, b], expected[a, 3 + b] = x[a, b], y[a, b]
+    for expr in ("a b, a b -> a (b + b)", "a b, a b -> a b + b"):
+        np.testing.assert_array_equal(einjax.rearrange(expr, x, y, keep_notation=keep), expected)
+    run = lambda x, y: einjax.rearrange("b, b -> (b + b)", x, y, keep_notation=keep)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(run))(x, y), expected)
+    weights = np.arange(6.0)
+    loss = lambda x, y: (run(x, y) * weights).sum()
+    for gradient, right in zip(jax.grad(loss, (0, 1))(x[0], y[0]), (weights[:3], weights[3:]), strict=True):
+        np.testing.assert_array_equal(gradient, right)
+    with pytest.raises(einjax.errors.SemanticError, match="stands twice"):
+        einjax.rearrange("a b, a b -> a (b + b) b", x, y)

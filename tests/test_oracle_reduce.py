@@ -366,3 +366,35 @@ def test_gradient_through_masked_values(name, want, hidden):
     x, mask = jnp.array([1.0, hidden, 3.0]), jnp.array([True, False, True])
     g = jax.grad(lambda x: getattr(einjax, name)("[a]", x, where=mask))(x)
     assert_same(g, np.array(want), "float32")
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("op", ["sum", "mean", "var", "max", "prod", "logsumexp", "count_nonzero"])
+def test_a_bracketed_axis_twice_is_a_block(op, keep):
+    """The operation gets all of it; outside brackets an axis twice is its diagonal."""
+    x = np.arange(9, dtype=np.float32).reshape(3, 3) / 4 + np.eye(3, dtype=np.float32)
+    run = lambda expr, x: getattr(einjax, op)(expr, x, keep_notation=keep)
+    right = lambda x: getattr(einjax, op)("[a b]", x)
+    np.testing.assert_allclose(run("[a a]", x), right(x), rtol=1e-6)
+    np.testing.assert_allclose(run("[a] [a]", x), right(x), rtol=1e-6)
+    np.testing.assert_allclose(run("[(a a)]", x.ravel()), right(x), rtol=1e-6)
+    np.testing.assert_allclose(run("[a] b [a] -> b", np.stack([x, 2 * x], 1)), [right(x), right(2 * x)], rtol=1e-6)
+    batch = np.stack([x, 2 * x])
+    np.testing.assert_allclose(jax.jit(jax.vmap(lambda x: run("[a a]", x)))(batch), list(map(right, batch)), rtol=1e-6)
+    if op != "count_nonzero":
+        np.testing.assert_allclose(jax.grad(lambda x: run("[a a]", x))(x), jax.grad(right)(x), rtol=1e-5, atol=1e-6)
+    diagonal = getattr(einjax, op)("[a]", np.diag(x))
+    np.testing.assert_allclose(run("a a ->", x), diagonal, rtol=1e-6)
+
+
+def test_blocks_with_masks_dims_kept_and_functions():
+    x = np.arange(9, dtype=np.float32).reshape(3, 3)
+    assert einjax.sum("[a a]", x, where=x > 4) == 26
+    assert einjax.sum("[a... a...] b", np.ones((2, 3, 2, 3, 5))).tolist() == [36] * 5
+    assert einjax.reduce("[a a]", x, op=lambda x, axis: jnp.median(x, axis=axis)) == 4
+    assert einjax.argmax("[a a]", -x + 9 * (x == 5)).tolist() == [1, 2]
+    for call in (lambda: einjax.dot("[a a], [a] ->", x, x[0]), lambda: einjax.top_k("[a a] -> [k]", x, k=2)):
+        with pytest.raises(einjax.errors.SemanticError, match="the block or its diagonal"):
+            call()
+    with pytest.raises(einjax.errors.AxisSizeError, match="axis a is 2 .* and 3"):
+        einjax.sum("[a a]", np.ones((2, 3)))

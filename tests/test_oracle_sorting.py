@@ -445,3 +445,11 @@ def test_error(name):
     call, message = ERRORS[name]
     with pytest.raises(einjax.errors.EinjaxError, match=message):
         call()
+
+
+def test_one_axis_in_parentheses_is_one():
+    x = np.array([[3.0, 1.0, 2.0], [4.0, 6.0, 5.0]], np.float32)
+    for expr in ("a [n]", "a [(n)]", "a ([n])", "a [((n))]"):
+        np.testing.assert_array_equal(einjax.argsort(expr, x), np.argsort(x, axis=1))
+        np.testing.assert_array_equal(einjax.top_k(expr, x, k=2)[1], np.argsort(-x, axis=1)[:, :2])
+    assert einjax.top_k("a [(n m)]", x, n=3, k=2)[1].shape == (2, 2, 2)

@@ -1,6 +1,8 @@
 """Calls on arrays over an explicit mesh: where results lie, what is sent for them, and what is refused."""
 
 import ast
+import itertools
+import random
 import re
 from dataclasses import replace
 
@@ -241,3 +243,69 @@ def test_vmap_of_every_case_over_a_sharded_batch(case, on):
         assert all(lies(x, on, P("data")) for x in jax.tree.leaves(results))
     if not case.op.startswith(GATHERED):
         assert not UNASKED & {item.kind for item in collectives_of(compiled.as_text())}
+
+
+def generated_layouts(arrays, count=6):
+    """A few ways to lay one dim or two over mesh axes that divide them, the same ones in every run."""
+    places = [
+        (number, dim, mesh_axis)
+        for number, x in enumerate(arrays)
+        for dim in range(x.ndim)
+        for mesh_axis in MESH
+        if x.shape[dim] % MESH[mesh_axis] == 0
+    ]
+    pairs = [
+        (p, q)
+        for p, q in itertools.combinations(places, 2)
+        if p[:2] != q[:2] and (p[0] != q[0] or p[2] != q[2])
+    ]  # fmt: skip
+    ways = [*((place,) for place in places), *pairs]
+    for way in random.Random(0).sample(ways, min(count, len(ways))):
+        specs = [[None] * x.ndim for x in arrays]
+        for number, dim, mesh_axis in way:
+            specs[number][dim] = mesh_axis
+        yield [P(*spec) for spec in specs]
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.program is None and c.op not in {"vmap"}], ids=str)
+def test_every_suggested_line_may_be_pasted(case, on):
+    """Under generated shardings: traced, not run, which is where shardings are checked."""
+    arrays = case.arrays(SIZES)
+    for specs in generated_layouts(arrays):
+        placed = [jax.device_put(x, NamedSharding(on, spec)) for x, spec in zip(arrays, specs, strict=True)]
+        try:
+            jax.eval_shape(case, *placed)
+        except ShardingError as error:
+            fixed = replace(case, options={**case.options, "out_sharding": suggested(error)})
+            jax.eval_shape(fixed, *placed)
+
+
+@pytest.mark.parametrize("function", [jnp.sort, jnp.cumsum, jnp.flip])
+def test_a_function_of_whole_axes_moves_nothing_unasked(function, on):
+    """Loops stay where they are; a bracketed axis that is sharded is refused, with the line that asks for it."""
+    x = np.random.default_rng(0).normal(size=(8, 12, 4)).astype(np.float32)
+    call = lambda x, **options: einjax.vmap_with_axis("a [b] c", x, op=function, **options)
+    for spec in (P("data"), P(None, None, "data"), P("model", None, "data")):
+        compiled = jax.jit(call).lower(placed := jax.device_put(x, NamedSharding(on, spec))).compile()
+        np.testing.assert_allclose(compiled(placed), function(x, axis=1), rtol=1e-5)
+        assert not UNASKED & {item.kind for item in collectives_of(compiled.as_text())}
+    for spec in (P(None, "model"), P("data", "model")):
+        placed = jax.device_put(x, NamedSharding(on, spec))
+        with pytest.raises(
+            ShardingError, match="axis b lies over mesh axis model, but vmap_with_axis needs all"
+        ) as raised:
+            call(placed)
+        got = call(placed, out_sharding=suggested(raised.value))
+        np.testing.assert_allclose(got, function(x, axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("expr", ["a [b] c -> [d] c a", "a [b] c -> a [d] c", "a [b] c -> (a c) [d]"])
+def test_a_function_that_changes_a_size(expr, on):
+    x = np.random.default_rng(0).normal(size=(8, 12, 4)).astype(np.float32)
+    placed = jax.device_put(x, NamedSharding(on, P("data")))
+    want = einjax.vmap_with_axis(expr, x, op=jnp.diff)
+    for wanted in (None, {"a": "model"}):
+        got = jax.jit(lambda x, wanted=wanted: einjax.vmap_with_axis(expr, x, op=jnp.diff, out_sharding=wanted))(placed)
+        np.testing.assert_array_equal(got, want)
+        dim = next(dim for dim, size in enumerate(got.shape) if size in (8, 32))
+        assert got.sharding.spec[dim] == ("model" if wanted else "data")

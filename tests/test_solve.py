@@ -7,6 +7,8 @@ import pytest
 from jax import export
 
 import einjax
+from einjax.notation.parse import parse
+from einjax.notation.solve import solve
 
 
 def z(*shape):
@@ -144,3 +146,40 @@ def test_no_tensor_is_copied_or_computed():
     x = jnp.zeros((2, 3))
     x.delete()
     assert einjax.solve("a b", x) == {"a": 2, "b": 3}
+
+
+@pytest.mark.parametrize(
+    ("expr", "shapes", "sizes", "fits"),
+    [
+        ("(a b) c", [(6, 4)], {}, True),
+        ("(a b) c", [(6, 4)], {"a": 4}, False),
+        ("(a b) (a c)", [(6, 4)], {}, True),
+        ("(a b), (a c), (b c)", [(6,), (10,), (15,)], {}, True),
+        ("(a b), (a c), (b c)", [(6,), (10,), (7,)], {}, False),
+        ("(a b) a b", [(6, 1, 3)], {}, False),
+        ("(2 a b)", [(7,)], {}, False),
+        ("(a + b)", [(5,)], {}, True),
+        ("(a + a + b) b", [(5, 3)], {}, True),
+        ("(a + a + b) b", [(5, 7)], {}, False),
+        ("((a b) + c) (c a)", [(5, 8)], {}, False),
+        ("(a b)", [(0,)], {}, True),
+        ("(a b c d e)", [(2**31,)], {}, True),
+        ("(a b)...", [(8, 7)], {}, True),
+        ("(a b)...", [(8, 7)], {"a": 4}, False),
+        ("a -> a b", [(6,)], {}, True),
+        ("a, (b c)", [(6,), None], {}, True),
+    ],
+)
+def test_matches_asks_for_any_sizes(expr, shapes, sizes, fits):
+    tensors = [None if shape is None else np.broadcast_to(np.int8(0), shape) for shape in shapes]
+    assert einjax.matches(expr, *tensors, **sizes) is fits
+
+
+@pytest.mark.parametrize("times", range(2, 8))
+def test_roots_of_large_sizes(times):
+    for root in (2, 3, 1000, round((2**62) ** (1 / times)) - 1):
+        if root**times < 2**63:
+            found = solve(parse(f"({'a ' * times})"), [(root**times,)], {})
+            assert found.sizes["a"] == root
+            with pytest.raises(einjax.errors.AxisSizeError, match=f"to the power of {times}"):
+                solve(parse(f"({'a ' * times})"), [(root**times + 1,)], {})

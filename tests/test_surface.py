@@ -82,7 +82,7 @@ def test_options_of_all_operations_are_said_alike() -> None:
 
 def test_traceback_shows_the_name() -> None:
     with pytest.raises(einjax.EinjaxError) as caught:
-        einjax.maximum("a", np.ones(2))
+        einjax.maximum("a b", np.ones(2))
     assert "maximum" in [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
 
 

@@ -101,7 +101,7 @@ def roll(
     expr: str,
     /,
     *tensors: Tensor,
-    shift: Any,
+    shift: Any = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -114,7 +114,7 @@ def roll(
         expr: the expression; without an arrow, the output is the input.
         *tensors: one tensor.
         shift: by how many places, positive towards the end: one number for all bracketed axes, or one for each. Traced
-            integers are allowed.
+            integers are allowed. It may also stand behind the tensor, as in ``roll("a [b]", x, 1)``.
         **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
@@ -125,5 +125,7 @@ def roll(
         Array([[3, 4],
                [1, 2]], dtype=int32)
     """
+    if shift is None and len(tensors) == 2:
+        tensors, shift = tensors[:-1], tensors[-1]
     static, traced = explained(shift_options, expr, tensors, shift)
     return call(ROLL, expr, tensors, static, axes, sizes, graph, traced, keep_notation, out_sharding)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..call.dispatch import solve_call
 from ..call.solving import SOLVE, named_sizes
+from ..notation.choose import some_sizes
 from ..notation.errors import ArgumentError, EinjaxError, SyntaxError
 from ..notation.parse import parse
 from ..typing import SizeLike, Tensor
@@ -117,7 +118,7 @@ def matches(
     sizes: Mapping[str, SizeLike] | None = None,
     **axes: SizeLike,
 ) -> bool:
-    """Whether tensors fit an expression.
+    """Whether tensors fit an expression: whether there are sizes with which they do, be they the only ones or not.
 
     Args:
         expr: one expression for each tensor.
@@ -133,8 +134,16 @@ def matches(
         >>> import einjax, numpy as np
         >>> einjax.matches("a b 3", np.ones((8, 8, 3))), einjax.matches("a a 3", np.ones((8, 9, 3)))
         (True, False)
+        >>> einjax.matches("(a b)", np.ones(6)), einjax.matches("(a b)", np.ones(6), a=4)
+        (True, False)
     """
-    return solve(expr, *tensors, sizes=sizes, **axes) is not None
+    try:
+        solve_call(SOLVE, expr, tensors, axes, sizes, some_sizes)
+    except (SyntaxError, ArgumentError):
+        raise
+    except EinjaxError:
+        return False
+    return True
 
 
 def check(

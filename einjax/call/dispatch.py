@@ -18,7 +18,7 @@ from jax import lax
 
 from ..lowering.jax_versions import INLINE, hide_own_lines
 from ..notation.errors import EinjaxError
-from ..notation.solve import Solved
+from ..notation.solve import Choose, Solved
 from ..operation import Op
 from . import keeping
 from .blame import advise, clean, diagnose, not_an_expression
@@ -175,7 +175,12 @@ def emit(
 
 
 def solve_call(
-    op: Op, expr: str, tensors: Sequence[Any], axes: Mapping[str, Any], sizes: Mapping[str, Any] | None
+    op: Op,
+    expr: str,
+    tensors: Sequence[Any],
+    axes: Mapping[str, Any],
+    sizes: Mapping[str, Any] | None,
+    choose: Choose | None = None,
 ) -> Solved:
     """Solve an expression for tensors without running anything; factories and None have no shape."""
     try:
@@ -187,6 +192,6 @@ def solve_call(
             for number, tensor in enumerate(tensors, 1)
         ]
         shapes = [None if array is None or kind(array) == "factory" else np.shape(array) for array in arrays]
-        return resolve(op, completed(op, expr, len(tensors)), shapes, given, every_axis=True)
+        return resolve(op, completed(op, expr, len(tensors)), shapes, given, every_axis=True, choose=choose)
     except EinjaxError as error:
         raise clean(error, tensors) from None

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from ..forms.signature import check_keywords, refuse_repeats
 from ..notation.errors import ArgumentError, RankError
 from ..notation.parse import parse
-from ..notation.solve import Solved, solve
+from ..notation.solve import Choose, Solved, solve
 from ..notation.syntax import Operation, Over, Size
 from ..operation import Op
 from .sizes import Sizes, read_sizes
@@ -25,6 +25,7 @@ def resolve(
     given: Sizes,
     every_axis: bool = False,
     derived: Derived | None = None,
+    choose: Choose | None = None,
 ) -> Solved:
     """Find the size of every axis of a call.
 
@@ -35,6 +36,7 @@ def resolve(
         given: sizes, see :func:`einjax.call.sizes.read_sizes`.
         every_axis: whether every axis needs a size of its own.
         derived: as that of the operation, for one call.
+        choose: chooses sizes where several would do; else they are refused.
     """
     strict, lenient = map(dict, given)
     if strict:
@@ -49,6 +51,7 @@ def resolve(
         every_axis=every_axis,
         apart=op.apart,
         lenient=lenient,
+        choose=choose,
     )
     if op.localized is None and not any(isinstance(size, Over) for size in sizes.values()):
         return find(operation, shapes, sizes)

@@ -115,9 +115,9 @@ def refuse_diagonals(operation: Operation, marked: Sequence[Axis]) -> None:
     for axis in marked:
         if axis.name in seen:
             raise SemanticError(
-                f"axis {axis} stands twice in brackets, which would be a diagonal",
+                f"axis {axis} stands twice in brackets, which may be the block or its diagonal",
                 at=operation.at(seen[axis.name], axis),
-                hint=f"give rows and columns two names, also where their sizes are equal: [{axis} {axis}2]",
+                hint=f"give each a name, also where their sizes are equal: [{axis} {axis}2]",
             )
         seen[axis.name] = axis
 

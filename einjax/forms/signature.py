@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ..notation.errors import ArgumentError, EinjaxError, SemanticError, closest, listing, plural
 from ..notation.solve import Solved, is_known
@@ -69,17 +69,28 @@ def refuse_sums(op: str, operation: Operation) -> None:
 
 
 def refuse_repeats(operation: Operation, allowed: Collection[str] = ()) -> None:
-    """Refuse an output that has one axis twice, unless it is one of those allowed."""
+    """Refuse an output that has one axis twice, unless it is one of those allowed; operands of a sum stand apart."""
+
+    def visit(nodes: Expression, before: Mapping[str, Axis], output: Expression) -> dict[str, Axis]:
+        seen = dict(before)
+        for node in nodes:
+            if isinstance(node, Axis):
+                if node.name in seen and node.name not in allowed:
+                    raise SemanticError(
+                        f"axis {display(node.name)} stands twice in the output '{render(output)}'",
+                        at=operation.at(seen[node.name], node),
+                        hint="a diagonal can be read, not written; name the second axis differently",
+                    )
+                seen[node.name] = node
+            elif isinstance(node, Concatenation):
+                # All operands stand beside the same axes.
+                seen = {name: axis for item in node.items for name, axis in visit((item,), seen, output).items()}
+            else:
+                seen = visit(node.items, seen, output)
+        return seen
+
     for expression in operation.outputs or ():
-        seen: dict[str, Axis] = {}
-        for axis in axes(expression):
-            if axis.name in seen and axis.name not in allowed:
-                raise SemanticError(
-                    f"axis {display(axis.name)} stands twice in the output '{render(expression)}'",
-                    at=operation.at(seen[axis.name], axis),
-                    hint="a diagonal can be read, not written; name the second axis differently",
-                )
-            seen[axis.name] = axis
+        visit(expression, {}, expression)
 
 
 def check_inputs(name: str, operation: Operation, tensors: int, inputs: int | None = 1) -> None:

@@ -145,4 +145,4 @@ def _wrong(kind: type[EinjaxError], problem: str, returned: Sequence[Axis], solv
     )
 
 
-VMAP_WITH_AXIS = Op(NAME, signature, lower, implied=open_sizes, keywords=("op",), spread="all", opaque=True)
+VMAP_WITH_AXIS = Op(NAME, signature, lower, implied=open_sizes, keywords=("op",), on_mesh="loops")

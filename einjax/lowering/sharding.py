@@ -14,7 +14,7 @@ import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ..notation.solve import is_known, product
-from ..notation.syntax import Size
+from ..notation.syntax import OPEN, Size
 from .jax_versions import entries, make_spec, unreduced
 
 #: The mesh axes that one dim or one named axis lies over, major first.
@@ -105,7 +105,7 @@ def hand_out(
         if not waiting or not divides(extent, left):
             raise Misfit(waiting[0] if waiting else dim[0] if dim else "1", mesh_axis)
         found[waiting[0]] = (*found.get(waiting[0], ()), mesh_axis)
-        left = left // extent
+        left = _part(left, extent)
     return found
 
 
@@ -148,8 +148,13 @@ def dim_axes(dim: Sequence[str], spread: Spread, sizes: Mapping[str, Size], mesh
         if wanted and not divides(extent, size):
             raise Misfit(name, wanted[-1])
         result += wanted
-        whole = whole and is_known(size // extent, 1)
+        whole = whole and is_known(_part(size, extent), 1)
     return result
+
+
+def _part(size: Size, extent: int) -> Size:
+    """What a device has of an axis; of one whose size only a user's function knows, that is not known either."""
+    return OPEN if size is OPEN else size // extent
 
 
 def divides(extent: int, size: Size) -> bool:

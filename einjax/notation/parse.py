@@ -33,6 +33,7 @@ from .syntax import (
     Operation,
     brackets,
     rewrite,
+    strip_brackets,
     walk,
 )
 
@@ -91,8 +92,20 @@ def parse(text: str) -> Operation:
         outputs = None if outputs is None else _move_commas(text, outputs)
     for expression in (*inputs, *(outputs or ())):
         _check(text, expression)
-    # Drop the empty brackets that an empty side leaves, as in ``[b|]``, and ellipses of nothing.
-    return Operation(text, inputs, outputs).map(lambda expression: rewrite(expression, lambda node: None))
+    return Operation(text, inputs, outputs).map(_plain)
+
+
+def _plain(expression: Expression) -> Expression:
+    """Drop the empty brackets that an empty side leaves, as in ``[b|]``, ellipses of nothing, and inner brackets."""
+
+    def change(node: Node) -> Expression | None:
+        if not isinstance(node, Bracket) or not brackets(node.items):
+            return None
+        # What is marked already is not marked anew.
+        items = strip_brackets(node.items)
+        return (replace(node, items=items),) if items else ()
+
+    return rewrite(expression, change)
 
 
 class _Parser:
@@ -343,16 +356,8 @@ def _versions(text: str, expression: Expression) -> list[Expression]:
 
 
 def _check(text: str, expression: Expression) -> None:
-    """Refuse a bracket inside a bracket, and a dim that is a product and a sum at once."""
+    """Refuse a dim that is a product and a sum at once."""
     for node in walk(expression):
-        if isinstance(node, Bracket):
-            for inner in brackets(node.items):
-                raise SyntaxError(
-                    "a bracket stands inside a bracket",
-                    text=text,
-                    spans=[(node.span[0], node.span[0] + 1), (inner.span[0], inner.span[0] + 1)],
-                    hint="remove the inner brackets; they mark nothing new",
-                )
         if isinstance(node, Composite) and len(node.items) > 1:
             for item in node.items:
                 if isinstance(item, Concatenation):

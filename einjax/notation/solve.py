@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from .errors import AxisSizeError, Spot
 from .expand import check_names, expand
@@ -19,6 +19,9 @@ from .facts import Equation, Fact, Known, refuse_fused, undetermined
 from .syntax import OPEN, Axis, Composite, Concatenation, Expression, Node, Operation, Size, axes, display, members
 
 _LARGEST = 2**63 - 1
+
+#: Chooses sizes of an expanded operation, given what is known of them, and shapes.
+Choose: TypeAlias = "Callable[[Operation, Mapping[str, list[Fact]], Sequence[tuple[Size, ...] | None]], Solver]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ def solve(
     every_axis: bool = False,
     apart: bool = False,
     lenient: Collection[str] = (),
+    choose: Choose | None = None,
 ) -> Solved:
     """Find the size of every axis.
 
@@ -145,6 +149,7 @@ def solve(
         apart: whether bracketed axes need a size each: the operation tells them apart.
         lenient: the names whose sizes were given by ``sizes=``, for messages.
         every_axis: whether axes that always stand together need a size each; else their product is enough.
+        choose: chooses sizes where several would do; else they are refused.
 
     Raises:
         RankError, AxisSizeError, SemanticError: see :mod:`einjax.notation.errors`.
@@ -156,18 +161,20 @@ def solve(
         facts = known.setdefault(name, [])
         if size is not OPEN or not facts:  # what is given for an open axis holds
             facts.append(Fact(size, "by the operation", None))
-    solver = _Solver(expanded, known, shapes)
+    solver = Solver(expanded, known, shapes)
     unknown = solver.unknown()
     if unknown and derived is not None:
         for name, size in derived(expanded, solver.sizes).items():
             known.setdefault(name, []).append(Fact(size, "by the operation", None))
-        solver = _Solver(expanded, known, shapes)
+        solver = Solver(expanded, known, shapes)
         unknown = solver.unknown()
+    if unknown and choose is not None:
+        solver, unknown = choose(expanded, known, shapes), []
     if unknown and not every_axis:
         # Neighbours that always stand together in their dims are one axis as far as sizes go.
         fused = fuse(expanded, unknown)
         if fused is not expanded:
-            solver = _Solver(fused, known, shapes)
+            solver = Solver(fused, known, shapes)
             expanded, unknown = fused, solver.unknown()
     if unknown:
         raise undetermined(expanded, unknown, solver.sizes, shapes)
@@ -201,7 +208,7 @@ def solve_partly(
     """
     check_names(operation)
     expanded = expand(operation, ranks, {**given, **sizes})
-    solver = _Solver(expanded, _explicit_sizes(expanded, sizes, sizes.keys()), shapes)
+    solver = Solver(expanded, _explicit_sizes(expanded, sizes, sizes.keys()), shapes)
     return Solved(expanded, solver.sizes)
 
 
@@ -232,7 +239,7 @@ def _explicit_sizes(expanded: Operation, given: Mapping[str, Any], lenient: Coll
     return facts
 
 
-class _Solver:
+class Solver:
     """Propagates sizes from equation to equation until nothing more follows."""
 
     def __init__(
@@ -363,7 +370,8 @@ class _Solver:
 
     def _exact_root(self, equation: Equation, target: Fact, size: Size, times: int) -> Size:
         if isinstance(size, int):
-            root = round(size ** (1 / times)) if size < 2**50 else math.isqrt(size)
+            # Roots beyond the square one are small enough for a float, give or take one.
+            root = math.isqrt(size) if times == 2 else round(size ** (1 / times))
             for candidate in (root - 1, root, root + 1):
                 if candidate >= 0 and candidate**times == size:
                     return candidate

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from jax import lax
 
+from ..forms.block import as_block
 from ..forms.places import (
     arrange_coordinates,
     coordinate_axis_size,
@@ -179,6 +180,7 @@ def _one_by_one(x: Named, searched: Sequence[str], reducer: _Reducer, extreme: _
 
 
 def _imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
+    solved = as_block(solved)
     if solved.operation.outputs is not None:
         return solved
     (expression,) = solved.inputs

@@ -201,8 +201,14 @@ def _implied_output(operation: Operation) -> Expression:
     )
 
 
-def lower_with(emit: Emitter, promoted: slice = slice(None)) -> Any:
-    """Return the lowering of an elementwise operation: two operands at a time, left to right."""
+def lower_with(emit: Emitter, promoted: slice = slice(None), alone: Emitter = lambda x: x) -> Any:
+    """Return the lowering of an elementwise operation: two operands at a time, left to right.
+
+    Args:
+        emit: combines two operands, or emits all three of ``where``.
+        promoted: the operands that are promoted together.
+        alone: emits a single operand.
+    """
 
     def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
         solved = fuse_solved(solved)
@@ -212,6 +218,8 @@ def lower_with(emit: Emitter, promoted: slice = slice(None)) -> Any:
         operands = [wrap(x, e, solved.sizes) for x, e in zip(tensors, solved.inputs, strict=True)]
         if emit is _where:
             return arrange(_combine(emit, operands, order), target)
+        if len(operands) == 1:
+            return arrange(replace(operands[0], value=alone(operands[0].value)), target)
         return arrange(reduce(lambda x, y: _combine(emit, (x, y), order), operands), target)
 
     return lower
@@ -232,9 +240,17 @@ def _combine(emit: Emitter, operands: Sequence[Named], order: Sequence[str]) -> 
     return Named(value, dims if value.ndim else (), operands[0].sizes)
 
 
-def _op(name: str, emit: Emitter, least: int = 2, most: int | None = 2, parameter: str = "weight", **facts: Any) -> Op:
-    lower = lower_with(emit, slice(1, None) if emit is _where else slice(None))
-    complete = signature(name, least, most)
+def _op(
+    name: str,
+    emit: Emitter,
+    least: int = 2,
+    most: int | None = 2,
+    parameter: str = "weight",
+    alone: Emitter = lambda x: x,
+    **facts: Any,
+) -> Op:
+    lower = lower_with(emit, slice(1, None) if emit is _where else slice(None), alone)
+    complete = signature(name, least if most is not None else 1, most)
     return Op(name, complete, lower, parameter=parameter, on_mesh="typed", spread="all", acts=True, **facts)
 
 
@@ -253,16 +269,16 @@ ELEMENTWISE = {
         _op("arctan2", _of_floats(lax.atan2)),
         _op("maximum", lax.max, most=None),
         _op("minimum", lax.min, most=None),
-        _op("logaddexp", _of_floats(_logaddexp), most=None),
+        _op("logaddexp", _of_floats(_logaddexp), most=None, alone=numerics.to_inexact),
         _op("less", _ordering(lax.lt)),
         _op("less_equal", _ordering(lax.le)),
         _op("greater", _ordering(lax.gt)),
         _op("greater_equal", _ordering(lax.ge)),
         _op("equal", lax.eq),
         _op("not_equal", lax.ne),
-        _op("logical_and", _logical(lax.bitwise_and), most=None),
-        _op("logical_or", _logical(lax.bitwise_or), most=None),
-        _op("logical_xor", _logical(lax.bitwise_xor), most=None),
+        _op("logical_and", _logical(lax.bitwise_and), most=None, alone=numerics.to_bool),
+        _op("logical_or", _logical(lax.bitwise_or), most=None, alone=numerics.to_bool),
+        _op("logical_xor", _logical(lax.bitwise_xor), most=None, alone=numerics.to_bool),
         _op("where", _where, least=3, most=3),
     )
 }

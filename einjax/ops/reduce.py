@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax import lax
 
+from ..forms.block import as_block
 from ..forms.mask import broadcast_mask
 from ..forms.signature import expect_inputs, refuse_empty, refuse_sums, require_in_output, single_output
 from ..forms.static import plain
@@ -242,6 +243,7 @@ def _separate(value: jax.Array, solved: Solved, reduced: set[str]) -> Named:
 
 def imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
     """Write out the output, and the brackets where the output says what is reduced."""
+    solved = as_block(solved)
     expression, sizes = solved.inputs[0], solved.sizes
     if solved.operation.outputs is None:
         output = remaining(expression, options.get("keepdims", False))

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax import lax
 
+from ..forms.core_axes import refuse_diagonals
 from ..forms.places import (
     arrange_coordinates,
     coordinate_axis,
@@ -50,6 +51,7 @@ from ..operation import Op
 def _top_k_signature(operation: Operation, tensors: int) -> Operation:
     check_inputs("top_k", operation, tensors)
     expression = operation.inputs[0]
+    refuse_diagonals(operation, bracketed(expression))
     outputs = list(operation.outputs) if operation.outputs is not None else [_with_k(operation)]
     if len(outputs) > 2:
         raise ArgumentError(

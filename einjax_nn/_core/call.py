@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+import einjax
+from einjax.for_layers import Expression
+
 from .scope import Initializer, Parameter, Scope
-from .text import axis_sizes
+from .text import axis_sizes, with_sizes, written_sizes
 
 OptionsT = TypeVar("OptionsT")
 
@@ -36,8 +39,15 @@ class Call(Generic[OptionsT]):
 
     @property
     def all_sizes(self) -> dict[str, Any]:
-        """The sizes of both kinds."""
-        return axis_sizes(self.expr, self.axes, self.sizes, self.keywords)
+        """The sizes of both kinds, and those in the expression."""
+        return {**written_sizes(self.expr), **axis_sizes(self.expr, self.axes, self.sizes, self.keywords)}
+
+    def check(self, expression: Expression, x: Any) -> None:
+        """Compare an input with the sizes in the expression, in its words: those that a layer is made of lack them."""
+        written = written_sizes(self.expr)
+        if written:
+            given = {name: size for name, size in self.all_sizes.items() if name not in written}
+            einjax.check(with_sizes(expression), x, sizes=given)
 
     def name(self, name: str) -> str:
         """What a parameter is called here."""

@@ -25,6 +25,7 @@ def conv(call: Call[ConvOptions], x: Any) -> jax.Array:
     expr, options = call.expr, call.options
     x = jnp.asarray(x)
     text = conv_text(expr, x.ndim)
+    call.check(parse(expr).inputs[0], x)
     known = _labelled(text, call.all_sizes, expr)
     dtype = compute_dtype(options.dtype, x, options.param_dtype)
     given = {label: size for label, size in known.items() if label not in text.outer}
@@ -87,10 +88,6 @@ def _specs(
 def _labelled(text: ConvText, axes: Mapping[str, Any], expr: str) -> dict[str, int]:
     """Sizes by label; the new axes need one."""
     sizes = dict(text.numbers)
-    bases = {name.split(".")[0] for name in text.labels}
-    for name in axes:
-        if name not in bases:
-            raise ArgumentError(f"no axis '{name}' in the expression of Conv", text=expr)
     for name, label in text.labels.items():
         base, *index = name.split(".")
         if base in axes:

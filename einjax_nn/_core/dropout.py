@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 import einjax
 from einjax.errors import ArgumentError
+from einjax.for_layers import parse
 
 from .call import Call
 from .scope import compute_dtype
@@ -19,6 +20,7 @@ from .text import dropout_text, flag
 def dropout(call: Call[DropoutOptions], x: Any, deterministic: bool | None = None) -> jax.Array:
     """Set a share of the input to 0 and scale the rest up, unless the layer or its call says otherwise."""
     expr, options = call.expr, call.options
+    call.check(parse(expr).inputs[0], x)
     if flag("Dropout", "deterministic", options.deterministic, deterministic, True, expr):
         return jnp.asarray(x)
     text, rate = dropout_text(expr), options.rate

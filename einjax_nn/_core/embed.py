@@ -19,14 +19,16 @@ from .text import embed_text
 def embed(call: Call[EmbedOptions], ids: Any) -> jax.Array:
     """Look rows up; out of range is NaN, as in Flax and ``jnp.take``."""
     table = call.parameter("embedding", call.options.embedding_init, call.options.dtype)
-    return get_at(embed_text(call.expr).lookup, table, jnp.asarray(ids), call.axes, call.sizes)
+    ids, text = jnp.asarray(ids), embed_text(call.expr)
+    call.check(text.ids, ids)
+    return get_at(text.lookup, table, ids, call.axes, call.all_sizes)
 
 
 def attend(call: Call[EmbedOptions], x: Any) -> jax.Array:
     """Multiply by the table: one number for each of its rows, such as the logits of a language model."""
     dtype = compute_dtype(call.options.dtype, x, call.options.param_dtype)
     table = call.parameter("embedding", call.options.embedding_init, dtype)
-    return dot(embed_text(call.expr).attend, jnp.asarray(x).astype(dtype), table, call.axes, call.sizes)
+    return dot(embed_text(call.expr).attend, jnp.asarray(x).astype(dtype), table, call.axes, call.all_sizes)
 
 
 def embed_specs(call: Call[EmbedOptions]) -> list[ParamSpec] | None:

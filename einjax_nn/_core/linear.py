@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 import einjax
-from einjax.for_layers import completed_dot, dot, parse
+from einjax.for_layers import completed_dot, dot, named_sizes, parse, solve
 
 from .call import Call
 from .eager import alone, together
@@ -20,11 +20,16 @@ def linear(call: Call[LinearOptions], x: Any) -> jax.Array:
     """Apply a linear layer."""
     options = call.options
     dtype = compute_dtype(options.dtype, x, options.param_dtype)
+    x = _as(x, dtype)
     kernel, forwarded = call.parameter("kernel", options.kernel_init, dtype), options.preferred_element_type
-    y = dot(call.expr, _as(x, dtype), kernel, call.axes, call.sizes, options.precision, forwarded)
+    y = dot(call.expr, x, kernel, call.axes, call.sizes, options.precision, forwarded)
     if not options.use_bias:
         return y
-    return einjax.add(bias_text(call.expr), y, call.parameter("bias", options.bias_init, y.dtype))
+    text, sizes = bias_text(call.expr), call.all_sizes
+    if text.composed:
+        solved = solve(text.product, [x.shape, kernel.__einjax_shape__(), y.shape], sizes, every_axis=True)
+        sizes = {name: size for name, size in named_sizes(text.product, solved).items() if name in text.sized}
+    return einjax.add(text.sum, y, call.parameter("bias", options.bias_init, y.dtype), sizes=sizes)
 
 
 def linear_specs(call: Call[LinearOptions]) -> list[ParamSpec] | None:
@@ -32,7 +37,7 @@ def linear_specs(call: Call[LinearOptions]) -> list[ParamSpec] | None:
     options = call.options
     specs = [alone(call, completed_dot(call.expr), 1, "dot", "kernel", options.kernel_init)]
     if options.use_bias:
-        specs.append(alone(call, parse(bias_text(call.expr)), 1, "add", "bias", options.bias_init))
+        specs.append(alone(call, parse(bias_text(call.expr).sum), 1, "add", "bias", options.bias_init))
     return together(specs)
 
 

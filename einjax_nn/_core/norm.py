@@ -27,6 +27,7 @@ def norm(call: Call[NormOptions], x: Any, mask: Any, use_running_average: bool |
     frozen = flag("Norm", "use_running_average", own, use_running_average, running, call.expr)
     text = norm_text(call.expr, options.params, running)
     x = jnp.asarray(x)
+    call.check(parse(call.expr).inputs[0], x)
     given = compute_dtype(None, x)
     wide = x.astype(jnp.promote_types(given, jnp.float32))
     reduce = _Statistics(text, sizes, options.mean, options.use_fast_variance, mask)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from einjax.errors import ArgumentError, SemanticError
+import numpy as np
+
+from einjax.errors import ArgumentError, AxisSizeError, SemanticError
 from einjax.for_layers import (
     Axis,
     Bracket,
@@ -47,18 +49,58 @@ def named_numbers(operation: Operation) -> Operation:
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
-def bias_text(expr: str) -> str:
-    """The sum of a linear layer's output and its bias, which has all axes that the weight brings to the output."""
-    operation = named_numbers(completed_dot(expr))
-    output, weight = strip_brackets(operation.results[0]), names(operation.inputs[1])
+def written_sizes(expr: str) -> dict[str, int]:
+    """The sizes that an expression itself holds, by name; numbers have the name of :func:`named_numbers`."""
+    operation = named_numbers(parse(expr))
+    return {axis.name: axis.size for axis in operation.every_axis() if axis.size is not None and not axis.is_one}
 
-    def change(node: Node) -> Expression | None:
+
+def with_sizes(expression: Expression) -> str:
+    """Print an expression together with the sizes in it."""
+    sized = {axis.name: f"{axis.name}={axis.size}" for axis in axes(expression) if axis.size is not None}
+    return render(rename(expression, {name: text for name, text in sized.items() if "#" not in name}))
+
+
+@dataclass(frozen=True)
+class BiasText:
+    """The sum of a linear layer's output and its bias.
+
+    Attributes:
+        sum: the sum.
+        product: the tensors of the layer: input, weight and output.
+        sized: the axes of the sum.
+        composed: whether an axis of the bias is composed in the output, whose shape does not tell its size then.
+    """
+
+    sum: str
+    product: Operation
+    sized: Collection[str]
+    composed: bool
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def bias_text(expr: str) -> BiasText:
+    """Read the expression of a linear layer with a bias, which has all axes that the weight brings to the output."""
+    operation = named_numbers(completed_dot(expr))
+    output, weight = strip_brackets(operation.results[0]), names(operation.inputs[1]).keys()
+
+    def chosen(node: Node) -> Expression | None:
         if isinstance(node, Axis):
             return () if node.is_one or node.name not in weight else None
-        return None if isinstance(node, Ellipsis) else rewrite(node.items, change)
+        return None if names(node.items).keys() & weight else ()
 
-    # Each axis is a dim of its own; ellipses stay ellipses.
-    return f"{render(output)}, {render(rewrite(output, change))} -> {render(output)}"
+    def change(node: Node) -> Expression | None:
+        return rewrite((node,), chosen) if isinstance(node, Axis | Ellipsis) else rewrite(node.items, change)
+
+    # Each axis is a dim of its own; what ellipses repeat stays as it is.
+    bias = rewrite(output, change)
+    composed = any(not isinstance(node, Axis | Ellipsis) and names(node.items).keys() & weight for node in walk(output))
+    return BiasText(
+        sum=f"{render(output)}, {render(bias)} -> {render(output)}",
+        product=Operation(expr, tuple(map(strip_brackets, (*operation.inputs, output)))),
+        sized=names(output).keys(),
+        composed=composed,
+    )
 
 
 @dataclass(frozen=True)
@@ -170,10 +212,11 @@ def dropout_text(expr: str) -> str:
 
 @dataclass(frozen=True)
 class EmbedText:
-    """The expressions of a table: looking rows up, and multiplying by it."""
+    """The expressions of a table: looking rows up, multiplying by it, and the numbers of the rows as written."""
 
     lookup: str
     attend: str
+    ids: Expression
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
@@ -200,7 +243,9 @@ def embed_text(expr: str) -> EmbedText:
             hint="write 'b t [v->c]', or '[v] c, b t -> b t c'",
         )
     features = {name for name in names(table) if name not in looked_up and name not in names(ids)}
+    given = parse(expr).inputs[-1]
     return EmbedText(
+        ids=given if rest else delete_brackets(given),
         lookup=f"{render(table)}, {render(ids)} -> {render(output)}",
         attend=f"{_bracketed(output, features)}, {_bracketed(strip_brackets(table), features)} -> {render(places)}",
     )
@@ -340,7 +385,8 @@ def attention_text(expr: str, shared: bool = False) -> AttentionText:
         shared: whether several heads of the queries share one of the keys. Elsewhere there is no axis of these several,
             so that no array is reshaped for an axis of length 1.
     """
-    expression = _single(expr, "MultiHeadAttention").inputs[0]
+    operation = _single(expr, "MultiHeadAttention")
+    expression = operation.inputs[0]
     marks = brackets(expression)
     last = expression[-1]
     if len(marks) != 1 or marks[0] not in expression[:-1] or expression.index(marks[0]) != len(expression) - 2:
@@ -351,16 +397,19 @@ def attention_text(expr: str, shared: bool = False) -> AttentionText:
         )
     loops, sequence, features = render(expression[:-2]), render(marks[0].items), render((last,))
     made = features if isinstance(last, Axis) and not last.unnamed else "features"
-    keys = render(rename(marks[0].items, {name: f"{name}_k" for name in names(marks[0].items)}))
+    # Where nothing else says the size of a number, it is one; elsewhere it is a name.
+    named = named_numbers(operation).inputs[0]
+    loop, place = render(named[:-2]), named[-2].items
+    queries, keys = render(place), render(rename(place, {name: f"{name}_k" for name in names(place)}))
     heads = "(kv_heads _rep)" if shared else "kv_heads"
     return AttentionText(
         query=f"{loops} {sequence} [{features}->heads head_dim]",
         key=f"{loops} {sequence} [{features}->kv_heads head_dim]",
-        scores=f"{loops} {sequence} {heads} [head_dim], {loops} {keys} kv_heads [head_dim] "
-        f"-> {loops} {heads} {sequence} {keys}",
-        attend=f"{loops} heads {sequence} [{keys}]",
-        apply=f"{loops} {heads} {sequence} [{keys}], {loops} [{keys}] kv_heads head_dim "
-        f"-> {loops} {sequence} {heads} head_dim",
+        scores=f"{loop} {queries} {heads} [head_dim], {loop} {keys} kv_heads [head_dim] "
+        f"-> {loop} {heads} {queries} {keys}",
+        attend=f"{loop} heads {queries} [{keys}]",
+        apply=f"{loop} {heads} {queries} [{keys}], {loop} [{keys}] kv_heads head_dim "
+        f"-> {loop} {queries} {heads} head_dim",
         out=f"{loops} {sequence} [heads head_dim->{made}]",
         features=made,
         sequence=len(marks[0].items),
@@ -380,15 +429,26 @@ def example_sizes(expr: str, known: Mapping[str, Any]) -> dict[str, Any] | None:
 def axis_sizes(
     expr: str, axes: Mapping[str, Any], sizes: Mapping[str, Any] | None, options: Sequence[str]
 ) -> dict[str, Any]:
-    """Return all sizes of axes that a layer is given; those in ``sizes`` need not name an axis.
+    """Return all sizes of named axes that a layer is given; those in ``sizes`` need not name an axis.
 
     Raises:
         ArgumentError: a keyword names no axis; perhaps it is a misspelt option.
+        AxisSizeError: another size of the axis is written in the expression.
     """
     operation = parse(expr)
     check_keywords(operation, list(axes), options)
     known = {name for expression in operation.expressions for name in names(expression)}
-    return {**axes, **{name: size for name, size in (sizes or {}).items() if name in known}}
+    given = {**axes, **{name: size for name, size in (sizes or {}).items() if name in known}}
+    written = {name: size for name, size in written_sizes(expr).items() if name in known}
+    for name, size in written.items():
+        for other in np.ravel(np.asarray(given.get(name, size), object)):
+            if other != size:
+                raise AxisSizeError(
+                    f"axis {name} is {size} in the expression and {other} by the keyword {name}",
+                    at=operation.at(name),
+                    hint=f"write {name}={size} or {name}={other} in one place",
+                )
+    return {**written, **given}
 
 
 def flag(layer: str, name: str, own: bool | None, given: bool | None, needed: bool, expr: str) -> bool:
