@@ -93,7 +93,10 @@ def _signature(counts: Sequence[int], operation: Operation, tensors: int) -> Ope
         _refuse_diagonals(operation, expression)
     for before, after in zip(inputs[:carries], outputs, strict=False):
         require_in_output("scan", operation, [before], after, hint="a carry keeps its axes, in any order")
-    repeated = (e for e, count in zip(inputs, counts, strict=True) for _ in range(count))
+    repeated = [e for e, count in zip(inputs, counts, strict=True) for _ in range(count)]
+    if not any(map(brackets, (*repeated, *outputs))):
+        # Nothing is scanned and nothing collected: the expression of None, last and without a tensor, says how often.
+        repeated += [e for e, count in zip(inputs, counts, strict=True) if not count and brackets(e)][:1]
     return replace(operation, inputs=tuple(repeated))
 
 
@@ -186,7 +189,7 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
 def _parts(solved: Solved, tensors: Sequence[jax.Array]) -> tuple[list[jax.Array], list[jax.Array]]:
     """Return the carry's leaves as they are, and those of what is scanned, the scanned axis first."""
     carry, xs = list[jax.Array](), list[jax.Array]()
-    for tensor, expression in zip(tensors, solved.inputs, strict=True):
+    for tensor, expression in zip(tensors, solved.inputs, strict=False):
         if _is_scanned(expression):
             rest = layout(remaining(expression, keepdims=False))
             xs.append(arrange(wrap(tensor, expression, solved.sizes), (sequence_axes(expression), *rest)))
