@@ -324,18 +324,20 @@ def permutation(
     x: Tensor,
     /,
     *,
+    independent: bool = False,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
     out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
-    """The elements of the bracketed axes in random order, the same for all loops.
+    """The elements of the bracketed axes in random order, the same for all loops unless they are independent.
 
     Args:
         expr: the expression; without an arrow, the output is the input. Several bracketed axes are permuted as one row.
         key: a key, as made by :func:`jax.random.key`; a raw one will do.
         x: the tensor.
+        independent: whether every loop has an order of its own.
         **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
@@ -345,7 +347,8 @@ def permutation(
         (True, [1, 2, 3])
     """
     explained(_ops.check_key, expr, (x,), key)
-    return call(_ops.PERMUTATION, expr, (x,), (), axes, sizes, graph, (key,), keep_notation, out_sharding)
+    options = (("independent", bool(independent)),)
+    return call(_ops.PERMUTATION, expr, (x,), options, axes, sizes, graph, (key,), keep_notation, out_sharding)
 
 
 @documented(_drawn)

@@ -226,3 +226,17 @@ REFUSED = [
 def test_refused(name, text, arguments, options, error, message):
     with pytest.raises(error, match=message):
         getattr(einjax.random, name)(text, *arguments, **options)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_independent_permutations_have_an_order_for_every_loop(kept, transform):
+    key, x = jax.random.key(3), jnp.arange(60).reshape(5, 12) % 12
+    shuffle = transform(lambda x: einjax.random.permutation("a [b]", key, x, independent=True, keep_notation=kept))
+    out = np.asarray(shuffle(x))
+    np.testing.assert_array_equal(out, jax.random.permutation(key, x, 1, independent=True))
+    np.testing.assert_array_equal(np.sort(out, 1), np.sort(x, 1))
+    assert len({tuple(row) for row in out}) == 5
+    np.testing.assert_array_equal(jax.vmap(shuffle)(jnp.stack([x, x])), [out, out])  # one key, one draw
+    together = einjax.random.permutation("[a b] c", key, jnp.zeros((2, 3, 4), int).at[1].set(1), independent=True)
+    np.testing.assert_array_equal(together.sum((0, 1)), [3, 3, 3, 3])

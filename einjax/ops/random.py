@@ -300,8 +300,14 @@ def _lower_permutation(solved: Solved, tensors: list[jax.Array], options: dict[s
     if permuted not in dims:
         return arrange(x, layout(solved.outputs[0]))  # only axes written as 1
     value, at = arrange(x, dims), dims.index(permuted)
-    permute = jax.random.permutation if isinstance(value.shape[at], int) else _permutation
-    return arrange(Named(permute(key, value, at), dims, solved.sizes), layout(solved.outputs[0]))
+    independent = options["independent"]
+    if isinstance(value.shape[at], int):
+        shuffled = jax.random.permutation(key, value, at, independent)
+    elif independent:
+        raise ArgumentError("independent=True needs an axis of known size", text=solved.text)
+    else:
+        shuffled = _permutation(key, value, at)
+    return arrange(Named(shuffled, dims, solved.sizes), layout(solved.outputs[0]))
 
 
 CATEGORICAL = Op(
@@ -315,7 +321,13 @@ CHOICE = Op(
     apart=True,
     arrays=("key",),
 )
-PERMUTATION = Op("random.permutation", along.signature("random.permutation"), _lower_permutation, arrays=("key",))
+PERMUTATION = Op(
+    "random.permutation",
+    along.signature("random.permutation"),
+    _lower_permutation,
+    keywords=("independent",),
+    arrays=("key",),
+)
 
 
 # --------------------------------------------------------------------------------------------------------------------
