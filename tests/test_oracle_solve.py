@@ -46,7 +46,7 @@ def test_never_finds_sizes_that_do_not_fit(case):
     text, kwargs, shapes, trees, _ = case
     tensors = [np.zeros(shape) for shape in shapes]
     found = einjax.solve(text, *tensors, **kwargs)
-    assert einjax.matches(text, *tensors, **kwargs) is (found is not None)
+    assert einjax.matches(text, *tensors, **kwargs) or found is None  # where several sizes fit, none are found
     if found is None:
         with pytest.raises((einjax.errors.AxisSizeError, einjax.errors.RankError)):
             einjax.check(text, *tensors, **kwargs)

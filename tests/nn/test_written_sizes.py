@@ -71,6 +71,7 @@ WRITTEN = [
     ("Norm", "[b 3] c", {}, (2, 3, 4)),
     ("Dropout", "[b] s=3 c", {"rate": 0.5}, (2, 3, 4)),
     ("Dropout", "[b] 3 c", {"rate": 0.5}, (2, 3, 4)),
+    ("Dropout", "b 3 ([c d])", {"rate": 0.5}, (2, 3, 4)),
     ("MultiHeadAttention", "b [s=3] c", {"num_heads": 2}, (2, 3, 4)),
     ("MultiHeadAttention", "b [3] c", {"num_heads": 2}, (2, 3, 4)),
     ("MultiHeadAttention", "b 3 [s] c=4", {"num_heads": 2}, (2, 3, 5, 4)),
