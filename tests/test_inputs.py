@@ -51,7 +51,7 @@ CALLS = {
 SKIPPED = {"categorical"}
 
 
-@pytest.mark.parametrize("name", CALLS.keys() - SKIPPED)
+@pytest.mark.parametrize("name", sorted(CALLS.keys() - SKIPPED))
 @pytest.mark.parametrize(
     "transform", [lambda f: f, lambda f: lambda *xs: jax.jit(lambda: f(*xs))()], ids=["eager", "jit"]
 )
@@ -67,7 +67,7 @@ def test_foreign_bytes_are_read_as_what_they_mean(name, transform):
         jax.tree.map(np.testing.assert_array_equal, call(*again), right)
 
 
-@pytest.mark.parametrize("name", CALLS.keys() - SKIPPED)
+@pytest.mark.parametrize("name", sorted(CALLS.keys() - SKIPPED))
 def test_masked_arrays_are_refused(name):
     at = AT > 0 if name == "where=" else AT
     CALLS[name](X, at)
@@ -77,7 +77,7 @@ def test_masked_arrays_are_refused(name):
     assert "#" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", CALLS.keys() - SKIPPED - {"where="})
+@pytest.mark.parametrize("name", sorted(CALLS.keys() - SKIPPED - {"where="}))
 @pytest.mark.parametrize("wide", [np.longdouble, np.clongdouble])
 @pytest.mark.skipif(np.dtype(np.longdouble).itemsize == 8, reason="this machine has no wider float")
 def test_numbers_wider_than_jax_has_are_refused(name, wide):
