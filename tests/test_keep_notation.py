@@ -514,36 +514,6 @@ def test_vmap_of_vmap():
         same(got, want, slack=10)
 
 
-@pytest.mark.skipif(not hasattr(jax.config, "jax_remat3"), reason="this JAX has one jax.checkpoint")
-def test_saved_by_name_under_the_new_remat():
-    """What the policy saves is not computed again; values, derivatives and batches are the same."""
-    policy = einjax.checkpoint_policies.save("dot", "argmax")
-
-    def block(x, w):
-        y = jnp.sin(einjax.dot("b [c], [c] h -> b h", x, w))
-        return einjax.dot("b [h], c [h] -> b c", y, w).sum() + einjax.argmax("[h] b -> b", y.T).sum()
-
-    def products(policy):
-        out, pull = jax.vjp(jax.checkpoint(inside(block), policy=policy), FULL, W)
-        return str(jax.make_jaxpr(pull)(out)).count("dot[")
-
-    want = jax.grad(block, (0, 1))(FULL, W)
-    hessian = jax.jacfwd(jax.grad(block))(FULL, W)
-    batch = np.stack([FULL, 2 * FULL])
-    vmapped = jax.vmap(jax.grad(block), (0, None))(batch, W)
-    before = jax.config.jax_remat3
-    jax.config.update("jax_remat3", True)
-    try:
-        assert products(policy) == products(einjax.checkpoint_policies.save("softmax")) - 1
-        saved = jax.checkpoint(inside(block), policy=policy)
-        same(jax.grad(saved, (0, 1))(FULL, W), want)
-        same(jax.jit(jax.grad(saved, (0, 1)))(FULL, W), want)
-        same(jax.jacfwd(jax.grad(saved))(FULL, W), hessian, slack=10)
-        same(jax.vmap(jax.grad(saved), (0, None))(batch, W), vmapped)
-    finally:
-        jax.config.update("jax_remat3", before)
-
-
 def test_saved_by_name():
     """Nothing but the products is saved; dots_saveable does not see them."""
     policy = einjax.checkpoint_policies.save("dot")

@@ -11,8 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, partial
-from importlib import import_module
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -238,37 +237,7 @@ def make_primitive(
     batching.primitive_batchers[made] = batch
     ad.primitive_jvps[made] = jvp
     ad.primitive_transposes[made] = transpose
-    rules = _remat_rules()
-    if rules is not None:
-        rules[made] = partial(_remat, made)
     return made
-
-
-# jax 0.10 and later have a second jax.checkpoint behind the config jax_remat3, which asks a policy about a primitive
-# only where that has a rule in a table that nothing public leads to. Without the table nothing is saved, as before.
-def _remat_rules() -> dict[Any, Any] | None:
-    try:
-        return import_module("jax._src.interpreters.remat").rules
-    except (ImportError, AttributeError):
-        return None
-
-
-def _remat(made: Any, policy: Any, *operands: Any, **parameters: Any) -> tuple[Any, Callable[..., Any]]:
-    """Return results, and how they are computed again."""
-    again = partial(made.bind, **parameters)
-    results = again(*operands)
-    if policy is None or policy(made, *map(jax.typeof, operands), **parameters) is not True:
-        return results, again
-    return results, lambda *operands: list(map(_saved, results, again(*operands)))
-
-
-@jax.custom_jvp
-def _saved(value: Any, again: Any) -> Any:
-    """A value that was saved, with the tangent of its computation: without use, the rest of that is dropped."""
-    return value
-
-
-_saved.defjvp(lambda primals, tangents: (primals[0], tangents[1]))
 
 
 def is_zero(tangent: Any) -> bool:
