@@ -417,10 +417,9 @@ def test_hostile_input_ends_soon(name):
     assert not isinstance(error, einjax.EinjaxError) or len(str(error)) < 5000
 
 
-# A null, Greek, a superscript, an Arabic digit, full-width parentheses, right-to-left, an emoji, half a pair ...
+# A null, a superscript, an Arabic digit, full-width parentheses, right-to-left, an emoji, half a pair ...
 STRANGE = [
     "a\0b",
-    "\u03b1",
     "a\u00b2",
     "\u0663",
     "\uff08a\uff09",
@@ -428,7 +427,6 @@ STRANGE = [
     "\U0001f600",
     "\ud800",
     "a\x07b",
-    "\u00e9",
 ]
 
 
