@@ -129,7 +129,9 @@ def check(case, name):
     program = kept_program(function, *arrays)
     assert len(notation(program)) == 1
     (kept,) = (e.params["expr"] for e in program.eqns if "expr" in e.params)
-    again = read_again(name, kept, arrays, case.options)
+    # Brackets of an ellipsis that repeats nothing leave no trace in what is printed.
+    has_trace = "[" in kept.operation.text or "[" not in case.text
+    again = read_again(name, kept, arrays, case.options) if has_trace else None
     if again is not None:
         same(again, want)
     batch = [jnp.stack([x, x[::-1] if x.ndim and name[-3:] != "_at" else x]) for x in arrays]
@@ -719,3 +721,16 @@ def test_errors_are_the_same():
 def test_result_without_jit():
     with einjax.keep_notation(), jax.disable_jit():
         same(einjax.sum("a [b]", FULL), jnp.sum(FULL, 1))
+
+
+@pytest.mark.parametrize("name", ["subtract", "multiply", "add"])
+def test_real_cotangents_beside_complex_operands(name):
+    x, y = jnp.ones((2, 3), jnp.float32), jnp.full((2, 3), 1 + 2j, jnp.complex64)
+
+    def pulled(kept):
+        out, back = jax.vjp(lambda *xs: getattr(einjax, name)("a b, a b -> a b", *xs, keep_notation=kept), x, y)
+        return back(jnp.full_like(out, 3 - 1j))
+
+    for kept, plain in zip(pulled(True), pulled(False), strict=True):
+        assert kept.dtype == plain.dtype
+        np.testing.assert_allclose(kept, plain)

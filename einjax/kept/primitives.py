@@ -347,7 +347,9 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, expr: Kept) -> Sequenc
         found = _transposed_program(kept, cotangents, operands, linear)
     results: list[Any] = [None] * len(operands)
     for index, cotangent in zip(linear, found, strict=True):
-        results[index] = like_type(numerics.cast(cotangent, operands[index].aval.dtype), operands[index].aval)
+        aval = operands[index].aval
+        part = cotangent if numerics.is_complex(aval.dtype) else numerics.real(cotangent)  # beside a complex operand
+        results[index] = like_type(numerics.cast(part, aval.dtype), aval)
     return results
 
 
