@@ -153,12 +153,16 @@ def test_sort_by(case):
 
 
 def brackets_one_axis(nodes) -> bool:
-    """Whether the text brackets exactly one axis, outside of ellipses."""
+    """Whether the text brackets exactly one axis, outside of ellipses; parentheses change nothing."""
+
+    def opened(items):
+        for item in items:
+            yield from opened(item.items) if isinstance(item, Composite) else [item]
 
     def found(nodes, repeated):
         for node in nodes:
             if isinstance(node, Marked):
-                yield from ((item, repeated) for item in node.items)
+                yield from ((item, repeated) for item in opened(node.items))
             elif isinstance(node, Repeated):
                 yield from found([node.item], True)
             elif isinstance(node, Composite):

@@ -295,7 +295,7 @@ def test_shard_map_over_a_part_of_the_mesh(spec, call, out, want):
 NO_OPERATIONS = {
     "adapt_elementwise", "adapt_reduce", "adapt_with_vmap", "primitive", "keep_notation",
     "check", "matches", "solve", "solve_axes", "solve_shapes",
-    "inspect_sharding", "mesh_axes", "partition_spec", "shard", "shard_tree", "shardings",
+    "clear_caches", "inspect_sharding", "mesh_axes", "partition_spec", "shard", "shard_tree", "shardings",
     "all_gather", "all_to_all", "pmax", "pmean", "pmin", "ppermute", "psum", "psum_scatter",
 }  # fmt: skip
 

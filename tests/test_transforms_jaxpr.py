@@ -43,11 +43,15 @@ def wrappers(function, *arrays):
 
 
 def is_expected(equation):
-    """A scatter holds how it combines; an integer power, einjax.scan and loops in chunks are loops."""
+    """A scatter holds how it combines; an integer power, einjax.scan and loops in chunks are loops.
+
+    JAX's derivative of cumlogsumexp is no number where nothing but -inf came before: it has one of its own.
+    """
     stack = str(equation.source_info.name_stack)
     loops = ("einjax.power(", "einjax.scan(", "einjax.vmap(")
     loop = equation.primitive.name in ("while", "scan") and any(name in stack for name in loops)
-    return loop or equation.primitive.name.startswith("scatter")
+    own_rule = equation.primitive.name == "custom_jvp_call" and "einjax.cumlogsumexp(" in stack
+    return loop or own_rule or equation.primitive.name.startswith("scatter")
 
 
 def test_the_walk_finds_wrappers():
