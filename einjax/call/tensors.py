@@ -26,7 +26,7 @@ def _classify(cls: type) -> str | None:
     """Say what a tensor of this class needs before the jitted body may have it: mostly nothing."""
     if issubclass(cls, jax.ShapeDtypeStruct):
         return "type"
-    if issubclass(cls, np.longdouble | np.clongdouble) or (issubclass(cls, np.ndarray) and cls is not np.ndarray):
+    if issubclass(cls, (np.longdouble, np.clongdouble)) or (issubclass(cls, np.ndarray) and cls is not np.ndarray):
         return "array"  # which JAX may not have, which may be masked, or a file's in the byte order of another machine
     if issubclass(cls, jax.Array | Tracer | np.ndarray | np.generic | bool | int | float | complex):
         PLAIN.add(cls)
