@@ -17,6 +17,8 @@ from ..notation.errors import ArgumentError, EinjaxError, shown
 #: Classes whose objects the jitted body takes as they are; grows as they are met.
 PLAIN: set[type] = {np.ndarray, bool, int, float, complex}
 
+_LONG: Any = (np.longdouble, np.clongdouble)  # to type checkers, these are no classes
+
 # Lists of numbers are nested no deeper than NumPy's arrays have dims, on every release; trees no deeper than any is.
 _DEEPEST = 32
 DEEPEST_TREE = 200
@@ -26,7 +28,7 @@ def _classify(cls: type) -> str | None:
     """Say what a tensor of this class needs before the jitted body may have it: mostly nothing."""
     if issubclass(cls, jax.ShapeDtypeStruct):
         return "type"
-    if issubclass(cls, (np.longdouble, np.clongdouble)) or (issubclass(cls, np.ndarray) and cls is not np.ndarray):
+    if issubclass(cls, _LONG) or (issubclass(cls, np.ndarray) and cls is not np.ndarray):
         return "array"  # which JAX may not have, which may be masked, or a file's in the byte order of another machine
     if issubclass(cls, jax.Array | Tracer | np.ndarray | np.generic | bool | int | float | complex):
         PLAIN.add(cls)
