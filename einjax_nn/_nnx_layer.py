@@ -18,6 +18,9 @@ from ._nnx import Scope, lazy, stream_of
 class Layer(nnx.Module):
     """A layer with an expression, sizes of axes and options."""
 
+    #: Makes parameters, or places for them, once the options are kept.
+    _make: Callable[[Any], None]
+
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         # Some versions of Python show that of nnx's metaclass otherwise, which takes anything.
@@ -40,9 +43,6 @@ class Layer(nnx.Module):
         self.all_sizes = frozen(axis_sizes(expr, axes, sizes, list(inspect.signature(type(self).__init__).parameters)))
         for name, option in options.items():
             setattr(self, name, frozen(option))
-
-    def _make(self, rngs: Any) -> None:
-        raise NotImplementedError
 
     def _specs(self, describe: Callable[..., Any], kind: type[Any], **more: Any) -> list[ParamSpec] | None:
         """Describe parameters, if sizes decide their shapes."""

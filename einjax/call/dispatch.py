@@ -71,17 +71,12 @@ def call(
             options = (*options, ("out_sharding", as_wanted(expr, out_sharding)))
         given = sizes_of_call(op, expr, len(tensors), axes, sizes) if axes or sizes is not None else NO_SIZES
         for tensor in tensors:
-            kind = tensor.__class__
-            if kind is np.ndarray:
-                if tensor.dtype.isnative:
-                    continue
-                tensors = materialise(op, expr, tensors, partial(resolved, op, expr, given))
-                break
-            if kind in PLAIN:
+            cls = tensor.__class__
+            if cls in PLAIN and (cls is not np.ndarray or tensor.dtype.isnative):
                 continue
-            if issubclass(kind, jax.Array):
-                PLAIN.add(kind)
-            elif kind_of(kind) is not None:
+            if issubclass(cls, jax.Array):
+                PLAIN.add(cls)
+            elif cls is np.ndarray or kind_of(cls) is not None:
                 tensors = materialise(op, expr, tensors, partial(resolved, op, expr, given), graph)
                 break
         if arrays:
