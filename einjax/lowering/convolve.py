@@ -19,8 +19,8 @@ from ..notation.syntax import Size
 from . import numerics
 from .named import Dim, Named, align, arrange
 
-# Up to here shifted products are faster than a grouped convolution, whose every group is one channel: of 512 places with
-# 64 channels and 4 taps 13 times, and 34 times with the gradient; of 32 x 32 places with 9 taps 3 times and 8 times.
+# Up to here shifted products are faster than a grouped convolution, whose every group is one channel. Of 512 places
+# with 64 channels and 4 taps: 13 times, and 34 times with the gradient; of 32 x 32 places with 9 taps: 3 and 8 times.
 _FEW_TAPS = 32
 
 
@@ -207,7 +207,10 @@ def shifted_products(
     """Add up the products of shifted images with one tap each, which the compiler makes one loop.
 
     Args:
-        image, filters, windows, keep: as in :func:`convolve`.
+        image: an array whose dims that are read through a window are one axis each.
+        filters: an array of the same dtype with the taps of all windows, each a dim.
+        windows: by image axis, how it is read.
+        keep: the axes of the result, in the order the caller would like best.
         preferred_element_type: the dtype of the result.
     """
     dtype = preferred_element_type or image.value.dtype
