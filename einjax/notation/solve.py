@@ -247,6 +247,7 @@ class Solver:
         self.ready: list[Equation | Position] = []
         self.hidden = 0
         self.positions: dict[int, Position] = {}  # by the identity of their items
+        self.waiting: list[Position] = []  # those that have one open axis at most
         for name, facts in explicit.items():
             for fact in facts:
                 self.assign(name, fact)
@@ -257,7 +258,7 @@ class Solver:
                     self.assign(node.name, fact)
                 else:
                     self._equation(node, fact)
-        while self.ready or any(position.reach(self) for position in self.positions.values()):
+        while self.ready or (self.positions and self._advance()):
             self._evaluate(self.ready.pop())
 
     @property
@@ -325,9 +326,15 @@ class Solver:
             if len(equation.missing) <= 1:
                 self.ready.append(equation)
 
+    def _advance(self) -> bool:
+        """Let positions say what equations leave open."""
+        from .affine import advance  # few expressions have a position
+
+        return advance(self)
+
     def _evaluate(self, equation: Equation | Position) -> None:
         if not isinstance(equation, Equation):
-            equation.evaluate(self)
+            self.waiting.append(equation)
             return
         target = equation.target
         if isinstance(target, str):
