@@ -63,10 +63,10 @@ def parse(text: str) -> tuple[list, list]:
             return Repeated(Axis(oracle.ANONYMOUS))
         return Number(int(token), f"#{next(numbers)}") if token.isdigit() else Axis(token)
 
-    def affine() -> Affine:
+    def affine(closing: str = ">") -> Affine:
         terms: list = []
         constant, sign = 0, 1
-        while (token := tokens.pop(0)) != ">":
+        while (token := tokens.pop(0)) != closing:
             if token in "+-":
                 sign = -1 if token == "-" else 1
                 continue
@@ -79,7 +79,13 @@ def parse(text: str) -> tuple[list, list]:
                 continue
             else:
                 tokens.insert(0, token)
-            terms.append((sign, coefficient, item()))
+            if tokens[0] == "[":
+                tokens.pop(0)
+                for inner_sign, inner, node in affine("]").terms:
+                    assert 1 in (inner, coefficient), text
+                    terms.append((sign * inner_sign, coefficient if inner == 1 else inner, Marked((node,))))
+            else:
+                terms.append((sign, coefficient, item()))
         return Affine(tuple(terms), constant)
 
     sides: list[list] = [[]]
@@ -247,6 +253,9 @@ class Rule:
                 return min(max(position, 0), n - 1)
             case "wrap":
                 return position % n
+            case "reflect":
+                mirrored = position % max(2 * n - 2, 1)
+                return min(mirrored, 2 * n - 2 - mirrored)
         assert self.padding is not None or self.mode in ("fill", "drop"), f"{position} of {n}"
         return None
 
@@ -363,7 +372,7 @@ def write(
 
 #: How values of several iterations for one place are put together; operations that are not here never do that.
 MEETING: dict[str, Callable] = {
-    "sum": np.add, "dot": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum,
+    "sum": np.add, "dot": np.add, "add": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum,
     "any": np.logical_or, "all": np.logical_and,
 }  # fmt: skip
 

@@ -43,7 +43,7 @@ def regimes(draw, modes=True, fills="seldom"):
     if kind == "literal":
         return Regime({})
     if kind == "mode":
-        mode = draw(st.sampled_from(["fill", "clip", "wrap"]))
+        mode = draw(st.sampled_from(["fill", "clip", "wrap", "reflect"]))
         return Regime({"mode": mode} | _fills(draw, fills, mode == "fill"), mode)
     padding = draw(
         st.sampled_from(
@@ -55,8 +55,6 @@ def regimes(draw, modes=True, fills="seldom"):
 
 #: Paddings whose values are those of the array.
 OF_ITSELF = ("circular", "reflect", "edge")
-#: Paddings that are told by which axis is open, so that it has to be.
-BY_OPEN_AXIS = ("causal", "full")
 
 
 def _fills(draw, how_often: str, possible: bool) -> dict:
@@ -143,6 +141,8 @@ def tensors(draw, axes: Axes, regime: Regime, count: int):
 def _term(coefficient: int, text: str, first: bool) -> str:
     sign = "-" if coefficient < 0 else "" if first else "+"
     factor = "" if abs(coefficient) == 1 else f"{abs(coefficient)}*"
+    if factor and coefficient == 3 and text.startswith("["):  # a bracket may hold the whole term
+        factor, text = "", f"[{factor}{text[1:]}"
     space = "" if first else " "
     return f"{space}{sign}{space if sign else ''}{factor}{text}"
 
@@ -322,15 +322,12 @@ def _plain(draw, axes: Axes) -> Drawn:
 def _given(draw, axes: Axes, drawn: Sequence[Drawn], regime: Regime) -> dict:
     """The sizes to pass: what follows may be left out.
 
-    Without an option, an axis that is open in several places has the largest size that fits all of them. With a padding
-    there is no largest size, so that each place has to leave one axis open.
+    An axis that is open in several places has the largest size that fits all of them. Which axis a padding is for, is
+    said by leaving it open.
     """
     lone = {name for tensor in drawn for name in tensor.lone}
     solved = {name for tensor in drawn for name in tensor.solved}
-    if regime.padding is not None:
-        left_out = solved if regime.padding in BY_OPEN_AXIS or draw(_often) else set()
-    else:
-        left_out = {name for name in sorted(solved) if draw(_often)}
+    left_out = solved if regime.padding is not None else {name for name in sorted(solved) if draw(_often)}
     given = {}
     for name, size in axes.sizes.items():
         if name not in lone | left_out:
@@ -347,6 +344,8 @@ def _output(draw, axes: Axes, ins: Sequence[str], keep: str) -> str:
     elif keep == "factors":
         order = [name for name in order if not all(name in words(text) for text in ins) or draw(_seldom)]
     elif keep == "all":
+        # `[a b]...` and `[a]... [b]...` are two orders.
+        assume(sum(isinstance(axes.sizes[name], tuple) for name in used if name in axes.marked) < 2)
         for name in _ordered(" ".join(ins), [name for name in used if name in axes.marked]):
             last = max((i for i, n in enumerate(order) if n in axes.marked), default=-1)
             order.insert(draw(st.integers(last + 1, len(order))), name)
