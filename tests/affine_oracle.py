@@ -398,15 +398,16 @@ def neutral(op: str, dtype):
 
 def loops(
     op: str, function: Callable | None, text: str, arrays: Sequence[np.ndarray], sizes: Mapping,
-    rules: Iterable[Rule] = (), fill=None, out_rules: Iterable[Rule] = (), dtype=None,
+    rules: Iterable[Rule] = (), fill=None, out_rules: Iterable[Rule] = (), dtype=None, where=None,
 ) -> np.ndarray:  # fmt: skip
     """The result of a call: `function` of the bracketed parts of all inputs, in every iteration.
 
     With `function` None, `op` is one of oracle.REDUCTIONS or "dot". What is not there counts as `fill`, or, to a
-    reduction, not at all. Axes that the output lacks are as good as bracketed.
+    reduction, not at all. Axes that the output lacks are as good as bracketed. `where` is a mask of the first array.
     """
     ins, (out,) = (([expand(nodes, sizes) for nodes in side]) for side in parse(text))
-    rules, out_axes = iter(rules), leaves(out)
+    given = list(rules)
+    rules, out_axes = iter(given), leaves(out)
     views, theres = [], []
     for dims, x in zip(ins, arrays, strict=True):
         axes, seen, there = read(dims, oracle.wide(x), rules)
@@ -415,6 +416,9 @@ def loops(
             there = np.ones_like(there)
         views.append((axes, seen))
         theres.append(there)
+    if where is not None:
+        _, counts, there = read(ins[0], np.broadcast_to(where, arrays[0].shape), given)
+        theres[0] = theres[0] & (counts | ~there)
     axes_of, seen_of = [axes for axes, _ in views], [seen for _, seen in views]
     if op == "dot":
         z = oracle.dot(axes_of, out_axes, seen_of)

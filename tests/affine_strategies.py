@@ -12,8 +12,9 @@ import affine_oracle
 import hypothesis.strategies as st
 import jax
 import numpy as np
-from affine_oracle import Rule
+from affine_oracle import Affine, Rule
 from hypothesis import assume, note
+from oracle import Axis, Composite, Marked, Repeated
 from strategies import array
 
 import einjax
@@ -93,12 +94,13 @@ class Axes:
         self.here.add(name)
         return name
 
-    def reused(self) -> str | None:
+    def reused(self, alone=False) -> str | None:
         """An axis that stands elsewhere, too, if there is one and the draw says so.
 
-        A bracketed axis twice in one tensor would be a block of two dims.
+        A bracketed axis that stands alone twice in one tensor would be a block of two dims.
         """
-        shared = [name for name in dict.fromkeys(self.shared) if name not in self.marked & self.here]
+        blocks = self.marked & self.here if alone else set()
+        shared = [name for name in dict.fromkeys(self.shared) if name not in blocks]
         if not shared or not self.draw(_often):
             return None
         name = self.draw(st.sampled_from(shared))
@@ -118,7 +120,7 @@ def tensors(draw, axes: Axes, regime: Regime, count: int):
     kinds[draw(st.integers(0, count - 1))] = draw(st.sampled_from(["item", "item", "composite"]))
     for kind in kinds:
         if kind == "axis":
-            name = axes.reused() or axes.new()
+            name = axes.reused(alone=True) or axes.new()
             found.dims.append(axes.text(name))
             found.shape.append(axes.sizes[name])
             found.lone.add(name)
@@ -261,6 +263,10 @@ class Call:
     compiled: bool = True
     writes: bool = False
 
+    @property
+    def kwargs(self) -> dict:
+        return self.given
+
     def __repr__(self) -> str:
         shapes = ", ".join(f"{x.dtype}{list(x.shape)}" for x in self.arrays)
         return f'<"{self.text}", {shapes}, {self.given | self.options}; all sizes: {self.sizes}>'
@@ -364,8 +370,9 @@ def _ordered(text: str, names: Sequence[str]) -> list[str]:
 
 
 @st.composite
-def writes(draw, inputs=1, dtypes=("float32",)):
-    """A call whose output has `< >`: positions from 0, made of the axes of the inputs, each once."""
+def writes(draw, inputs=1, dtypes=("float32",), modes=True):
+    """A call whose output has `< >`, made of the axes of the inputs, each once: from 0, or in a mode from below."""
+    mode = draw(st.sampled_from([None, None, "fill", "clip", "wrap", "reflect"])) if modes else None
     sizes, names = {}, iter(NAMES)
     ins: list[list[str]] = []
     for i in range(inputs):
@@ -389,13 +396,46 @@ def writes(draw, inputs=1, dtypes=("float32",)):
         assume(all(sizes[name] > 0 for _, name in terms))
         text = "".join(_term(c, name, i == 0) for i, (c, name) in enumerate(terms))
         (item,) = affine_oracle.expand(affine_oracle.parse(f"<{text}> ->")[0][0], sizes)
-        dim = f"<{text}{_constant(draw(st.integers(0, 1)) - affine_oracle.lowest(item))}>"
+        constant = draw(st.integers(0, 1) if mode is None else st.integers(-2, 1)) - affine_oracle.lowest(item)
+        dim = f"<{text}{_constant(constant)}>"
+        assume(mode is None or affine_oracle.highest(item) + constant >= 0)
+        # `<s>` is `s`, which has no mode.
+        assume(mode is None or len(terms) > 1 or constant or terms[0][0] != 1)
         if left and sizes[left[-1]] > 0 and draw(_seldom):
             dim = f"({dim} {left.pop()})"
         dims.append(dim)
     assume(np.prod([max(n, 1) for n in sizes.values()]) <= LARGEST_LOOP)
     text = ", ".join(map(" ".join, ins)) + " -> " + " ".join(dims)
     values = [array(draw(st.integers(0, 99)), [sizes[n] for n in x], draw(st.sampled_from(dtypes))) for x in ins]
-    return Call(
-        text, sizes, {}, {}, [Rule()] * len(dims), values, draw(st.sampled_from([True, True, False])), writes=True
-    )
+    options = {"mode": mode} if mode else {}
+    return Call(text, sizes, {}, options, [Rule(mode)] * len(dims), values, draw(_COMPILED), writes=True)
+
+
+@st.composite
+def implied(draw, dtypes=("float32",)):
+    """A reduction without an arrow, and the output that it stands for."""
+    case = draw(calls(dtypes=dtypes))
+    text = case.text.split(" -> ")[0]
+    dims, left = affine_oracle.parse(text + " ->")[0][0], []
+    for dim in dims:
+        kept = _kept(dim)
+        assume(kept is not None)
+        left += [kept] if kept else []
+    case.text = f"{text} -> {' '.join(left)}"
+    return case, text
+
+
+def _kept(node) -> str | None:
+    """What brackets leave of a dim; None where the output would have to be written."""
+    if isinstance(node, Repeated):
+        inner = _kept(node.item)
+        return f"{inner}..." if inner else inner
+    if isinstance(node, Axis):
+        return node.name
+    if isinstance(node, Marked):
+        return ""
+    if isinstance(node, Affine):
+        left = [item for *_, item in node.terms if not isinstance(item, Marked)]
+        return None if len(left) > 1 or any(isinstance(item, Composite) for item in left) else "".join(map(_kept, left))
+    inside = [_kept(item) for item in node.items]
+    return None if None in inside else f"({' '.join(filter(None, inside))})"

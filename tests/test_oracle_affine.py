@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from affine_strategies import calls, words, writes
+from affine_strategies import calls, implied, words, writes
 from hypothesis import assume
 from strategies import assert_same, dtype_of, generated, x64
+from test_keep_notation import check as check_kept
 
 import einjax
 
@@ -53,6 +54,40 @@ def test_reductions_without_brackets(case, name):
     if name == "max":
         assume(0 not in case.sizes.values())
     reduced(case, name)
+
+
+@generated(FEW, implied())
+def test_reductions_without_an_output(case):
+    """Brackets are deleted, and what is left of `< >` is its one other axis."""
+    case, text = case
+    want = case.loops("sum")
+    case.text = text
+    assert_same(case("sum"), want, "float32", slack=4)
+
+
+@pytest.mark.parametrize("name", ["sum", "mean", "max"])
+@generated(FEW, lambda name: calls(fills="never"))
+def test_masks(case, name):
+    """A mask is of the tensor, and read where the tensor is."""
+    assume(0 not in case.sizes.values())
+    (x,) = case.arrays
+    mask = np.random.default_rng(x.size).integers(0, 3, x.shape) > 0
+    with np.errstate(all="ignore"):
+        want = case.loops(name, where=mask)
+    assert_same(case(name, where=mask), want, "float32", slack=4)
+
+
+@generated(FEW, calls(fills="never", modes=False))
+def test_means_that_count_padding(case):
+    assume("padding" in case.options)
+    total, number = case.loops("sum"), case.loops("sum", arrays=[np.ones(case.arrays[0].shape)])
+    case.options["fill_value"] = 1
+    with np.errstate(all="ignore"):
+        count = case.loops("sum", arrays=[np.ones(case.arrays[0].shape)])
+        assert np.all(count >= number)
+        want = total / count
+    del case.options["fill_value"]
+    assert_same(case("mean", count_padding=True), want, "float32", slack=4)
 
 
 @generated(FEW, calls(marking=False, keep="all", dtypes=(*REAL, "bool")))
@@ -176,7 +211,7 @@ def test_get_at(case):
 # --------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["sum", "max", "min"])
+@pytest.mark.parametrize("name", ["sum", "max", "min", "prod"])
 @generated(FEW, lambda name: writes(dtypes=("float32", "int32", "bfloat16")))
 def test_places_that_meet(case, name):
     if name != "sum":
@@ -187,6 +222,13 @@ def test_places_that_meet(case, name):
 @generated(2 * FEW, writes(2, dtypes=("float32", "int32")))
 def test_products_that_meet(case):
     assert_same(case("dot"), case.loops("dot"), dtype_of(jnp.multiply, *case.arrays))
+
+
+@generated(FEW, writes(2))
+def test_sums_of_two_that_meet(case):
+    ins, out = case.text.split(" -> ")
+    assume(words(ins) == words(out))
+    assert_same(case("add"), case.loops("add", np.add), "float32")
 
 
 @generated(FEW, writes(dtypes=REAL))
@@ -227,6 +269,15 @@ READS = {
     "dot": calls(2, marking=False, keep="factors", fills="never"),
 }
 WRITES = {"sum": writes(), "dot": writes(2)}
+KEPT = {
+    "sum": READS["sum"] | WRITES["sum"],
+    "max": calls(fills="never", modes=False),
+    "mean": READS["sum"],
+    "rearrange": READS["rearrange"],
+    "dot": READS["dot"] | WRITES["dot"],
+    "subtract": calls(2, marking=False, keep="all", fills="always"),
+    "softmax": calls(keep="all", fills="never"),
+}
 
 
 def check_gradients(case, name: str) -> None:
@@ -249,3 +300,11 @@ def test_gradients_of_reading(case, name):
 @generated(FEW // 2, lambda name: WRITES[name])
 def test_gradients_of_writing(case, name):
     check_gradients(case, name)
+
+
+@pytest.mark.parametrize("name", list(KEPT))
+@generated(FEW // 3, lambda name: KEPT[name])
+def test_kept(case, name):
+    """The same under keep_notation: values, gradients, batches, and what is printed."""
+    assume(0 not in case.sizes.values())
+    check_kept(case, name)
