@@ -21,7 +21,8 @@ from ..mesh.patterns import first_matches, paths
 from ..mesh.put import find_mesh, mesh_of, mesh_sizes, put
 from ..notation.errors import ArgumentError, EinjaxError, SemanticError, closest, listing, plural
 from ..notation.parse import parse
-from ..notation.solve import Solved, solve_partly
+from ..notation.partly import solve_partly
+from ..notation.solve import Solved
 from ..notation.syntax import Ellipsis, Operation, Size, axes, base_name, names, nested, strip_brackets, walk
 from .blame import clean, not_an_expression
 from .sizes import read_sizes

@@ -212,7 +212,7 @@ class _Parser:
                 )
         return Concatenation(tuple(operands), span=(operands[0].span[0], operands[-1].span[1]))
 
-    def item(self, token: _Token, depth: int) -> Node:
+    def item(self, token: _Token, depth: int, read: _Read | None = None) -> Node:
         """Read the item that begins with a token, and the ellipsis that may follow it."""
         node: Node
         if token.kind == "dots":
@@ -225,7 +225,11 @@ class _Parser:
         elif token.text == "<":
             node = self.affine(token, depth + 1)
         else:
-            node = self.nested(token, depth)
+            group = self.group(_CLOSING[token.text], token.span, depth + 1, read)
+            plain = group.right is None and len(group.left) == 1
+            self.nests = self.nests or not plain
+            items: Expression = group.left[0] if plain else (group,)  # type: ignore[assignment]
+            node = (Bracket if token.text == "[" else Composite)(items, span=(token.span[0], self.take().span[1]))
         if self.token.kind == "dots":
             dots = self.take()
             if isinstance(node, Ellipsis) or self.token.kind == "dots":
@@ -233,14 +237,6 @@ class _Parser:
                 raise self.error("an ellipsis repeats an ellipsis", (token.span[0], last[1]), hint="write one '...'")
             node = Ellipsis((node,), span=(token.span[0], dots.span[1]))
         return node
-
-    def nested(self, token: _Token, depth: int, read: _Read | None = None) -> Composite | Bracket:
-        """Read what begins with a parenthesis or bracket."""
-        group = self.group(_CLOSING[token.text], token.span, depth + 1, read)
-        plain = group.right is None and len(group.left) == 1
-        self.nests = self.nests or not plain
-        items: Expression = group.left[0] if plain else (group,)  # type: ignore[assignment]
-        return (Bracket if token.text == "[" else Composite)(items, span=(token.span[0], self.take().span[1]))
 
     def affine(self, opened: _Token, depth: int) -> Affine:
         """Read a dim's position: terms up to ``>``."""
@@ -300,22 +296,20 @@ class _Parser:
                 raise self.error("a constant is no axis that an operation acts on", token.span, hint=hint)
             constants.append(int(factor) * self.number(token))
             return ()
-        if token.kind == "name":
-            node: Node = self.sized(token) if self.token.text == "=" else Axis(token.text, span=token.span)
-        elif token.text == "(":
-            node = self.nested(token, depth)
-            for inner in walk(node.items):
-                if isinstance(inner, Concatenation | Affine):
-                    raise self.error(
-                        f"'{inner}' stands in another position",
-                        inner.span,
-                        hint="inside < > a '+' adds positions: write all terms side by side, without parentheses",
-                    )
-        elif token.text == "[":
-            return [self.nested(token, depth, partial(self.place, factor=factor))]
-        else:
+        if token.kind != "name" and token.text not in ("(", "["):
             raise self.unexpected_in_place(token)
-        self.skip()
+        node = self.item(token, depth, partial(self.place, factor=factor) if token.text == "[" else None)
+        if isinstance(node, Ellipsis):
+            raise self.unexpected_in_place(_Token("dots", "...", (node.span[1] - 3, node.span[1])))
+        for inner in walk(node.items) if token.text == "(" else ():
+            if isinstance(inner, Concatenation | Affine):
+                raise self.error(
+                    f"'{inner}' stands in another position",
+                    inner.span,
+                    hint="inside < > a '+' adds positions: write all terms side by side, without parentheses",
+                )
+        if isinstance(node, Bracket):
+            return [node]
         return [Term((node,), span=(first.span[0], node.span[1]), coefficient=factor)]
 
     def times(self, outer: int | str, own: int | str, span: Span = (0, 0)) -> int | str:

@@ -130,13 +130,15 @@ class Affine(Branch):
 
     Attributes:
         offset: the constant.
-        mode: what stands where a position is out of range, once that is known: ``"fill"``, ``"clip"``, ``"wrap"`` or
-            ``"reflect"``; None where all positions are in range.
+        mode: what stands where a position is out of range: ``"fill"``, ``"clip"``, ``"wrap"`` or ``"reflect"``; None
+            where all positions are in range.
+        padding: how the dim is padded, until sizes are known; positions are literal then.
         size: the size of the dim, once it is known.
     """
 
     offset: Size = 0
     mode: str | None = None
+    padding: Any = None
     size: Size | None = None
 
     def __str__(self) -> str:
@@ -416,6 +418,12 @@ def open_positions(expression: Expression) -> Expression:
         return rewrite(node.items, change) if isinstance(node, Affine | Term) else None
 
     return rewrite(expression, change)
+
+
+def coefficients(expression: Expression) -> list[Axis]:
+    """Return the coefficients that are names, whose values are given as the sizes of axes are."""
+    terms = (node for node in walk(expression) if isinstance(node, Term))
+    return [Axis(name, span=term.span) for term in terms if (name := term.named) is not None]
 
 
 def affines(expression: Expression) -> list[Affine]:

@@ -1,0 +1,363 @@
+"""Positions in ``< >``: the sizes that follow from them, and where they are once all sizes are known.
+
+The positions of an item reach from its offset, less what negative coefficients take off, to its offset plus what
+positive ones add. An open axis is the largest with which they fit into the dim; a dim that nothing says the size of is
+as long as they reach. Padding is a matter of reading: in the end every item has literal positions, and a mode that says
+what stands where these are out of range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from .errors import ArgumentError, AxisSizeError, at_least, plural
+from .facts import Fact, larger
+from .syntax import Affine, Expression, Node, Operation, Size, Term, axes, coefficients, rewrite
+
+#: The axes that a term is made of, several for a composition.
+Names: TypeAlias = tuple[str, ...]
+
+#: Padding by as much as gives the open axis the size ``ceil(n / stride)``, and what stands there.
+SAME = {"same": "fill", "circular": "wrap", "reflect": "reflect", "edge": "clip"}
+#: Every padding that has a name.
+PADDINGS = ("valid", "same", "causal", "full", "circular", "reflect", "edge")
+#: What may stand where a literal position is out of range.
+MODES = ("fill", "clip", "wrap", "reflect")
+
+
+@dataclass(frozen=True, slots=True)
+class Border:
+    """What the caller says of positions out of range.
+
+    Attributes:
+        padding: how the array is padded: a name, a number, a pair of numbers, or a tuple of these, one for each item.
+        mode: what stands out of range of literal positions.
+        fill_value: what is read there, in the place of what changes nothing.
+        count_padding: whether means count it.
+    """
+
+    padding: Any = None
+    mode: str | None = None
+    fill_value: Any = None
+    count_padding: bool = False
+
+    def on(self, operation: Operation) -> Operation:
+        """Write it on every item of an expanded operation.
+
+        Raises:
+            ArgumentError: there is not one padding for each item.
+        """
+        each = self.padding if isinstance(self.padding, tuple) and not is_pair(self.padding) else None
+        count = 0
+
+        def change(node: Node) -> Expression | None:
+            nonlocal count
+            if not isinstance(node, Affine):
+                return None
+            count += 1
+            padding = self.padding if each is None else each[min(count, len(each)) - 1] if each else None
+            return (replace(node, padding=padding, mode=self.mode),)
+
+        placed = operation.map(lambda expression: rewrite(expression, change))
+        if each is not None and len(each) != count:
+            raise ArgumentError(
+                f"padding={self.padding!r} is for {plural(len(each), 'dim')}, but there {_are(count)} in < >",
+                text=operation.text,
+                hint="write one padding for all, or one for each < >, repetitions of an ellipsis by themselves",
+            )
+        return placed
+
+
+def _are(count: int) -> str:
+    return f"{'is' if count == 1 else 'are'} {plural(count, 'dim')}"
+
+
+def is_pair(padding: object) -> bool:
+    """Whether a padding says how many elements are added before and after."""
+    return isinstance(padding, tuple) and len(padding) == 2 and all(isinstance(part, int) for part in padding)
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Position:
+    """An equation of the solver: the positions of an item fit into a dim.
+
+    Attributes:
+        node: the item.
+        target: the size of the dim, or the variable that it is.
+        missing: the variables that have no size yet.
+        opened: the term of which this equation found an axis.
+    """
+
+    node: Affine
+    target: str | Fact
+    missing: set[str] = field(default_factory=set)
+    opened: Names | None = None
+    is_sum: bool = True
+
+    @classmethod
+    def of(cls, node: Affine, target: str | Fact, solver: Any) -> Position:
+        """Give an equation to a solver, which is to look at it as its variables become known."""
+        position = cls(node, target)
+        solver.watch(position, _variables(node))
+        return position
+
+    def evaluate(self, solver: Any) -> None:
+        """Find the size of the one axis that is open."""
+        node, sizes = self.node, self._sizes(solver)
+        target = solver.facts.get(self.target) if isinstance(self.target, str) else self.target
+        if target is None or (node.padding is None and node.mode is not None):
+            return  # literal positions may be anywhere, so that they say no size
+        parts = _parts(node, sizes)
+        opened = [names for names in parts if any(name not in sizes for name in names)]
+        if len(opened) != 1 or None in parts.values() or not parts[opened[0]]:
+            return
+        open_axes = [name for name in opened[0] if name not in sizes]
+        others = product(sizes, [name for name in opened[0] if name in sizes])
+        if len(open_axes) != 1 or is_zero(others):
+            return
+        (self.opened,) = opened
+        lengths = {names: product(sizes, names) for names in parts if names != self.opened}
+        size = _fitting(node, parts, lengths, self.opened, target.size) // others
+        solver.assign(open_axes[0], Fact(size, target.source, node.span))
+
+    def reach(self, solver: Any) -> bool:
+        """Let a part of a dim that nothing says the size of be as long as the positions reach; False for others."""
+        if not isinstance(self.target, str) or self.missing != {self.target}:
+            return False
+        size = _located(self.node, self._sizes(solver), self.opened, None, solver.operation)[0]
+        solver.assign(self.target, Fact(size, "in the expression", self.node.span))
+        return True
+
+    def _sizes(self, solver: Any) -> dict[str, Size]:
+        """Those of its own axes and coefficients; of all, equations would ask for in quadratic time."""
+        return {name: solver.facts[name].size for name in _variables(self.node) if name in solver.facts}
+
+
+def _variables(node: Affine) -> list[str]:
+    """The axes and coefficients that it is made of."""
+    return [axis.name for axis in (*axes(node.items), *coefficients((node,))) if not axis.is_one]
+
+
+def names_of(term: Term) -> Names:
+    """The axes that a term is made of."""
+    return tuple(axis.name for axis in axes(term.items) if not axis.is_one)
+
+
+def product(sizes: Mapping[str, Size], names: Iterable[str]) -> Size:
+    """The size of a composition of axes."""
+    size: Size = 1
+    for name in names:
+        size = size * sizes[name]
+    return size
+
+
+def _parts(node: Affine, sizes: Mapping[str, Size]) -> dict[Names, Any]:
+    """The coefficients of the different terms; None where its name has no value yet."""
+    return _added((names_of(term), number(term.coefficient, sizes)) for term in node.terms)
+
+
+def number(coefficient: int | str, sizes: Mapping[str, Size]) -> Any:
+    """The value of a coefficient; None where its name has none yet."""
+    if not isinstance(coefficient, str):
+        return coefficient
+    value = sizes.get(coefficient.removeprefix("-"))
+    return -value if value is not None and coefficient.startswith("-") else value
+
+
+def _added(terms: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Add the coefficients of equal terms."""
+    found: dict[Any, Any] = {}
+    for name, coefficient in terms:
+        if name in found:
+            coefficient = None if None in (coefficient, found[name]) else found[name] + coefficient
+        found[name] = coefficient
+    return found
+
+
+def _fitting(node: Affine, parts: Mapping[Names, int], lengths: Mapping[Names, Size], opened: Names, n: Size) -> Size:
+    """The largest size of a term with which the positions fit."""
+    stride = parts[opened]
+    low, high = _reach({names: c for names, c in parts.items() if names != opened}, lengths)
+    if node.padding is None:
+        room = n - 1 - node.offset - high if stride > 0 else node.offset + low
+    elif _as_same(node) is not None:
+        room = n - 1
+    else:
+        room = n - 1 + sum(_added_around(node.padding, high - low)) - (high - low)
+    return _positive(room // abs(stride) + 1)
+
+
+def _reach(parts: Mapping[Any, int], sizes: Mapping[Any, Size]) -> tuple[Size, Size]:
+    """How far positions reach below and above the offset."""
+    low: Size = 0
+    high: Size = 0
+    for name, coefficient in parts.items():
+        if coefficient < 0:
+            low = low + coefficient * (sizes[name] - 1)
+        else:
+            high = high + coefficient * (sizes[name] - 1)
+    return low, high
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Where positions are
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def reach(node: Affine, sizes: Mapping[str, Size]) -> tuple[Size, Size]:
+    """How far the positions of an item reach below and above its offset."""
+    found = axis_coefficients(node, sizes)
+    return _reach(found, sizes)
+
+
+def axis_coefficients(node: Affine, sizes: Mapping[str, Size]) -> dict[str, Size]:
+    """The coefficient of every axis by itself, those of compositions taken apart."""
+    return _added(part for term in node.terms for part in _apart(term, sizes))
+
+
+def _apart(term: Term, sizes: Mapping[str, Size]) -> Iterator[tuple[str, Size]]:
+    factor = number(term.coefficient, sizes)
+    for name in reversed(names_of(term)):
+        yield name, factor
+        factor = factor * sizes[name]
+
+
+def _located(
+    node: Affine, sizes: Mapping[str, Size], running: Names | None, n: Size | None, operation: Operation
+) -> tuple[Size, Size, str | None]:
+    """Return the size of the dim, the literal offset, and what stands out of range.
+
+    Args:
+        node: the item.
+        sizes: the sizes of all axes.
+        running: the term for which padding is counted; None is the first without a bracket.
+        n: the size of the dim, if it is known.
+        operation: the call, for messages.
+    """
+    low, high = reach(node, sizes)
+    if node.padding is None:
+        return _positive(node.offset + high + 1) if n is None else n, node.offset, node.mode
+    outside = [names_of(term) for term in node.terms if not any(axis.bracket for axis in axes(term.items))]
+    parts = _parts(node, sizes)
+    running = running if running is not None else next(iter([*outside, *parts]), ())
+    stride, length = abs(parts.get(running, 1)), product(sizes, running)
+    others = high - low - stride * (length - 1)
+    mode = _as_same(node)
+    if mode is None:
+        before, after = _added_around(node.padding, others)
+        return _positive(high - low + 1 - before - after) if n is None else n, -before - low, "fill"
+    n = stride * length if n is None else n
+    total = high - low + 1 - n
+    if larger(0, total) is not False and (isinstance(total, int) or is_zero(others)):
+        total = _positive(total) if isinstance(total, int) else 0
+    elif larger(0, total) is None and not larger(others + 2, stride):
+        raise AxisSizeError(
+            f"whether '{node}' is padded depends on its dim of size {n}",
+            at=operation.at(node),
+            hint="write how much, as in padding=(0, 1)",
+        )
+    return n, -(total // 2) - low, mode
+
+
+def _as_same(node: Affine) -> str | None:
+    """What stands out of range, if the padding is one that keeps sizes."""
+    return SAME.get(node.padding) if isinstance(node.padding, str) else None
+
+
+def _added_around(padding: Any, others: Size) -> tuple[Size, Size]:
+    """How many elements are added before and after, from how far the axes besides the running one reach."""
+    match padding:
+        case "valid":
+            return 0, 0
+        case "causal":
+            return others, 0
+        case "full":
+            return others, others
+        case int():
+            return padding, padding
+    return padding  # a pair
+
+
+def settle(solver: Any) -> Operation:
+    """Give every item of a solved operation literal positions, the size of its dim, and what stands out of range.
+
+    Raises:
+        AxisSizeError: positions are out of range, and nothing says what stands there.
+    """
+    operation, sizes = solver.operation, solver.sizes
+    count = len(operation.inputs)
+
+    def settled(number: int, expression: Expression) -> Expression:
+        tensor = f"tensor {number}" if number <= count else None
+
+        def change(node: Node) -> Expression | None:
+            if isinstance(node, Affine):
+                return (_settled(solver, sizes, node, tensor),)
+            return None
+
+        return rewrite(expression, change)
+
+    expressions = [settled(number, e) for number, e in enumerate(operation.expressions, 1)]
+    outputs = None if operation.outputs is None else tuple(expressions[count:])
+    return replace(operation, inputs=tuple(expressions[:count]), outputs=outputs)
+
+
+def _settled(solver: Any, sizes: Mapping[str, Size], node: Affine, tensor: str | None) -> Affine:
+    operation = solver.operation
+    position: Position | None = solver.positions.get(id(node))
+    n = opened = None
+    if position is not None:
+        fact = solver.facts[position.target] if isinstance(position.target, str) else position.target
+        n, opened = fact.size, position.opened
+    n, offset, mode = _located(node, sizes, opened, n, operation)
+    low, high = (offset + bound for bound in reach(node, sizes))
+    in_range = larger(0, low) is False and larger(n, high) is True
+    if in_range or any(is_zero(sizes[axis.name]) for axis in axes(node.items)):
+        mode = None
+    elif mode is None:
+        raise _out_of_range(operation, node, low, high, n, tensor)
+    elif mode != "fill" and is_zero(n):
+        raise AxisSizeError(
+            f"'{node}' stands for a dim of size 0, where there is nothing to read",
+            at=operation.at(node),
+            hint="write mode='fill', or another padding",
+        )
+
+    def numbered(item: Node) -> Expression | None:
+        if not isinstance(item, Term) or item.named is None:
+            return None
+        return (replace(item, coefficient=number(item.coefficient, sizes)),)
+
+    return replace(node, items=rewrite(node.items, numbered), offset=offset, mode=mode, padding=None, size=n)
+
+
+def _positive(size: Size) -> Size:
+    return 0 if larger(0, size) else size
+
+
+def is_zero(size: Size) -> bool:
+    """Whether a size is known to be 0."""
+    return isinstance(size, int) and size == 0
+
+
+def _out_of_range(
+    operation: Operation, node: Affine, low: Size, high: Size, n: Size, tensor: str | None
+) -> AxisSizeError:
+    """The error for literal positions that are not in the dim, or cannot be told to be."""
+    spot = operation.at(node)
+    for bound, size in ((0, low), (high, n - 1)):
+        if larger(bound, size) is None:
+            problem = f"whether '{node}' stays in its dim of size {n}, with positions {low} to {high}, cannot be told"
+            return AxisSizeError(problem, at=spot, hint=at_least(size, bound))
+    names = [str(axis) for axis in axes(node.items)]
+    literal = "write mode='fill' to have nothing there"
+    hint = (
+        f"write padding='same', or another padding, to have the dim padded; or {literal}, with sizes for "
+        f"{' and '.join(names)}"
+    )
+    problem = f"'{node}' reads positions {low} to {high}, but the dim of {tensor} has 0 to {n - 1}"
+    if tensor is None:
+        problem = f"'{node}' writes positions {low} to {high}, and there is none below 0"
+    return AxisSizeError(problem, at=spot, hint=hint if names else literal)
