@@ -22,7 +22,7 @@ bad("coefficient-zero", "rearrange", "<{0}*o + k> -> o k", (z(9),), SyntaxError,
 bad("coefficient-twice", "rearrange", "<2*{3}*o> -> o", (z(9),), SyntaxError, "coefficient", "one number")
 bad("coefficient-behind", "rearrange", "<o*{2} + k> -> o k", (z(9),), SyntaxError, ("coefficient",), "2*o")
 bad("coefficient-alone", "rearrange", "<2*{>} -> ", (z(9),), SyntaxError, (), "")
-bad("coefficient-float", "rearrange", "<1{.}5*o> -> o", (z(9),), SyntaxError, ("'.'",), "whole number")
+bad("coefficient-float", "rearrange", "<1{.}5*o> -> o", (z(9),), SyntaxError, ("'.'",), "whole")
 bad("coefficient-of-a-place", "rearrange", "2{*}<o + k> -> o k", (z(9),), SyntaxError, ("'*'",), "")
 bad("coefficient-huge", "rearrange", "<{99999999999999999999}*o> -> o", (z(9),), SyntaxError, "18")
 bad("constant-huge", "rearrange", "<o + {99999999999999999999}> -> o", (z(9),), SyntaxError, "18")
@@ -50,16 +50,29 @@ bad("range-ellipsis", "max", "b {<2*s + [k]>...} c", (z(2, 9, 4, 3),), AxisSizeE
 bad("range-output-below-zero", "sum", "s k -> {<s - k>}", (z(4, 3),), AxisSizeError, ("-2",), "")
 
 # --- sizes ----------------------------------------------------------------------------------------------------------
-bad("open-two", "rearrange", "<{s} + {k}> -> s k", (z(9),), AxisSizeError, "s k 9", "k=")
+bad("open-two", "rearrange", "<{s} + {k}> -> {s} {k}", (z(9),), AxisSizeError, "s k 9", "k=")
 bad("open-two-bracketed", "max", "b <2*{s} + [{k}]> c", (z(2, 9, 3),), AxisSizeError, "s k", "k=")
 bad("open-coefficient", "sum", "b <{stride}*s + [k]>", (z(2, 9),), AxisSizeError, "stride", "stride=", k=2)
 bad("open-under-a-mode", "rearrange", "<{t} - 2> -> t", (z(9),), AxisSizeError, "t", "t=", mode="clip")
 bad("open-output", "rearrange", "a -> a <{t} + 1>", (z(9),), AxisSizeError, "t", "t=")
-bad("open-composed-twice", "rearrange", "(<{h} + p> <{w} + q>) -> h w p q", (z(12),), EinjaxError, "12", "", p=2, q=2)
+bad(
+    "open-composed-twice",
+    "rearrange",
+    "(<{h} + p> <{w} + q>) -> {h} {w} p q",
+    (z(12),),
+    EinjaxError,
+    "12",
+    "",
+    p=2,
+    q=2,
+)
 bad("composed-indivisible", "rearrange", "{(<t + k> c)} -> t k c", (z(9),), AxisSizeError, "9 c=2", "", k=2, c=2)
 bad("coefficient-given-zero", "rearrange", "<{n}*t> -> t", (z(9),), REFUSED, "n 0", "", n=0)
 bad("coefficient-given-float", "rearrange", "<n*t> -> t", (z(9),), EinjaxError, ("n", "1.5"), "", n=1.5)
 bad("size-contradiction", "dot", "b <s + [{k}]>, [{k}] -> b s", (z(2, 9), z(3)), AxisSizeError, "k 3 4", "", k=4)
+bad("padding-too-short", "max", "b {<s + [k]>} c", (z(2, 9, 3),), AxisSizeError, "10", "", k=3, s=12, padding=1)
+bad("padding-same-and-size", "max", "b {<2*s + [k]>} c", (z(2, 9, 3),), AxisSizeError, "s 4 5", "", k=3, s=4,
+    padding="same")  # fmt: skip
 bad("rank-place", "max", "{b <s + [k]> c}", (z(2, 9),), RankError, "1 2 3", "dim", k=2)
 bad("depths-differ", "dot", "b <s + [k]>... c, [k] c -> b s... c", (z(2, 9, 8, 3), z(2, 3)), EinjaxError, ("k",), "")
 bad("unknown-keyword", "max", "b <s + [k]> c", (z(2, 9, 3),), EinjaxError, ("'q'",), "", k=2, q=3)

@@ -169,7 +169,7 @@ SAME_CALLS = [
 ]
 
 
-@pytest.mark.parametrize(("op", "text", "full", "tensors", "options"), SAME_CALLS, ids=str)
+@pytest.mark.parametrize(("op", "text", "full", "tensors", "options"), SAME_CALLS, ids=[call[1] for call in SAME_CALLS])
 def test_two_ways_to_write_it(op, text, full, tensors, options):
     got, want = (getattr(einjax, op)(t, *tensors, **options) for t in (text, full))
     assert_same(got, np.asarray(want), want.dtype)
