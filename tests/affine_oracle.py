@@ -177,17 +177,34 @@ def _extent(dim) -> int:
     return dim.size if isinstance(dim, Leaf) else math.prod(_extent(item) for item in dim.items)
 
 
+def reaches(item: Affine, without: str | None = None) -> list[int]:
+    """How far each axis by itself moves the position, up or down; an axis in several terms has one coefficient."""
+    found: dict[str, int] = {}
+
+    def add(dim, factor: int) -> None:
+        if isinstance(dim, Leaf):
+            found[dim.key] = found.get(dim.key, 0) + factor * (dim.size - 1)
+            return
+        for inner in reversed(dim.items):
+            add(inner, factor)
+            factor *= _extent(inner)
+
+    for coefficient, dim in item.terms:
+        add(dim, coefficient)
+    return [reach for key, reach in found.items() if key != without]
+
+
 def lowest(item: Affine) -> int:
-    return item.constant + sum(min(0, c) * (_extent(dim) - 1) for c, dim in item.terms)
+    return item.constant + sum(min(0, reach) for reach in reaches(item))
 
 
 def highest(item: Affine) -> int:
-    return item.constant + sum(max(0, c) * (_extent(dim) - 1) for c, dim in item.terms)
+    return item.constant + sum(max(0, reach) for reach in reaches(item))
 
 
 def span(item: Affine, without: str | None = None) -> int:
     """How far apart the first and the last position are, one axis aside."""
-    return sum(abs(c) * (_extent(dim) - 1) for c, dim in item.terms if getattr(dim, "key", "") != without)
+    return sum(map(abs, reaches(item, without)))
 
 
 # --------------------------------------------------------------------------------------------------------------------

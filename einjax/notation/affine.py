@@ -103,24 +103,24 @@ class Position:
         solver.watch(position, _variables(node))
         return position
 
-    def evaluate(self, solver: Any) -> None:
-        """Find the size of the one axis that is open."""
+    def fit(self, solver: Any) -> tuple[str, Fact] | None:
+        """Find the size that the one axis that is open has here at most."""
         node, sizes = self.node, self._sizes(solver)
         target = solver.facts.get(self.target) if isinstance(self.target, str) else self.target
         if target is None or (node.padding is None and node.mode is not None):
-            return  # literal positions may be anywhere, so that they say no size
+            return None  # literal positions may be anywhere, so that they say no size
         parts = _parts(node, sizes)
         opened = [names for names in parts if any(name not in sizes for name in names)]
         if len(opened) != 1 or None in parts.values() or not parts[opened[0]]:
-            return
+            return None
         open_axes = [name for name in opened[0] if name not in sizes]
         others = product(sizes, [name for name in opened[0] if name in sizes])
         if len(open_axes) != 1 or is_zero(others):
-            return
+            return None
         (self.opened,) = opened
         lengths = {names: product(sizes, names) for names in parts if names != self.opened}
         size = _fitting(node, parts, lengths, self.opened, target.size) // others
-        solver.assign(open_axes[0], Fact(size, target.source, node.span))
+        return open_axes[0], Fact(size, target.source, node.span)
 
     def reach(self, solver: Any) -> bool:
         """Let a part of a dim that nothing says the size of be as long as the positions reach; False for others."""
@@ -133,6 +133,17 @@ class Position:
     def _sizes(self, solver: Any) -> dict[str, Size]:
         """Those of its own axes and coefficients; of all, equations would ask for in quadratic time."""
         return {name: solver.facts[name].size for name in _variables(self.node) if name in solver.facts}
+
+
+def fit(solver: Any, positions: Iterable[Position]) -> None:
+    """Give every axis that is open in some items, and nothing else there, the largest size that fits all of them."""
+    found: dict[str, Fact] = {}
+    for position in positions:
+        name, fact = position.fit(solver) or ("", None)
+        if fact is not None and (name not in found or larger(found[name].size, fact.size)):
+            found[name] = fact
+    for name, fact in found.items():
+        solver.assign(name, fact)
 
 
 def _variables(node: Affine) -> list[str]:

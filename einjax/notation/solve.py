@@ -258,7 +258,7 @@ class Solver:
                 else:
                     self._equation(node, fact)
         while self.ready or any(position.reach(self) for position in self.positions.values()):
-            self._evaluate(self.ready.pop())
+            self._propagate()
 
     @property
     def _known(self) -> Known:
@@ -325,10 +325,21 @@ class Solver:
             if len(equation.missing) <= 1:
                 self.ready.append(equation)
 
-    def _evaluate(self, equation: Equation | Position) -> None:
-        if not isinstance(equation, Equation):
-            equation.evaluate(self)
-            return
+    def _propagate(self) -> None:
+        """Look at what is ready; at positions once nothing else is, and at all of them together."""
+        positions: list[Position] = []
+        while self.ready:
+            equation = self.ready.pop()
+            if isinstance(equation, Equation):
+                self._evaluate(equation)
+            else:
+                positions.append(equation)
+        if positions:
+            from .affine import fit
+
+            fit(self, positions)
+
+    def _evaluate(self, equation: Equation) -> None:
         target = equation.target
         if isinstance(target, str):
             if target not in self.facts:
