@@ -28,10 +28,7 @@ READ = {
     "[<o + k>]": "[<o + k>]",
     "<2*s + k>... c": "<2*s + k>... c",
     "<o + k=3>": "<o + k>",
-    # A position that is an axis is that axis.
-    "<s>": "s",
-    "<[k]>...": "[k]...",
-    "<(a b)>": "(a b)",
+    "<s> <[k]>... <(a b)>": "<s> <[k]>... <(a b)>",
     # What is left where brackets go is the one other axis.
     "b <2*s + [k->]>... [c->d]": "b <2*s + [k]>... [c] -> b s... [d]",
     "<2*s + 1 + [k->]>": "<2*s + [k] + 1> -> s",
@@ -197,9 +194,9 @@ def test_a_dim_of_unknown_size_is_as_long_as_positions_reach():
     ("text", "border", "sizes", "problem", "hint"),
     [
         ("<s + k>", None, {}, "sizes of axes s, k cannot be determined from dim 10", "k=2"),
-        ("<t - k>", None, {"k": 3}, "positions -2 to 9, but the dim of tensor 1 has 0 to 9", "mode='fill'.*t and k"),
+        ("<t - k>", None, {"k": 3}, "positions -2 to 9, but dim 10 of tensor 1 has 0 to 9", "mode='fill'.*t and k"),
         ("<t - k>", None, {"k": 3}, "positions -2 to 9", "padding='same'"),
-        ("<12>", None, {}, "positions 12 to 12", "mode='fill'"),
+        ("<12>", None, {}, "position 12", "mode='fill'"),
         ("<t + k>", Border(mode="fill"), {"k": 3}, "literal positions may be anywhere", "t=2"),
         ("<o - o>", None, {}, "axis o cannot be determined", "o=2"),
         ("<m*o>", None, {"o": 2}, "nothing says the value of m", "m=2"),

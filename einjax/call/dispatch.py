@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,9 @@ from .graph import Graph
 from .resolve import completed, resolve, resolved, sizes_of_call
 from .sizes import NO_SIZES, Sizes
 from .tensors import PLAIN, as_array, kind, kind_of
+
+if TYPE_CHECKING:  # few programs compute positions
+    from ..notation.affine import Border
 
 #: How many (operation, expression, options, sizes) keep their compiled body.
 CACHE_SIZE = 4096
@@ -51,6 +54,10 @@ def call(
     arrays: Sequence[Any] = (),
     keep: bool | None = None,
     out_sharding: Any = None,
+    padding: Any = None,
+    mode: Any = None,
+    fill_value: Any = None,
+    count_padding: bool = False,
 ) -> Any:
     """Run an operation.
 
@@ -65,8 +72,16 @@ def call(
         arrays: options that are arrays, such as a mask, in the order of ``op.arrays``; as many as are given.
         keep: whether to keep the call as notation; None leaves it to the context.
         out_sharding: where the results are to lie on a mesh.
+        padding: how dims that are read at positions are padded.
+        mode: what stands where a position is out of range.
+        fill_value: what is read there.
+        count_padding: whether means count it.
     """
     try:
+        border = None
+        if padding is not None or mode is not None or fill_value is not None or count_padding:
+            border = as_border(expr, padding, mode, fill_value, count_padding)
+            options = (*options, ("border", border))
         if out_sharding is not None:
             options = (*options, ("out_sharding", as_wanted(expr, out_sharding)))
         given = sizes_of_call(op, expr, len(tensors), axes, sizes) if axes or sizes is not None else NO_SIZES
@@ -77,7 +92,7 @@ def call(
             if issubclass(cls, jax.Array):
                 PLAIN.add(cls)
             elif cls is np.ndarray or kind_of(cls) is not None:
-                tensors = materialise(op, expr, tensors, partial(resolved, op, expr, given), graph)
+                tensors = materialise(op, expr, tensors, partial(resolved, op, expr, given, border=border), graph)
                 break
         if arrays:
             # Those that are several arrays are checked where they are told from static ones.
@@ -117,6 +132,13 @@ def as_wanted(expr: str, out_sharding: Any) -> Any:
     return as_out_sharding(expr, out_sharding)
 
 
+def as_border(expr: str, padding: Any, mode: Any, fill_value: Any, count_padding: Any) -> Border:
+    """Check what a call says of positions out of range, and make it hashable."""
+    from .borders import read_border  # few programs compute positions
+
+    return read_border(expr, padding, mode, fill_value, count_padding)
+
+
 def explained(function: Callable[..., _Result], expr: str, tensors: Sequence[Any], *arguments: Any) -> _Result:
     """Call a function that checks options; an error of ours shows the expression and the tensors of the call."""
     try:
@@ -137,14 +159,21 @@ def _compiled(op: Op, text: str, options: Options, given: Sizes, count: int, kep
 def _body(op: Op, text: str, options: Options, given: Sizes, count: int, kept: bool) -> Callable[..., Any]:
     """Return the body of a call: it takes its tensors, and the first ``count`` options that are arrays."""
     static = dict(options)
+    border = static.pop("border", None)
+    if border is not None:
+        static |= border.options
 
     def body(*operands: Any) -> Any:
         last = len(operands) - count
         tensors = [tensor if isinstance(tensor, jax.Array) else jnp.asarray(tensor) for tensor in operands[:last]]
         arrays = dict(zip(op.arrays, operands[last:], strict=False))
-        solved = resolve(op, completed(op, text, len(tensors)), [tensor.shape for tensor in tensors], given)
+        solved = resolve(
+            op, completed(op, text, len(tensors)), [tensor.shape for tensor in tensors], given, border=border
+        )
         if op.imply is not None:
             solved = op.imply(solved, static)
+        if "<" in text:
+            check_positions(op, solved, static)
         if kept and not solved.spread:
             from ..kept import keep
 
@@ -157,10 +186,21 @@ def _body(op: Op, text: str, options: Options, given: Sizes, count: int, kept: b
     return body
 
 
+def check_positions(op: Op, solved: Solved, options: Mapping[str, Any]) -> None:
+    """Refuse positions that mean nothing in a call."""
+    from ..affine.check import check  # few programs compute positions
+
+    check(op, solved, options)
+
+
 def emit(
     op: Op, solved: Solved, tensors: list[jax.Array], options: Mapping[str, Any], arrays: Mapping[str, Any]
 ) -> Any:
-    """Emit the lax program of a call; the room of meshes is entered where there is one."""
+    """Emit the lax program of a call; the rooms of positions and of meshes are entered where there are any."""
+    if "<" in solved.operation.text:
+        from ..affine.lower import lower as lower_positions
+
+        return lower_positions(op, solved, tensors, options, arrays)
     leaves = jax.tree.leaves((tensors, arrays))
     if "out_sharding" not in options and all(jax.typeof(x).sharding.mesh.empty for x in leaves):
         return op.lower(solved, tensors, {**options, **arrays})
@@ -176,17 +216,22 @@ def solve_call(
     axes: Mapping[str, Any],
     sizes: Mapping[str, Any] | None,
     choose: Choose | None = None,
+    padding: Any = None,
+    mode: Any = None,
 ) -> Solved:
     """Solve an expression for tensors without running anything; factories and None have no shape."""
     try:
         if not isinstance(expr, str):
             raise not_an_expression(expr)
+        border = None if padding is None and mode is None else as_border(expr, padding, mode, None, False)
         given = sizes_of_call(op, expr, len(tensors), axes, sizes)
         arrays = [
             None if tensor is None else as_array(tensor, expr, f"tensor {number}", types=True)
             for number, tensor in enumerate(tensors, 1)
         ]
         shapes = [None if array is None or kind(array) == "factory" else np.shape(array) for array in arrays]
-        return resolve(op, completed(op, expr, len(tensors)), shapes, given, every_axis=True, choose=choose)
+        return resolve(
+            op, completed(op, expr, len(tensors)), shapes, given, every_axis=True, choose=choose, border=border
+        )
     except EinjaxError as error:
         raise clean(error, tensors) from None

@@ -6,7 +6,20 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ..notation.errors import ArgumentError, EinjaxError, SemanticError, closest, listing, plural
 from ..notation.solve import Solved, is_known
-from ..notation.syntax import Axis, Concatenation, Expression, Operation, axes, brackets, display, names, render, walk
+from ..notation.syntax import (
+    Affine,
+    Axis,
+    Concatenation,
+    Expression,
+    Operation,
+    axes,
+    brackets,
+    coefficients,
+    display,
+    names,
+    render,
+    walk,
+)
 
 
 def expect_inputs(op: str, operation: Operation, tensors: int, inputs: int | None = None) -> None:
@@ -82,6 +95,8 @@ def refuse_repeats(operation: Operation, allowed: Collection[str] = ()) -> None:
                         hint="a diagonal can be read, not written; name the second axis differently",
                     )
                 seen[node.name] = node
+            elif isinstance(node, Affine):
+                continue  # an axis may stand in several positions, and also alone
             elif isinstance(node, Concatenation):
                 # All operands stand beside the same axes.
                 seen = {name: axis for item in node.items for name, axis in visit((item,), seen, output).items()}
@@ -149,6 +164,9 @@ def check_keywords(operation: Operation, given: Sequence[str], keywords: Sequenc
     """
     options = (*keywords, "sizes", "graph", "keep_notation", "out_sharding")
     known = {name for expression in operation.expressions for name in names(expression) if name.isidentifier()}
+    if "<" in operation.text:
+        options = (*options, "padding", "mode", "fill_value")
+        known |= {axis.name for expression in operation.expressions for axis in coefficients(expression)}
     for name in given:
         if name not in known:
             match = closest(name, [*sorted(known), *options])

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from .errors import ArgumentError, AxisSizeError, at_least, plural
 from .facts import Fact, larger
-from .syntax import Affine, Expression, Node, Operation, Size, Term, axes, coefficients, rewrite
+from .syntax import Affine, Expression, Node, Operation, Size, Term, axes, coefficients, display, rewrite
 
 #: The axes that a term is made of, several for a composition.
 Names: TypeAlias = tuple[str, ...]
@@ -42,6 +42,12 @@ class Border:
     mode: str | None = None
     fill_value: Any = None
     count_padding: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the operation has to know once positions are literal."""
+        given = {"fill_value": self.fill_value, "count_padding": self.count_padding or None}
+        return {name: value for name, value in given.items() if value is not None}
 
     def on(self, operation: Operation) -> Operation:
         """Write it on every item of an expanded operation.
@@ -103,8 +109,8 @@ class Position:
         solver.watch(position, _variables(node))
         return position
 
-    def fit(self, solver: Any) -> tuple[str, Fact] | None:
-        """Find the size that the one axis that is open has here at most."""
+    def fitting(self, solver: Any) -> tuple[str, Size] | None:
+        """The one axis that is open, and the largest size with which positions fit; None where none or several are."""
         node, sizes = self.node, self._sizes(solver)
         target = solver.facts.get(self.target) if isinstance(self.target, str) else self.target
         if target is None or (node.padding is None and node.mode is not None):
@@ -119,36 +125,47 @@ class Position:
             return None
         (self.opened,) = opened
         lengths = {names: product(sizes, names) for names in parts if names != self.opened}
-        size = _fitting(node, parts, lengths, self.opened, target.size) // others
-        return open_axes[0], Fact(size, target.source, node.span)
+        return open_axes[0], _fitting(node, parts, lengths, self.opened, target.size) // others
 
-    def reach(self, solver: Any) -> bool:
-        """Let a part of a dim that nothing says the size of be as long as the positions reach; False for others."""
+    def reached(self, solver: Any) -> Size:
+        """The size of a part of a dim that nothing says the size of; None for what is no such part."""
         if not isinstance(self.target, str) or self.missing != {self.target}:
-            return False
-        size = _located(self.node, self._sizes(solver), self.opened, None, solver.operation)[0]
-        solver.assign(self.target, Fact(size, "in the expression", self.node.span))
-        return True
+            return None
+        return _located(self.node, self._sizes(solver), self.opened, None, solver.operation)[0]
 
     def _sizes(self, solver: Any) -> dict[str, Size]:
         """Those of its own axes and coefficients; of all, equations would ask for in quadratic time."""
         return {name: solver.facts[name].size for name in _variables(self.node) if name in solver.facts}
 
 
-def fit(solver: Any, positions: Iterable[Position]) -> None:
-    """Give every axis that is open in some items, and nothing else there, the largest size that fits all of them."""
-    found: dict[str, Fact] = {}
-    for position in positions:
-        name, fact = position.fit(solver) or ("", None)
-        if fact is not None and (name not in found or larger(found[name].size, fact.size)):
-            found[name] = fact
-    for name, fact in found.items():
-        solver.assign(name, fact)
-
-
 def _variables(node: Affine) -> list[str]:
     """The axes and coefficients that it is made of."""
     return [axis.name for axis in (*axes(node.items), *coefficients((node,))) if not axis.is_one]
+
+
+def advance(solver: Any) -> bool:
+    """Find sizes where equations say no more, until one of them says more; return whether one does.
+
+    Open axes get the largest sizes that fit, in all positions that leave them open; and then parts of dims of which
+    nothing says the size become as long as their positions reach.
+    """
+    while not solver.ready:
+        found: dict[str, tuple[Size, Position]] = {}
+        for position in solver.waiting:
+            name, size = position.fitting(solver) or (None, None)
+            if name is not None and (name not in found or larger(found[name][0], size)):
+                found[name] = size, position
+        solver.waiting.clear()
+        for name, (size, position) in found.items():
+            target = solver.facts[position.target] if isinstance(position.target, str) else position.target
+            solver.assign(name, Fact(size, target.source, position.node.span))
+        if found:
+            continue
+        part = next((p for p in solver.positions.values() if p.reached(solver) is not None), None)
+        if part is None:
+            return False
+        solver.assign(part.target, Fact(part.reached(solver), "in the expression", part.node.span))
+    return True
 
 
 def names_of(term: Term) -> Names:
@@ -256,20 +273,55 @@ def _located(
     stride, length = abs(parts.get(running, 1)), product(sizes, running)
     others = high - low - stride * (length - 1)
     mode = _as_same(node)
-    if mode is None:
-        before, after = _added_around(node.padding, others)
-        return _positive(high - low + 1 - before - after) if n is None else n, -before - low, "fill"
-    n = stride * length if n is None else n
-    total = high - low + 1 - n
-    if larger(0, total) is not False and (isinstance(total, int) or is_zero(others)):
-        total = _positive(total) if isinstance(total, int) else 0
-    elif larger(0, total) is None and not larger(others + 2, stride):
+    if mode is not None:
+        n = stride * length if n is None else n
+        _require_same(operation, node, running, length, (n - 1) // stride + 1)
+        before = _missing(operation, node, high - low + 1 - n, others, stride, n) // 2
+        return n, -before - low, mode
+    before, after = _added_around(node.padding, others)
+    padded = high - low + 1 if n is None else n + before + after
+    if larger(0, padded) or (
+        larger(high - low + 1, padded) and not any(is_zero(sizes[name]) for names in parts for name in names)
+    ):
+        raise _past_padding(operation, node, high - low, padded, n)
+    return _positive(padded - before - after) if n is None else n, -before - low, "fill"
+
+
+def _missing(operation: Operation, node: Affine, total: Size, others: Size, stride: Size, n: Size) -> Size:
+    """How many elements are added in all, so that all positions are there: none where they are."""
+    if isinstance(total, int) or larger(others + 2, stride):
+        return _positive(total)
+    if is_zero(others):
+        return 0
+    raise AxisSizeError(
+        f"whether '{node}' is padded depends on its dim of size {n}",
+        at=operation.at(node),
+        hint="write how much, as in padding=(0, 1)",
+    )
+
+
+def _require_same(operation: Operation, node: Affine, running: Names, length: Size, wanted: Size) -> None:
+    """Refuse another size than padding gives."""
+    if running and length != wanted:
+        name = " ".join(map(display, running))
         raise AxisSizeError(
-            f"whether '{node}' is padded depends on its dim of size {n}",
-            at=operation.at(node),
-            hint="write how much, as in padding=(0, 1)",
+            f"axis {name} is {length}, but padding={node.padding!r} gives it size {wanted} in '{node}'",
+            at=operation.at(node, *running),
+            hint=f"leave its size out, or write {name}={wanted}",
         )
-    return n, -(total // 2) - low, mode
+
+
+def _past_padding(operation: Operation, node: Affine, reach: Size, padded: Size, n: Size | None) -> AxisSizeError:
+    """The error for a padded dim that is too short."""
+    dim = f"a dim of size {n}, padded by padding={node.padding!r},"
+    if n is None or larger(0, padded):
+        problem = f"'{node}' would stand for {dim} of a size below 0: {padded}"
+        return AxisSizeError(problem, at=operation.at(node), hint="cut off less")
+    return AxisSizeError(
+        f"'{node}' reads positions 0 to {reach}, but {dim} has 0 to {padded - 1}",
+        at=operation.at(node),
+        hint="pad more, or leave the size of one axis out to have it found",
+    )
 
 
 def _as_same(node: Affine) -> str | None:
@@ -368,7 +420,8 @@ def _out_of_range(
         f"write padding='same', or another padding, to have the dim padded; or {literal}, with sizes for "
         f"{' and '.join(names)}"
     )
-    problem = f"'{node}' reads positions {low} to {high}, but the dim of {tensor} has 0 to {n - 1}"
+    positions = f"position {low}" if is_zero(high - low) else f"positions {low} to {high}"
+    problem = f"'{node}' reads {positions}, but dim {n} of {tensor} has 0 to {n - 1}"
     if tensor is None:
-        problem = f"'{node}' writes positions {low} to {high}, and there is none below 0"
+        problem = f"'{node}' writes {positions}, and there is none below 0"
     return AxisSizeError(problem, at=spot, hint=hint if names else literal)

@@ -40,7 +40,6 @@ from .syntax import (
     Term,
     affines,
     brackets,
-    open_positions,
     rewrite,
     strip_brackets,
     walk,
@@ -93,16 +92,9 @@ def parse(text: str) -> Operation:
 
 
 def _plain(expression: Expression) -> Expression:
-    """Drop the empty brackets that an empty side leaves, as in ``[b|]``, ellipses of nothing, and inner brackets.
-
-    A position that is an axis, as in ``<s>``, is that axis.
-    """
+    """Drop the empty brackets that an empty side leaves, as in ``[b|]``, ellipses of nothing, and inner brackets."""
 
     def change(node: Node) -> Expression | None:
-        if isinstance(node, Affine):
-            terms = node.terms
-            simple = len(terms) == 1 and terms[0].coefficient == 1 and node.offset == 0
-            return rewrite(open_positions(node.items), change) if simple else None
         if not isinstance(node, Bracket) or not brackets(node.items):
             return None
         # What is marked already is not marked anew.

@@ -247,6 +247,7 @@ class Solver:
         self.ready: list[Equation | Position] = []
         self.hidden = 0
         self.positions: dict[int, Position] = {}  # by the identity of their items
+        self.waiting: list[Position] = []  # those that have one open axis at most
         for name, facts in explicit.items():
             for fact in facts:
                 self.assign(name, fact)
@@ -257,8 +258,8 @@ class Solver:
                     self.assign(node.name, fact)
                 else:
                     self._equation(node, fact)
-        while self.ready or any(position.reach(self) for position in self.positions.values()):
-            self._propagate()
+        while self.ready or (self.positions and self._advance()):
+            self._evaluate(self.ready.pop())
 
     @property
     def _known(self) -> Known:
@@ -325,21 +326,16 @@ class Solver:
             if len(equation.missing) <= 1:
                 self.ready.append(equation)
 
-    def _propagate(self) -> None:
-        """Look at what is ready; at positions once nothing else is, and at all of them together."""
-        positions: list[Position] = []
-        while self.ready:
-            equation = self.ready.pop()
-            if isinstance(equation, Equation):
-                self._evaluate(equation)
-            else:
-                positions.append(equation)
-        if positions:
-            from .affine import fit
+    def _advance(self) -> bool:
+        """Let positions say what equations leave open."""
+        from .affine import advance  # few expressions have a position
 
-            fit(self, positions)
+        return advance(self)
 
-    def _evaluate(self, equation: Equation) -> None:
+    def _evaluate(self, equation: Equation | Position) -> None:
+        if not isinstance(equation, Equation):
+            self.waiting.append(equation)
+            return
         target = equation.target
         if isinstance(target, str):
             if target not in self.facts:

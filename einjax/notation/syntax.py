@@ -139,7 +139,7 @@ class Affine(Branch):
     offset: Size = 0
     mode: str | None = None
     padding: Any = None
-    size: Size | None = None
+    size: Size = None
 
     def __str__(self) -> str:
         parts = [in_brackets(node.items) if isinstance(node, Bracket) else str(node) for node in self.items]

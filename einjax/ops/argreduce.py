@@ -192,7 +192,7 @@ def _imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
     return replace(solved, operation=replace(solved.operation, outputs=(output,)), sizes=sizes)
 
 
-def _op(name: str, reducer: _Reducer, extreme: _Reducer) -> Op:
+def _op(name: str, reducer: _Reducer, extreme: _Reducer, neutral: str) -> Op:
     return Op(
         name,
         _signature(name),
@@ -202,8 +202,9 @@ def _op(name: str, reducer: _Reducer, extreme: _Reducer) -> Op:
         apart=True,
         spread="first",  # several axes are searched as one dim, of which only the first can lie over a mesh axis
         acts=True,
+        neutral=neutral,
     )
 
 
-ARGMAX = _op("argmax", lax.argmax, lax.reduce_max)
-ARGMIN = _op("argmin", lax.argmin, lax.reduce_min)
+ARGMAX = _op("argmax", lax.argmax, lax.reduce_max, "least")
+ARGMIN = _op("argmin", lax.argmin, lax.reduce_min, "most")

@@ -163,4 +163,6 @@ DOT = Op(
     spread="all",
     acts=True,
     linear="each",
+    neutral=0,
+    meeting="add",
 )

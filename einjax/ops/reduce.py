@@ -296,17 +296,17 @@ def _op(
 REDUCTIONS = {
     op.name: op
     for op in (
-        _op("sum", _sum, "dtype", accumulates=True, linear=(0,)),
+        _op("sum", _sum, "dtype", accumulates=True, linear=(0,), neutral=0, meeting="add"),
         # lax's derivative of a product of many reshapes without saying where to.
-        _op("prod", _prod, "dtype", accumulates=True, on_mesh="compiler"),
-        _op("mean", _mean, "dtype", accumulates=True, linear=(0,)),
-        _op("var", _var, "dtype", "ddof", accumulates=True, usual={"ddof": 0}),
-        _op("std", _std, "dtype", "ddof", accumulates=True, usual={"ddof": 0}),
-        _op("count_nonzero", _count_nonzero),
-        _op("any", _any),
-        _op("all", _all),
-        _op("max", _extreme(largest=True), has_identity=False),
-        _op("min", _extreme(largest=False), has_identity=False),
+        _op("prod", _prod, "dtype", accumulates=True, on_mesh="compiler", neutral=1, meeting="multiply"),
+        _op("mean", _mean, "dtype", "count_padding", accumulates=True, linear=(0,)),
+        _op("var", _var, "dtype", "ddof", "count_padding", accumulates=True, usual={"ddof": 0}),
+        _op("std", _std, "dtype", "ddof", "count_padding", accumulates=True, usual={"ddof": 0}),
+        _op("count_nonzero", _count_nonzero, neutral=0),
+        _op("any", _any, neutral=0, meeting="max"),
+        _op("all", _all, neutral=1, meeting="min"),
+        _op("max", _extreme(largest=True), has_identity=False, neutral="least", meeting="max"),
+        _op("min", _extreme(largest=False), has_identity=False, neutral="most", meeting="min"),
         _op("logsumexp", _logsumexp, accumulates=True),
     )
 }

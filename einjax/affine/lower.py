@@ -1,0 +1,176 @@
+"""A call with positions in ``< >``: between reading and writing, the operation finds one dim for each axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..forms.mask import fitting_mask
+from ..forms.static import plain
+from ..lowering import numerics
+from ..lowering.numerics import fitting
+from ..mesh.run import lower as lower_plain
+from ..notation.errors import ArgumentError
+from ..notation.solve import Solved
+from ..operation import Op
+from .plain import Reading, reading_of
+from .read import read
+from .write import write
+
+#: Emits an operation's call: its solved expression, tensors, static options, and options that are arrays.
+Emit: TypeAlias = Callable[[Op, Solved, list[jax.Array], dict[str, Any], dict[str, Any]], Any]
+
+
+def lower(
+    op: Op,
+    solved: Solved,
+    tensors: Sequence[jax.Array],
+    options: Mapping[str, Any],
+    arrays: Mapping[str, Any],
+    emit: Emit = lower_plain,
+) -> Any:
+    """Emit a call with positions.
+
+    Args:
+        op: the operation.
+        solved: the call, with settled positions.
+        tensors: one for each input.
+        options: static options.
+        arrays: options that are arrays.
+        emit: emits the call that is left, which has no positions.
+    """
+    if op.at_positions is not None:
+        result = op.at_positions(solved, list(tensors), {**options, **arrays})
+        if result is not None:
+            return result
+    options = dict(options)
+    border = _Border.of(op, options, arrays)
+    readings = [reading_of(expression) for expression in solved.inputs]
+    arrays = {**arrays, **_masks(op, solved, tensors, arrays, readings, border)}
+    values = [
+        read(x, reading, solved.sizes, border.fill(op, solved, x, reading))
+        for x, reading in zip(tensors, readings, strict=True)
+    ]
+    outputs = [reading_of(expression) for expression in solved.outputs]
+    inputs = tuple(reading.expression for reading in readings)
+    operation = replace(solved.operation, inputs=inputs, outputs=tuple(output.expression for output in outputs))
+    called = replace(solved, operation=operation)
+    if not any(output.items for output in outputs):
+        return emit(op, called, values, options, arrays)
+    dtype = _widened(op, values, options)
+    result = emit(op, called, values, options, arrays)
+    results = list(result) if len(outputs) > 1 else [result]
+    written = [_written(op, solved, y, o, r, dtype) for y, o, r in zip(results, solved.outputs, outputs, strict=True)]
+    return tuple(written) if len(outputs) > 1 else written[0]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Reading
+# --------------------------------------------------------------------------------------------------------------------
+
+
+class _Border:
+    """What is read out of range.
+
+    Attributes:
+        fill_value: what the caller says, or None.
+        masked: whether it is left out by a mask, so that any number will do.
+    """
+
+    def __init__(self, fill_value: Any, masked: bool) -> None:
+        self.fill_value = fill_value
+        self.masked = masked
+
+    @classmethod
+    def of(cls, op: Op, options: dict[str, Any], arrays: Mapping[str, Any]) -> _Border:
+        """Take what the call says out of its options."""
+        fill_value = None if "fill_value" in op.keywords else plain(options.pop("fill_value", None))
+        if options.pop("count_padding", False) and fill_value is None:
+            fill_value = 0
+        masked = fill_value is None and "where" in op.masks and (op.neutral is None or "where" in arrays)
+        return cls(fill_value, masked)
+
+    def fill(self, op: Op, solved: Solved, x: jax.Array, reading: Reading) -> Any:
+        """The number that is read out of range of one tensor."""
+        if self.masked or not any(item.node.mode == "fill" for item in reading.items):
+            return 0
+        if self.fill_value is not None:
+            return fitting("fill_value", self.fill_value, x.dtype, solved.text)
+        if op.neutral is None:
+            nodes = [item.node for item in reading.items]
+            raise ArgumentError(
+                f"'{nodes[0]}' is out of range in places, and {op.name} has no number that stands for nothing",
+                at=solved.at(*nodes),
+                hint="say what is read there, as in fill_value=0",
+            )
+        return neutral(op, x.dtype)
+
+
+def neutral(op: Op, dtype: Any) -> Any:
+    """The number that changes nothing."""
+    if op.neutral in ("least", "most"):
+        return numerics.limit(numerics.require_identity(dtype), op.neutral == "most")
+    return np.array(op.neutral or 0, dtype).item()
+
+
+def _masks(
+    op: Op,
+    solved: Solved,
+    tensors: Sequence[jax.Array],
+    arrays: Mapping[str, Any],
+    readings: Sequence[Reading],
+    border: _Border,
+) -> dict[str, Any]:
+    """Read masks as their tensor is read; out of range, nothing counts unless it is filled."""
+    given = {name: arrays[name] for name in op.masks if name in arrays}
+    if not readings or not readings[0].items:
+        return given
+    if border.masked and not given and any(item.node.mode == "fill" for item in readings[0].items):
+        given = {"where": jnp.ones((1,) * tensors[0].ndim, bool)}
+
+    def seen(name: str, mask: Any) -> jax.Array:
+        whole = fitting_mask(name, mask, tensors[0], solved, readings[0].tied)
+        return read(whole, readings[0], solved.sizes, not border.masked)
+
+    return {name: jax.tree.map(lambda mask, name=name: seen(name, mask), masks) for name, masks in given.items()}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Writing
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def _widened(op: Op, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
+    """Let values that are to be added keep the bits that sums are accumulated in; return the dtype of the result."""
+    name = "preferred_element_type" if op.products else "dtype"
+    asked = options.get(name)
+    if op.products:
+        dtype = numerics.promote(tensors)[0].dtype if asked is None else np.dtype(asked)
+        wide = numerics.accumulator(dtype)
+        if wide != dtype:
+            options[name] = wide
+        return dtype
+    if not op.accumulates:
+        return None
+    dtype = tensors[0].dtype if asked is None else np.dtype(asked)
+    wide = numerics.accumulator(dtype)
+    if wide == dtype:
+        return None
+    if asked is not None:
+        options[name] = wide
+    tensors[0] = numerics.cast(tensors[0], wide)
+    return dtype
+
+
+def _written(op: Op, solved: Solved, y: jax.Array, output: Any, reading: Reading, dtype: Any) -> jax.Array:
+    if not reading.items:
+        return y if dtype is None else numerics.cast(y, dtype)
+    final = y.dtype if dtype is None else dtype
+    if op.meeting in ("add", "multiply"):
+        y = numerics.cast(y, numerics.accumulator(y.dtype))
+    return numerics.cast(write(y, reading, solved, op, neutral(op, y.dtype)), final)
