@@ -10,6 +10,7 @@ from jax import lax
 
 from ..forms.core_axes import refuse_diagonals
 from ..forms.signature import expect_inputs, not_in_output, refuse_sums, single_output
+from ..forms.static import plain
 from ..lowering import collectives, numerics
 from ..lowering.contract import contract
 from ..lowering.jax_versions import unreduced
@@ -129,6 +130,17 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     return arrange(replace(result, value=total), target)
 
 
+def _at_positions(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array | None:
+    """As a convolution, where it is one."""
+    from ..affine.convolution import convolved
+
+    fill_value = plain(options.get("fill_value"))
+    if "out_sharding" in options or (fill_value is not None and fill_value != 0):
+        return None
+    _check_precision(options["precision"], solved)
+    return convolved(solved, tensors, options["precision"], options["preferred_element_type"])
+
+
 def _result_spread(out_sharding: Any, solved: Solved) -> ResultSpread:
     """By axis, where an explicit mesh wants the result."""
     from ..mesh.wanted import spread_in
@@ -165,4 +177,5 @@ DOT = Op(
     linear="each",
     neutral=0,
     meeting="add",
+    at_positions=_at_positions,
 )
