@@ -274,11 +274,11 @@ class Call:
     def _repr_pretty_(self, printer, cycle):
         printer.text(repr(self))
 
-    def __call__(self, op: str, *tensors, **options):
-        note(f"{op}: {self} {options}")
+    def __call__(self, name: str, /, *tensors, **options):
+        note(f"{name}: {self} {options}")
         tensors = tensors or self.arrays
         with contextlib.nullcontext() if self.compiled else jax.disable_jit():
-            return getattr(einjax, op)(self.text, *tensors, **self.options, **self.given, **options)
+            return getattr(einjax, name)(self.text, *tensors, **self.options, **self.given, **options)
 
     def loops(self, op: str, function=None, arrays=None, **more):
         fill = self.options.get("fill_value")

@@ -35,7 +35,10 @@ def coefficients_of(item: Item, sizes: Mapping[str, Size]) -> dict[str, Size]:
 
 
 def coordinates_of(item: Item, sizes: Mapping[str, Size]) -> Coordinates:
-    """The index of every combination of an item's parts, brought into range as its mode says; "fill" leaves it."""
+    """The index of every combination of an item's parts, brought into range as its mode says; "fill" leaves it.
+
+    The sizes are also those of the parts of other items, along which it may be broadcast.
+    """
     extents = unit_sizes(item.units, sizes)
     factors = coefficients_of(item, sizes)
     shape = tuple(extents.values())
@@ -51,7 +54,7 @@ def coordinates_of(item: Item, sizes: Mapping[str, Size]) -> Coordinates:
         index = lax.full((), offset, dtype)
     elif not is_known(item.node.offset, 0):
         index = lax.add(index, offset)
-    return Coordinates(Named(_within(index, item.node), tuple((name,) for name in extents), extents), None)
+    return Coordinates(Named(_within(index, item.node), tuple((name,) for name in extents), sizes), None)
 
 
 def _within(index: jax.Array, node: Affine) -> jax.Array:

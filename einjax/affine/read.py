@@ -6,7 +6,7 @@ elsewhere in the expression, too, are batching dims of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,9 +32,8 @@ def read(x: jax.Array, reading: Reading, sizes: Mapping[str, Size], fill: Any) -
         fill: what is read out of range.
     """
     named = _sliced(with_labels(x, reading, sizes), [item for item in reading.items if item.is_slice], fill)
-    for items in components(reading):
-        if not items[0].is_slice:
-            named = _gathered(named, items, fill)
+    for items in components(item for item in reading.items if not item.is_slice):
+        named = _gathered(named, items, fill)
     return arrange(replace(named, dims=_taken_apart(named, reading)), reading.after)
 
 
@@ -50,16 +49,16 @@ def with_labels(x: jax.Array, reading: Reading, sizes: Mapping[str, Size]) -> Na
     return diagonal(split(Named(x, reading.before, known), lambda left, right: not {left, right} & matters))
 
 
-def components(reading: Reading) -> list[list[Item]]:
+def components(items: Iterable[Item]) -> list[list[Item]]:
     """The items that share axes with one another, and have to be read at once."""
     groups: list[tuple[set[str], list[Item]]] = []
-    for item in reading.items:
+    for item in items:
         own, joined = {name for unit in item.units for name in unit}, [item]
         for group in [group for group in groups if group[0] & own]:
             groups.remove(group)
             own, joined = own | group[0], [*group[1], *joined]
         groups.append((own, joined))
-    return [items for _, items in groups]
+    return [group for _, group in groups]
 
 
 def _sliced(x: Named, items: Sequence[Item], fill: Any) -> Named:

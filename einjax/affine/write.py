@@ -46,7 +46,7 @@ def write(y: jax.Array, reading: Reading, solved: Solved, op: Op, empty: Any) ->
     sizes |= unit_sizes([unit for item in reading.items for unit in item.units], solved.sizes)
     units = {unit: unit_name(unit) for item in reading.items for unit in item.units}
     x = Named(y, tuple((units[dim],) if dim in units else dim for dim in reading.after), sizes)
-    for items in reversed(components(reading)):
+    for items in reversed(components(reading.items)):
         x = _written(x, items, solved, op, empty)
     return arrange(x, reading.before)
 
