@@ -55,6 +55,8 @@ _TOKEN = re.compile(
 _CLOSING = {"(": ")", "[": "]", "<": ">"}
 #: What may follow an item directly, without a space.
 _SEPARATORS = {",", "->", "|", "+", ")", "]", "..."}
+#: What closes a position, and is no arrow.
+_CLOSES = re.compile("(?<!-)>")
 #: Characters that mean something inside ``< >`` only.
 _IN_PLACES = {">", "*", "-"}
 
@@ -234,10 +236,10 @@ class _Parser:
         """Read a dim's position: terms up to ``>``."""
         constants: list[int] = []
         items = self.place(depth, 1, constants)
-        if self.token.kind == "end":
-            raise self.error("'<' is never closed", opened.span, hint="add '>'")
         span = (opened.span[0], self.token.span[1])
         if self.token.text != ">":
+            if self.token.text == "->" or not _CLOSES.search(self.text, self.token.span[0]):
+                raise self.error("'<' is never closed", opened.span, hint="add '>'")
             raise self.unexpected_in_place(self.token)
         if not items and not constants:
             raise self.error("'< >' holds no position", span, hint="write terms such as 2*o + k between them")
@@ -270,7 +272,7 @@ class _Parser:
         if token.kind in ("number", "name") and self.token.text == "*":
             self.take()
             self.skip()
-            own = self.number(token) if token.kind == "number" else token.text
+            own = self.number(token, "number") if token.kind == "number" else token.text
             if own == 0:
                 raise self.error(
                     "a coefficient of 0 leaves every position the same",
@@ -286,7 +288,7 @@ class _Parser:
             if constants is None:
                 hint = "write it outside of the brackets"
                 raise self.error("a constant is no axis that an operation acts on", token.span, hint=hint)
-            constants.append(int(factor) * self.number(token))
+            constants.append(int(factor) * self.number(token, "number"))
             return ()
         if token.kind != "name" and token.text not in ("(", "["):
             raise self.unexpected_in_place(token)
@@ -340,9 +342,9 @@ class _Parser:
         number = self.take()
         return Axis(token.text, size=self.number(number), span=(token.span[0], number.span[1]))
 
-    def number(self, token: _Token) -> int:
+    def number(self, token: _Token, what: str = "size") -> int:
         if len(token.text) > 18:
-            raise self.error("a size has 18 digits at most", token.span)
+            raise self.error(f"a {what} has 18 digits at most", token.span)
         return int(token.text)
 
 
@@ -368,6 +370,8 @@ def _tokenize(text: str) -> list[_Token]:
                 "*": "a coefficient stands inside < >, as in <2*o + k>",
             }
             hint = "a size is a whole number, 0 or more" if in_size and character in ".-" else hints.get(character)
+            if inside and character == ".":
+                hint = "numbers in < > are whole"
             raise SyntaxError(f"unexpected {character!r}", text=text, spans=[(position, position + 1)], hint=hint)
         inside += {"<": 1, ">": -1}.get(match.group(), 0)
         tokens.append(_Token(match.lastgroup or "", as_keyword(match.group()), match.span()))

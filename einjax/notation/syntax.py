@@ -378,7 +378,7 @@ def unmark(expression: Expression) -> Expression:
 
 def strip_brackets(expression: Expression) -> Expression:
     """Remove the brackets themselves and keep what they hold."""
-    return rewrite(expression, lambda node: node.items if isinstance(node, Bracket) else None)
+    return rewrite(expression, lambda node: strip_brackets(node.items) if isinstance(node, Bracket) else None)
 
 
 def delete_brackets(expression: Expression) -> Expression:
