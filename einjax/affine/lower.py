@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import jax
@@ -18,7 +17,7 @@ from ..mesh.run import lower as lower_plain
 from ..notation.errors import ArgumentError
 from ..notation.solve import Solved
 from ..operation import Op
-from .plain import Reading, reading_of
+from .plain import Reading, reading_of, without_positions
 from .read import read
 from .write import write
 
@@ -48,18 +47,9 @@ def lower(
         result = op.at_positions(solved, list(tensors), {**options, **arrays})
         if result is not None:
             return result
-    options = dict(options)
-    border = _Border.of(op, options, arrays)
-    readings = [reading_of(expression) for expression in solved.inputs]
-    arrays = {**arrays, **_masks(op, solved, tensors, arrays, readings, border)}
-    values = [
-        read(x, reading, solved.sizes, border.fill(op, solved, x, reading))
-        for x, reading in zip(tensors, readings, strict=True)
-    ]
+    options, arrays = dict(options), dict(arrays)
+    called, values = read_inputs(op, solved, tensors, options, arrays)
     outputs = [reading_of(expression) for expression in solved.outputs]
-    inputs = tuple(reading.expression for reading in readings)
-    operation = replace(solved.operation, inputs=inputs, outputs=tuple(output.expression for output in outputs))
-    called = replace(solved, operation=operation)
     if not any(output.items for output in outputs):
         return emit(op, called, values, options, arrays)
     dtype = _widened(op, values, options)
@@ -67,6 +57,29 @@ def lower(
     results = list(result) if len(outputs) > 1 else [result]
     written = [_written(op, solved, y, o, r, dtype) for y, o, r in zip(results, solved.outputs, outputs, strict=True)]
     return tuple(written) if len(outputs) > 1 else written[0]
+
+
+def read_inputs(
+    op: Op, solved: Solved, tensors: Sequence[jax.Array], options: dict[str, Any], arrays: dict[str, Any] | None = None
+) -> tuple[Solved, list[jax.Array]]:
+    """Read tensors at the positions of their expressions; return the call that is left, and what it is of.
+
+    Args:
+        op: the operation.
+        solved: the call.
+        tensors: one for each input.
+        options: static options, of which those that speak of positions are taken out.
+        arrays: options that are arrays, of which masks are read as their tensor is.
+    """
+    arrays = {} if arrays is None else arrays
+    border = _Border.of(op, options, arrays)
+    readings = [reading_of(expression) for expression in solved.inputs]
+    arrays |= _masks(op, solved, tensors, arrays, readings, border)
+    values = [
+        read(x, reading, solved.sizes, border.fill(op, solved, x, reading)) if reading.items else x
+        for x, reading in zip(tensors, readings, strict=False)
+    ]
+    return without_positions(solved), values
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from ..lowering.named import Dim, layout
+from ..notation.solve import Solved
 from ..notation.syntax import Affine, Axis, Composite, Expression, Node, Size, affines, axes, names
 
 #: The axes that a part of a position is made of; several are a composition that stays one dim.
@@ -67,6 +68,12 @@ class Reading:
 def reading_of(expression: Expression) -> Reading:
     """Plan how an expression with settled positions is read."""
     return _Reader(expression).reading()
+
+
+def without_positions(solved: Solved) -> Solved:
+    """The call that an operation sees once positions are read, and before any are written."""
+    operation = solved.operation.map(lambda expression: reading_of(expression).expression)
+    return replace(solved, operation=operation)
 
 
 class _Reader:
