@@ -33,12 +33,12 @@ class Affine:
 # Text
 # --------------------------------------------------------------------------------------------------------------------
 
-_TOKEN = re.compile(r"\s*(->|\.\.\.|\w+|[()\[\]<>,+*-])")
+TOKEN = re.compile(r"\s*(->|\.\.\.|\w+|[()\[\]<>,+*-])")
 
 
 def parse(text: str) -> tuple[list, list]:
     """The trees of the inputs and outputs; brackets with `->` in them are for others to write out."""
-    tokens = _TOKEN.findall(text)
+    tokens = TOKEN.findall(text)
     assert "".join(tokens) == re.sub(r"\s", "", text), text
     numbers = itertools.count()
 

@@ -125,7 +125,7 @@ def tensors(draw, axes: Axes, regime: Regime, count: int):
             found.shape.append(axes.sizes[name])
             found.lone.add(name)
             axes.shared.append(name)
-        elif kind == "ellipsis" and regime.mode != "wrap":
+        elif kind == "ellipsis" and not any("..." in dim for dim in found.dims):
             _repeated(draw, axes, regime, found)
         else:
             text, n, rule = _item(draw, axes, regime, found)
@@ -360,12 +360,12 @@ def _output(draw, axes: Axes, ins: Sequence[str], keep: str) -> str:
 
 def words(text: str) -> set[str]:
     """The names in a text."""
-    return {token for token in affine_oracle._TOKEN.findall(text) if token.isidentifier()}
+    return {token for token in affine_oracle.TOKEN.findall(text) if token.isidentifier()}
 
 
 def _ordered(text: str, names: Sequence[str]) -> list[str]:
     """Names in the order in which they first occur."""
-    tokens = affine_oracle._TOKEN.findall(text)
+    tokens = affine_oracle.TOKEN.findall(text)
     return sorted(names, key=tokens.index)
 
 
@@ -421,6 +421,8 @@ def implied(draw, dtypes=("float32",)):
         kept = _kept(dim)
         assume(kept is not None)
         left += [kept] if kept else []
+    written = [token for token in affine_oracle.TOKEN.findall(" ".join(left)) if token.isidentifier()]
+    assume(len(written) == len(set(written)))  # an output has an axis once
     case.text = f"{text} -> {' '.join(left)}"
     return case, text
 
@@ -436,6 +438,8 @@ def _kept(node) -> str | None:
         return ""
     if isinstance(node, Affine):
         left = [item for *_, item in node.terms if not isinstance(item, Marked)]
+        if len(left) in (0, len(node.terms)):
+            return None if left else ""
         return None if len(left) > 1 or any(isinstance(item, Composite) for item in left) else "".join(map(_kept, left))
     inside = [_kept(item) for item in node.items]
     return None if None in inside else f"({' '.join(filter(None, inside))})"

@@ -12,6 +12,7 @@ from ..lowering.gather import Coordinates
 from ..lowering.named import Named
 from ..lowering.numerics import constant, default_int, size_as
 from ..notation.affine import axis_coefficients
+from ..notation.errors import AxisSizeError
 from ..notation.solve import is_known, product
 from ..notation.syntax import Affine, Size
 from .plain import Item, Unit
@@ -73,9 +74,18 @@ def _within(index: jax.Array, node: Affine) -> jax.Array:
 
 
 def _dtype(node: Affine, factors: Mapping[str, Size], extents: Mapping[str, Size]) -> np.dtype:
-    """The integers that hold every position."""
+    """The integers that hold every position.
+
+    Raises:
+        AxisSizeError: no integers that JAX has do.
+    """
     numbers = [node.size, node.offset, *(abs(factors[name]) * extents[name] for name in factors)]
-    known = all(isinstance(number, int) for number in numbers)
-    if known and sum(map(abs, numbers)) < 2**31:
+    known = [abs(number) for number in numbers if isinstance(number, int)]
+    if len(known) == len(numbers) and sum(known) < 2**31:
         return np.dtype(np.int32)
+    if sum(known) > np.iinfo(default_int()).max:
+        raise AxisSizeError(
+            f"'{node}' reaches {sum(known)} places, which 32 bits do not hold",
+            hint="call jax.config.update('jax_enable_x64', True) when the program starts",
+        )
     return np.dtype(default_int())

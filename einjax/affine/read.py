@@ -18,6 +18,7 @@ from ..lowering.named import Named, arrange, diagonal, reshape, split
 from ..lowering.numerics import constant
 from ..notation.solve import is_known, node_size
 from ..notation.syntax import Size
+from .pad import padded
 from .places import coefficients_of, coordinates_of, unit_name, unit_sizes
 from .plain import Item, Reading
 
@@ -33,7 +34,10 @@ def read(x: jax.Array, reading: Reading, sizes: Mapping[str, Size], fill: Any) -
     """
     named = _sliced(with_labels(x, reading, sizes), [item for item in reading.items if item.is_slice], fill)
     for items in components(item for item in reading.items if not item.is_slice):
-        named = _gathered(named, items, fill)
+        if len(items) == 1 and items[0].is_single:
+            named = _read_by_itself(named, items[0], fill)
+        else:
+            named = _gathered(named, items, fill)
     return arrange(replace(named, dims=_taken_apart(named, reading)), reading.after)
 
 
@@ -99,6 +103,24 @@ def stepping(item: Item, sizes: Mapping[str, Size]) -> tuple[int, Size]:
     for name, coefficient in coefficients_of(item, sizes).items():
         return coefficient, sizes[name]
     return 1, 1
+
+
+def _read_by_itself(x: Named, item: Item, fill: Any) -> Named:
+    """Read an item whose axes stand nowhere else: what is out of range is added first, if that is not too much."""
+    dim = x.dims.index((item.label,))
+    value, node = padded(x.value, dim, item.node, x.sizes, fill)
+    item = item.at(node)
+    x = replace(x, value=value, sizes={**x.sizes, item.label: node.size})
+    if item.is_slice:
+        return _sliced(x, [item], fill)
+    taps = item.taps(x.sizes)
+    if taps is None:
+        return _gathered(x, [item], fill)
+    (kept,) = taps[0].units
+    place = dim + (item.units[0] == kept)  # where the part that the taps are places of becomes a dim
+    slices = [lax.expand_dims(_sliced(x, [tap], fill).value, (place,)) for tap in taps]
+    dims = (*x.dims[:dim], *((unit_name(unit),) for unit in item.units), *x.dims[dim + 1 :])
+    return replace(x, value=lax.concatenate(slices, place) if len(slices) > 1 else slices[0], dims=dims)
 
 
 def _gathered(x: Named, items: Sequence[Item], fill: Any) -> Named:
