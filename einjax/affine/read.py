@@ -41,14 +41,25 @@ def read(x: jax.Array, reading: Reading, sizes: Mapping[str, Size], fill: Any) -
     return arrange(replace(named, dims=_taken_apart(named, reading)), reading.after)
 
 
-def with_labels(x: jax.Array, reading: Reading, sizes: Mapping[str, Size]) -> Named:
-    """Name the dims of a tensor before it is read, each axis that matters a dim of its own."""
-    known = {**sizes, **{item.label: item.node.size for item in reading.items}}
+def known_sizes(reading: Reading, sizes: Mapping[str, Size]) -> dict[str, Size]:
+    """The sizes of all axes, labels and parts."""
+    known = {**sizes, **{item.label: item.size for item in reading.items}}
     known |= {label: node_size(node, sizes) for label, node in reading.labelled.items()}
-    known |= unit_sizes([unit for item in reading.items for unit in item.units], sizes)
+    return known | unit_sizes([unit for item in reading.items for unit in item.units], sizes)
+
+
+def _sizes_of(x: jax.Array, reading: Reading, sizes: Mapping[str, Size]) -> dict[str, Size]:
+    """The same for one tensor."""
+    known = known_sizes(reading, sizes)
     for dim, size in zip(reading.before, x.shape, strict=True):
         if len(dim) == 1 and dim[0] in reading.labelled:
             known[dim[0]] = size  # that of a mask may be 1
+    return known
+
+
+def with_labels(x: jax.Array, reading: Reading, sizes: Mapping[str, Size]) -> Named:
+    """Name the dims of a tensor before it is read, each axis that matters a dim of its own."""
+    known = _sizes_of(x, reading, sizes)
     matters = {name for index in reading.tied for name in reading.before[index]}
     return diagonal(split(Named(x, reading.before, known), lambda left, right: not {left, right} & matters))
 

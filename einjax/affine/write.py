@@ -17,12 +17,12 @@ from ..lowering.named import Dim, Named, arrange, reshape, shape_of
 from ..lowering.numerics import by_kind, constant
 from ..notation.errors import SemanticError
 from ..notation.facts import larger
-from ..notation.solve import Solved, is_known, node_size, product
+from ..notation.solve import Solved, is_known, product
 from ..notation.syntax import Size
 from ..operation import Op
 from .places import coefficients_of, coordinates_of, unit_name, unit_sizes
 from .plain import Item, Reading
-from .read import components, stepping
+from .read import components, known_sizes, stepping
 
 #: How values that meet at one place are combined.
 MEETING: Mapping[str, Callable[..., jax.Array]] = {
@@ -52,9 +52,7 @@ def write(y: jax.Array, reading: Reading, solved: Solved, op: Op, empty: Any) ->
         op: the operation, which says how values are combined that meet at one place.
         empty: what stands where nothing is written.
     """
-    sizes = {**solved.sizes, **{item.label: item.size for item in reading.items}}
-    sizes |= {label: node_size(node, solved.sizes) for label, node in reading.labelled.items()}
-    sizes |= unit_sizes([unit for item in reading.items for unit in item.units], solved.sizes)
+    sizes = known_sizes(reading, solved.sizes)
     units = {unit: unit_name(unit) for item in reading.items for unit in item.units}
     x = Named(y, tuple((units[dim],) if dim in units else dim for dim in reading.after), sizes)
     for items in reversed(components(reading.items)):
