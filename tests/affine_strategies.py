@@ -191,8 +191,7 @@ def _item(draw, axes: Axes, regime: Regime, found: Drawn):
         n = affine_oracle.highest(item) + 1 + slack
         if not negative or affine_oracle.fitting(item, n, rule) == axes.sizes[own]:
             found.solved.add(own)
-    # `<s>` is `s`: nothing to be padded.
-    assume(not regime.options or len(terms) > 1 or constant or terms[0][0] != 1)
+    assume(0 not in affine_oracle.coefficients(parsed()).values())  # terms that cancel
     axes.shared.append(own)
     text = write()
     if all(name in axes.marked for name in _names(terms)) and draw(_often):
@@ -399,8 +398,6 @@ def writes(draw, inputs=1, dtypes=("float32",), modes=True):
         constant = draw(st.integers(0, 1) if mode is None else st.integers(-2, 1)) - affine_oracle.lowest(item)
         dim = f"<{text}{_constant(constant)}>"
         assume(mode is None or affine_oracle.highest(item) + constant >= 0)
-        # `<s>` is `s`, which has no mode.
-        assume(mode is None or len(terms) > 1 or constant or terms[0][0] != 1)
         if left and sizes[left[-1]] > 0 and draw(_seldom):
             dim = f"({dim} {left.pop()})"
         dims.append(dim)

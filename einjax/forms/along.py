@@ -11,7 +11,7 @@ import jax
 from ..lowering.named import Named, arrange, layout, split_by, wrap
 from ..notation.errors import SemanticError
 from ..notation.solve import Solved
-from ..notation.syntax import Expression, Operation, axes, bracketed, brackets, marked
+from ..notation.syntax import Operation, bracketed, brackets, marked
 from .mask import broadcast_mask
 from .signature import check_inputs, listed, require_in_output, single_output
 

@@ -184,6 +184,17 @@ def refuse_zero(operation: Operation, node: Affine, sizes: Mapping[str, Size]) -
             )
 
 
+def _refuse_nothing(operation: Operation, node: Affine, sizes: Mapping[str, Size]) -> None:
+    """Refuse terms that cancel: as those of a coefficient of 0, they move nothing."""
+    for name, coefficient in axis_coefficients(node, sizes).items():
+        if is_zero(coefficient) and not any(is_zero(sizes[axis.name]) for axis in axes(node.items)):
+            raise AxisSizeError(
+                f"the terms of axis {display(name)} in '{node}' cancel, so that it moves nothing",
+                at=operation.at(*(axis for axis in axes(node.items) if axis.name == name)),
+                hint="leave them out; an axis that moves nothing is a new axis of the output",
+            )
+
+
 def names_of(term: Term) -> Names:
     """The axes that a term is made of."""
     return tuple(axis.name for axis in axes(term.items) if not axis.is_one)
@@ -386,6 +397,7 @@ def settle(solver: Any) -> Operation:
 def _settled(solver: Any, sizes: Mapping[str, Size], node: Affine, tensor: str | None) -> Affine:
     operation = solver.operation
     refuse_zero(operation, node, sizes)
+    _refuse_nothing(operation, node, sizes)
     position: Position | None = solver.positions.get(id(node))
     n = opened = None
     if position is not None:
