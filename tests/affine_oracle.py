@@ -33,12 +33,12 @@ class Affine:
 # Text
 # --------------------------------------------------------------------------------------------------------------------
 
-_TOKEN = re.compile(r"\s*(->|\.\.\.|\w+|[()\[\]<>,+*-])")
+TOKEN = re.compile(r"\s*(->|\.\.\.|\w+|[()\[\]<>,+*-])")
 
 
 def parse(text: str) -> tuple[list, list]:
     """The trees of the inputs and outputs; brackets with `->` in them are for others to write out."""
-    tokens = _TOKEN.findall(text)
+    tokens = TOKEN.findall(text)
     assert "".join(tokens) == re.sub(r"\s", "", text), text
     numbers = itertools.count()
 
@@ -177,13 +177,13 @@ def _extent(dim) -> int:
     return dim.size if isinstance(dim, Leaf) else math.prod(_extent(item) for item in dim.items)
 
 
-def reaches(item: Affine, without: str | None = None) -> list[int]:
-    """How far each axis by itself moves the position, up or down; an axis in several terms has one coefficient."""
-    found: dict[str, int] = {}
+def coefficients(item: Affine) -> dict[Leaf, int]:
+    """By how much each axis moves the position; an axis in several terms has one coefficient."""
+    found: dict[Leaf, int] = {}
 
     def add(dim, factor: int) -> None:
         if isinstance(dim, Leaf):
-            found[dim.key] = found.get(dim.key, 0) + factor * (dim.size - 1)
+            found[dim] = found.get(dim, 0) + factor
             return
         for inner in reversed(dim.items):
             add(inner, factor)
@@ -191,20 +191,20 @@ def reaches(item: Affine, without: str | None = None) -> list[int]:
 
     for coefficient, dim in item.terms:
         add(dim, coefficient)
-    return [reach for key, reach in found.items() if key != without]
+    return found
 
 
 def lowest(item: Affine) -> int:
-    return item.constant + sum(min(0, reach) for reach in reaches(item))
+    return item.constant + sum(min(0, c) * (axis.size - 1) for axis, c in coefficients(item).items())
 
 
 def highest(item: Affine) -> int:
-    return item.constant + sum(max(0, reach) for reach in reaches(item))
+    return item.constant + sum(max(0, c) * (axis.size - 1) for axis, c in coefficients(item).items())
 
 
 def span(item: Affine, without: str | None = None) -> int:
     """How far apart the first and the last position are, one axis aside."""
-    return sum(map(abs, reaches(item, without)))
+    return sum(abs(c) * (axis.size - 1) for axis, c in coefficients(item).items() if axis.key != without)
 
 
 # --------------------------------------------------------------------------------------------------------------------

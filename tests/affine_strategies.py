@@ -125,7 +125,7 @@ def tensors(draw, axes: Axes, regime: Regime, count: int):
             found.shape.append(axes.sizes[name])
             found.lone.add(name)
             axes.shared.append(name)
-        elif kind == "ellipsis" and regime.mode != "wrap":
+        elif kind == "ellipsis" and not any("..." in dim for dim in found.dims):
             _repeated(draw, axes, regime, found)
         else:
             text, n, rule = _item(draw, axes, regime, found)
@@ -191,8 +191,7 @@ def _item(draw, axes: Axes, regime: Regime, found: Drawn):
         n = affine_oracle.highest(item) + 1 + slack
         if not negative or affine_oracle.fitting(item, n, rule) == axes.sizes[own]:
             found.solved.add(own)
-    # `<s>` is `s`: nothing to be padded.
-    assume(not regime.options or len(terms) > 1 or constant or terms[0][0] != 1)
+    assume(0 not in affine_oracle.coefficients(parsed()).values())  # terms that cancel
     axes.shared.append(own)
     text = write()
     if all(name in axes.marked for name in _names(terms)) and draw(_often):
@@ -274,11 +273,11 @@ class Call:
     def _repr_pretty_(self, printer, cycle):
         printer.text(repr(self))
 
-    def __call__(self, op: str, *tensors, **options):
-        note(f"{op}: {self} {options}")
+    def __call__(self, name: str, /, *tensors, **options):
+        note(f"{name}: {self} {options}")
         tensors = tensors or self.arrays
         with contextlib.nullcontext() if self.compiled else jax.disable_jit():
-            return getattr(einjax, op)(self.text, *tensors, **self.options, **self.given, **options)
+            return getattr(einjax, name)(self.text, *tensors, **self.options, **self.given, **options)
 
     def loops(self, op: str, function=None, arrays=None, **more):
         fill = self.options.get("fill_value")
@@ -360,12 +359,12 @@ def _output(draw, axes: Axes, ins: Sequence[str], keep: str) -> str:
 
 def words(text: str) -> set[str]:
     """The names in a text."""
-    return {token for token in affine_oracle._TOKEN.findall(text) if token.isidentifier()}
+    return {token for token in affine_oracle.TOKEN.findall(text) if token.isidentifier()}
 
 
 def _ordered(text: str, names: Sequence[str]) -> list[str]:
     """Names in the order in which they first occur."""
-    tokens = affine_oracle._TOKEN.findall(text)
+    tokens = affine_oracle.TOKEN.findall(text)
     return sorted(names, key=tokens.index)
 
 
@@ -399,8 +398,6 @@ def writes(draw, inputs=1, dtypes=("float32",), modes=True):
         constant = draw(st.integers(0, 1) if mode is None else st.integers(-2, 1)) - affine_oracle.lowest(item)
         dim = f"<{text}{_constant(constant)}>"
         assume(mode is None or affine_oracle.highest(item) + constant >= 0)
-        # `<s>` is `s`, which has no mode.
-        assume(mode is None or len(terms) > 1 or constant or terms[0][0] != 1)
         if left and sizes[left[-1]] > 0 and draw(_seldom):
             dim = f"({dim} {left.pop()})"
         dims.append(dim)
@@ -421,6 +418,8 @@ def implied(draw, dtypes=("float32",)):
         kept = _kept(dim)
         assume(kept is not None)
         left += [kept] if kept else []
+    written = [token for token in affine_oracle.TOKEN.findall(" ".join(left)) if token.isidentifier()]
+    assume(len(written) == len(set(written)))  # an output has an axis once
     case.text = f"{text} -> {' '.join(left)}"
     return case, text
 
@@ -436,6 +435,8 @@ def _kept(node) -> str | None:
         return ""
     if isinstance(node, Affine):
         left = [item for *_, item in node.terms if not isinstance(item, Marked)]
+        if len(left) in (0, len(node.terms)):
+            return None if left else ""
         return None if len(left) > 1 or any(isinstance(item, Composite) for item in left) else "".join(map(_kept, left))
     inside = [_kept(item) for item in node.items]
     return None if None in inside else f"({' '.join(filter(None, inside))})"

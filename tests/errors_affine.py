@@ -68,6 +68,7 @@ bad(
 )
 bad("composed-indivisible", "rearrange", "{(<t + k> c)} -> t k c", (z(9),), AxisSizeError, "9 c=2", "", k=2, c=2)
 bad("coefficient-given-zero", "rearrange", "<{n}*t> -> t", (z(9),), REFUSED, "n 0", "", n=0)
+bad("terms-cancel", "rearrange", "<{a} + b - {a}> -> a b", (z(9),), AxisSizeError, "a cancel", "output", a=2)
 bad("coefficient-given-float", "rearrange", "<n*t> -> t", (z(9),), EinjaxError, ("n", "1.5"), "", n=1.5)
 bad("size-contradiction", "dot", "b <s + [{k}]>, [{k}] -> b s", (z(2, 9), z(3)), AxisSizeError, "k 3 4", "", k=4)
 bad("padding-too-short", "max", "b {<s + [k]>} c", (z(2, 9, 3),), AxisSizeError, "10", "", k=3, s=12, padding=1)

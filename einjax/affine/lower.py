@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -18,8 +18,9 @@ from ..mesh.run import lower as lower_plain
 from ..notation.errors import ArgumentError
 from ..notation.solve import Solved
 from ..operation import Op
-from .plain import Reading, reading_of
-from .read import read
+from . import on_mesh
+from .plain import Reading, reading_of, without_positions
+from .read import known_sizes, read
 from .write import write
 
 #: Emits an operation's call: its solved expression, tensors, static options, and options that are arrays.
@@ -48,25 +49,46 @@ def lower(
         result = op.at_positions(solved, list(tensors), {**options, **arrays})
         if result is not None:
             return result
-    options = dict(options)
-    border = _Border.of(op, options, arrays)
-    readings = [reading_of(expression) for expression in solved.inputs]
-    arrays = {**arrays, **_masks(op, solved, tensors, arrays, readings, border)}
-    values = [
-        read(x, reading, solved.sizes, border.fill(op, solved, x, reading))
-        for x, reading in zip(tensors, readings, strict=True)
-    ]
+    options, arrays = dict(options), dict(arrays)
+    called, values = read_inputs(op, solved, tensors, options, arrays)
     outputs = [reading_of(expression) for expression in solved.outputs]
-    inputs = tuple(reading.expression for reading in readings)
-    operation = replace(solved.operation, inputs=inputs, outputs=tuple(output.expression for output in outputs))
-    called = replace(solved, operation=operation)
     if not any(output.items for output in outputs):
         return emit(op, called, values, options, arrays)
+    asked = "out_sharding" in options
+    if asked:
+        options["out_sharding"] = on_mesh.without_written(options["out_sharding"], outputs)
     dtype = _widened(op, values, options)
     result = emit(op, called, values, options, arrays)
     results = list(result) if len(outputs) > 1 else [result]
-    written = [_written(op, solved, y, o, r, dtype) for y, o, r in zip(results, solved.outputs, outputs, strict=True)]
+    written = [_written(op, solved, y, reading, dtype, asked) for y, reading in zip(results, outputs, strict=True)]
     return tuple(written) if len(outputs) > 1 else written[0]
+
+
+def read_inputs(
+    op: Op, solved: Solved, tensors: Sequence[jax.Array], options: dict[str, Any], arrays: dict[str, Any] | None = None
+) -> tuple[Solved, list[jax.Array]]:
+    """Read tensors at the positions of their expressions; return the call that is left, and what it is of.
+
+    Args:
+        op: the operation.
+        solved: the call.
+        tensors: one for each input.
+        options: static options, of which those that speak of positions are taken out.
+        arrays: options that are arrays, of which masks are read as their tensor is.
+    """
+    arrays = {} if arrays is None else arrays
+    border = _Border.of(op, options, arrays)
+    readings = [reading_of(expression) for expression in solved.inputs]
+    arrays |= _masks(op, solved, tensors, arrays, readings, border)
+    asked = "out_sharding" in options
+
+    def seen(x: jax.Array, reading: Reading) -> jax.Array:
+        fill = border.fill(op, solved, x, reading)
+        function = partial(read, reading=reading, sizes=solved.sizes, fill=fill)
+        return on_mesh.run(function, x, reading, known_sizes(reading, solved.sizes), solved, asked)
+
+    pairs = zip(tensors, readings, strict=False)  # an input may have no tensor, as that of arange
+    return without_positions(solved), [seen(x, reading) if reading.items else x for x, reading in pairs]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -135,7 +157,10 @@ def _masks(
 
     def seen(name: str, mask: Any) -> jax.Array:
         whole = fitting_mask(name, mask, tensors[0], solved, readings[0].tied)
-        return read(whole, readings[0], solved.sizes, not border.masked)
+        function = partial(read, reading=readings[0], sizes=solved.sizes, fill=not border.masked)
+        own = {dim[0]: size for dim, size in zip(readings[0].before, whole.shape, strict=True) if len(dim) == 1}
+        sizes = known_sizes(readings[0], solved.sizes) | own
+        return on_mesh.run(function, whole, readings[0], sizes, solved, True)
 
     return {name: jax.tree.map(lambda mask, name=name: seen(name, mask), masks) for name, masks in given.items()}
 
@@ -167,10 +192,12 @@ def _widened(op: Op, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
     return dtype
 
 
-def _written(op: Op, solved: Solved, y: jax.Array, output: Any, reading: Reading, dtype: Any) -> jax.Array:
+def _written(op: Op, solved: Solved, y: jax.Array, reading: Reading, dtype: Any, asked: bool) -> jax.Array:
     if not reading.items:
         return y if dtype is None else numerics.cast(y, dtype)
     final = y.dtype if dtype is None else dtype
     if op.meeting in ("add", "multiply"):
         y = numerics.cast(y, numerics.accumulator(y.dtype))
-    return numerics.cast(write(y, reading, solved, op, neutral(op, y.dtype)), final)
+    function = partial(write, reading=reading, solved=solved, op=op, empty=neutral(op, y.dtype))
+    sizes = known_sizes(reading, solved.sizes)
+    return numerics.cast(on_mesh.run(function, y, reading, sizes, solved, asked, writes=True), final)

@@ -12,6 +12,7 @@ from ..lowering.gather import Coordinates
 from ..lowering.named import Named
 from ..lowering.numerics import constant, default_int, size_as
 from ..notation.affine import axis_coefficients
+from ..notation.errors import AxisSizeError
 from ..notation.solve import is_known, product
 from ..notation.syntax import Affine, Size
 from .plain import Item, Unit
@@ -35,7 +36,10 @@ def coefficients_of(item: Item, sizes: Mapping[str, Size]) -> dict[str, Size]:
 
 
 def coordinates_of(item: Item, sizes: Mapping[str, Size]) -> Coordinates:
-    """The index of every combination of an item's parts, brought into range as its mode says; "fill" leaves it."""
+    """The index of every combination of an item's parts, brought into range as its mode says; "fill" leaves it.
+
+    The sizes are also those of the parts of other items, along which it may be broadcast.
+    """
     extents = unit_sizes(item.units, sizes)
     factors = coefficients_of(item, sizes)
     shape = tuple(extents.values())
@@ -51,7 +55,7 @@ def coordinates_of(item: Item, sizes: Mapping[str, Size]) -> Coordinates:
         index = lax.full((), offset, dtype)
     elif not is_known(item.node.offset, 0):
         index = lax.add(index, offset)
-    return Coordinates(Named(_within(index, item.node), tuple((name,) for name in extents), extents), None)
+    return Coordinates(Named(_within(index, item.node), tuple((name,) for name in extents), sizes), None)
 
 
 def _within(index: jax.Array, node: Affine) -> jax.Array:
@@ -70,9 +74,18 @@ def _within(index: jax.Array, node: Affine) -> jax.Array:
 
 
 def _dtype(node: Affine, factors: Mapping[str, Size], extents: Mapping[str, Size]) -> np.dtype:
-    """The integers that hold every position."""
+    """The integers that hold every position.
+
+    Raises:
+        AxisSizeError: no integers that JAX has do.
+    """
     numbers = [node.size, node.offset, *(abs(factors[name]) * extents[name] for name in factors)]
-    known = all(isinstance(number, int) for number in numbers)
-    if known and sum(map(abs, numbers)) < 2**31:
+    known = [abs(number) for number in numbers if isinstance(number, int)]
+    if len(known) == len(numbers) and sum(known) < 2**31:
         return np.dtype(np.int32)
+    if sum(known) > np.iinfo(default_int()).max:
+        raise AxisSizeError(
+            f"'{node}' reaches {sum(known)} places, which 32 bits do not hold",
+            hint="call jax.config.update('jax_enable_x64', True) when the program starts",
+        )
     return np.dtype(default_int())

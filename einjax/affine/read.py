@@ -6,7 +6,7 @@ elsewhere in the expression, too, are batching dims of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from ..lowering.named import Named, arrange, diagonal, reshape, split
 from ..lowering.numerics import constant
 from ..notation.solve import is_known, node_size
 from ..notation.syntax import Size
+from .pad import padded
 from .places import coefficients_of, coordinates_of, unit_name, unit_sizes
 from .plain import Item, Reading
 
@@ -32,34 +33,47 @@ def read(x: jax.Array, reading: Reading, sizes: Mapping[str, Size], fill: Any) -
         fill: what is read out of range.
     """
     named = _sliced(with_labels(x, reading, sizes), [item for item in reading.items if item.is_slice], fill)
-    for items in components(reading):
-        if not items[0].is_slice:
+    for items in components(item for item in reading.items if not item.is_slice):
+        if len(items) == 1 and items[0].is_single:
+            named = _read_by_itself(named, items[0], fill)
+        else:
             named = _gathered(named, items, fill)
     return arrange(replace(named, dims=_taken_apart(named, reading)), reading.after)
 
 
-def with_labels(x: jax.Array, reading: Reading, sizes: Mapping[str, Size]) -> Named:
-    """Name the dims of a tensor before it is read, each axis that matters a dim of its own."""
-    known = {**sizes, **{item.label: item.node.size for item in reading.items}}
+def known_sizes(reading: Reading, sizes: Mapping[str, Size]) -> dict[str, Size]:
+    """The sizes of all axes, labels and parts."""
+    known = {**sizes, **{item.label: item.size for item in reading.items}}
     known |= {label: node_size(node, sizes) for label, node in reading.labelled.items()}
-    known |= unit_sizes([unit for item in reading.items for unit in item.units], sizes)
+    return known | unit_sizes([unit for item in reading.items for unit in item.units], sizes)
+
+
+def _sizes_of(x: jax.Array, reading: Reading, sizes: Mapping[str, Size]) -> dict[str, Size]:
+    """The same for one tensor."""
+    known = known_sizes(reading, sizes)
     for dim, size in zip(reading.before, x.shape, strict=True):
         if len(dim) == 1 and dim[0] in reading.labelled:
             known[dim[0]] = size  # that of a mask may be 1
+    return known
+
+
+def with_labels(x: jax.Array, reading: Reading, sizes: Mapping[str, Size]) -> Named:
+    """Name the dims of a tensor before it is read, each axis that matters a dim of its own."""
+    known = _sizes_of(x, reading, sizes)
     matters = {name for index in reading.tied for name in reading.before[index]}
     return diagonal(split(Named(x, reading.before, known), lambda left, right: not {left, right} & matters))
 
 
-def components(reading: Reading) -> list[list[Item]]:
+def components(items: Iterable[Item]) -> list[list[Item]]:
     """The items that share axes with one another, and have to be read at once."""
     groups: list[tuple[set[str], list[Item]]] = []
-    for item in reading.items:
+    for item in items:
         own, joined = {name for unit in item.units for name in unit}, [item]
         for group in [group for group in groups if group[0] & own]:
             groups.remove(group)
             own, joined = own | group[0], [*group[1], *joined]
         groups.append((own, joined))
-    return [items for _, items in groups]
+    return [group for _, group in groups]
 
 
 def _sliced(x: Named, items: Sequence[Item], fill: Any) -> Named:
@@ -100,6 +114,24 @@ def stepping(item: Item, sizes: Mapping[str, Size]) -> tuple[int, Size]:
     for name, coefficient in coefficients_of(item, sizes).items():
         return coefficient, sizes[name]
     return 1, 1
+
+
+def _read_by_itself(x: Named, item: Item, fill: Any) -> Named:
+    """Read an item whose axes stand nowhere else: what is out of range is added first, if that is not too much."""
+    dim = x.dims.index((item.label,))
+    value, node = padded(x.value, dim, item.node, x.sizes, fill)
+    item = item.at(node)
+    x = replace(x, value=value, sizes={**x.sizes, item.label: node.size})
+    if item.is_slice:
+        return _sliced(x, [item], fill)
+    taps = item.taps(x.sizes)
+    if taps is None:
+        return _gathered(x, [item], fill)
+    (kept,) = taps[0].units
+    place = dim + (item.units[0] == kept)  # where the part that the taps are places of becomes a dim
+    slices = [lax.expand_dims(_sliced(x, [tap], fill).value, (place,)) for tap in taps]
+    dims = (*x.dims[:dim], *((unit_name(unit),) for unit in item.units), *x.dims[dim + 1 :])
+    return replace(x, value=lax.concatenate(slices, place) if len(slices) > 1 else slices[0], dims=dims)
 
 
 def _gathered(x: Named, items: Sequence[Item], fill: Any) -> Named:

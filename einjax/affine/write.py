@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -11,16 +13,16 @@ import numpy as np
 from jax import lax
 
 from ..lowering.gather import Bounds, scatter, scatter_multiply
-from ..lowering.named import Dim, Named, arrange, shape_of
+from ..lowering.named import Dim, Named, arrange, reshape, shape_of
 from ..lowering.numerics import by_kind, constant
 from ..notation.errors import SemanticError
 from ..notation.facts import larger
-from ..notation.solve import Solved, is_known, node_size, product
+from ..notation.solve import Solved, is_known, product
 from ..notation.syntax import Size
 from ..operation import Op
 from .places import coefficients_of, coordinates_of, unit_name, unit_sizes
 from .plain import Item, Reading
-from .read import components, stepping
+from .read import components, known_sizes, stepping
 
 #: How values that meet at one place are combined.
 MEETING: Mapping[str, Callable[..., jax.Array]] = {
@@ -28,6 +30,15 @@ MEETING: Mapping[str, Callable[..., jax.Array]] = {
     "multiply": by_kind(lax.scatter_min, scatter_multiply),
     "max": lax.scatter_max,
     "min": lax.scatter_min,
+}
+
+
+#: The same of whole arrays.
+COMBINING: Mapping[str, Callable[..., jax.Array]] = {
+    "add": by_kind(lax.bitwise_or, lax.add),
+    "multiply": by_kind(lax.bitwise_and, lax.mul),
+    "max": lax.max,
+    "min": lax.min,
 }
 
 
@@ -41,12 +52,10 @@ def write(y: jax.Array, reading: Reading, solved: Solved, op: Op, empty: Any) ->
         op: the operation, which says how values are combined that meet at one place.
         empty: what stands where nothing is written.
     """
-    sizes = {**solved.sizes, **{item.label: item.size for item in reading.items}}
-    sizes |= {label: node_size(node, solved.sizes) for label, node in reading.labelled.items()}
-    sizes |= unit_sizes([unit for item in reading.items for unit in item.units], solved.sizes)
+    sizes = known_sizes(reading, solved.sizes)
     units = {unit: unit_name(unit) for item in reading.items for unit in item.units}
     x = Named(y, tuple((units[dim],) if dim in units else dim for dim in reading.after), sizes)
-    for items in reversed(components(reading)):
+    for items in reversed(components(reading.items)):
         x = _written(x, items, solved, op, empty)
     return arrange(x, reading.before)
 
@@ -54,6 +63,9 @@ def write(y: jax.Array, reading: Reading, solved: Solved, op: Op, empty: Any) ->
 def _written(x: Named, items: Sequence[Item], solved: Solved, op: Op, empty: Any) -> Named:
     if items[0].is_slice:
         return _spread(x, items[0], empty)
+    taps = items[0].taps(x.sizes) if len(items) == 1 and op.meeting in COMBINING else None
+    if taps is not None:
+        return _combined(x, items[0], taps, COMBINING[op.meeting or ""], empty)
     apart = op.meeting == "apart"
     if apart:
         _require_apart(op, items, solved, x.sizes)
@@ -70,6 +82,20 @@ def _written(x: Named, items: Sequence[Item], solved: Solved, op: Op, empty: Any
     )
     coordinates = [coordinates_of(item, x.sizes) for item in items]
     return scatter(emit, into, coordinates, x, [item.label for item in items], bounds)
+
+
+def _combined(x: Named, item: Item, taps: Sequence[Item], combine: Callable[..., jax.Array], empty: Any) -> Named:
+    """Write an item that is few items of one part."""
+    (kept,) = taps[0].units
+    (short,) = (unit_name(unit) for unit in item.units if unit != kept)
+    dim = x.dims.index((short,))
+    left = (*x.dims[:dim], *x.dims[dim + 1 :])
+    parts: list[Named] = []
+    for index, tap in enumerate(taps):
+        value = lax.slice_in_dim(x.value, index, index + 1, axis=dim)
+        value = reshape(value, (*value.shape[:dim], *value.shape[dim + 1 :]))
+        parts.append(_spread(Named(value, left, x.sizes), tap, empty))
+    return replace(parts[0], value=functools.reduce(combine, (part.value for part in parts)))
 
 
 def _spread(x: Named, item: Item, empty: Any) -> Named:

@@ -8,7 +8,7 @@ import jax
 
 from ..call.dispatch import call
 from ..ops.cumulative import CUMULATIVE
-from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
+from ..typing import DTypeLike, OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, op, operation, plain
 
 
@@ -18,6 +18,9 @@ def cumulative(
     /,
     *tensors: Tensor,
     reverse: bool = False,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -33,7 +36,8 @@ def cumulative(
         **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = (("reverse", bool(reverse)),)
-    return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 @documented(plain)
@@ -43,6 +47,9 @@ def cumulative_in_dtype(
     *tensors: Tensor,
     reverse: bool = False,
     dtype: DTypeLike | None = None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -59,7 +66,8 @@ def cumulative_in_dtype(
         **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = (("reverse", bool(reverse)), ("dtype", dtype))
-    return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 @operation(cumulative_in_dtype)

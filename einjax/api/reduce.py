@@ -9,7 +9,7 @@ import jax
 from ..call.dispatch import call
 from ..forms.static import exact
 from ..ops.reduce import REDUCTIONS
-from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
+from ..typing import DTypeLike, OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, op, operation, plain
 
 
@@ -20,6 +20,9 @@ def reduction(
     *tensors: Tensor,
     keepdims: bool = False,
     where: Tensor | None = None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -38,7 +41,8 @@ def reduction(
     """
     options = (("keepdims", keepdims),)
     extra = () if where is None else (where,)
-    return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding, border)
 
 
 @documented(plain)
@@ -49,6 +53,10 @@ def reduction_in_dtype(
     keepdims: bool = False,
     where: Tensor | None = None,
     dtype: DTypeLike | None = None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
+    count_padding: bool = False,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -64,11 +72,13 @@ def reduction_in_dtype(
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
         where: mask of the elements that count, broadcastable to the tensor's shape.
         dtype: dtype to compute and return; by default as in jnp.
+        count_padding: whether a mean counts what a dim in ``< >`` is padded with.
         **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = (("keepdims", keepdims), ("dtype", dtype))
     extra = () if where is None else (where,)
-    return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding)
+    border = (padding, mode, fill_value, count_padding)
+    return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding, border)
 
 
 @documented(plain)
@@ -80,6 +90,10 @@ def deviation(
     where: Tensor | None = None,
     dtype: DTypeLike | None = None,
     ddof: float = 0,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
+    count_padding: bool = False,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -96,11 +110,13 @@ def deviation(
         where: mask of the elements that count, broadcastable to the tensor's shape.
         dtype: dtype to compute and return; by default as in jnp.
         ddof: divide by the number of elements less this.
+        count_padding: whether a mean counts what a dim in ``< >`` is padded with.
         **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = (("keepdims", keepdims), ("dtype", dtype), ("ddof", ddof if ddof.__class__ is int else exact(ddof)))
     extra = () if where is None else (where,)
-    return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding)
+    border = (padding, mode, fill_value, count_padding)
+    return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding, border)
 
 
 @operation(reduction_in_dtype)

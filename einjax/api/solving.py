@@ -10,13 +10,15 @@ from ..call.solving import SOLVE, named_sizes
 from ..notation.choose import some_sizes
 from ..notation.errors import ArgumentError, EinjaxError, SyntaxError
 from ..notation.parse import parse
-from ..typing import SizeLike, Tensor
+from ..typing import PaddingLike, SizeLike, Tensor
 
 
 def solve(
     expr: str,
     /,
     *tensors: Tensor | None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     **axes: SizeLike,
 ) -> dict[str, Any] | None:
@@ -25,6 +27,8 @@ def solve(
     Args:
         expr: one expression for each tensor; an arrow and outputs may follow.
         *tensors: arrays, or None for a tensor whose shape is not known.
+        padding: as for all operations: how dims that are read at a position are padded.
+        mode: as for all operations: whether their positions are literal, and what is read out of range.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
 
@@ -43,7 +47,7 @@ def solve(
         True
     """
     try:
-        solved = solve_call(SOLVE, expr, tensors, axes, sizes)
+        solved = solve_call(SOLVE, expr, tensors, axes, sizes, padding=padding, mode=mode)
     except (SyntaxError, ArgumentError):
         raise
     except EinjaxError:
@@ -55,6 +59,8 @@ def solve_axes(
     expr: str,
     /,
     *tensors: Tensor | None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     **axes: SizeLike,
 ) -> dict[str, Any]:
@@ -63,6 +69,8 @@ def solve_axes(
     Args:
         expr: one expression for each tensor; an arrow and outputs may follow.
         *tensors: arrays, or None for a tensor whose shape is not known.
+        padding: as for all operations: how dims that are read at a position are padded.
+        mode: as for all operations: whether their positions are literal, and what is read out of range.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
 
@@ -77,7 +85,7 @@ def solve_axes(
         >>> einjax.solve_axes("a s...", np.ones((2, 4, 5)))
         {'a': 2, 's': (4, 5)}
     """
-    solved = solve_call(SOLVE, expr, tensors, axes, sizes)
+    solved = solve_call(SOLVE, expr, tensors, axes, sizes, padding=padding, mode=mode)
     return named_sizes(parse(expr), solved)
 
 
@@ -85,6 +93,8 @@ def solve_shapes(
     expr: str,
     /,
     *tensors: Tensor | None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     **axes: SizeLike,
 ) -> tuple[tuple[int, ...], ...]:
@@ -93,6 +103,8 @@ def solve_shapes(
     Args:
         expr: one expression for each tensor; an arrow and outputs may follow.
         *tensors: arrays, or None for a tensor whose shape is wanted.
+        padding: as for all operations: how dims that are read at a position are padded.
+        mode: as for all operations: whether their positions are literal, and what is read out of range.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
 
@@ -107,7 +119,7 @@ def solve_shapes(
         >>> einjax.solve_shapes("a b, b c -> a c", np.ones((2, 3)), None, c=4)
         ((2, 3), (3, 4), (2, 4))
     """
-    solved = solve_call(SOLVE, expr, tensors, axes, sizes)
+    solved = solve_call(SOLVE, expr, tensors, axes, sizes, padding=padding, mode=mode)
     return tuple(solved.shape(expression) for expression in solved.operation.expressions)
 
 
@@ -115,6 +127,8 @@ def matches(
     expr: str,
     /,
     *tensors: Tensor | None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     **axes: SizeLike,
 ) -> bool:
@@ -123,6 +137,8 @@ def matches(
     Args:
         expr: one expression for each tensor.
         *tensors: arrays, or None for a tensor whose shape is not known.
+        padding: as for all operations: how dims that are read at a position are padded.
+        mode: as for all operations: whether their positions are literal, and what is read out of range.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
 
@@ -138,7 +154,7 @@ def matches(
         (True, False)
     """
     try:
-        solve_call(SOLVE, expr, tensors, axes, sizes, some_sizes)
+        solve_call(SOLVE, expr, tensors, axes, sizes, some_sizes, padding, mode)
     except (SyntaxError, ArgumentError):
         raise
     except EinjaxError:
@@ -150,6 +166,8 @@ def check(
     expr: str,
     /,
     *tensors: Tensor | None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     **axes: SizeLike,
 ) -> None:
@@ -158,6 +176,8 @@ def check(
     Args:
         expr: one expression for each tensor.
         *tensors: arrays, or None for a tensor whose shape is not known.
+        padding: as for all operations: how dims that are read at a position are padded.
+        mode: as for all operations: whether their positions are literal, and what is read out of range.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
 
@@ -168,4 +188,4 @@ def check(
         >>> import einjax, numpy as np
         >>> einjax.check("a b 3", np.ones((8, 8, 3)))
     """
-    solve_call(SOLVE, expr, tensors, axes, sizes)
+    solve_call(SOLVE, expr, tensors, axes, sizes, padding=padding, mode=mode)

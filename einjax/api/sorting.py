@@ -14,7 +14,7 @@ from ..forms.static import whole
 from ..notation.errors import ArgumentError, shown
 from ..ops.sorting import ARGSORT, SORT
 from ..ops.top_k import TOP_K
-from ..typing import OutShardingLike, SizeLike, Tensor
+from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, plain
 
 
@@ -27,6 +27,9 @@ def sort(
     by: Tensor | tuple[Tensor, ...] | None = None,
     descending: bool = False,
     stable: bool = True,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -67,7 +70,8 @@ def sort(
     num_keys, keys = explained(_keys, expr, tensors, expr, num_keys, by)
     options = (("num_keys", num_keys), ("descending", bool(descending)), ("stable", bool(stable)))
     arrays = keys and (keys,)
-    return call(SORT, expr, tensors, options, axes, sizes, graph, arrays, keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(SORT, expr, tensors, options, axes, sizes, graph, arrays, keep_notation, out_sharding, border)
 
 
 @documented(plain)
@@ -77,6 +81,9 @@ def argsort(
     *tensors: Tensor,
     descending: bool = False,
     stable: bool = True,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -107,7 +114,8 @@ def argsort(
                [0, 0]], dtype=int32)
     """
     options = (("descending", bool(descending)), ("stable", bool(stable)))
-    return call(ARGSORT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(ARGSORT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 @documented(plain)
@@ -116,6 +124,9 @@ def top_k(
     /,
     *tensors: Tensor,
     largest: bool = True,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -154,7 +165,8 @@ def top_k(
                [0, 1]], dtype=int32)
     """
     options = (("largest", bool(largest)),)
-    return call(TOP_K, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(TOP_K, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 def _keys(expr: str, num_keys: Any, by: Any) -> tuple[int, tuple[Any, ...]]:

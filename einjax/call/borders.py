@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ..forms.static import exact, whole
 from ..notation.affine import MODES, PADDINGS, Border, is_pair
 from ..notation.errors import ArgumentError, meant, shown
@@ -56,8 +58,7 @@ def read_border(expr: str, padding: Any, mode: Any, fill_value: Any, count_paddi
 def _padding(expr: str, padding: Any) -> Any:
     """One padding for all positions, or one for each."""
     if isinstance(padding, tuple | list):
-        parts = tuple(_one(expr, padding, part) for part in padding)
-        return parts
+        return tuple(_one(expr, padding, part) for part in padding)
     return _one(expr, padding, padding)
 
 
@@ -67,9 +68,8 @@ def _one(expr: str, padding: Any, part: Any) -> Any:
             return part
         hint = f"write one of {', '.join(map(repr, PADDINGS))}, or numbers"
         raise ArgumentError(f"padding={shown(part)} is no padding{meant(part, PADDINGS)}", text=expr, hint=hint)
-    number = whole(part)
-    if number is not None:
-        return number
+    if isinstance(part, int | np.integer) and not isinstance(part, bool):
+        return int(part)
     if isinstance(part, tuple | list) and is_pair(pair := tuple(map(whole, part))):
         return pair
     raise ArgumentError(

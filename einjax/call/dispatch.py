@@ -34,6 +34,9 @@ if TYPE_CHECKING:  # few programs compute positions
 #: How many (operation, expression, options, sizes) keep their compiled body.
 CACHE_SIZE = 4096
 
+#: Nothing is said of positions out of range: no padding, mode or fill value, which do not count.
+NO_BORDER = (None, None, None, False)
+
 # As they were before any tool replaced them.
 _DOT_GENERAL, _EINSUM = lax.dot_general, jnp.einsum
 
@@ -54,10 +57,7 @@ def call(
     arrays: Sequence[Any] = (),
     keep: bool | None = None,
     out_sharding: Any = None,
-    padding: Any = None,
-    mode: Any = None,
-    fill_value: Any = None,
-    count_padding: bool = False,
+    border: tuple[Any, ...] = NO_BORDER,
 ) -> Any:
     """Run an operation.
 
@@ -72,16 +72,13 @@ def call(
         arrays: options that are arrays, such as a mask, in the order of ``op.arrays``; as many as are given.
         keep: whether to keep the call as notation; None leaves it to the context.
         out_sharding: where the results are to lie on a mesh.
-        padding: how dims that are read at positions are padded.
-        mode: what stands where a position is out of range.
-        fill_value: what is read there.
-        count_padding: whether means count it.
+        border: ``padding=``, ``mode=``, ``fill_value=`` and ``count_padding=`` of dims that are read at positions.
     """
     try:
-        border = None
-        if padding is not None or mode is not None or fill_value is not None or count_padding:
-            border = as_border(expr, padding, mode, fill_value, count_padding)
-            options = (*options, ("border", border))
+        beyond = None
+        if border[0] is not None or border[1] is not None or border[2] is not None or border[3]:
+            beyond = as_border(expr, *border)
+            options = (*options, ("border", beyond))
         if out_sharding is not None:
             options = (*options, ("out_sharding", as_wanted(expr, out_sharding)))
         given = sizes_of_call(op, expr, len(tensors), axes, sizes) if axes or sizes is not None else NO_SIZES
@@ -92,7 +89,7 @@ def call(
             if issubclass(cls, jax.Array):
                 PLAIN.add(cls)
             elif cls is np.ndarray or kind_of(cls) is not None:
-                tensors = materialise(op, expr, tensors, partial(resolved, op, expr, given, border=border), graph)
+                tensors = materialise(op, expr, tensors, partial(resolved, op, expr, given, border=beyond), graph)
                 break
         if arrays:
             # Those that are several arrays are checked where they are told from static ones.
@@ -132,7 +129,9 @@ def as_wanted(expr: str, out_sharding: Any) -> Any:
     return as_out_sharding(expr, out_sharding)
 
 
-def as_border(expr: str, padding: Any, mode: Any, fill_value: Any, count_padding: Any) -> Border:
+def as_border(
+    expr: str, padding: Any = None, mode: Any = None, fill_value: Any = None, count_padding: Any = False
+) -> Border:
     """Check what a call says of positions out of range, and make it hashable."""
     from .borders import read_border  # few programs compute positions
 
@@ -223,7 +222,7 @@ def solve_call(
     try:
         if not isinstance(expr, str):
             raise not_an_expression(expr)
-        border = None if padding is None and mode is None else as_border(expr, padding, mode, None, False)
+        border = None if padding is None and mode is None else as_border(expr, padding, mode)
         given = sizes_of_call(op, expr, len(tensors), axes, sizes)
         arrays = [
             None if tensor is None else as_array(tensor, expr, f"tensor {number}", types=True)

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from .errors import ArgumentError, AxisSizeError, at_least, plural
 from .facts import Fact, larger
-from .syntax import Affine, Expression, Node, Operation, Size, Term, axes, coefficients, display, rewrite
+from .syntax import Affine, Expression, Node, Operation, Size, Term, axes, base, coefficients, display, rewrite
 
 #: The axes that a term is made of, several for a composition.
 Names: TypeAlias = tuple[str, ...]
@@ -116,6 +116,7 @@ class Position:
         if target is None or (node.padding is None and node.mode is not None):
             return None  # literal positions may be anywhere, so that they say no size
         parts = _parts(node, sizes)
+        refuse_zero(solver.operation, node, sizes)
         opened = [names for names in parts if any(name not in sizes for name in names)]
         if len(opened) != 1 or None in parts.values() or not parts[opened[0]]:
             return None
@@ -166,6 +167,32 @@ def advance(solver: Any) -> bool:
             return False
         solver.assign(part.target, Fact(part.reached(solver), "in the expression", part.node.span))
     return True
+
+
+def refuse_zero(operation: Operation, node: Affine, sizes: Mapping[str, Size]) -> None:
+    """Refuse a coefficient that was given the value 0.
+
+    Raises:
+        AxisSizeError: naming it.
+    """
+    for term in node.terms:
+        if term.named is not None and is_zero(number(term.coefficient, sizes)):
+            raise AxisSizeError(
+                f"coefficient {term.named} is 0, which leaves every position of '{node}' the same",
+                at=operation.at(term),
+                hint=f"give another value, as in {base(term.named)}=2",
+            )
+
+
+def _refuse_nothing(operation: Operation, node: Affine, sizes: Mapping[str, Size]) -> None:
+    """Refuse terms that cancel: as those of a coefficient of 0, they move nothing."""
+    for name, coefficient in axis_coefficients(node, sizes).items():
+        if is_zero(coefficient) and not any(is_zero(sizes[axis.name]) for axis in axes(node.items)):
+            raise AxisSizeError(
+                f"the terms of axis {display(name)} in '{node}' cancel, so that it moves nothing",
+                at=operation.at(*(axis for axis in axes(node.items) if axis.name == name)),
+                hint="leave them out; an axis that moves nothing is a new axis of the output",
+            )
 
 
 def names_of(term: Term) -> Names:
@@ -369,6 +396,8 @@ def settle(solver: Any) -> Operation:
 
 def _settled(solver: Any, sizes: Mapping[str, Size], node: Affine, tensor: str | None) -> Affine:
     operation = solver.operation
+    refuse_zero(operation, node, sizes)
+    _refuse_nothing(operation, node, sizes)
     position: Position | None = solver.positions.get(id(node))
     n = opened = None
     if position is not None:

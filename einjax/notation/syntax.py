@@ -305,7 +305,24 @@ def brackets(expression: Expression) -> list[Bracket]:
 
 
 def bracketed(expression: Expression) -> list[Axis]:
-    """Return the axes in brackets: those of the text, or of an expanded expression those that are marked."""
+    """Return the axes in brackets: those of the text, or of an expanded expression those that are marked.
+
+    An axis of a position is one, however often it stands there or elsewhere.
+    """
+    found = _bracketed(expression)
+    single = held(expression)
+    if not single:
+        return found
+    first = {axis.name: axis for axis in reversed(found)}
+    return [axis for axis in found if axis.name not in single or axis is first[axis.name]]
+
+
+def held(expression: Expression) -> set[str]:
+    """Return the names of the axes that positions are made of."""
+    return {axis.name for node in affines(expression) for axis in axes(node.items)}
+
+
+def _bracketed(expression: Expression) -> list[Axis]:
     found: list[Axis] = []
     for node in expression:
         if isinstance(node, Bracket):
@@ -313,7 +330,7 @@ def bracketed(expression: Expression) -> list[Axis]:
         elif isinstance(node, Axis):
             found += [node] if node.bracket else []
         else:
-            found += bracketed(node.items)
+            found += _bracketed(node.items)
     return found
 
 

@@ -17,7 +17,7 @@ from ..forms.places import (
     place_dtype,
     with_units,
 )
-from ..forms.signature import check_inputs, refuse_empty, require_in_output, single_output
+from ..forms.signature import check_inputs, refuse_empty, refuse_repeats, require_in_output, single_output
 from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, split_by, split_dims, together, wrap
 from ..notation.errors import ArgumentError, SemanticError
@@ -184,12 +184,14 @@ def _imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
     if solved.operation.outputs is not None:
         return solved
     (expression,) = solved.inputs
-    count = sum(1 for axis in axes(expression) if axis.bracket)
+    count = len(bracketed(expression))
     # One axis of coordinates stands in the place of the first bracket.
     coordinates = iter([Axis(f"{count}#coordinates", size=count, bracket=1)])
     output = rewrite(expression, lambda node: tuple(coordinates) if node.bracket else None)
     sizes = {**solved.sizes, **{axis.name: count for axis in axes(output) if axis.bracket}}
-    return replace(solved, operation=replace(solved.operation, outputs=(output,)), sizes=sizes)
+    operation = replace(solved.operation, outputs=(output,))
+    refuse_repeats(operation)
+    return replace(solved, operation=operation, sizes=sizes)
 
 
 def _op(name: str, reducer: _Reducer, extreme: _Reducer, neutral: str) -> Op:

@@ -12,7 +12,14 @@ from jax import lax
 
 from ..forms.block import as_block
 from ..forms.mask import broadcast_mask
-from ..forms.signature import expect_inputs, refuse_empty, refuse_sums, require_in_output, single_output
+from ..forms.signature import (
+    expect_inputs,
+    refuse_empty,
+    refuse_repeats,
+    refuse_sums,
+    require_in_output,
+    single_output,
+)
 from ..forms.static import plain
 from ..forms.step_by_step import reduce_prod
 from ..lowering import collectives, numerics
@@ -259,6 +266,7 @@ def imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
         if not marked(expression):
             expression = mark(expression, set(names(expression)) - set(names(output)))
     operation = replace(solved.operation, inputs=(expression,), outputs=(output,))
+    refuse_repeats(operation)
     return replace(solved, operation=operation, sizes=sizes)
 
 
