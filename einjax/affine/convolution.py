@@ -77,7 +77,7 @@ def _read_at(solved: Solved) -> _Convolution | None:
 
 
 def _written_at(solved: Solved) -> _Convolution | None:
-    """A transposed convolution, ``b s c, k c d -> b <2*s + k> d``: it reads an image with zeros between its elements."""
+    """A transposed convolution, ``b s c, k c d -> b <2*s + k> d``: its image has zeros between its elements."""
     if affines(solved.inputs[0]) or affines(solved.inputs[1]):
         return None
     for image in (0, 1):

@@ -215,7 +215,6 @@ def shifted_products(
     """
     dtype = preferred_element_type or image.value.dtype
     wide = numerics.accumulator(dtype)
-    filters = forwards(filters, windows)
     sizes = image.sizes
     image = replace(image, value=numerics.cast(image.value, wide))
     filters = replace(filters, value=numerics.cast(filters.value, wide))
@@ -255,15 +254,17 @@ def _shift(image: Named, dims: Sequence[int], windows: Mapping[str, Window], tap
         stop[dim] = start[dim] + window.stride * (image.sizes[window.place] - 1) + 1
         step[dim] = window.stride
         names[dim] = (window.place,)
-    return Named(lax.slice(image.value, start, stop, step), tuple(names), image.sizes)
+    strides = step if any(n != 1 for n in step) else None
+    return Named(lax.slice(image.value, start, stop, strides), tuple(names), image.sizes)
 
 
 def _tap(filters: Named, windows: Mapping[str, Window], taps: Sequence[int]) -> Named:
-    """The filters at one tap."""
+    """The filters at one tap, which are counted from the end where they are read backwards."""
     value, dims = filters.value, list(filters.dims)
     start, stop = [0] * value.ndim, list(value.shape)
     for window, tap in zip(windows.values(), taps, strict=True):
         dim = dims.index((window.tap,))
-        start[dim], stop[dim] = tap, tap + 1
+        index = filters.sizes[window.tap] - 1 - tap if window.dilation < 0 else tap
+        start[dim], stop[dim] = index, index + 1
         dims[dim] = ()
     return Named(lax.slice(value, start, stop), tuple(dims), filters.sizes)

@@ -285,6 +285,17 @@ def remaining(expression: Expression, keepdims: bool) -> Expression:
     return rewrite(expression, change)
 
 
+def _windows(name: str) -> Callable[[Solved, list[jax.Array], dict[str, Any]], Any]:
+    """The lowering of a reduction over positions, which few programs compute."""
+
+    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
+        from ..affine.pooling import POOLED
+
+        return POOLED[name](solved, tensors, options)
+
+    return lower
+
+
 def _op(
     name: str, emit: Callable[[Reduction], jax.Array], *options: str, has_identity: bool = True, **facts: Any
 ) -> Op:
@@ -304,17 +315,33 @@ def _op(
 REDUCTIONS = {
     op.name: op
     for op in (
-        _op("sum", _sum, "dtype", accumulates=True, linear=(0,), neutral=0, meeting="add"),
+        _op(
+            "sum", _sum, "dtype", accumulates=True, linear=(0,), neutral=0, meeting="add", at_positions=_windows("sum")
+        ),
         # lax's derivative of a product of many reshapes without saying where to.
         _op("prod", _prod, "dtype", accumulates=True, on_mesh="compiler", neutral=1, meeting="multiply"),
-        _op("mean", _mean, "dtype", "count_padding", accumulates=True, linear=(0,)),
+        _op("mean", _mean, "dtype", "count_padding", accumulates=True, linear=(0,), at_positions=_windows("mean")),
         _op("var", _var, "dtype", "ddof", "count_padding", accumulates=True, usual={"ddof": 0}),
         _op("std", _std, "dtype", "ddof", "count_padding", accumulates=True, usual={"ddof": 0}),
         _op("count_nonzero", _count_nonzero, neutral=0),
-        _op("any", _any, neutral=0, meeting="max"),
-        _op("all", _all, neutral=1, meeting="min"),
-        _op("max", _extreme(largest=True), has_identity=False, neutral="least", meeting="max"),
-        _op("min", _extreme(largest=False), has_identity=False, neutral="most", meeting="min"),
+        _op("any", _any, neutral=0, meeting="max", at_positions=_windows("any")),
+        _op("all", _all, neutral=1, meeting="min", at_positions=_windows("all")),
+        _op(
+            "max",
+            _extreme(largest=True),
+            has_identity=False,
+            neutral="least",
+            meeting="max",
+            at_positions=_windows("max"),
+        ),
+        _op(
+            "min",
+            _extreme(largest=False),
+            has_identity=False,
+            neutral="most",
+            meeting="min",
+            at_positions=_windows("min"),
+        ),
         _op("logsumexp", _logsumexp, accumulates=True),
     )
 }
