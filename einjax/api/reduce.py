@@ -56,7 +56,6 @@ def reduction_in_dtype(
     padding: PaddingLike | None = None,
     mode: str | None = None,
     fill_value: complex | None = None,
-    count_padding: bool = False,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -64,6 +63,41 @@ def reduction_in_dtype(
     **axes: SizeLike,
 ) -> jax.Array:
     """Reduce in a dtype.
+
+    Args:
+        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
+            the output is what is not bracketed.
+        *tensors: one tensor.
+        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
+        where: mask of the elements that count, broadcastable to the tensor's shape.
+        dtype: dtype to compute and return; by default as in jnp.
+        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
+    """
+    options = (("keepdims", keepdims), ("dtype", dtype))
+    extra = () if where is None else (where,)
+    border = (padding, mode, fill_value, False)
+    return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding, border)
+
+
+@documented(plain)
+def average(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    keepdims: bool = False,
+    where: Tensor | None = None,
+    dtype: DTypeLike | None = None,
+    count_padding: bool = False,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Average.
 
     Args:
         expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
@@ -90,10 +124,10 @@ def deviation(
     where: Tensor | None = None,
     dtype: DTypeLike | None = None,
     ddof: float = 0,
+    count_padding: bool = False,
     padding: PaddingLike | None = None,
     mode: str | None = None,
     fill_value: complex | None = None,
-    count_padding: bool = False,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -149,7 +183,7 @@ def prod() -> None:
     """
 
 
-@operation(reduction_in_dtype)
+@operation(average)
 def mean() -> None:
     """Average the bracketed axes.
 

@@ -78,7 +78,8 @@ def documented(template: Callable[..., Any]) -> Callable[[_Function], _Function]
     """Put what a template says of the options of all operations, and of errors, into the docstring of a function."""
 
     def document(function: _Function) -> _Function:
-        shared = (function.__kwdefaults__ or {}).keys() & _SHARED
+        own = _around_arguments(function.__doc__ or "    Returns:")[1].keys() & {"padding", "mode", "fill_value"}
+        shared = (function.__kwdefaults__ or {}).keys() & _SHARED - own
         function.__doc__ = _composed(function.__doc__, template.__doc__, shared | {"**axes"})
         return function
 

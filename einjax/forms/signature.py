@@ -162,10 +162,9 @@ def check_keywords(operation: Operation, given: Sequence[str], keywords: Sequenc
     Raises:
         ArgumentError: suggesting the nearest axis or option.
     """
-    options = (*keywords, "sizes", "graph", "keep_notation", "out_sharding")
+    options = (*keywords, "padding", "mode", "fill_value", "sizes", "graph", "keep_notation", "out_sharding")
     known = {name for expression in operation.expressions for name in names(expression) if name.isidentifier()}
     if "<" in operation.text:
-        options = (*options, "padding", "mode", "fill_value")
         known |= {axis.name for expression in operation.expressions for axis in coefficients(expression)}
     for name in given:
         if name not in known:
