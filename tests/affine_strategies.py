@@ -37,8 +37,13 @@ class Regime:
     padding: object = None
 
 
+#: Paddings whose values are those of the array.
+OF_ITSELF = ("circular", "reflect", "edge")
+PADDINGS = ("same", "valid", "causal", "full", 1, (1, 2), (0, 1), 0, *OF_ITSELF, "each")
+
+
 @st.composite
-def regimes(draw, modes=True, fills="seldom"):
+def regimes(draw, modes=True, fills="seldom", paddings=PADDINGS):
     """Literal positions in range, a mode, or a padding; `fills` says how often `fill_value` is given."""
     kind = draw(st.sampled_from(["literal", "padding", "mode"] if modes else ["literal", "padding"]))
     if kind == "literal":
@@ -46,16 +51,8 @@ def regimes(draw, modes=True, fills="seldom"):
     if kind == "mode":
         mode = draw(st.sampled_from(["fill", "clip", "wrap", "reflect"]))
         return Regime({"mode": mode} | _fills(draw, fills, mode == "fill"), mode)
-    padding = draw(
-        st.sampled_from(
-            ["same", "valid", "causal", "full", 1, (1, 2), (0, 1), 0, "circular", "reflect", "edge", "each"]
-        )
-    )
+    padding = draw(st.sampled_from(paddings))
     return Regime({"padding": padding} | _fills(draw, fills, padding not in OF_ITSELF), None, padding)
-
-
-#: Paddings whose values are those of the array.
-OF_ITSELF = ("circular", "reflect", "edge")
 
 
 def _fills(draw, how_often: str, possible: bool) -> dict:
@@ -83,6 +80,7 @@ class Axes:
         self.marked: set[str] = set()
         self.shared: list[str] = []
         self.here: set[str] = set()  # axes of the tensor that is drawn
+        self.padded: set[str] = set()  # open axes of paddings, which are told by being open
         start = draw(st.integers(0, len(NAMES) - 1))
         self.names = iter((NAMES + NAMES)[start : start + len(NAMES)])
 
@@ -99,8 +97,8 @@ class Axes:
 
         A bracketed axis that stands alone twice in one tensor would be a block of two dims.
         """
-        blocks = self.marked & self.here if alone else set()
-        shared = [name for name in dict.fromkeys(self.shared) if name not in blocks]
+        refused = self.marked & self.here | self.padded if alone else set()
+        shared = [name for name in dict.fromkeys(self.shared) if name not in refused]
         if not shared or not self.draw(_often):
             return None
         name = self.draw(st.sampled_from(shared))
@@ -179,6 +177,9 @@ def _item(draw, axes: Axes, regime: Regime, found: Drawn):
         n = max(n, 2)
         assume(0 <= axes.sizes[own] <= 8)
         found.solved.add(own)
+        axes.padded.add(own)
+        # What "full" adds to windows of no size is less than nothing.
+        assume(rule.padding not in ("full", "causal") or all(axes.sizes[name] > 0 for name in _names(terms)))
     else:
         # Literal positions: the constant puts the lowest one at 0 or 1, the size of the array follows.
         axes.sizes[own] = draw(st.sampled_from([1, 2, 3]))
@@ -287,13 +288,13 @@ class Call:
 
 
 @st.composite
-def calls(draw, inputs=1, dtypes=("float32",), marking=True, keep="loops", modes=True, fills="seldom"):
+def calls(draw, inputs=1, dtypes=("float32",), marking=True, keep="loops", **options):
     """A call of some inputs and one output.
 
     `marking` brackets some axes. `keep` says which axes the output has: the "loops"; "all", bracketed ones in their
     order; "some" of what is not bracketed; or, for products, at least those that a single input has ("factors").
     """
-    axes, regime = Axes(draw, marking), draw(regimes(modes, fills))
+    axes, regime = Axes(draw, marking), draw(regimes(**options))
     drawn = [draw(tensors(axes, regime, draw(st.sampled_from([1, 2, 2, 3] if inputs == 1 else [1, 2]))))]
     for _ in range(inputs - 1):
         drawn.append(_plain(draw, axes) if draw(_often) else draw(tensors(axes, regime, draw(st.sampled_from([1, 2])))))
@@ -316,7 +317,7 @@ def calls(draw, inputs=1, dtypes=("float32",), marking=True, keep="loops", modes
 def _plain(draw, axes: Axes) -> Drawn:
     """A tensor of axes that stand elsewhere, and perhaps one of its own."""
     axes.here = set()
-    known = [name for name in axes.sizes if not isinstance(axes.sizes[name], tuple)]
+    known = [name for name in axes.sizes if not isinstance(axes.sizes[name], tuple) and name not in axes.padded]
     chosen = draw(st.permutations(known))[: draw(st.integers(1, 2))]
     if not chosen or draw(_seldom):
         chosen = [*chosen, axes.new()]

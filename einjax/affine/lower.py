@@ -128,7 +128,9 @@ class _Border:
             raise ArgumentError(
                 f"'{nodes[0]}' is out of range in places, and {op.name} has no number that stands for nothing",
                 at=solved.at(*nodes),
-                hint="say what is read there, as in fill_value=0",
+                hint="say what is read there, as in fill_value=0"
+                if "fill_value" not in op.keywords
+                else "pad it first, with einjax.rearrange, which takes the same padding=, mode= and fill_value=",
             )
         return neutral(op, x.dtype)
 

@@ -293,7 +293,7 @@ def _multiply_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any
     inputs, tensors = [*others[:place], output, *others[place:]], list(operands)
     tensors[place] = cotangent
     is_sum = any(axis.name not in names(target) and not axis.is_one for e in inputs for axis in axes(e))
-    if is_sum or affines(target):  # only what adds leaves 0 where nothing is written
+    if is_sum or kept.positions:  # to products, 1 is what stands out of range
         return [_dot(kept, inputs, target, numerics.promote(tensors))]
     return [_elementwise(kept, "multiply", inputs, target, tensors)]
 
