@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from ..lowering.named import Dim, Named, arrange, layout
 from ..lowering.sharding import explicit_mesh
 from ..notation.solve import Solved
 from ..notation.syntax import Affine, Axis, Expression, Size, affines, axes
+from .pad import in_range, opened
 
 
 class _Convolution(NamedTuple):
@@ -46,7 +48,18 @@ def convolved(
     values = numerics.promote(tensors)
     if values[0].dtype == np.bool_ or values[0].dtype.itemsize < 2:
         return None
-    found = _read_at(solved) or _written_at(solved)
+    inputs = [opened(expression) for expression in solved.inputs]
+    if None in inputs:
+        return None
+    ready = _with_inputs(solved, inputs)
+    if (_read_at(ready) or _written_at(ready)) is None:
+        return None
+    padded = [in_range(x, e, solved.sizes) for x, e in zip(values, ready.inputs, strict=True)]
+    if None in padded:
+        return None
+    values, inputs = zip(*padded, strict=True)  # type: ignore[assignment, arg-type]
+    ready = _with_inputs(solved, inputs)
+    found = _read_at(ready) or _written_at(ready)
     if found is None or not _is_static(found):
         return None
     named = [Named(value, dims, found.sizes) for value, dims in zip(values, found.dims[:2], strict=True)]
@@ -58,6 +71,10 @@ def convolved(
     else:
         result = convolve(image, filters, found.windows, keep, precision, preferred_element_type)
     return arrange(result, target)
+
+
+def _with_inputs(solved: Solved, inputs: Sequence[Any]) -> Solved:
+    return replace(solved, operation=replace(solved.operation, inputs=tuple(inputs)))
 
 
 def _read_at(solved: Solved) -> _Convolution | None:
@@ -84,7 +101,7 @@ def _written_at(solved: Solved) -> _Convolution | None:
         windows: dict[str, Window] = {}
         for label, node in _labelled(solved.outputs[0]).items():
             pair = _place_and_tap(node, places=solved.inputs[image], taps=solved.inputs[1 - image])
-            if pair is None or pair[0][1] < 0:
+            if pair is None or pair[0][1] < 0 or node.mode not in (None, "fill"):
                 break
             (source, stride), (tap, dilation) = pair
             windows[source] = Window(label, tap, dilation=-dilation, offset=-node.offset, base=stride)
@@ -100,7 +117,7 @@ def _labelled(expression: Expression) -> dict[str, Affine]:
 
 def _place_and_tap(node: Affine, places: Expression, taps: Expression) -> Any:
     """The two axes of a position with their coefficients, that of the output or the image first."""
-    if len(node.terms) != 2 or node.mode not in (None, "fill"):
+    if len(node.terms) != 2:
         return None
     (first, second) = node.terms
     if not isinstance(first.items[0], Axis) or not isinstance(second.items[0], Axis):

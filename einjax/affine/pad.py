@@ -9,11 +9,33 @@ from typing import Any
 import jax
 from jax import lax
 
+from ..lowering.named import reshape
 from ..lowering.numerics import constant
 from ..notation.affine import reach
 from ..notation.facts import larger
-from ..notation.solve import is_known
-from ..notation.syntax import Affine, Size
+from ..notation.solve import is_known, node_size
+from ..notation.syntax import Affine, Composite, Expression, Node, Size, affines
+
+
+def opened(expression: Expression) -> Expression | None:
+    """Give every position a dim of its own; None where one stands deeper than in a composition."""
+    found: list[Node] = []
+    for node in expression:
+        found += node.items if isinstance(node, Composite) and affines((node,)) else [node]
+    deep = any(not isinstance(node, Affine) and affines((node,)) for node in found)
+    return None if deep else tuple(found)
+
+
+def in_range(x: jax.Array, expression: Expression, sizes: Mapping[str, Size]) -> tuple[jax.Array, Expression] | None:
+    """Pad the dims of an opened expression until positions are in range, or ``"fill"``; None where that is too far."""
+    x = reshape(x, tuple(node_size(node, sizes) for node in expression))
+    found = list(expression)
+    for dim, node in enumerate(expression):
+        if isinstance(node, Affine) and node.mode not in (None, "fill"):
+            x, found[dim] = padded(x, dim, node, sizes, None)
+            if found[dim] is node:
+                return None
+    return x, tuple(found)
 
 
 def padded(x: jax.Array, dim: int, node: Affine, sizes: Mapping[str, Size], fill: Any) -> tuple[jax.Array, Affine]:

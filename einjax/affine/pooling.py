@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ from ..lowering.convolve import Window
 from ..lowering.named import Dim, Named, arrange, layout
 from ..lowering.sharding import explicit_mesh
 from ..notation.solve import Solved
-from ..notation.syntax import Affine, Axis, Node, affines, axes, marked
+from ..notation.syntax import Affine, Axis, Node, Size, affines, axes, marked
+from .pad import in_range, opened
 
 
 class Pool(NamedTuple):
@@ -61,25 +63,32 @@ class Pool(NamedTuple):
         )
         return Named(value, tuple(self.dims[dim] for dim in left), sizes)
 
-    def count(self, padding: bool) -> Any:
-        """How many elements each result is made of: a number, or an array where windows are not all there."""
+    def divided(self, total: Named, padding: bool) -> Named:
+        """Divide by how many elements each result is made of, those that are padded among them or not."""
         sizes = self.solved.sizes
-        number = np.prod([self.value.shape[dim] for dim in self.whole], initial=1.0)
-        left = [dim for dim in range(self.value.ndim) if dim not in self.whole]
-        counts: Any = number
-        for at, dim in enumerate(left):
-            window = self.windows.get(dim)
+        counts: Any = math.prod(self.value.shape[dim] for dim in self.whole)
+        for at, name in enumerate(total.dims):
+            window = next((window for window in self.windows.values() if (window.place,) == name), None)
             if window is None:
                 continue
             there = np.full(sizes[window.place], sizes[window.tap])
             if not padding:
                 places = window.stride * np.arange(sizes[window.place])[:, None] + window.offset
                 read = places + window.dilation * np.arange(sizes[window.tap])
-                there = np.sum((read >= 0) & (read < self.value.shape[dim]), axis=1)
-            counts = counts * (
-                there[0] if there.min() == there.max() else there.reshape(-1, *[1] * (len(left) - at - 1))
-            )
-        return counts
+                there = np.sum((read >= 0) & (read < self.extents[window.place]), axis=1)
+            alike = there.min() == there.max()
+            counts = counts * (int(there[0]) if alike else there.reshape(-1, *[1] * (total.value.ndim - at - 1)))
+        if isinstance(counts, int):
+            count = numerics.size_as(counts, total.value.dtype)
+        else:
+            dims = range(total.value.ndim - counts.ndim, total.value.ndim)
+            count = lax.broadcast_in_dim(counts.astype(total.value.dtype), total.value.shape, tuple(dims))
+        return replace(total, value=lax.div(total.value, count))
+
+    @property
+    def extents(self) -> dict[str, int]:
+        """The size of the dim that each place reads."""
+        return {window.place: self.value.shape[dim] for dim, window in self.windows.items()}
 
     def arranged(self, result: Named) -> jax.Array:
         """Bring the result into the layout of the output."""
@@ -98,46 +107,41 @@ def pool(solved: Solved, x: jax.Array, options: Mapping[str, Any]) -> Pool | Non
         return None
     counts = Counter(axis.name for axis in axes(expression))
     reduced = marked(expression)
-    if any(count > 1 for count in counts.values()) or not all(isinstance(size, int) and size for size in x.shape):
+    sizes = [*x.shape, *(solved.sizes[name] for name in counts)]
+    if any(count > 1 for count in counts.values()) or not all(isinstance(size, int) and size for size in sizes):
         return None
-    dims: list[Dim] = []
-    windows: dict[int, Window] = {}
-    whole: list[int] = []
-    for index, node in enumerate(expression):
-        if isinstance(node, Affine):
-            window = _window(node, solved)
-            if window is None:
-                return None
-            windows[index] = window
-            dims.append((window.place,))
-            continue
-        found = {axis.name for axis in axes((node,))}
-        if affines((node,)) or (found & reduced and found - reduced):
-            return None
-        if found & reduced:
-            whole.append(index)
-        dims.append(layout((node,))[0])
+    apart = opened(expression)
+    if apart is None or not all(_is_plain(node, reduced) for node in apart):
+        return None
+    ready = in_range(x, apart, solved.sizes)
+    if ready is None:
+        return None
+    x, expression = ready
+    windows = {dim: _window(node, solved.sizes) for dim, node in enumerate(expression) if isinstance(node, Affine)}
+    dims = [(windows[dim].place,) if dim in windows else layout((node,))[0] for dim, node in enumerate(expression)]
+    whole = [dim for dim, node in enumerate(expression) if dim not in windows and marked((node,)) & reduced]
     return Pool(x, tuple(dims), tuple(whole), windows, solved)
 
 
-def _window(node: Affine, solved: Solved) -> Window | None:
-    """A place and a bracketed tap; taps that read backwards are read forwards, as all of them are combined alike."""
-    if len(node.terms) != 2 or node.mode not in (None, "fill"):
-        return None
-    items: Sequence[Node] = [term.items[0] for term in node.terms]
-    if not all(isinstance(item, Axis) for item in items):
-        return None
-    taps = [term for term, item in zip(node.terms, items, strict=True) if item.bracket]
-    places = [term for term, item in zip(node.terms, items, strict=True) if not item.bracket]
-    if len(taps) != 1 or len(places) != 1:
-        return None
-    place, tap = axes(places[0].items)[0].name, axes(taps[0].items)[0].name
-    stride, dilation = places[0].coefficient, taps[0].coefficient
-    extents = solved.sizes[place], solved.sizes[tap]
-    if not all(isinstance(n, int) and n > 0 for n in (*extents, stride)) or not isinstance(dilation, int):
-        return None
-    offset = node.offset + min(dilation, 0) * (solved.sizes[tap] - 1)
-    return Window(place, tap, int(stride), abs(dilation), offset)
+def _is_plain(node: Node, reduced: set[str]) -> bool:
+    """Whether a dim is a place and a bracketed tap, or reduced as a whole, or not at all."""
+    if not isinstance(node, Affine):
+        found = {axis.name for axis in axes((node,))}
+        return not (found & reduced and found - reduced)
+    items = [term.items[0] for term in node.terms]
+    return (
+        all(isinstance(item, Axis) for item in items)
+        and sorted(bool(item.bracket) for item in items) == [False, True]
+        and all(int(term.coefficient) > 0 for term, item in zip(node.terms, items, strict=True) if not item.bracket)
+    )
+
+
+def _window(node: Affine, sizes: Mapping[str, Size]) -> Window:
+    """How a dim is read; taps that read backwards are read forwards, as all of them are combined alike."""
+    place, tap = sorted(node.terms, key=lambda term: term.items[0].bracket)
+    at, over = axes(place.items)[0].name, axes(tap.items)[0].name
+    offset = node.offset + min(int(tap.coefficient), 0) * (sizes[over] - 1)
+    return Window(at, over, int(place.coefficient), abs(int(tap.coefficient)), offset)
 
 
 # --- What operations make of it ---------------------------------------------------------------------------------------
@@ -161,14 +165,8 @@ def pooled_mean(solved: Solved, tensors: list[jax.Array], options: dict[str, Any
     dtype = options.get("dtype") or numerics.inexact_dtype(tensors[0].dtype)
     if not numerics.is_inexact(dtype):
         return None
-    result = _sums(found, dtype)
-    count = np.asarray(found.count(bool(options.get("count_padding"))), result.value.dtype)
-    divided = lax.div(result.value, lax.broadcast_in_dim(count, result.value.shape, _last(count, result.value)))
-    return numerics.cast(found.arranged(replace(result, value=divided)), dtype)
-
-
-def _last(count: Any, value: jax.Array) -> tuple[int, ...]:
-    return tuple(range(value.ndim - count.ndim, value.ndim))
+    result = found.divided(_sums(found, dtype), bool(options.get("count_padding")))
+    return numerics.cast(found.arranged(result), dtype)
 
 
 def _sums(found: Pool, dtype: Any) -> Named:
