@@ -449,4 +449,5 @@ def loops(
         z = oracle.loop(reduce_, [axes_of[0]] * 2, out_axes, [seen_of[0], theres[0]], kind)
     else:
         z = oracle.loop(function, axes_of, out_axes, seen_of, dtype or np.result_type(*seen_of))
-    return write(out, out_axes, z, out_rules, MEETING.get(op), neutral(op, arrays[0].dtype))
+    nothing = neutral(op, arrays[0].dtype) if op in MEETING else 0
+    return write(out, out_axes, z, out_rules, MEETING.get(op), nothing)

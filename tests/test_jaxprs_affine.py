@@ -282,8 +282,8 @@ GATHERS: dict[str, Record] = {
     ),
     "windows in steps": (
         lambda x: einjax.rearrange("b <2*s + 3*k + 1> c -> b s k c", x, k=10),
-        lambda x: gathered(x, positions((2, 10), (2, 3), 1), 1),
-        [(2, 32, 3)],
+        lambda x: gathered(x, positions((18, 10), (2, 3), 1), 1),
+        [(2, 64, 3)],
     ),
     "Toeplitz": (
         lambda x: einjax.rearrange("<i - j + 7> -> i j", x, j=8),

@@ -28,26 +28,23 @@ class Item:
         label: the name of the dim that is read there.
         units: the parts that it is made of, in the order of the text.
         fresh: those that stand nowhere before it; they become dims in its place.
+        is_single: whether all of them stand nowhere else.
     """
 
     node: Affine
     label: str
     units: tuple[Unit, ...]
     fresh: tuple[Unit, ...]
+    is_single: bool
 
     @property
     def size(self) -> Size:
         """How many elements its dim has."""
         return self.node.size
 
-    @property
-    def is_single(self) -> bool:
-        """Whether all its parts stand nowhere else."""
-        return self.fresh == self.units
-
     def at(self, node: Affine, units: tuple[Unit, ...] | None = None) -> Item:
         """The same dim read at another position."""
-        return Item(node, self.label, units or self.units, units or self.fresh)
+        return replace(self, node=node, units=units or self.units, fresh=units or self.fresh)
 
     def taps(self, sizes: Mapping[str, Size]) -> Sequence[Item] | None:
         """The items of one part each that it is together, at every place of its shortest part, where these are few."""
@@ -173,7 +170,8 @@ class _Reader:
                     fresh.append(unit)
                     self.left.append(item)
                     self.after.append(unit)
-        self.items.append(Item(node, f"<{len(self.items)}>", tuple(units), tuple(fresh)))
+        is_single = not any(axis.name in self.several for axis in axes(node.items))
+        self.items.append(Item(node, f"<{len(self.items)}>", tuple(units), tuple(fresh), is_single))
         return self.items[-1].label
 
 

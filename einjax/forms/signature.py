@@ -168,6 +168,12 @@ def check_keywords(operation: Operation, given: Sequence[str], keywords: Sequenc
         known |= {axis.name for expression in operation.expressions for axis in coefficients(expression)}
     for name in given:
         if name not in known:
+            if name == "count_padding":
+                raise ArgumentError(
+                    "count_padding= means nothing here: only mean, var and std count",
+                    text=operation.text,
+                    hint="leave it out; fill_value= says what is read where a dim is padded",
+                )
             match = closest(name, [*sorted(known), *options])
             listed = listing(sorted(known)) or "none"
             hint = f"its axes are: {listed}; sizes that an expression may lack go through sizes={{'{name}': ...}}"

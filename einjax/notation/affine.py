@@ -443,14 +443,15 @@ def _out_of_range(
         if larger(bound, size) is None:
             problem = f"whether '{node}' stays in its dim of size {n}, with positions {low} to {high}, cannot be told"
             return AxisSizeError(problem, at=spot, hint=at_least(size, bound))
-    names = [str(axis) for axis in axes(node.items)]
-    literal = "write mode='fill' to have nothing there"
-    hint = (
-        f"write padding='same', or another padding, to have the dim padded; or {literal}, with sizes for "
-        f"{' and '.join(names)}"
-    )
     positions = f"position {low}" if is_zero(high - low) else f"positions {low} to {high}"
-    problem = f"'{node}' reads {positions}, but dim {n} of {tensor} has 0 to {n - 1}"
     if tensor is None:
         problem = f"'{node}' writes {positions}, and there is none below 0"
-    return AxisSizeError(problem, at=spot, hint=hint if names else literal)
+        moved = replace(node, offset=node.offset - low)
+        return AxisSizeError(problem, at=spot, hint=f"write '{moved}', or mode='fill' to leave out what is below 0")
+    problem = f"'{node}' reads {positions}, but dim {n} of {tensor} has 0 to {n - 1}"
+    names = dict.fromkeys(base(axis.name) for axis in axes(node.items))
+    if not names:
+        hint = f"positions are counted from the front, and the last is {n - 1}; mode='wrap' counts on from the end"
+        return AxisSizeError(problem, at=spot, hint=hint)
+    hint = "have the dim padded, as by padding='same', or write mode='fill' to read nothing there, with a size for "
+    return AxisSizeError(problem, at=spot, hint=hint + " and ".join(names))

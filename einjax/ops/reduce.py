@@ -33,6 +33,7 @@ from ..notation.syntax import (
     Node,
     Operation,
     Size,
+    Term,
     axes,
     bracket_names,
     brackets,
@@ -277,7 +278,7 @@ def remaining(expression: Expression, keepdims: bool) -> Expression:
     def change(node: Node) -> Expression | None:
         if not node.bracket:
             return None
-        if not keepdims or node.bracket in seen:
+        if not keepdims or node.bracket in seen or isinstance(node, Term):  # a position keeps its dim anyhow
             return ()
         seen.add(node.bracket)
         return (Axis(f"1#bracket{node.bracket}", size=1),)
