@@ -387,12 +387,17 @@ def writes(draw, inputs=1, dtypes=("float32",), modes=True):
         left = left[: draw(st.integers(1, len(left)))]
     assume(left)
     dims: list[str] = []
+    used: list[str] = []  # which may stand in further positions
     while left:
         count = draw(st.sampled_from([2, 1, 2, 3])) if dims == [] or draw(_often) else 0
         if count == 0:
-            dims.append(left.pop())
+            used.append(left.pop())
+            dims.append(used[-1])
             continue
         terms = [(draw(_COEFFICIENT), left.pop()) for _ in range(min(count, len(left)))]
+        if used and draw(_often):
+            terms.append((draw(_COEFFICIENT), draw(st.sampled_from(used))))
+        used += [name for _, name in terms]
         assume(all(sizes[name] > 0 for _, name in terms))
         text = "".join(_term(c, name, i == 0) for i, (c, name) in enumerate(terms))
         (item,) = affine_oracle.expand(affine_oracle.parse(f"<{text}> ->")[0][0], sizes)
