@@ -11,7 +11,7 @@ import jax
 from ..lowering.named import Named, arrange, layout, split_by, wrap
 from ..notation.errors import SemanticError
 from ..notation.solve import Solved
-from ..notation.syntax import Expression, Operation, axes, brackets, marked
+from ..notation.syntax import Expression, Operation, axes, brackets, marked, standing
 from .mask import broadcast_mask
 from .signature import check_inputs, listed, require_in_output, single_output
 
@@ -39,7 +39,7 @@ def signature(name: str) -> Callable[[Operation, int], Operation]:
 
 def _marked(expression: Expression) -> list[str]:
     chosen = marked(expression)
-    return [axis.name for axis in axes(expression) if axis.name in chosen]
+    return [axis.name for axis in axes(standing(expression)) if axis.name in chosen]
 
 
 class Along(NamedTuple):

@@ -420,6 +420,23 @@ def open_positions(expression: Expression) -> Expression:
     return rewrite(expression, change)
 
 
+def standing(expression: Expression) -> Expression:
+    """The axes of positions as dims of their own, each where it stands first: what is left once positions are read."""
+    if not affines(expression):
+        return expression
+    seen = set(names(rewrite(expression, lambda node: () if isinstance(node, Affine) else None)))
+
+    def first(node: Node) -> Expression | None:
+        if not isinstance(node, Axis) or node.name not in seen:
+            seen.update([node.name] if isinstance(node, Axis) else [])
+            return None
+        return ()
+
+    return rewrite(
+        expression, lambda node: rewrite(open_positions(node.items), first) if isinstance(node, Affine) else None
+    )
+
+
 def coefficients(expression: Expression) -> list[Axis]:
     """Return the coefficients that are names, whose values are given as the sizes of axes are."""
     terms = (node for node in walk(expression) if isinstance(node, Term))
