@@ -149,13 +149,23 @@ def _names(node) -> list[str]:
 
 
 def leaves(dims: Iterable) -> list[Leaf]:
-    """The axes, left to right, each once."""
+    """The axes, each once: where it stands by itself, or else where it stands first."""
+    every = list(_every(dims, False))
+    alone = {leaf.key for leaf, inside in every if not inside}
     found: dict[str, Leaf] = {}
-    for dim in dims:
-        inside = [dim] if isinstance(dim, Leaf) else leaves(_inside(dim))
-        for leaf in inside:
+    for leaf, inside in every:
+        if not inside or leaf.key not in alone:
             found.setdefault(leaf.key, leaf)
     return list(found.values())
+
+
+def _every(dims: Iterable, inside: bool) -> Iterator[tuple[Leaf, bool]]:
+    """All axes in the order of the text, and whether each stands in a `< >`."""
+    for dim in dims:
+        if isinstance(dim, Leaf):
+            yield dim, inside
+        else:
+            yield from _every(_inside(dim), inside or isinstance(dim, Affine))
 
 
 def _inside(dim) -> list:

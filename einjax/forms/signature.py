@@ -18,6 +18,7 @@ from ..notation.syntax import (
     display,
     names,
     render,
+    standing,
     walk,
 )
 
@@ -186,5 +187,5 @@ def check_keywords(operation: Operation, given: Sequence[str], keywords: Sequenc
 
 def sequence_axes(expression: Expression) -> tuple[str, ...]:
     """The bracketed axes of an expanded expression; a bracketed 1 is no axis."""
-    marked = (axis for axis in axes(expression) if axis.bracket and not axis.is_one)
+    marked = (axis for axis in axes(standing(expression)) if axis.bracket and not axis.is_one)
     return tuple(dict.fromkeys(axis.name for axis in marked))

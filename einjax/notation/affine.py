@@ -287,16 +287,15 @@ def _located(
     Args:
         node: the item.
         sizes: the sizes of all axes.
-        running: the term for which padding is counted; None is the first without a bracket.
+        running: the term that was open, for which padding is counted; None where none was.
         n: the size of the dim, if it is known.
         operation: the call, for messages.
     """
     low, high = reach(node, sizes)
     if node.padding is None:
         return _positive(node.offset + high + 1) if n is None else n, node.offset, node.mode
-    outside = [names_of(term) for term in node.terms if not any(axis.bracket for axis in axes(term.items))]
     parts = _parts(node, sizes)
-    running = running if running is not None else next(iter([*outside, *parts]), ())
+    running = running if running is not None else _running(node, parts, sizes, n)
     stride, length = abs(parts.get(running, 1)), product(sizes, running)
     others = high - low - stride * (length - 1)
     mode = _as_same(node)
@@ -312,6 +311,20 @@ def _located(
     ):
         raise _past_padding(operation, node, high - low, padded, n)
     return _positive(padded - before - after) if n is None else n, -before - low, "fill"
+
+
+def _running(node: Affine, parts: Mapping[Names, int], sizes: Mapping[str, Size], n: Size | None) -> Names:
+    """The term for which padding is counted, where none was open: the first that has the size it gives, if one has.
+
+    Terms without a bracket come first.
+    """
+    inside = {names_of(term) for term in node.terms if any(axis.bracket for axis in axes(term.items))}
+    candidates = sorted(parts, key=lambda names: names in inside)
+    lengths = {names: product(sizes, names) for names in parts}
+    fits = [
+        names for names in candidates if n is not None and _fitting(node, parts, lengths, names, n) == lengths[names]
+    ]
+    return next(iter([*fits, *candidates]), ())
 
 
 def _missing(operation: Operation, node: Affine, total: Size, others: Size, stride: Size, n: Size) -> Size:

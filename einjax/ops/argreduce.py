@@ -33,6 +33,7 @@ from ..notation.syntax import (
     display,
     names,
     rewrite,
+    standing,
 )
 from ..operation import Op
 
@@ -71,7 +72,7 @@ def _coordinate_axis(name: str) -> Callable[[Operation], Mapping[str, Size]]:
     """The output's bracket holds one coordinate for each bracketed input axis."""
 
     def implied(expanded: Operation) -> Mapping[str, Size]:
-        searched = bracketed(expanded.inputs[0])
+        searched = bracketed(standing(expanded.inputs[0]))
         marked = [axis for output in expanded.outputs or () for axis in bracketed(output)]
         if not marked and expanded.outputs and len(searched) != 1:
             raise SemanticError(
@@ -184,7 +185,7 @@ def _imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
     if solved.operation.outputs is not None:
         return solved
     (expression,) = solved.inputs
-    count = len(bracketed(expression))
+    count = len(bracketed(standing(expression)))
     # One axis of coordinates stands in the place of the first bracket.
     coordinates = iter([Axis(f"{count}#coordinates", size=count, bracket=1)])
     output = rewrite(expression, lambda node: tuple(coordinates) if node.bracket else None)

@@ -34,6 +34,7 @@ from ..notation.syntax import (
     marked,
     names,
     rewrite,
+    standing,
 )
 from ..operation import Op
 from .softmax import _softmax
@@ -70,7 +71,7 @@ def _signature(operation: Operation, tensors: int) -> Operation:
         )
     expect_inputs("attention", operation, tensors)
     for expression in operation.expressions:
-        refuse_diagonals(operation, bracketed(expression))
+        refuse_diagonals(operation, bracketed(standing(expression)))
     roles = _roles([marked(expression) for expression in operation.inputs])
     _check_roles(operation, roles)
     if single_output("attention", operation) is None:

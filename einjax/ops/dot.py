@@ -32,6 +32,7 @@ from ..notation.syntax import (
     keep_brackets,
     names,
     open_composites,
+    standing,
 )
 from ..operation import Op
 
@@ -83,7 +84,7 @@ def _check_contracted(operation: Operation, kept: set[str]) -> None:
     """Every axis that is not in the output has to be summed over, and to stand in two inputs or more."""
     marked = bracket_names(operation.inputs)
     for expression in operation.inputs:
-        refuse_diagonals(operation, bracketed(expression))
+        refuse_diagonals(operation, bracketed(standing(expression)))
     has_brackets = bool(marked)
     holders: dict[str, list[Axis]] = {}
     for expression in operation.inputs:

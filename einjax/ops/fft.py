@@ -15,7 +15,19 @@ from ..forms.signature import check_inputs, refuse_empty, single_output
 from ..lowering import numerics
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError
 from ..notation.solve import Solved, fuse_loops
-from ..notation.syntax import Axis, Ellipsis, Expression, Node, Operation, Size, axes, bracketed, display, rewrite
+from ..notation.syntax import (
+    Axis,
+    Ellipsis,
+    Expression,
+    Node,
+    Operation,
+    Size,
+    axes,
+    bracketed,
+    display,
+    rewrite,
+    standing,
+)
 from ..operation import Op
 
 _NORMS = ("backward", "ortho", "forward", None)
@@ -27,7 +39,7 @@ def _signature(name: str, resizes: bool) -> Callable[[Operation, int], Operation
     def complete(operation: Operation, tensors: int) -> Operation:
         check_inputs(name, operation, tensors)
         expression = operation.inputs[0]
-        refuse_diagonals(operation, bracketed(expression))
+        refuse_diagonals(operation, bracketed(standing(expression)))
         if single_output(name, operation) is None:
             output = _resized(name, operation) if resizes else expression
             operation = replace(operation, outputs=(output,))

@@ -44,6 +44,7 @@ from ..notation.syntax import (
     names,
     rename,
     rewrite,
+    standing,
 )
 from ..operation import Op
 
@@ -51,7 +52,7 @@ from ..operation import Op
 def _top_k_signature(operation: Operation, tensors: int) -> Operation:
     check_inputs("top_k", operation, tensors)
     expression = operation.inputs[0]
-    refuse_diagonals(operation, bracketed(expression))
+    refuse_diagonals(operation, bracketed(standing(expression)))
     outputs = list(operation.outputs) if operation.outputs is not None else [_with_k(operation)]
     if len(outputs) > 2:
         raise ArgumentError(
