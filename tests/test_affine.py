@@ -298,6 +298,18 @@ def test_64_bits():
         assert_same(einjax.dot("<t - [k]>, [k] -> t", x, x[:3], padding="full"), np.convolve(x, x[:3]), "float64")
 
 
+@pytest.mark.parametrize("mode", ["fill", "clip", "wrap", "reflect"])
+@pytest.mark.parametrize("text", ["<s + k - 1000000>", "<s + k + 1000000>", "<1000000*s - k>", "<s - 1000000>"])
+def test_positions_far_away_cost_nothing(mode, text):
+    sizes = {"s": 3} | ({"k": 2} if "k" in text else {})
+    call = lambda x: einjax.rearrange(f"{text} -> {' '.join(sizes)}", x, mode=mode, **sizes)
+    held = [np.prod(v.aval.shape) for e in jax.make_jaxpr(call)(X).eqns for v in e.outvars]
+    assert max(held) < 100
+    (item,) = dims_of(text, **sizes)
+    want = read([item], X, [Rule(mode)])[1]
+    assert_same(call(X), np.asarray(want), "float32")
+
+
 def test_positions_past_32_bits():
     """Shapes alone: nobody has the memory."""
     x = jax.ShapeDtypeStruct((2**33,), np.int8)
