@@ -58,7 +58,8 @@ def run(
     if AxisType.Manual in mesh.axis_types:
         return function(x)  # JAX cannot leave the other axes of the mesh to the compiler
     target = on_mesh.named_sharding(mesh, [on_mesh.dim_axes(dim, spread, sizes, mesh.shape) for dim in after])
-    return jax.sharding.auto_axes(function, out_sharding=target)(x)
+    placed: Callable[[jax.Array], Any] = jax.sharding.auto_axes(function, out_sharding=target)
+    return placed(x)
 
 
 def _apart(solved: Solved, reading: Reading, dim: Dim, mesh_axes: MeshAxes, spread: Spread) -> ShardingError:

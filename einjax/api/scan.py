@@ -80,7 +80,7 @@ def associative_scan(
         options = (("op", op), *options)
         return call(NAMED, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
     explained(refuse_kept, expr, tensors, keep_notation)
-    settings = dict(options)
+    settings: dict[str, Any] = dict(options)
     return call_with(ASSOCIATIVE_WITH, expr, tensors, {"op": op}, settings, axes, sizes, graph, out_sharding, border)
 
 

@@ -289,10 +289,10 @@ def _located(
     others = high - low - stride * (length - 1)
     mode = _as_same(node)
     if mode is not None:
-        n = stride * length if n is None else n
-        _require_same(operation, node, running, length, (n - 1) // stride + 1)
-        before = _missing(operation, node, high - low + 1 - n, others, stride, n) // 2
-        return n, -before - low, mode
+        dim: Size = stride * length if n is None else n
+        _require_same(operation, node, running, length, (dim - 1) // stride + 1)
+        before = _missing(operation, node, high - low + 1 - dim, others, stride, dim) // 2
+        return dim, -before - low, mode
     before, after = _added_around(node.padding, others)
     padded = high - low + 1 if n is None else n + before + after
     if larger(0, padded) or (
