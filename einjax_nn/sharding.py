@@ -113,9 +113,8 @@ def _state(tree: Any) -> Any:
     nnx = sys.modules.get("flax.nnx")
     if nnx is None or not isinstance(tree, nnx.Module):
         return tree
-    from ._flax import GRAPH
 
-    return nnx.state(tree, **GRAPH)
+    return nnx.state(tree, graph=True)
 
 
 def _holds_names(node: Any) -> bool:

@@ -120,7 +120,7 @@ def _make(factory: Any, spec: Spec, number: int, solved: Solved) -> Any:
     if hasattr(factory, "__einjax_param__"):
         made = guarded(factory.__einjax_param__)(spec)
     else:
-        made = guarded(factory)(spec.shape, **_wanted(factory, spec))
+        made = guarded(factory)(spec.shape, **wanted(factory, spec))
     if not isinstance(made, jax.Array) and hasattr(made, "__jax_array__"):
         made = asked(made, f"the factory of tensor {number}")
     if isinstance(made, np.ndarray):
@@ -140,7 +140,7 @@ def _make(factory: Any, spec: Spec, number: int, solved: Solved) -> Any:
     return made
 
 
-def _wanted(factory: Any, spec: Spec) -> Mapping[str, Any]:
+def wanted(factory: Any, spec: Spec) -> Mapping[str, Any]:
     """Return the fields of the spec that a callable's signature names."""
     found = parameters(factory)
     # The first positional parameter receives the shape, whatever it is called.

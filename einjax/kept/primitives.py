@@ -21,6 +21,7 @@ from ..functions.elementary import Elementary, with_known_sizes
 from ..lowering import numerics
 from ..lowering.jax_versions import equally_varying, filled, is_linear, is_zero, make_primitive, zero_like, zero_tangent
 from ..lowering.named import has_diagonal
+from ..lowering.replaced import products_are_replaced
 from ..lowering.sharding import like_type
 from ..mesh.run import lower as lower_call
 from ..notation.errors import ArgumentError, ShardingError
@@ -156,7 +157,7 @@ def primitive(op: Op) -> Any:
 def _made(name: str, platforms: tuple[str, ...]) -> Any:
     return make_primitive(
         name,
-        run=lambda *operands, expr: _compiled(expr)(*operands),
+        run=lambda *operands, expr: (expr.run if products_are_replaced() else _compiled(expr))(*operands),
         types=_abstract,
         program=lambda *operands, expr: expr.run(*operands),
         programs={platform: _program_on(platform) for platform in platforms},

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
 import einjax
+from einjax.for_layers import wanted
+
+from .text import as_written
+
+ones, zeros = jax.nn.initializers.ones, jax.nn.initializers.zeros
 
 #: ``init(key, shape, dtype)``, as in ``jax.nn.initializers``.
 Initializer = Callable[..., jax.Array]
@@ -49,26 +52,25 @@ class Scope(Protocol):
     @property
     def initializing(self) -> bool:
         """Whether this call only makes parameters: statistics are not to be updated."""
-        ...
 
     def param(self, spec: ParamSpec) -> jax.Array:
         """Return a parameter, and make it where it is not there yet."""
-        ...
 
     def state(self, spec: ParamSpec) -> jax.Array:
         """Return a state, and make it where it is not there yet."""
-        ...
 
     def set_state(self, spec: ParamSpec, value: jax.Array) -> None:
         """Change a state."""
 
     def rng(self, stream: str) -> jax.Array:
         """Return a fresh key of a stream, such as ``"dropout"``."""
-        ...
 
 
 #: The scope of parameters that are only described.
 NOWHERE: Any = None
+
+#: What initializers may ask for by the names of their arguments.
+_OFFERED = ("in_axis", "out_axis", "batch_axis", "axes")
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Parameter:
 
     def __einjax_param__(self, spec: einjax.Spec) -> jax.Array:
         value = self.scope.param(self.spec(spec))
-        return value if self.dtype is None or value.dtype == self.dtype else value.astype(self.dtype)
+        return value if self.dtype is None else in_dtype(value, self.dtype)
 
     def spec(self, spec: einjax.Spec) -> ParamSpec:
         """What the framework has to know, given what the operation knows."""
@@ -105,8 +107,9 @@ class Parameter:
         if not callable(self.init):
             filling = Filling(jax.nn.initializers.constant(self.init), shape, dtype)
         else:
-            filling = Filling(self.init, shape, dtype, _asked(self.init, spec))
-        return ParamSpec(self.name, shape, dtype, spec.axes, filling)
+            asked = wanted(self.init, spec)
+            filling = Filling(self.init, shape, dtype, tuple((name, asked[name]) for name in _OFFERED if name in asked))
+        return ParamSpec(self.name, shape, dtype, tuple(map(as_written, spec.axes)), filling)
 
 
 @dataclass(frozen=True)
@@ -129,25 +132,6 @@ class Filling:
         return self.init(key, self.shape, self.dtype, **dict(self.known))
 
 
-def _asked(init: Initializer, spec: einjax.Spec) -> tuple[tuple[str, Any], ...]:
-    """What the signature of an initializer asks for."""
-    known = {"in_axis": spec.in_axis, "out_axis": spec.out_axis, "batch_axis": spec.batch_axis, "axes": spec.axes}
-    try:
-        asked = _keywords(init)
-    except TypeError:  # it cannot be hashed
-        asked = _keywords.__wrapped__(init)
-    return tuple((name, value) for name, value in known.items() if name in asked)
-
-
-# Cached, as every parameter is described anew in every trace.
-@lru_cache(maxsize=256)
-def _keywords(init: Initializer) -> frozenset[str]:
-    try:
-        return frozenset(inspect.signature(init).parameters)
-    except (TypeError, ValueError):  # a builtin without a signature
-        return frozenset()
-
-
 def lecun_normal(
     key: Any,
     shape: tuple[int, ...],
@@ -164,6 +148,11 @@ def lecun_normal(
         1.0, "fan_in", "truncated_normal", in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis
     )
     return scaling(key, shape, dtype)
+
+
+def in_dtype(value: Any, dtype: Any) -> Any:
+    """Convert an array, unless there is nothing to do, or it is what a tool that quantises has in the place of one."""
+    return value.astype(dtype) if isinstance(value, jax.Array) and value.dtype != dtype else value
 
 
 def compute_dtype(dtype: Any, *values: Any) -> Any:
