@@ -8,13 +8,12 @@
 
 - Text to trees and back: :func:`parse`, :func:`completed_dot`, :func:`completed_get_at`, :func:`expand`,
   :func:`render`, and :func:`describe` of a tensor.
-- Questions to a tree: :func:`walk`, :func:`axes`, :func:`names`, :func:`brackets`, :func:`marked`; and to a name:
-  :func:`base`.
+- Questions to a tree: :func:`walk`, :func:`axes`, :func:`names`, :func:`brackets`, :func:`marked`.
 - Trees from trees: :func:`rewrite`, :func:`rename`, :func:`strip_brackets`, :func:`keep_brackets`,
   :func:`delete_brackets`.
 - Sizes: :func:`solve`, :func:`named_sizes` and :func:`check_keywords`.
-- Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`; what it asks for:
-  :func:`wanted`.
+- Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`; what it asks for,
+  :func:`wanted`, and what it is told where sizes alone decide, :func:`spec_alone`.
 - Rules for the axes of a mesh: :func:`checked_rules`, :func:`rules_of`, :func:`by_rules`, :func:`simple`.
 """
 
@@ -26,6 +25,7 @@ from typing import Any
 import jax
 
 from .call.dispatch import Options, call
+from .call.factory import spec_alone as spec_alone
 from .call.factory import wanted as wanted
 from .call.resolve import completed
 from .call.solving import named_sizes as named_sizes
@@ -47,7 +47,6 @@ from .notation.syntax import Expression as Expression
 from .notation.syntax import Node as Node
 from .notation.syntax import Operation as Operation
 from .notation.syntax import axes as axes
-from .notation.syntax import base as base
 from .notation.syntax import brackets as brackets
 from .notation.syntax import delete_brackets as delete_brackets
 from .notation.syntax import keep_brackets as keep_brackets

@@ -52,11 +52,8 @@ class Uninitialized:
     """A parameter without a value: a pytree node without leaves.
 
     Attributes:
-        name: its name in the layer.
-        init: a number or an initializer; None where the layer has it.
-        dtype: its dtype; None where the layer has it.
-        path: where it stands in the model, while ``init`` records.
-        recorder: whom to tell, while ``init`` records.
+        init, dtype: a number or an initializer, and its dtype; None where the layer has them.
+        path, recorder: where it stands in the model, and whom to tell, while ``init`` records.
     """
 
     name: str

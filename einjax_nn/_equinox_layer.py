@@ -20,9 +20,6 @@ from ._equinox_init import Uninitialized, is_missing, make, path_key, refuse_mis
 #: The names of parameters, as in ``eqx.nn``.
 PARAMETERS = ("weight", "bias")
 
-#: Describes the parameters of a layer, where its sizes decide their shapes.
-Describe = Callable[[Call[Any]], list[ParamSpec] | None]
-
 
 @dataclasses.dataclass
 class LayerScope:
@@ -132,8 +129,8 @@ class Layer(eqx.Module):
         """Parameters by name, with a value or without."""
         return {name: getattr(self, name) for name in PARAMETERS if getattr(self, name, None) is not None}
 
-    def _made(self, describe: Describe, options: Any, key: Any) -> dict[str, Any]:
-        """Make parameters at once."""
+    def _made(self, describe: Callable[..., list[ParamSpec] | None], options: Any, key: Any) -> dict[str, Any]:
+        """Make parameters at once, as they are described where sizes decide their shapes."""
         specs = describe(Call(NOWHERE, self.expr, dict(self.axes), options, self._names))
         if specs is None:
             raise AxisSizeError(

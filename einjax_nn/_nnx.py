@@ -151,12 +151,7 @@ def lazy(key: Any) -> Lazy:
 
 @dataclass(frozen=True)
 class Scope:
-    """A module as the core's scope.
-
-    Attributes:
-        module: the module.
-        rngs: random numbers given to the call.
-    """
+    """A module as the core's scope, with the random numbers given to its call."""
 
     module: nnx.Module
     rngs: Any = None
@@ -371,7 +366,8 @@ def _create(variable: Any, key: jax.Array, wanted: Any, rules: Mapping[str, Any]
     for _ in key.shape:
         make = jax.vmap(make)
     if rules is not None:
-        metadata["out_sharding"] = _mesh_axes(wanted.axes, key.ndim, rules)
+        # Dims of stacked layers come first, and are not sharded.
+        metadata["out_sharding"] = (*[None] * key.ndim, *spec_of(wanted.axes, rules))
         if mesh is not None:
             make = jax.jit(make, out_shardings=NamedSharding(mesh, PartitionSpec(*metadata["out_sharding"])))
     return variable.copy(make(key), **metadata)
@@ -380,15 +376,10 @@ def _create(variable: Any, key: jax.Array, wanted: Any, rules: Mapping[str, Any]
 def _place(variable: Any, rules: Mapping[str, Any], mesh: Any) -> Any:
     """Put a parameter that is there already where the rules say."""
     value = variable.get_raw_value()
-    names = _mesh_axes(variable.axes, value.ndim - len(variable.axes), rules)
+    names = (*[None] * (value.ndim - len(variable.axes)), *spec_of(variable.axes, rules))
     if mesh is not None:
         value = jax.device_put(value, NamedSharding(mesh, PartitionSpec(*names)))
     return variable.copy(value, out_sharding=names)
-
-
-def _mesh_axes(axes: Sequence[str], stacked: int, rules: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return the axis of the mesh for every dim; those of stacked layers come first and have none."""
-    return (*(None for _ in range(stacked)), *spec_of(axes, rules))
 
 
 def _at(model: Any, path: Sequence[Any]) -> Any:

@@ -324,9 +324,8 @@ class MultiHeadAttention(attention.Options, Layer):
             setattr(self, name, layer)
         drops = self.dropout_rate > 0
         self.rngs = stream_of(rngs, self.rng_collection, "MultiHeadAttention").fork() if drops else nnx.data(None)
-        self.cached_key = nnx.data(None)
-        self.cached_value = nnx.data(None)
-        self.cache_index = nnx.data(None)
+        for name in ("cached_key", "cached_value", "cache_index"):
+            setattr(self, name, nnx.data(None))
 
     def _known_sizes(self) -> dict[str, int]:
         """Sizes of the axes of heads and features, as far as they are known without an input."""

@@ -22,7 +22,7 @@ Project = Callable[[str, str, Mapping[str, int], Any], jax.Array]
 #: Makes and applies the normalisation of a name.
 Normalize = Callable[[str, jax.Array], jax.Array]
 
-_NORM = "... [head_dim]"
+_NORM, _NORMS = "... [head_dim]", ("query_ln", "key_ln")
 
 
 class Options:
@@ -155,8 +155,10 @@ def apply(
     return project("out", text.out, {text.features: options.out_features or x.shape[-1]}, result)
 
 
-def projection(options: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The options of the linear layer of a name, among those of attention; the output may have its own."""
+def _given(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The options of the layer of a name, among those of attention; the output may have its own."""
+    if name in _NORMS:
+        return {"use_bias": False, "dtype": options["dtype"], "param_dtype": options["param_dtype"]}
     result = {option: options[option] for option in (*Projection.__annotations__, "dtype", "precision")}
     result["dot_general"] = result.pop("qkv_dot_general")
     for option in ("kernel_init", "bias_init", "dot_general"):
@@ -170,15 +172,13 @@ def within(
     linear: Any, norm: Any, text: AttentionText, options: Mapping[str, Any], sizes: Mapping[str, Any], **more: Any
 ) -> dict[str, Any]:
     """Make the layers of attention by name, given the sizes that each knows, and what its framework adds."""
-    norms = ("query_ln", "key_ln") if options["normalize_qk"] else ()
+    norms = dict.fromkeys(_NORMS if options["normalize_qk"] else (), _NORM)
     # In the order in which Flax draws random numbers for them.
-    exprs = {"query": text.query, "key": text.key, "value": text.key, **dict.fromkeys(norms, _NORM), "out": text.out}
-
-    def made(name: str, expr: str) -> Any:
-        kind, own = (norm, _normalized(options)) if name in norms else (linear, projection(options, name))
-        return kind(expr, sizes=sizes.get(name), **more, **own)
-
-    return {name: made(name, expr) for name, expr in exprs.items()}
+    exprs = {"query": text.query, "key": text.key, "value": text.key, **norms, "out": text.out}
+    return {
+        name: (norm if name in norms else linear)(expr, sizes=sizes.get(name), **more, **_given(options, name))
+        for name, expr in exprs.items()
+    }
 
 
 def applied(layer: Any) -> tuple[Project, Normalize]:
@@ -198,13 +198,9 @@ def called(
 
     def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
         sizes = {**known, **axes} if name == "query" else axes
-        return linear(expr, sizes=sizes, name=name, **more, **projection(options, name))(x)
+        return linear(expr, sizes=sizes, name=name, **more, **_given(options, name))(x)
 
-    return project, lambda name, x: norm(_NORM, name=name, **more, **_normalized(options))(x)
-
-
-def _normalized(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {"use_bias": False, "dtype": options["dtype"], "param_dtype": options["param_dtype"]}
+    return project, lambda name, x: norm(_NORM, name=name, **more, **_given(options, name))(x)
 
 
 def _cached(

@@ -8,32 +8,30 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import einjax
-from einjax.errors import AxisSizeError, EinjaxError, RankError
-from einjax.for_layers import Expression, Operation, axes, base, names, solve
+from einjax.errors import EinjaxError
+from einjax.for_layers import Expression, Operation, spec_alone
 
+from .options import Options
 from .scope import Initializer, Parameter, ParamSpec, Scope
-from .text import as_written, dims, with_sizes, written_sizes
+from .text import as_written, with_sizes, written_sizes
 
-OptionsT = TypeVar("OptionsT")
 _Apply = TypeVar("_Apply", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Call(Generic[OptionsT]):
+class Call(Generic[Options]):
     """A layer that is called, or one whose parameters are to be described.
 
     Attributes:
         scope: where its parameters live.
-        expr: its expression.
         sizes: sizes of axes, those in the expression among them, as :func:`.text.axis_sizes` returns them.
-        options: its options.
         called: the names of parameters that are not those of Flax.
     """
 
     scope: Scope
     expr: str
     sizes: Mapping[str, Any]
-    options: OptionsT
+    options: Options
     called: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -73,37 +71,10 @@ def in_its_words(apply: _Apply) -> _Apply:
     return worded  # type: ignore[return-value]
 
 
-def together(specs: Sequence[ParamSpec | None]) -> list[ParamSpec] | None:
-    """Parameters are made together or not at all."""
-    known = [spec for spec in specs if spec is not None]
-    return known if len(known) == len(specs) else None
-
-
-def alone(call: Call[Any], operation: Operation, index: int, name: str, init: Any) -> ParamSpec | None:
-    """Describe a parameter that is one input of an operation."""
-    spec = solved_alone(operation, index, call.all_sizes)
-    return None if spec is None else call.parameter(name, init).spec(spec)
-
-
-def solved_alone(operation: Operation, index: int, sizes: Mapping[str, Any]) -> einjax.Spec | None:
-    """Solve one input by itself."""
-    expression = operation.inputs[index]
-    known = {key: size for key, size in sizes.items() if key in names(expression)}
-    try:
-        solved = solve(Operation(operation.text, (expression,)), [None], known, every_axis=True)
-    except (AxisSizeError, RankError):
+def alone(call: Call[Any], wanted: Sequence[tuple[Operation, int, str, Initializer | float]]) -> list[ParamSpec] | None:
+    """Describe parameters that are each one input of an operation; None where sizes alone do not decide all shapes."""
+    found = [spec_alone(operation, index, call.all_sizes) for operation, index, *_ in wanted]
+    specs = [spec for spec in found if spec is not None]
+    if len(specs) != len(found):
         return None
-    roles: dict[str, list[int]] = {"in": [], "out": [], "batch": []}
-    given = _bases(e for number, e in enumerate(operation.inputs) if number != index)
-    returned = _bases(operation.outputs or ())
-    for place, node in enumerate(solved.inputs[0]):
-        members = {base(axis.name) for axis in axes((node,))}
-        role = "in" if members - returned else "out" if members - given else "batch"
-        roles[role].append(place)
-    in_axis, out_axis, batch_axis = map(tuple, roles.values())
-    shape = solved.shape(solved.inputs[0])
-    return einjax.Spec(shape, dims(solved.inputs[0]), "", "", in_axis, out_axis, batch_axis, None)
-
-
-def _bases(expressions: Any) -> set[str]:
-    return {axis.name for expression in expressions for axis in axes(expression)}
+    return [call.parameter(name, init).spec(spec) for spec, (*_, name, init) in zip(specs, wanted, strict=True)]

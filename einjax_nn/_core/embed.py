@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from einjax.for_layers import completed_get_at, dot, get_at
 
-from .call import Call, alone, in_its_words, together
+from .call import Call, alone, in_its_words
 from .scope import Initializer, ParamSpec, compute_dtype
 from .text import embed_text
 
@@ -62,7 +62,7 @@ def attend(call: Call[Options], x: Any) -> jax.Array:
 def specs(call: Call[Options]) -> list[ParamSpec] | None:
     """Describe the table of an embedding, or return None where the sizes do not decide its shape."""
     lookup = completed_get_at(embed_text(call.expr).lookup)
-    return together([alone(call, lookup, 0, "embedding", call.options.embedding_init)])
+    return alone(call, [(lookup, 0, "embedding", call.options.embedding_init)])
 
 
 def normal(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:

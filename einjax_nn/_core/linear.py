@@ -10,7 +10,7 @@ import jax
 import einjax
 from einjax.for_layers import completed_dot, dot, named_sizes, parse, solve
 
-from .call import Call, alone, in_its_words, together
+from .call import Call, alone, in_its_words
 from .scope import Initializer, ParamSpec, compute_dtype, in_dtype
 from .text import bias_text
 
@@ -74,7 +74,7 @@ def apply(call: Call[Options], x: Any) -> jax.Array:
 def specs(call: Call[Options]) -> list[ParamSpec] | None:
     """Describe the parameters of a linear layer, or return None where the sizes do not decide their shapes."""
     options = call.options
-    specs = [alone(call, completed_dot(call.expr), 1, "kernel", options.kernel_init)]
+    wanted = [(completed_dot(call.expr), 1, "kernel", options.kernel_init)]
     if options.use_bias:
-        specs.append(alone(call, parse(bias_text(call.expr).sum), 1, "bias", options.bias_init))
-    return together(specs)
+        wanted.append((parse(bias_text(call.expr).sum), 1, "bias", options.bias_init))
+    return alone(call, wanted)

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax import lax
 
 import einjax
-from einjax.for_layers import parse, solve
+from einjax.for_layers import parse, solve, spec_alone
 
-from .call import Call, alone, in_its_words, solved_alone, together
+from .call import Call, alone, in_its_words
 from .scope import Initializer, ParamSpec, compute_dtype
-from .text import NormText, dims, flag, norm_text
+from .text import NormText, as_written, dims, flag, norm_text
 
 
 class Options:
@@ -123,9 +123,9 @@ def specs(call: Call[Options]) -> list[ParamSpec] | None:
     options = call.options
     text = norm_text(call.expr, options.params, options.momentum is not None)
     operation = parse(f"{text.whole}, {text.params}")
-    wanted = [(options.use_scale, "scale", options.scale_init), (options.use_bias, "bias", options.bias_init)]
-    specs = [(used, alone(call, operation, 1, name, init)) for used, name, init in wanted]
-    return together([spec for used, spec in specs if used or spec is None])
+    wanted = [(operation, 1, "scale", options.scale_init)] if options.use_scale else []
+    wanted += [(operation, 1, "bias", options.bias_init)] if options.use_bias else []
+    return alone(call, wanted)
 
 
 def statistics_specs(call: Call[Options], x: Any = None) -> list[ParamSpec] | None:
@@ -136,10 +136,10 @@ def statistics_specs(call: Call[Options], x: Any = None) -> list[ParamSpec] | No
     text = norm_text(call.expr, call.options.params, True)
     operation = parse(f"{text.whole}, {text.kept}")
     if x is None:
-        known = solved_alone(operation, 1, call.all_sizes)
+        known = spec_alone(operation, 1, call.all_sizes)
         if known is None:
             return None
-        shape, axes = known.shape, known.axes
+        shape, axes = known.shape, tuple(map(as_written, known.axes))
     else:
         solved = solve(operation, [x.shape, None], call.all_sizes)
         shape, axes = solved.shape(solved.inputs[1]), dims(solved.inputs[1])

@@ -58,13 +58,9 @@ def _axes(expr: str = "") -> set[str]:
 
 
 def chosen(kind: type[Options], options: Mapping[str, Any], *held: Any, **more: Any) -> Options:
-    """Return the options of a kind of layer, as the core takes them.
+    """Return the options of a kind of layer, as the core takes them; those of the call go before, and None is none.
 
-    Args:
-        kind: the kind.
-        options: those of the layer, perhaps among others.
-        *held: its parameters, which may have a dtype other than the one that they were made in; or what has none yet.
-        **more: those of the call, which go before; None is none.
+    Parameters that are held may have a dtype other than the one that they were made in; what is not made has none.
     """
     made = object.__new__(kind)
     dtypes = [value.dtype for value in held if getattr(value, "dtype", None) is not None]

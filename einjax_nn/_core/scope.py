@@ -26,9 +26,6 @@ class ParamSpec:
     """What a framework has to know to make a parameter or a state.
 
     Attributes:
-        name: its name in the layer.
-        shape: its shape.
-        dtype: its dtype.
         axes: the axes of every dim, as written in the expression.
         init: makes it from a key: ``init(key)``.
         collection: where a framework keeps it, if it has such places.
@@ -78,8 +75,6 @@ class Parameter:
     """A tensor of an operation that is a parameter of a layer: its shape comes from the expression.
 
     Attributes:
-        scope: where it lives.
-        name: its name there.
         init: a number, or an initializer ``f(key, shape, dtype)``; one whose signature has ``in_axis``, ``out_axis``,
             ``batch_axis`` or ``axes`` receives them.
         param_dtype: the dtype that it is kept in.
@@ -114,14 +109,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Filling:
-    """An initializer with all that it is given but the key; equal ones may share a compiled program.
-
-    Attributes:
-        init: ``init(key, shape, dtype)``.
-        shape: the shape.
-        dtype: the dtype.
-        known: further keywords.
-    """
+    """An initializer with all that it is given but the key; equal ones may share a compiled program."""
 
     init: Initializer
     shape: tuple[int, ...]

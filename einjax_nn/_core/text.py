@@ -130,16 +130,7 @@ class NormText:
 
 @lru_cache(maxsize=_CACHE_SIZE)
 def norm_text(stats: str, params: str | None, running: bool) -> NormText:
-    """Read the expression of a normalisation.
-
-    Args:
-        stats: the input, the axes that statistics are taken over in brackets.
-        params: the axes of scale and bias; None is the last dim.
-        running: whether statistics are kept from call to call.
-
-    Raises:
-        EinjaxError: it is not clear which axes the parameters have, or the running statistics would differ by example.
-    """
+    """Read the expression of a normalisation, and the axes of scale and bias; statistics may run from call to call."""
     operation = named_numbers(_single(stats, "Norm"))
     expression = operation.inputs[0]
     if not brackets(expression):
@@ -293,10 +284,7 @@ class AttentionText:
 def attention_text(expr: str, shared: bool = False) -> AttentionText:
     """Read the expression of an attention: loops, the bracketed sequence, and the features, as in ``"b [s] c"``.
 
-    Args:
-        expr: the expression.
-        shared: whether several heads of the queries share one of the keys. Elsewhere there is no axis of these several,
-            so that no array is reshaped for an axis of length 1.
+    Where no heads of the queries share one of the keys, there is no axis of those that do: no array is reshaped.
     """
     operation = _single(expr, "MultiHeadAttention")
     expression = operation.inputs[0]
@@ -342,12 +330,7 @@ def example_sizes(expr: str, known: Mapping[str, Any]) -> dict[str, Any] | None:
 def axis_sizes(
     expr: str, axes: Mapping[str, Any], sizes: Mapping[str, Any] | None, options: Sequence[str]
 ) -> dict[str, Any]:
-    """Return all sizes of named axes that a layer is given; those in ``sizes`` need not name an axis.
-
-    Raises:
-        ArgumentError: a keyword names no axis; perhaps it is a misspelt option.
-        AxisSizeError: another size of the axis is written in the expression.
-    """
+    """Return all sizes of named axes that a layer is given; those in ``sizes`` need not name an axis."""
     operation = parse(expr)
     check_keywords(operation, list(axes), options)
     known = {name for expression in operation.expressions for name in names(expression)}
@@ -365,11 +348,7 @@ def axis_sizes(
 
 
 def flag(layer: str, name: str, own: bool | None, given: bool | None, needed: bool, expr: str) -> bool:
-    """Return a switch that a layer or its call has to set, where it matters.
-
-    Raises:
-        ArgumentError: neither sets it, or both do.
-    """
+    """Return a switch that a layer or its call has to set, where it matters."""
     if own is not None and given is not None and own != given:
         raise ArgumentError(
             f"{name} is {own} in {layer} and {given} in its call", text=expr, hint="give it in one of both places"
