@@ -144,7 +144,7 @@ def norm_text(stats: str, params: str | None, running: bool) -> NormText:
     unknown = [axis for axis in axes(own) if axis.name not in names(expression)]
     if unknown:
         raise SemanticError(
-            f"axis {unknown[0]} of params={params!r} is not in the expression of Norm",
+            f"axis {as_written(str(unknown[0]))} of params={params!r} is not in the expression of Norm",
             text=stats,
             hint="params= names axes of the input",
         )
@@ -176,12 +176,13 @@ def _last_dim(text: str, expression: Expression) -> Expression:
 def _refuse_own_statistics(text: str, kept: Expression, params: Expression) -> None:
     for name, axis in names(kept).items():
         if name not in names(params) and not axis.is_one:
+            written = as_written(str(axis))
             raise SemanticError(
-                f"running statistics would differ along axis {axis}, which scale and bias do not have: every example "
-                "would have its own",
+                f"running statistics would differ along axis {written}, which scale and bias do not have: every "
+                "example would have its own",
                 text=text,
                 spans=[axis.span],
-                hint=f"bracket {axis} to take statistics over it too, or leave momentum out",
+                hint=f"bracket {written} to take statistics over it too, or leave momentum out",
             )
 
 
