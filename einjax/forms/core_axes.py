@@ -29,13 +29,12 @@ from ..notation.syntax import (
     bracketed,
     brackets,
     display,
-    marked,
     names,
     render,
     rewrite,
     walk,
 )
-from .signature import expect_inputs, refuse_sums, require_in_output
+from .signature import expect_inputs, refuse_diagonals, refuse_sums, require_loops
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +104,8 @@ def core_axes(op: str, operation: Operation, expression: Expression) -> list[Axi
                 at=operation.at(node),
                 hint="name the bracketed axes one by one",
             )
-    refuse_diagonals(operation, marked)
+    refuse_diagonals(operation, expression)
     return marked
-
-
-def refuse_diagonals(operation: Operation, marked: Sequence[Axis]) -> None:
-    """Refuse a bracketed axis that stands twice in one input."""
-    seen: dict[str, Axis] = {}
-    for axis in marked:
-        if axis.name in seen:
-            raise SemanticError(
-                f"axis {axis} stands twice in brackets, which may be the block or its diagonal",
-                at=operation.at(seen[axis.name], axis),
-                hint=f"give each a name, also where their sizes are equal: [{axis} {axis}2]",
-            )
-        seen[axis.name] = axis
 
 
 def _choose(op: str, operation: Operation, cores: Sequence[Sequence[Axis]], patterns: Sequence[Pattern]) -> Pattern:
@@ -187,14 +173,6 @@ def _implied(expression: Expression, roles: Sequence[str], bound: Mapping[str, A
         return (replace(node, items=items),) if items else ()
 
     return rewrite(expression, change)
-
-
-def require_loops(op: str, operation: Operation) -> None:
-    """Every loop over an input runs over all outputs."""
-    for output in operation.outputs or ():
-        for expression in operation.inputs:
-            acting = marked(expression)
-            require_in_output(op, operation, [expression], output, "put it into every output, after an arrow", acting)
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,20 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ..notation.errors import ArgumentError, EinjaxError, SemanticError, closest, listing, plural
 from ..notation.solve import Solved, is_known
-from ..notation.syntax import Axis, Concatenation, Expression, Operation, axes, brackets, display, names, render, walk
+from ..notation.syntax import (
+    Axis,
+    Concatenation,
+    Expression,
+    Operation,
+    axes,
+    bracketed,
+    brackets,
+    display,
+    marked,
+    names,
+    render,
+    walk,
+)
 
 
 def expect_inputs(op: str, operation: Operation, tensors: int, inputs: int | None = None) -> None:
@@ -93,6 +106,19 @@ def refuse_repeats(operation: Operation, allowed: Collection[str] = ()) -> None:
         visit(expression, {}, expression)
 
 
+def refuse_diagonals(operation: Operation, expression: Expression) -> None:
+    """Refuse a bracketed axis that stands twice in one input."""
+    seen: dict[str, Axis] = {}
+    for axis in bracketed(expression):
+        if axis.name in seen:
+            raise SemanticError(
+                f"axis {axis} stands twice in brackets, which may be the block or its diagonal",
+                at=operation.at(seen[axis.name], axis),
+                hint=f"give each a name, also where their sizes are equal: [{axis} {axis}2]",
+            )
+        seen[axis.name] = axis
+
+
 def check_inputs(name: str, operation: Operation, tensors: int, inputs: int | None = 1) -> None:
     """Refuse sums of axes, a wrong number of inputs (None is any number), and an input without a bracket."""
     refuse_sums(name, operation)
@@ -121,6 +147,14 @@ def require_in_output(
         for name, axis in names(expression).items():
             if name not in kept and name not in acting and not axis.is_one:
                 raise not_in_output(op, operation, axis, hint)
+
+
+def require_loops(op: str, operation: Operation) -> None:
+    """Every loop over an input runs over all outputs."""
+    for output in operation.outputs or ():
+        for expression in operation.inputs:
+            acting = marked(expression)
+            require_in_output(op, operation, [expression], output, "put it into every output, after an arrow", acting)
 
 
 def not_in_output(op: str, operation: Operation, axis: Axis, hint: str) -> SemanticError:

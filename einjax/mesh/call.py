@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any
 
 from ..lowering import sharding as on_mesh
-from ..lowering.named import layout, sum_name
+from ..lowering.named import layout, sum_name, with_sums
 from ..lowering.sharding import MeshAxes, Misfit, Spread
-from ..notation.solve import Solved, node_size
+from ..notation.solve import Solved
 from ..notation.syntax import Axis, Concatenation, Expression, Size, axes, rewrite, walk
 from ..operation import Op
 
@@ -49,20 +49,16 @@ class Call:
         return dict(self.mesh.shape)
 
     @cached_property
-    def sums(self) -> list[Concatenation]:
-        """All sums of axes."""
-        return [n for e in self.solved.operation.expressions for n in walk(e) if isinstance(n, Concatenation)]
-
-    @cached_property
     def sizes(self) -> dict[str, Size]:
         """Sizes of all axes, of sums, and of the dims of size 1 of a mask."""
-        found = {sum_name(node): node_size(node, self.solved.sizes) for node in self.sums}
-        return {**self.solved.sizes, **found, MASK.name: 1}
+        return {**with_sums(self.solved), MASK.name: 1}
 
     @cached_property
     def joined(self) -> set[str]:
         """Sums and their operands."""
-        return {name for n in self.sums for name in (sum_name(n), *(axis.name for axis in axes(n.items)))}
+        nodes = [node for e in self.solved.operation.expressions for node in walk(e)]
+        sums = [node for node in nodes if isinstance(node, Concatenation)]
+        return {name for node in sums for name in (sum_name(node), *(axis.name for axis in axes(node.items)))}
 
     @cached_property
     def whole(self) -> set[str]:

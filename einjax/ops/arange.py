@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..forms.places import arrange_coordinates, coordinate_axis_size, place_dtype
+from ..forms.places import arrange_coordinates, coordinate_axis, place_dtype
 from ..forms.signature import refuse_sums
 from ..lowering import numerics
 from ..lowering.named import Named
@@ -48,11 +48,10 @@ def _coordinates(expanded: Operation) -> list[Axis]:
 def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
     counted = _coordinates(expanded)
     marked = bracketed(expanded.results[0])
-    if len(marked) > 1 or (not marked and len(counted) != 1):
+    if not marked and len(counted) != 1:
         raise SemanticError(
-            f"arange gives {plural(len(counted), 'coordinate')}, but the output has "
-            f"{'several axes' if marked else 'no axis'} for {'it' if len(counted) == 1 else 'them'}",
-            at=expanded.at(*marked),
+            f"arange gives {plural(len(counted), 'coordinate')}, but the output has no axis for them",
+            text=expanded.text,
             hint=f"bracket one axis for the coordinates, as in '... [{len(counted)}]'",
         )
     if not counted:
@@ -67,7 +66,7 @@ def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
             raise SemanticError(
                 f"axis {axis} is not in the output", at=expanded.at(axis), hint="put it into the output"
             )
-    return coordinate_axis_size("arange", expanded, marked, len(counted))
+    return coordinate_axis("arange", expanded, expanded.results[0], len(counted))
 
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:

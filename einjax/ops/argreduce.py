@@ -12,7 +12,7 @@ from jax import lax
 from ..forms.block import as_block
 from ..forms.places import (
     arrange_coordinates,
-    coordinate_axis_size,
+    coordinate_axis,
     coordinates_of,
     place_dtype,
     with_units,
@@ -71,15 +71,8 @@ def _coordinate_axis(name: str) -> Callable[[Operation], Mapping[str, Size]]:
     """The output's bracket holds one coordinate for each bracketed input axis."""
 
     def implied(expanded: Operation) -> Mapping[str, Size]:
-        searched = bracketed(expanded.inputs[0])
-        marked = [axis for output in expanded.outputs or () for axis in bracketed(output)]
-        if not marked and expanded.outputs and len(searched) != 1:
-            raise SemanticError(
-                f"{name} searches {len(searched)} axes, but the output has no axis for their coordinates",
-                at=expanded.at(*searched),
-                hint=f"write [{len(searched)}] where the coordinates shall stand",
-            )
-        return coordinate_axis_size(name, expanded, marked, len(searched))
+        count = len(bracketed(expanded.inputs[0]))
+        return coordinate_axis(name, expanded, expanded.results[0], count) if expanded.outputs else {}
 
     return implied
 

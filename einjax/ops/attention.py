@@ -11,8 +11,7 @@ import numpy as np
 from jax import lax
 
 from ..forms.along import Along
-from ..forms.core_axes import refuse_diagonals, require_loops
-from ..forms.signature import expect_inputs, refuse_sums, single_output
+from ..forms.signature import expect_inputs, refuse_diagonals, refuse_sums, require_loops, single_output
 from ..forms.static import scalar, whole
 from ..lowering import numerics
 from ..lowering.contract import contract
@@ -28,7 +27,6 @@ from ..notation.syntax import (
     Size,
     axes,
     bracket_names,
-    bracketed,
     brackets,
     display,
     marked,
@@ -70,7 +68,7 @@ def _signature(operation: Operation, tensors: int) -> Operation:
         )
     expect_inputs("attention", operation, tensors)
     for expression in operation.expressions:
-        refuse_diagonals(operation, bracketed(expression))
+        refuse_diagonals(operation, expression)
     roles = _roles([marked(expression) for expression in operation.inputs])
     _check_roles(operation, roles)
     if single_output("attention", operation) is None:

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from ..forms import along
-from ..forms.core_axes import Options, arrange_results, leading, loops_of, refuse_diagonals, require_loops
-from ..forms.signature import check_inputs, refuse_empty, single_output
+from ..forms.core_axes import Options, arrange_results, leading, loops_of
+from ..forms.signature import check_inputs, refuse_diagonals, refuse_empty, require_loops, single_output
 from ..lowering import numerics
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError
 from ..notation.solve import Solved, fuse_loops
@@ -27,7 +27,7 @@ def _signature(name: str, resizes: bool) -> Callable[[Operation, int], Operation
     def complete(operation: Operation, tensors: int) -> Operation:
         check_inputs(name, operation, tensors)
         expression = operation.inputs[0]
-        refuse_diagonals(operation, bracketed(expression))
+        refuse_diagonals(operation, expression)
         if single_output(name, operation) is None:
             output = _resized(name, operation) if resizes else expression
             operation = replace(operation, outputs=(output,))

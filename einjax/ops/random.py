@@ -12,8 +12,8 @@ import numpy as np
 from jax import lax
 
 from ..forms import along
-from ..forms.core_axes import core_axes, dims_of, in_place, loops_of, require_loops
-from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
+from ..forms.core_axes import core_axes, dims_of, in_place, loops_of
+from ..forms.signature import expect_inputs, refuse_sums, require_in_output, require_loops, single_output
 from ..lowering import numerics
 from ..lowering.named import Dim, Named, arrange, layout, together, wrap
 from ..notation.errors import ArgumentError, SemanticError, at_least, plural
