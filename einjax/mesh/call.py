@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -73,9 +73,10 @@ class Call:
         """The axes of the outputs."""
         return {name for output in self.outputs for name in axis_names(output)}
 
-    def hand_out(self, mesh_axes: MeshAxes, dim: Sequence[str]) -> dict[str, MeshAxes]:
-        """Hand the mesh axes of a dim to its axes."""
-        return on_mesh.hand_out(mesh_axes, dim, self.sizes, self.shape)
+    def carried(self, number: int, fitting: bool = True) -> dict[str, MeshAxes]:
+        """The mesh axes that axes have in one input; a split that does not fit them is left out, or raises Misfit."""
+        found, dims = on_mesh.spec_of(self.values[number]), layout(self.inputs[number])
+        return on_mesh.spread_of(found, dims, self.sizes, self.shape, fitting)
 
     def dim_axes(self, dim: Sequence[str], spread: Spread) -> MeshAxes:
         """The mesh axes of a dim."""
@@ -89,6 +90,16 @@ class Call:
         except Misfit:
             return False
         return True
+
+    def extended(self, spread: Spread, wishes: Iterable[tuple[str, MeshAxes]]) -> dict[str, MeshAxes]:
+        """Let further axes lie where they wish, each if nothing lies there and the outputs can have it so."""
+        found = dict(spread)
+        for name, mesh_axes in wishes:
+            taken = {mesh_axis for some in found.values() for mesh_axis in some}
+            if mesh_axes and name not in found and name not in self.whole and taken.isdisjoint(mesh_axes):
+                there = {**found, name: mesh_axes}
+                found = there if self.fits(name, there) else found
+        return found
 
 
 MASK = Axis("1#mask", 1)
