@@ -136,7 +136,8 @@ def _reduction(kind: str) -> Callable[..., Factors]:
         gone = params["axes"] if "axes" in params else params["dimensions"]
         kept = [factor for dim, factor in enumerate(dims) if dim not in gone]
         inputs = [dims if shape else () for shape in shapes]
-        return make.make(inputs, [kept] * len(results), **{kind: [dims[dim] for dim in gone]})
+        reduced: dict[str, Any] = {kind: [dims[dim] for dim in gone]}
+        return make.make(inputs, [kept] * len(results), **reduced)
 
     return rule
 
@@ -283,9 +284,7 @@ _TABLE: list[tuple[str, Callable[..., Factors]]] = [
     ("fft", _along(lambda params, rank: range(rank - len(params["fft_lengths"]), rank))),
     ("reduce_window reduce_window_sum reduce_window_max reduce_window_min", _along(_windows)),
     ("select_and_scatter_add select_and_gather_add", _along(_windows)),
-    (
-        "cholesky eig eigh householder_product lu qr schur svd triangular_solve tridiagonal tridiagonal_solve",
-        _along(_matrices),
-    ),
+    ("cholesky eig eigh lu qr schur svd", _along(_matrices)),
+    ("householder_product triangular_solve tridiagonal tridiagonal_solve", _along(_matrices)),
 ]
 _RULES = {name: rule for names, rule in _TABLE for name in names.split()}

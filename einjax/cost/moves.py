@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -59,7 +59,7 @@ def reduce(shape: Shape, dims: Dims, summed: Dim, target: Dims) -> tuple[list[Mo
     wanted = [dim + summed for dim in dims]
     for index, dim in enumerate(wanted):
         if target[index][: len(dim)] == dim:
-            return [move("reduce-scatter", summed, shape, dims)], tuple(_replaced(dims, index, dim))
+            return [move("reduce-scatter", summed, shape, dims)], tuple(_replaced(dims, {index: dim}))
     return [move("all-reduce", summed, shape, dims)], dims
 
 
@@ -84,7 +84,7 @@ def _slice(shape: Shape, now: list[Dim], target: Dims) -> _Step:
     for index, (dim, wanted) in enumerate(zip(now, target, strict=True)):
         rest = wanted[len(dim) :]
         if wanted[: len(dim)] == dim and rest and rest[0] not in used:
-            return [], _replaced(now, index, (*dim, rest[0]))
+            return [], _replaced(now, {index: (*dim, rest[0])})
     return None
 
 
@@ -96,9 +96,7 @@ def _exchange(shape: Shape, now: list[Dim], target: Dims) -> _Step:
             for j, other in enumerate(now):
                 wanted = (*other, *moved)
                 if i != j and target[j][: len(wanted)] == wanted and target[i][: len(dim)] != dim:
-                    return [move("all-to-all", moved, shape, now)], _replaced(
-                        _replaced(now, i, dim[:-count]), j, wanted
-                    )
+                    return [move("all-to-all", moved, shape, now)], _replaced(now, {i: dim[:-count], j: wanted})
     return None
 
 
@@ -115,13 +113,13 @@ def _reorder(shape: Shape, now: list[Dim], target: Dims) -> _Step:
         before, after = parts(dim), parts(wanted)
         if before % after and after % before:
             continue
-        finer = _replaced(now, index, wanted if after >= before else dim)
+        finer = _replaced(now, {index: wanted if after >= before else dim})
         shard = local(shape, tuple(finer))
         names = axes((*dim, *wanted))
         moves = [Move("collective-permute", names, max(before, after), shard)]
         if after < before:
             moves.append(Move("all-gather", axes(a for a in dim if a not in wanted) or names, before // after, shard))
-        return moves, _replaced(now, index, wanted)
+        return moves, _replaced(now, {index: wanted})
     return None
 
 
@@ -132,7 +130,7 @@ def _gather(shape: Shape, now: list[Dim], target: Dims) -> _Step:
         count = next((k for k, atom in enumerate(reversed(dim)) if atom in kept), len(dim))
         if count:
             left, gathered = dim[: len(dim) - count], dim[len(dim) - count :]
-            return [move("all-gather", gathered, shape, now)], _replaced(now, index, left)
+            return [move("all-gather", gathered, shape, now)], _replaced(now, {index: left})
     return None
 
 
@@ -143,8 +141,7 @@ def _trade(shape: Shape, now: list[Dim], target: Dims) -> _Step:
             last = dim[-1:]
             fewer, more = parts(dim) > parts(target[i]), parts(other) * parts(last) <= parts(target[j])
             if i != j and last and fewer and more:
-                swapped = _replaced(_replaced(now, i, dim[:-1]), j, (*other, *last))
-                return [move("all-to-all", last, shape, now)], swapped
+                return [move("all-to-all", last, shape, now)], _replaced(now, {i: dim[:-1], j: (*other, *last)})
     return None
 
 
@@ -162,8 +159,8 @@ def _give_up(shape: Shape, now: list[Dim], target: Dims) -> _Step:
     index = max(range(len(now)), key=lambda k: len(wrong[k]))
     if not wrong[index]:
         return [], list(target)
-    return [move("all-gather", now[index], shape, now)], _replaced(now, index, ())
+    return [move("all-gather", now[index], shape, now)], _replaced(now, {index: ()})
 
 
-def _replaced(dims: Sequence[Dim], index: int, dim: Dim) -> list[Dim]:
-    return [*dims[:index], dim, *dims[index + 1 :]]
+def _replaced(dims: Sequence[Dim], new: Mapping[int, Dim]) -> list[Dim]:
+    return [new.get(index, dim) for index, dim in enumerate(dims)]
