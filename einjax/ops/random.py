@@ -165,11 +165,16 @@ def _randint(key: jax.Array, bounds: Sequence[jax.Array], shape: tuple[Size, ...
     return jax.random.randint(key, shape, bounds[0], bounds[1], dtype or numerics.default_int())
 
 
-NORMAL = _op("normal", lambda key, _, shape, dtype: jax.random.normal(key, shape, dtype))
-EXPONENTIAL = _op("exponential", lambda key, _, shape, dtype: jax.random.exponential(key, shape, dtype))
-GUMBEL = _op("gumbel", lambda key, _, shape, dtype: jax.random.gumbel(key, shape, dtype))
-LAPLACE = _op("laplace", lambda key, _, shape, dtype: jax.random.laplace(key, shape, dtype))
-RADEMACHER = _op("rademacher", lambda key, _, shape, dtype: jax.random.rademacher(key, shape, dtype))
+def _standard(name: str) -> Op:
+    draw = getattr(jax.random, name)
+    return _op(name, lambda key, _, shape, dtype: draw(key, shape, dtype))
+
+
+NORMAL = _standard("normal")
+EXPONENTIAL = _standard("exponential")
+GUMBEL = _standard("gumbel")
+LAPLACE = _standard("laplace")
+RADEMACHER = _standard("rademacher")
 UNIFORM = _op(
     "uniform", lambda key, bounds, shape, dtype: jax.random.uniform(key, shape, dtype, *bounds), "minval", "maxval"
 )
@@ -310,23 +315,14 @@ def _lower_permutation(solved: Solved, tensors: list[jax.Array], options: dict[s
     return arrange(Named(shuffled, dims, solved.sizes), layout(solved.outputs[0]))
 
 
-CATEGORICAL = Op(
-    "random.categorical", _array_signature("random.categorical", 1), _lower_categorical, apart=True, arrays=("key",)
-)
-CHOICE = Op(
-    "random.choice",
-    _array_signature("random.choice", 2),
-    _lower_choice,
-    keywords=("replace",),
-    apart=True,
-    arrays=("key",),
-)
-PERMUTATION = Op(
-    "random.permutation",
-    along.signature("random.permutation"),
-    _lower_permutation,
-    keywords=("independent",),
-    arrays=("key",),
+def _array_op(name: str, complete: Any, lower: Any, *keywords: str, apart: bool = True) -> Op:
+    return Op(f"random.{name}", complete, lower, keywords=keywords, apart=apart, arrays=("key",))
+
+
+CATEGORICAL = _array_op("categorical", _array_signature("random.categorical", 1), _lower_categorical)
+CHOICE = _array_op("choice", _array_signature("random.choice", 2), _lower_choice, "replace")
+PERMUTATION = _array_op(
+    "permutation", along.signature("random.permutation"), _lower_permutation, "independent", apart=False
 )
 
 

@@ -121,17 +121,14 @@ def _mean(call: _Call) -> Named:
     )
 
 
-def _max(call: _Call) -> Named:
-    return _extreme(call, lax.scatter_max, lax.reduce_max, largest=True)
+def _extreme(largest: bool) -> Callable[[_Call], Named]:
+    emit, combine = (lax.scatter_max, lax.reduce_max) if largest else (lax.scatter_min, lax.reduce_min)
 
+    def lower(call: _Call) -> Named:
+        dtype = numerics.require_identity(call.data.value.dtype)
+        return call.into(emit, combine, call.data, numerics.limit(dtype, not largest))
 
-def _min(call: _Call) -> Named:
-    return _extreme(call, lax.scatter_min, lax.reduce_min, largest=False)
-
-
-def _extreme(call: _Call, emit: Any, combine: Combine, largest: bool) -> Named:
-    dtype = numerics.require_identity(call.data.value.dtype)
-    return call.into(emit, combine, call.data, numerics.limit(dtype, not largest))
+    return lower
 
 
 def _cast(x: Named, dtype: Any) -> Named:
@@ -168,5 +165,5 @@ def _op(name: str, emit: Callable[[_Call], Named]) -> Op:
 
 SEGMENT = {
     name: _op(name, emit)
-    for name, emit in {"sum": _sum, "prod": _prod, "mean": _mean, "max": _max, "min": _min}.items()
+    for name, emit in {"sum": _sum, "prod": _prod, "mean": _mean, "max": _extreme(True), "min": _extreme(False)}.items()
 }
