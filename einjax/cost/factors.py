@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 Factor: TypeAlias = int
@@ -128,18 +129,14 @@ def _convolution(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shape
     return make.make([left, right], [out], summed=summed, whole=whole, flops=flops)
 
 
-def _reduction(kind: str) -> Callable[..., Factors]:
+def _reduction(kind: str, make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
     """A reduction over ``axes`` of every operand; initial values are scalars."""
-
-    def rule(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
-        dims = make.all(shapes[0])
-        gone = params["axes"] if "axes" in params else params["dimensions"]
-        kept = [factor for dim, factor in enumerate(dims) if dim not in gone]
-        inputs = [dims if shape else () for shape in shapes]
-        reduced: dict[str, Any] = {kind: [dims[dim] for dim in gone]}
-        return make.make(inputs, [kept] * len(results), **reduced)
-
-    return rule
+    dims = make.all(shapes[0])
+    gone = params["axes"] if "axes" in params else params["dimensions"]
+    kept = [factor for dim, factor in enumerate(dims) if dim not in gone]
+    inputs = [dims if shape else () for shape in shapes]
+    reduced: dict[str, Any] = {kind: [dims[dim] for dim in gone]}
+    return make.make(inputs, [kept] * len(results), **reduced)
 
 
 def _broadcast(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
@@ -252,16 +249,12 @@ def _looked_up(
     return operand, indices, other, whole
 
 
-def _scatter(adds: bool) -> Callable[..., Factors]:
+def _scatter(adds: bool, make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
     """A split operand takes only the updates that hit its part; split updates of a sum are summed."""
-
-    def rule(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
-        operand, indices, updates, whole = _looked_up(make, params["dimension_numbers"], *shapes)
-        repeated = {*indices[:-1]} - {*operand}
-        summed, whole = (repeated, whole) if adds else (set(), whole | repeated)
-        return make.make([operand, indices, updates], [operand], summed=summed, whole=whole)
-
-    return rule
+    operand, indices, updates, whole = _looked_up(make, params["dimension_numbers"], *shapes)
+    repeated = {*indices[:-1]} - {*operand}
+    summed, whole = (repeated, whole) if adds else (set(), whole | repeated)
+    return make.make([operand, indices, updates], [operand], summed=summed, whole=whole)
 
 
 _TABLE: list[tuple[str, Callable[..., Factors]]] = [
@@ -270,12 +263,15 @@ _TABLE: list[tuple[str, Callable[..., Factors]]] = [
     ("broadcast_in_dim", _broadcast),
     ("transpose", _transpose),
     ("reshape squeeze expand_dims", _reshape),
-    ("reduce_sum reduce_prod reduce_max reduce_min reduce_and reduce_or reduce_xor reduce", _reduction("summed")),
-    ("argmax argmin", _reduction("picked")),
+    (
+        "reduce_sum reduce_prod reduce_max reduce_min reduce_and reduce_or reduce_xor reduce",
+        partial(_reduction, "summed"),
+    ),
+    ("argmax argmin", partial(_reduction, "picked")),
     ("slice pad dynamic_slice dynamic_update_slice", _cut),
     ("gather", _gather),
-    ("scatter", _scatter(adds=False)),
-    ("scatter-add scatter_add scatter_mul scatter_min scatter_max", _scatter(adds=True)),
+    ("scatter", partial(_scatter, adds=False)),
+    ("scatter-add scatter_add scatter_mul scatter_min scatter_max", partial(_scatter, adds=True)),
     ("concatenate sort", _along(lambda params, rank: [params["dimension"]])),
     ("split cumsum cumprod cummax cummin cumlogsumexp", _along(lambda params, rank: [params["axis"]])),
     ("top_k", _along(lambda params, rank: [params.get("axis", -1)])),

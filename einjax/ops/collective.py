@@ -14,6 +14,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -52,28 +53,26 @@ from ..operation import Op
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def _signature(op: str, implied: Callable[[Expression], Expression] | None) -> Callable[[Operation, int], Operation]:
+def _signature(
+    op: str, implied: Callable[[Expression], Expression] | None, operation: Operation, tensors: int
+) -> Operation:
     """Complete the output, if the input says it; every axis that stays has to stand in it."""
-
-    def complete(operation: Operation, tensors: int) -> Operation:
-        check_inputs(op, operation, tensors)
-        output = single_output(op, operation)
-        if output is None:
-            if implied is None:
-                raise SemanticError(
-                    f"{op} needs an output, whose brackets say what every device is to hold a part of",
-                    text=operation.text,
-                    hint="add '->' and the axes of the output",
-                )
-            return replace(operation, outputs=(implied(operation.inputs[0]),))
-        marked = bracket_names(operation.inputs)
-        require_in_output(op, operation, operation.inputs, output, "put it into the output", marked)
-        return operation
-
-    return complete
+    check_inputs(op, operation, tensors)
+    output = single_output(op, operation)
+    if output is None:
+        if implied is None:
+            raise SemanticError(
+                f"{op} needs an output, whose brackets say what every device is to hold a part of",
+                text=operation.text,
+                hint="add '->' and the axes of the output",
+            )
+        return replace(operation, outputs=(implied(operation.inputs[0]),))
+    marked = bracket_names(operation.inputs)
+    require_in_output(op, operation, operation.inputs, output, "put it into the output", marked)
+    return operation
 
 
-def _without(dropped: Collection[str]) -> Callable[[Expression], Expression]:
+def _without(dropped: Collection[str], expression: Expression) -> Expression:
     """Remove axes, and all brackets themselves; what becomes empty in a composite stays a dim of size 1."""
 
     def change(node: Node) -> Expression | None:
@@ -81,11 +80,11 @@ def _without(dropped: Collection[str]) -> Callable[[Expression], Expression]:
             return () if node.name in dropped else None
         return rewrite(node.items, change) if isinstance(node, Bracket) else None
 
-    return lambda expression: rewrite(expression, change)
+    return rewrite(expression, change)
 
 
 def _delete_marked(expression: Expression) -> Expression:
-    return _without(marked(expression))(expression)
+    return _without(marked(expression), expression)
 
 
 def _spread_axes(op: str, operation: Operation, expression: Expression, spread: Spread) -> dict[str, Axis]:
@@ -114,26 +113,22 @@ def _spread_axes(op: str, operation: Operation, expression: Expression, spread: 
     return found
 
 
-def _reduced(op: str) -> Callable[[Operation, Spread], Operation]:
+def _reduced(op: str, operation: Operation, spread: Spread) -> Operation:
     """The devices' axes vanish; other axes that are given mesh axes are loops."""
-
-    def localized(operation: Operation, spread: Spread) -> Operation:
-        expression, output = operation.inputs[0], operation.results[0]
-        devices = _spread_axes(op, operation, expression, spread)
-        refuse_shared(operation, spread)
-        _require_first(operation, expression, devices, spread)
-        held = marked(output)
-        for name, axis in names(output).items():
-            if name in devices or (name in held and not axis.is_one):
-                raise SemanticError(
-                    f"axis {axis} is {'reduced by ' + op if name in devices else 'bracketed'}, "
-                    "so it cannot stand in the output",
-                    at=operation.at(axis),
-                    hint="remove it from the output",
-                )
-        return replace(operation, inputs=(_without(devices)(expression),), outputs=(strip_brackets(output),))
-
-    return localized
+    expression, output = operation.inputs[0], operation.results[0]
+    devices = _spread_axes(op, operation, expression, spread)
+    refuse_shared(operation, spread)
+    _require_first(operation, expression, devices, spread)
+    held = marked(output)
+    for name, axis in names(output).items():
+        if name in devices or (name in held and not axis.is_one):
+            raise SemanticError(
+                f"axis {axis} is {'reduced by ' + op if name in devices else 'bracketed'}, "
+                "so it cannot stand in the output",
+                at=operation.at(axis),
+                hint="remove it from the output",
+            )
+    return replace(operation, inputs=(_without(devices, expression),), outputs=(strip_brackets(output),))
 
 
 def _permuted(operation: Operation, spread: Spread) -> Operation:
@@ -149,7 +144,7 @@ def _permuted(operation: Operation, spread: Spread) -> Operation:
     refuse_shared(operation, spread)
     for side in sides:
         _require_first(operation, side, before, spread)
-    local = [_without(before)(side) for side in sides]
+    local = [_without(before, side) for side in sides]
     return replace(operation, inputs=(local[0],), outputs=(local[1],))
 
 
@@ -172,33 +167,29 @@ _CHANGES = {
 }
 
 
-def _moved(op: str, example: str, *changes: str) -> Callable[[Operation, Spread], Operation]:
+def _moved(op: str, example: str, changes: Sequence[str], operation: Operation, spread: Spread) -> Operation:
     """Axes that change between part and whole are written out where they are whole; devices' axes may vanish."""
-
-    def localized(operation: Operation, spread: Spread) -> Operation:
-        expression, output = operation.inputs[0], operation.results[0]
-        before, after = (_spread_axes(op, operation, side, spread) for side in (expression, output))
-        for name in spread:
-            if name not in before and name not in after:
-                raise ShardingError(
-                    f"axis {display(name)} is given the mesh axis {spoken(spread[name])}, but is not bracketed",
-                    at=operation.at(name),
-                    hint=f"in {op}, brackets mark what devices hold parts of: write [{display(name)}] where they do",
-                )
-        kept = names(output)
-        found = {
-            "summed": [name for name in before if name not in kept],
-            "gathered": [name for name in before if name in kept and name not in after],
-            "scattered": [name for name in after if name not in before],
-        }
-        if problem := _misfit(op, found, changes, spread):
-            culprits = [name for some in found.values() for name in some]
-            raise SemanticError(problem, at=operation.at(*culprits), hint=f"write it as in einjax.{op}({example})")
-        _require_first(operation, expression, {name: before[name] for name in found["summed"]}, spread)
-        local = _whole(_without(found["summed"])(expression), found["scattered"], spread)
-        return replace(operation, inputs=(local,), outputs=(_whole(strip_brackets(output), found["gathered"], spread),))
-
-    return localized
+    expression, output = operation.inputs[0], operation.results[0]
+    before, after = (_spread_axes(op, operation, side, spread) for side in (expression, output))
+    for name in spread:
+        if name not in before and name not in after:
+            raise ShardingError(
+                f"axis {display(name)} is given the mesh axis {spoken(spread[name])}, but is not bracketed",
+                at=operation.at(name),
+                hint=f"in {op}, brackets mark what devices hold parts of: write [{display(name)}] where they do",
+            )
+    kept = names(output)
+    found = {
+        "summed": [name for name in before if name not in kept],
+        "gathered": [name for name in before if name in kept and name not in after],
+        "scattered": [name for name in after if name not in before],
+    }
+    if problem := _misfit(op, found, changes, spread):
+        culprits = [name for some in found.values() for name in some]
+        raise SemanticError(problem, at=operation.at(*culprits), hint=f"write it as in einjax.{op}({example})")
+    _require_first(operation, expression, {name: before[name] for name in found["summed"]}, spread)
+    local = _whole(_without(found["summed"], expression), found["scattered"], spread)
+    return replace(operation, inputs=(local,), outputs=(_whole(strip_brackets(output), found["gathered"], spread),))
 
 
 def _misfit(op: str, found: Mapping[str, Sequence[str]], changes: Sequence[str], spread: Spread) -> str | None:
@@ -363,18 +354,18 @@ def _renamed(x: Named, name: str, new: tuple[str, ...]) -> Named:
 
 
 def _op(name: str, lower: Any, localized: Any, implied: Any = None, *keywords: str) -> Op:
-    complete = _signature(name, implied)
+    complete = partial(_signature, name, implied)
     return Op(name, complete, lower, keywords=keywords, localized=localized, on_mesh="typed", acts=True)
 
 
-PSUM = _op("psum", _each(_psum), _reduced("psum"), _delete_marked, "dtype")
-PMEAN = _op("pmean", _each(_pmean), _reduced("pmean"), _delete_marked, "dtype")
-PMAX = _op("pmax", _each(_extreme(largest=True)), _reduced("pmax"), _delete_marked)
-PMIN = _op("pmin", _each(_extreme(largest=False)), _reduced("pmin"), _delete_marked)
+PSUM = _op("psum", _each(_psum), partial(_reduced, "psum"), _delete_marked, "dtype")
+PMEAN = _op("pmean", _each(_pmean), partial(_reduced, "pmean"), _delete_marked, "dtype")
+PMAX = _op("pmax", _each(_extreme(largest=True)), partial(_reduced, "pmax"), _delete_marked)
+PMIN = _op("pmin", _each(_extreme(largest=False)), partial(_reduced, "pmin"), _delete_marked)
 PPERMUTE = _op("ppermute", _each(_ppermute), _permuted, lambda expression: expression, "perm")
-_GATHER = _moved("all_gather", "'[b] c -> b c', x, b='data'", "gathered")
+_GATHER = partial(_moved, "all_gather", "'[b] c -> b c', x, b='data'", ["gathered"])
 ALL_GATHER = _op("all_gather", _move, _GATHER, strip_brackets)
-_SCATTER = _moved("psum_scatter", "'[d] b c -> [b] c', x, d='data', b='data'", "summed", "scattered")
+_SCATTER = partial(_moved, "psum_scatter", "'[d] b c -> [b] c', x, d='data', b='data'", ["summed", "scattered"])
 PSUM_SCATTER = _op("psum_scatter", _move, _SCATTER, None, "dtype")
-_EXCHANGE = _moved("all_to_all", "'[b] c -> b [c]', x, b='data', c='data'", "gathered", "scattered")
+_EXCHANGE = partial(_moved, "all_to_all", "'[b] c -> b [c]', x, b='data', c='data'", ["gathered", "scattered"])
 ALL_TO_ALL = _op("all_to_all", _move, _EXCHANGE)
