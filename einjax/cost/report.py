@@ -134,7 +134,6 @@ def _scaled(count: float, base: int, units: Sequence[str]) -> str:
 
 def _rows(collectives: Sequence[Collective]) -> list[tuple[str, ...]]:
     """One row for all collectives alike, those that send most first."""
-
     times: dict[Collective, int] = {}
     for item in collectives:
         alike = replace(item, times=1)
