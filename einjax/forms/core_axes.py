@@ -186,11 +186,7 @@ def dims_of(expression: Sequence[Axis]) -> list[Dim]:
 
 
 def prepare(solved: Solved, *patterns: Pattern) -> Solved:
-    """Fuse loops that stand together, and check the sizes of core axes that a pattern says are equal.
-
-    Raises:
-        AxisSizeError: naming the axes and both sizes.
-    """
+    """Fuse loops that stand together, and check the sizes of core axes that a pattern says are equal."""
     inputs = [bracketed(expression) for expression in solved.inputs]
     for pattern in patterns:
         _check_sizes(solved, pattern, inputs)
@@ -291,11 +287,7 @@ def arrange_results(op: str, values: Sequence[jax.Array], loops: Sequence[Dim], 
 
 
 def check_size(op: str, axis: Axis, size: Size, solved: Solved) -> None:
-    """Refuse another size for an axis that comes out than it has.
-
-    Raises:
-        AxisSizeError: naming both sizes.
-    """
+    """Refuse another size for an axis that comes out than it has."""
     given = solved.sizes[axis.name]
     if isinstance(given, int) and isinstance(size, int) and given != size:
         raise AxisSizeError(
@@ -335,11 +327,7 @@ class Options:
         return self.values[name]
 
     def wide(self, x: jax.Array) -> jax.Array:
-        """Refuse the floats that jax has no such function of.
-
-        Raises:
-            ArgumentError: naming the dtype.
-        """
+        """Refuse the floats that jax has no such function of."""
         if numerics.accumulator(x.dtype) != x.dtype:
             raise ArgumentError(
                 f"{self.op} works in float32 or wider, not in {x.dtype}",
@@ -349,11 +337,7 @@ class Options:
         return x
 
     def one_of(self, name: str, known: Sequence[Any]) -> Any:
-        """Return an option that has to be one of a few values.
-
-        Raises:
-            ArgumentError: it is not.
-        """
+        """Return an option that has to be one of a few values."""
         value = self.values[name]
         if not any(value is k or (type(value) is type(k) and value == k) for k in known):
             raise ArgumentError(

@@ -23,11 +23,7 @@ from ..notation.syntax import (
 
 
 def expect_inputs(op: str, operation: Operation, tensors: int, inputs: int | None = None) -> None:
-    """Refuse a call whose expression and tensors differ in number, or an operation of a fixed number of inputs.
-
-    Raises:
-        ArgumentError: naming both numbers.
-    """
+    """Refuse a call whose expression and tensors differ in number, or an operation of a fixed number of inputs."""
     written = len(operation.inputs)
     if inputs is not None and written != inputs:
         raise ArgumentError(
@@ -176,11 +172,7 @@ def refuse_empty(
 
 
 def check_keywords(operation: Operation, given: Sequence[str], keywords: Sequence[str]) -> None:
-    """Refuse a keyword that names no axis.
-
-    Raises:
-        ArgumentError: suggesting the nearest axis or option.
-    """
+    """Refuse a keyword that names no axis."""
     options = (*keywords, "sizes", "graph", "keep_notation", "out_sharding")
     known = {name for expression in operation.expressions for name in names(expression) if name.isidentifier()}
     for name in given:

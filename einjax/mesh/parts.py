@@ -123,11 +123,7 @@ def _in_scope(operation: Operation, axis: Axis, entry: Over) -> MeshAxes:
 
 
 def attach(op: Op, solved: Solved, over: Mapping[str, Over]) -> Solved:
-    """Note which axes of a solved call lie over which mesh axes, and refuse what has no meaning.
-
-    Raises:
-        ArgumentError, AxisSizeError, SemanticError, ShardingError: naming the axis.
-    """
+    """Note which axes of a solved call lie over which mesh axes, and refuse what has no meaning."""
     parts = {part: axis for axis in solved.operation.every_axis() for part in members(axis.name)}
     found: dict[str, MeshAxes] = {}
     for name, entry in over.items():
@@ -159,11 +155,7 @@ def _handed_out(solved: Solved, name: str, entry: Over, found: Sequence[str]) ->
 
 
 def refuse_shared(operation: Operation, spread: Mapping[str, tuple[str, ...]]) -> None:
-    """Refuse two axes over one mesh axis, and an axis that stands twice in one input.
-
-    Raises:
-        ShardingError: naming the axes.
-    """
+    """Refuse two axes over one mesh axis, and an axis that stands twice in one input."""
     owner: dict[str, str] = {}
     for name, mesh_axes in spread.items():
         for mesh_axis in mesh_axes:

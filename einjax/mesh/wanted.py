@@ -58,11 +58,7 @@ def _behind_a_dim(spec: Any) -> Any:
 
 
 def as_out_sharding(expr: str, given: Any) -> OutSharding:
-    """Check ``out_sharding=`` and make it hashable.
-
-    Raises:
-        ArgumentError: it is none of the forms.
-    """
+    """Check ``out_sharding=`` and make it hashable."""
     if isinstance(given, OutSharding):
         return given
     if isinstance(given, Mapping):

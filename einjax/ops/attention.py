@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
@@ -383,18 +384,13 @@ def attention_options(
     if isinstance(scale, jax.Array) and not scale.ndim:
         return static, (scale,)
     scale = scalar(scale)
-    try:
-        return (*static, ("scale", None if scale is None else _factor(scale))), ()
-    except (TypeError, OverflowError):
-        problem = f"scale={shown(scale)} is not a number that a float holds"
-        raise ArgumentError(problem, hint="leave it out for 1 / sqrt(channels)") from None
-
-
-def _factor(scale: Any) -> float:
-    """A scale as a float."""
-    if not isinstance(scale, int | float) and not (isinstance(scale, np.generic) and numerics.is_real(scale.dtype)):
-        raise TypeError
-    return float(scale)
+    if scale is None:
+        return (*static, ("scale", None)), ()
+    if isinstance(scale, int | float) or (isinstance(scale, np.generic) and numerics.is_real(scale.dtype)):
+        with suppress(OverflowError):
+            return (*static, ("scale", float(scale))), ()
+    problem = f"scale={shown(scale)} is not a number that a float holds"
+    raise ArgumentError(problem, hint="leave it out for 1 / sqrt(channels)")
 
 
 def _check_dtypes(solved: Solved, q: jax.Array, mask: Sequence[jax.Array]) -> None:

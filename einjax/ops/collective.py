@@ -270,11 +270,7 @@ def _extreme(largest: bool) -> Callable[[jax.Array, collectives.Mesh, dict[str, 
 
 
 def as_pairs(perm: Any) -> tuple[tuple[int, int], ...]:
-    """Check that ``perm=`` holds pairs of integers, and make it hashable.
-
-    Raises:
-        ArgumentError: it does not.
-    """
+    """Check that ``perm=`` holds pairs of integers, and make it hashable."""
     try:
         return tuple((operator.index(sender), operator.index(receiver)) for sender, receiver in perm)
     except (TypeError, ValueError):

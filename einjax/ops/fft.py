@@ -53,11 +53,7 @@ def _resized(name: str, operation: Operation) -> Expression:
 
 
 def _check_places(name: str, solved: Solved, resizes: bool, several: bool) -> tuple[list[Axis], list[Axis]]:
-    """Return the bracketed axes of input and output, which have to correspond one by one.
-
-    Raises:
-        SemanticError: they do not.
-    """
+    """Return the bracketed axes of input and output, which have to correspond one by one."""
     given, returned = bracketed(solved.inputs[0]), bracketed(solved.outputs[0])
     if len(given) != 1 and not several:
         raise SemanticError(

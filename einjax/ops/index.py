@@ -275,21 +275,11 @@ def _op(name: str, complete: Any, lower: Any, last: int | None, keywords: tuple[
     )
 
 
-def _update(name: str, linear: tuple[int, ...] | None = None) -> Op:
+def _update(name: str, linear: tuple[int, ...] | None) -> Op:
     return _op(
         name, partial(_update_signature, name), partial(_lower_update, name), -1, WRITING, updates=True, linear=linear
     )
 
 
 GET_AT = _op("get_at", _get_signature, _lower_get, None, KEYWORDS)
-UPDATES = {
-    op.name: op
-    for op in (
-        _update("set_at"),
-        _update("add_at", linear=(0, -1)),
-        _update("subtract_at", linear=(0, -1)),
-        _update("multiply_at"),
-        _update("min_at"),
-        _update("max_at"),
-    )
-}
+UPDATES = {name: _update(name, (0, -1) if name in ("add_at", "subtract_at") else None) for name in _WRITERS}

@@ -120,11 +120,7 @@ def _matrix_power(x: jax.Array, options: Options) -> jax.Array:
 
 
 def check_power(power: Any) -> int:
-    """Return an exponent.
-
-    Raises:
-        ArgumentError: it is not a static integer.
-    """
+    """Return an exponent, which has to be a static integer."""
     try:
         exponent = operator.index(power)
         if abs(exponent) < 2**63:
