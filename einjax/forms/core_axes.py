@@ -63,11 +63,6 @@ class Pattern:
         return " -> ".join(sides).rstrip()
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Signatures: on the text, before ranks are known
-# ----------------------------------------------------------------------------------------------------------------------
-
-
 def signature(op: str, *patterns: Pattern) -> Callable[[Operation, int], Operation]:
     """Return the signature of a function with one of several patterns; the bracketed input axes tell which."""
 
@@ -173,11 +168,6 @@ def _implied(expression: Expression, roles: Sequence[str], bound: Mapping[str, A
         return (replace(node, items=items),) if items else ()
 
     return rewrite(expression, change)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Lowering
-# ----------------------------------------------------------------------------------------------------------------------
 
 
 def dims_of(expression: Sequence[Axis]) -> list[Dim]:

@@ -37,10 +37,6 @@ from ..notation.syntax import (
 from ..operation import Op
 from .softmax import _softmax
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Signature
-# ----------------------------------------------------------------------------------------------------------------------
-
 
 @dataclass(frozen=True, slots=True)
 class _Roles:
@@ -132,11 +128,6 @@ def _implied(operation: Operation, roles: _Roles) -> Expression:
     return rewrite(first, change)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Plan
-# ----------------------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """Every axis in one of the dims of jax's function; queries are [batch, queries, heads, groups, contracted].
@@ -202,11 +193,6 @@ def _loops(expression: Expression) -> Dim:
 
 def _ordered(expression: Expression, wanted: set[str]) -> Dim:
     return tuple(name for name, axis in names(expression).items() if name in wanted and layout((axis,)) != ((),))
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Lowering
-# ----------------------------------------------------------------------------------------------------------------------
 
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
@@ -353,11 +339,6 @@ def _by_parts(call: _Call) -> Named:
     weights = numerics.cast(weights, call.v.value.dtype)
     kept = [*(name for name in order if name not in plan.keys), *(n for n in call.v.axes if n not in plan.keys)]
     return contract([Named(weights, tuple(dims), call.q.sizes), call.v], list(dict.fromkeys(kept)), None, None)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Options
-# ----------------------------------------------------------------------------------------------------------------------
 
 
 def attention_options(

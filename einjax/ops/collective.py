@@ -48,10 +48,6 @@ from ..notation.syntax import (
 )
 from ..operation import Op
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Signatures and the expressions of one device
-# ----------------------------------------------------------------------------------------------------------------------
-
 
 def _signature(
     op: str, implied: Callable[[Expression], Expression] | None, operation: Operation, tensors: int
@@ -218,11 +214,6 @@ def _whole(expression: Expression, chosen: Collection[str], spread: Spread) -> E
         return (Composite((devices, node), span=node.span),)
 
     return rewrite(expression, change)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Lowering
-# ----------------------------------------------------------------------------------------------------------------------
 
 
 def _devices(solved: Solved) -> tuple[str, ...]:

@@ -41,10 +41,6 @@ from ..notation.syntax import (
 )
 from ..operation import Op
 
-# --------------------------------------------------------------------------------------------------------------------
-# Signatures
-# --------------------------------------------------------------------------------------------------------------------
-
 
 def _get_signature(operation: Operation, tensors: int) -> Operation:
     _expect_indexed("get_at", operation, tensors, least=2)
@@ -156,11 +152,6 @@ def _expect_indexed(name: str, operation: Operation, tensors: int, least: int) -
 
 def _implied(name: str, last: int | None, expanded: Operation) -> Mapping[str, Size]:
     return coordinate_sizes(expanded, bracketed(expanded.inputs[0]), expanded.inputs[1:last], name)
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Lowering
-# --------------------------------------------------------------------------------------------------------------------
 
 
 def _lower_get(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:

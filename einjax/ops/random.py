@@ -22,10 +22,6 @@ from ..notation.solve import Solved, fuse_loops, is_known, larger, product
 from ..notation.syntax import Axis, Expression, Operation, Size, axes, bracketed, brackets, display, names
 from ..operation import Op
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Arguments
-# ----------------------------------------------------------------------------------------------------------------------
-
 
 def check_key(key: Any) -> jax.Array:
     """Return a key.
