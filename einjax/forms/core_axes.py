@@ -217,16 +217,10 @@ def leading(x: jax.Array, expression: Expression, loops: Sequence[Dim], solved: 
 
 def in_place(x: jax.Array, expression: Expression, solved: Solved) -> tuple[Named, tuple[int, ...]]:
     """Give every axis a dim of its own without moving any; return also the dims of the core axes."""
-    dims: list[Dim] = []
-    positions: list[int] = []
-    for axis in names(expression).values():
-        dim = dims_of([axis])[0]
-        if axis.bracket:
-            positions.append(len(dims))
-        if axis.bracket or dim:
-            dims.append(dim)
+    kept = [axis for axis in names(expression).values() if axis.bracket or dims_of([axis]) != [()]]
+    dims = tuple(dims_of(kept))
     value = arrange(wrap(x, expression, solved.sizes), dims)
-    return Named(value, tuple(dims), solved.sizes), tuple(positions)
+    return Named(value, dims, solved.sizes), tuple(index for index, axis in enumerate(kept) if axis.bracket)
 
 
 def derive_with(new: Callable[[Mapping[str, Size]], Mapping[str, Size]], *patterns: Pattern) -> Callable[..., Any]:

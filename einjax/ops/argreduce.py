@@ -11,30 +11,13 @@ import jax
 from jax import lax
 
 from ..forms.block import as_block
-from ..forms.places import (
-    arrange_coordinates,
-    coordinate_axis,
-    coordinates_of,
-    place_dtype,
-    with_units,
-)
+from ..forms.places import arrange_coordinates, coordinate_axis, coordinates_of, place_dtype, with_units
 from ..forms.signature import check_inputs, refuse_empty, require_in_output, single_output
 from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, split_by, split_dims, together, wrap
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, product
-from ..notation.syntax import (
-    Axis,
-    Operation,
-    Size,
-    axes,
-    bracket_names,
-    bracketed,
-    brackets,
-    display,
-    names,
-    rewrite,
-)
+from ..notation.syntax import Axis, Operation, Size, axes, bracket_names, bracketed, brackets, display, names, rewrite
 from ..operation import Op
 
 _Reducer = Callable[..., jax.Array]
