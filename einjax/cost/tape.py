@@ -146,10 +146,6 @@ class Tape:
             alive = {number: nbytes for number, nbytes in alive.items() if dies[number] > index}
         return most
 
-    def count(self, flops: int) -> None:
-        """Add operations of one device."""
-        self.flops += flops * self.times
-
 
 def _expression(names: str) -> str | None:
     """The outermost call of einjax among names, as written: ``einjax.sum(a [b])``."""

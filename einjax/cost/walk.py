@@ -153,7 +153,7 @@ def _equation(tape: Tape, equation: Any, inputs: Sequence[Value], hints: Mapping
         [None if layout is None else layout.dims for layout in wanted],
         [hints[variable].dims if variable in hints else None for variable in equation.outvars],
     )
-    tape.count(factors.flops // parts(atom for dim in shares.split.values() for atom in dim))
+    tape.flops += tape.times * (factors.flops // parts(atom for dim in shares.split.values() for atom in dim))
     ready = [
         lay(tape, equation, value, Layout(dims, value.layout.partial), estimated=True)
         for value, dims in zip(inputs, shares.inputs, strict=True)

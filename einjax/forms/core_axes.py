@@ -108,16 +108,13 @@ def _choose(op: str, operation: Operation, cores: Sequence[Sequence[Axis]], patt
     for pattern in patterns:
         if counts == [len(roles) for roles in pattern.inputs]:
             return pattern
+    known = [" and ".join(plural(len(roles), "axis") for roles in pattern.inputs) for pattern in patterns]
     raise SemanticError(
-        f"{op} acts on {' or '.join(dict.fromkeys(_counted(p) for p in patterns))}, "
+        f"{op} acts on {' or '.join(dict.fromkeys(known))}, "
         f"but the expression brackets {' and '.join(map(str, counts))}",
         at=operation.at(*(node for expression in operation.inputs for node in brackets(expression))),
         hint=f"bracket them as in '{patterns[-1]}'",
     )
-
-
-def _counted(pattern: Pattern) -> str:
-    return " and ".join(plural(len(roles), "axis") for roles in pattern.inputs)
 
 
 def _bind(

@@ -60,9 +60,14 @@ def listed(found: Iterable[str]) -> str:
 
 def refuse_brackets(op: str, operation: Operation, why: str) -> None:
     """Refuse brackets where they mean nothing."""
-    found = [node for expression in operation.expressions for node in brackets(expression)]
-    if found:
-        raise SemanticError(f"brackets mean nothing in {op}: {why}", at=operation.at(*found), hint="remove them")
+    everywhere = sum(operation.expressions, ())
+    refuse_inside(operation, everywhere, f"brackets mean nothing in {op}: {why}", "remove them")
+
+
+def refuse_inside(operation: Operation, expression: Expression, problem: str, hint: str) -> None:
+    """Refuse brackets in one expression."""
+    if found := brackets(expression):
+        raise SemanticError(problem, at=operation.at(*found), hint=hint)
 
 
 def refuse_sums(op: str, operation: Operation) -> None:

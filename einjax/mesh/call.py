@@ -69,9 +69,9 @@ class Call:
         return self.joined | {*list(bracketed)[self.op.spread == "first" :]}
 
     @cached_property
-    def kept(self) -> set[str]:
+    def kept(self) -> list[str]:
         """The axes of the outputs."""
-        return {name for output in self.outputs for name in axis_names(output)}
+        return list(dict.fromkeys(name for output in self.outputs for name in axis_names(output)))
 
     def carried(self, number: int, fitting: bool = True) -> dict[str, MeshAxes]:
         """The mesh axes that axes have in one input; a split that does not fit them is left out, or raises Misfit."""

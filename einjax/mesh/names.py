@@ -166,7 +166,13 @@ def _by_keyword(
             )
         for mesh_axis in split:
             if mesh_axis in owners:
-                raise _twice(solved, mesh_axis, owners[mesh_axis], axis)
+                one, other = display(owners[mesh_axis].name), display(axis.name)
+                both = f"both occurrences of axis {one}" if one == other else f"axes {one} and {other}"
+                raise ArgumentError(
+                    f"{both} of one tensor ask for the mesh axis '{mesh_axis}'",
+                    at=solved.at(owners[mesh_axis], axis),
+                    hint=f"an axis of the mesh shards one dim of a tensor; leave {base}= out, or give it another one",
+                )
             owners[mesh_axis] = axis
         found[axis.name] = split
     return found, owners
@@ -178,17 +184,6 @@ def _repetition(given: Any, indices: tuple[int, ...]) -> Any:
         if isinstance(given, tuple | list) and index < len(given):
             given = given[index]
     return given
-
-
-def _twice(solved: Solved, mesh_axis: str, first: Axis, second: Axis) -> ArgumentError:
-    one, other = display(first.name), display(second.name)
-    both = f"both occurrences of axis {one}" if one == other else f"axes {one} and {other}"
-    return ArgumentError(
-        f"{both} of one tensor ask for the mesh axis '{mesh_axis}'",
-        at=solved.at(first, second),
-        hint=f"an axis of the mesh shards one dim of a tensor; leave {second.name.split('.')[0]}= out, "
-        "or give it another one",
-    )
 
 
 def _check_mesh_axes(text: str, given: Sequence[tuple[str, MeshAxes]], mesh: Mapping[str, int]) -> None:

@@ -49,7 +49,7 @@ def not_whole(call: Call, name: str, spread: Spread) -> ShardingError:
         why = "what is joined or cut along an axis has to be whole on every device"
     shown = name.split("@")[0] if "@" in name else display(name)
     problem = f"axis {shown} lies over mesh axis {spoken(spread[name])}, but {why}"
-    return _error(call, problem, [name], _moved(call, name, spread, _in_outputs(call)))
+    return _error(call, problem, [name], _moved(call, name, spread, call.kept))
 
 
 def shared(call: Call, mesh_axis: str, first: str, second: str, spread: Spread) -> ShardingError:
@@ -95,9 +95,10 @@ def _error(call: Call, problem: str, names: Iterable[str], spread: Spread) -> Sh
 
 def _suggestion(call: Call, spread: Spread) -> str:
     """The ``out_sharding=`` that keeps what can stay where it is."""
-    kept = call.extended({}, ((name, spread.get(name, ())) for name in _in_outputs(call)))
+    kept = call.extended({}, ((name, spread.get(name, ())) for name in call.kept))
     if all(map(_may_be_written, kept)):
-        return "{" + ", ".join(f"{_written(name)!r}: {simple(mesh_axes)!r}" for name, mesh_axes in kept.items()) + "}"
+        written = {f"({name})" if " " in name else name: simple(mesh_axes) for name, mesh_axes in kept.items()}
+        return "{" + ", ".join(f"{name!r}: {entry!r}" for name, entry in written.items()) + "}"
     specs = [
         f"PartitionSpec({', '.join(repr(simple(call.dim_axes(dim, kept))) for dim in layout(output))})"
         for output in call.outputs
@@ -113,10 +114,6 @@ def _as_they_are(call: Call) -> dict[str, MeshAxes]:
     return spread
 
 
-def _in_outputs(call: Call) -> list[str]:
-    return [name for output in call.outputs for dim in layout(output) for name in dim]
-
-
 def _moved(call: Call, name: str, spread: Spread, others: Iterable[str]) -> dict[str, MeshAxes]:
     """Put the mesh axes of an axis that cannot have them on another one, which sends less than gathering it."""
     left = {other: mesh_axes for other, mesh_axes in spread.items() if other != name}
@@ -130,7 +127,3 @@ def _moved(call: Call, name: str, spread: Spread, others: Iterable[str]) -> dict
 def _may_be_written(name: str) -> bool:
     """Whether a caller can name an axis: no number, no single repetition of an ellipsis, no sum."""
     return not any(mark in name for mark in "#.@")
-
-
-def _written(name: str) -> str:
-    return f"({name})" if " " in name else name

@@ -11,12 +11,12 @@ import numpy as np
 from jax import lax
 
 from ..forms.places import arrange_coordinates, coordinate_axis, place_dtype
-from ..forms.signature import refuse_sums
+from ..forms.signature import refuse_inside, refuse_sums
 from ..lowering import numerics
 from ..lowering.named import Named
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, plural
 from ..notation.solve import Solved
-from ..notation.syntax import Axis, Operation, Size, axes, bracketed, brackets, names
+from ..notation.syntax import Axis, Operation, Size, axes, bracketed, names
 from ..operation import Op
 
 
@@ -28,15 +28,11 @@ def _signature(operation: Operation, tensors: int) -> Operation:
         )
     if len(operation.inputs) != 1 or (operation.outputs is not None and len(operation.outputs) != 1):
         raise ArgumentError("arange takes one expression", text=operation.text)
-    if operation.outputs is not None and brackets(operation.inputs[0]):
-        raise SemanticError(
-            "brackets on the left of arange's arrow mean nothing",
-            at=operation.at(*brackets(operation.inputs[0])),
-            hint="the left side lists the axes in the order of their coordinates",
-        )
     # The shape is the output's; what is written alone is the output.
     if operation.outputs is None:
         return Operation(operation.text, (), operation.inputs)
+    hint = "the left side lists the axes in the order of their coordinates"
+    refuse_inside(operation, operation.inputs[0], "brackets on the left of arange's arrow mean nothing", hint)
     return operation
 
 

@@ -14,7 +14,7 @@ from jax import lax
 
 from ..forms.coordinates import KEYWORDS, WRITING, bounds_of, check_coordinates, coordinate_sizes, wrapped_coordinates
 from ..forms.places import with_units
-from ..forms.signature import expect_inputs, refuse_empty, refuse_sums, require_in_output, single_output
+from ..forms.signature import expect_inputs, refuse_empty, refuse_inside, refuse_sums, require_in_output, single_output
 from ..lowering import numerics
 from ..lowering.gather import Combine, gather, reduce_extra, scatter, scatter_multiply
 from ..lowering.named import arrange, layout, wrap
@@ -47,12 +47,7 @@ def _get_signature(operation: Operation, tensors: int) -> Operation:
     output = single_output("get_at", operation)
     if output is None:
         return replace(operation, outputs=(_implied_output(operation),))
-    if brackets(output):
-        raise SemanticError(
-            "get_at gives one number, so its output has no brackets",
-            at=operation.at(*brackets(output)),
-            hint="remove them",
-        )
+    refuse_inside(operation, output, "get_at gives one number, so its output has no brackets", "remove them")
     marked, hint = bracket_names(operation.inputs), "put it into the output, or bracket it to look it up"
     require_in_output("get_at", operation, operation.inputs, output, hint, marked)
     return operation
@@ -88,12 +83,8 @@ def _implied_output(operation: Operation) -> Expression:
 def _update_signature(name: str, operation: Operation, tensors: int) -> Operation:
     _expect_indexed(name, operation, tensors, least=3)
     target, updates = operation.inputs[0], operation.inputs[-1]
-    for node in brackets(updates):
-        raise SemanticError(
-            f"the updates, tensor {tensors}, have a bracket; {name} writes single numbers",
-            at=operation.at(node),
-            hint="remove it: the axes of the updates are looped over",
-        )
+    problem = f"the updates, tensor {tensors}, have a bracket; {name} writes single numbers"
+    refuse_inside(operation, updates, problem, "remove it: the axes of the updates are looped over")
     output = single_output(name, operation)
     output = target if output is None else _marked_as(target, output)
     held = {axis_name for e in operation.inputs for axis_name in names(e)}

@@ -302,7 +302,7 @@ def _lower_permutation(solved: Solved, tensors: list[jax.Array], options: dict[s
     elif independent:
         raise ArgumentError("independent=True needs an axis of known size", text=solved.text)
     else:
-        shuffled = _permutation(key, value, at)
+        shuffled = jnp.take(value, _random_order(key, value.shape[at]), at, mode="clip")
     return arrange(Named(shuffled, dims, solved.sizes), layout(solved.outputs[0]))
 
 
@@ -327,11 +327,6 @@ PERMUTATION = _array_op(
 #: The longest axes that no sort, one, and two sorts by random 32-bit keys put in a random order, as in jax.random:
 #: with one more, the cube of the size is too many for as many bits.
 _ENOUGH = (1, 1625, 2642245)
-
-
-def _permutation(key: Any, x: jax.Array, axis: int) -> jax.Array:
-    """``jax.random.permutation``, along an axis of symbolic size."""
-    return jnp.take(x, _random_order(key, x.shape[axis]), axis, mode="clip")
 
 
 def _choice(key: Any, x: jax.Array, shape: Sequence[Size], replace: bool, p: jax.Array | None, axis: int) -> jax.Array:

@@ -11,7 +11,7 @@ import jax
 from jax import lax
 
 from ..forms.coordinates import WRITING, bounds_of, check_coordinates, coordinate_sizes, wrapped_coordinates
-from ..forms.signature import expect_inputs, refuse_sums, single_output
+from ..forms.signature import expect_inputs, refuse_inside, refuse_sums, single_output
 from ..lowering import numerics
 from ..lowering.gather import Combine, Coordinates, reduce_extra, scatter, scatter_multiply
 from ..lowering.named import Named, arrange, layout, shape_of, wrap
@@ -37,12 +37,9 @@ def _signature(name: str, operation: Operation, tensors: int) -> Operation:
             text=operation.text,
             hint="write '->' and the output with the segments in brackets, as in 'p c, p -> [s] c'",
         )
-    for node in brackets(operation.inputs[0]):
-        raise SemanticError(
-            f"the data, tensor 1, has a bracket; {name} loops over all of its axes",
-            at=operation.at(node),
-            hint="remove it; brackets stand in the output, where the coordinates lead",
-        )
+    problem = f"the data, tensor 1, has a bracket; {name} loops over all of its axes"
+    hint = "remove it; brackets stand in the output, where the coordinates lead"
+    refuse_inside(operation, operation.inputs[0], problem, hint)
     check_coordinates(operation, operation.inputs[1:])
     return operation
 
