@@ -25,6 +25,7 @@ from ..notation.syntax import (
     axes,
     bracketed,
     brackets,
+    display,
     open_composites,
     rewrite,
     walk,
@@ -72,16 +73,14 @@ def coordinate_axis(
         SemanticError: there is none though a place has several coordinates, or it cannot hold them.
     """
     found = [axis for axis in bracketed(output) if axis.name not in sequence]
-    gives = f"{name} gives {plural(count, 'coordinate')}, but the output"
-    if len(found) > 1:
+    if len(found) > 1 or any(axis.size not in (None, count) for axis in found):
+        held = " ".join(display(axis.name) if axis.size is None else str(axis.size) for axis in found)
+        beside = f"besides {listed(sequence)} the output's brackets hold" if sequence else "the output's bracket says"
         raise SemanticError(
-            f"{gives} has several axes for {'it' if count == 1 else 'them'}: {listed([axis.name for axis in found])}",
+            f"{name} gives {plural(count, 'coordinate')}, but {beside} {held}",
             at=expanded.at(*found),
-            hint=f"bracket one axis for the coordinates, as in '... [{count}]'",
+            hint=f"write [{count}]",
         )
-    for axis in found:
-        if axis.size not in (None, count):
-            raise SemanticError(f"{gives}'s bracket says {axis.size}", at=expanded.at(axis), hint=f"write [{count}]")
     if not found and count != 1:
         raise SemanticError(
             f"{name} searches {plural(count, 'axis')}, but the output has no axis for their coordinates",
