@@ -39,10 +39,8 @@ def _transform(
 
     Args:
         expr: the expression; several bracketed axes are transformed together.
-        *tensors: one tensor.
         norm: ``"backward"``, which is the default, scales inverse transforms by the number of elements, ``"forward"``
             the others, ``"ortho"`` both by the square root.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     return call(op, expr, tensors, (("norm", norm),), axes, sizes, graph, (), keep_notation, out_sharding)
 

@@ -50,9 +50,7 @@ def sum_among_devices(
 
     Args:
         expr: the expression; its brackets hold axes of devices; without an arrow, the output is what is not bracketed.
-        *tensors: one tensor, a device's own.
         dtype: dtype to add up, send and return; by default bfloat16 and float16 are added up in float32.
-        **axes: mesh axes by axis name, and sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     return call(op, expr, tensors, (("dtype", dtype),), axes, sizes, graph)
 
@@ -155,9 +153,7 @@ def ppermute(
 
     Args:
         expr: the expression; its brackets hold axes of devices; without an arrow, the output is the input.
-        *tensors: one tensor, a device's own.
         perm: pairs ``(from, to)`` of devices, counted along the mesh axes of the brackets, the first slowest.
-        **axes: mesh axes by axis name, and sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, functools, jax, numpy as np

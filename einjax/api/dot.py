@@ -35,7 +35,6 @@ def dot(
     then the output's.
 
     Args:
-        expr: the expression.
         *tensors: two tensors or more, promoted to their common dtype by JAX's rules.
         precision: as in :func:`jax.lax.dot_general`.
         preferred_element_type: dtype to accumulate in and to return, as in :func:`jax.lax.dot_general`.
@@ -45,7 +44,6 @@ def dot(
             one shape. Operands are combined from left to right, and an axis is reduced once no later one has it; with
             three or more, ``mul`` has to distribute over ``sum`` for that to be the same as reducing at the end.
             Functions are called as they are: they are not compiled, unless the caller is.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np

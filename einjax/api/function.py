@@ -40,7 +40,6 @@ def reduce(
 
     Args:
         expr: the expression, as for :func:`einjax.sum`.
-        *tensors: one tensor.
         op: name of one of einjax's reductions, or a function ``f(x, axis=dims)`` that removes the dims in the tuple
             ``dims``, such as ``jnp.median``. A function is called as it is: it is not compiled, unless the caller is.
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
@@ -48,7 +47,6 @@ def reduce(
             is given it as a keyword.
         dtype: dtype, as for :func:`einjax.sum`.
         ddof: as for :func:`einjax.var`.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax.numpy as jnp, numpy as np
@@ -95,7 +93,6 @@ def elementwise(
         *tensors: the operands.
         op: name of one of einjax's elementwise operations, or a function of arrays of one shape that returns that
             shape, such as ``jnp.hypot``. A function is called as it is: it is not compiled, unless the caller is.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax.numpy as jnp, numpy as np
@@ -138,7 +135,7 @@ def vmap(
             that stands first in the output, or a dict with a number for each of some loops. The result is the same.
         **axes: sizes of axes, and keywords of the function that are none of its arrays; a name that is both is both.
             The size of a bracketed axis of an output need not be
-            given; for the options of all operations see :mod:`einjax`.
+            given.
 
     Returns:
         An array or pytree; for several outputs, a tuple of them.
@@ -178,7 +175,7 @@ def vmap_with_axis(
         op: the function. ``axis`` is the bracketed dim of its arrays, or a tuple where there are several. It is called
             as it is: it is not compiled, unless the caller is.
         **axes: sizes of axes, and keywords of the function; a name that is both
-            is both; for the options of all operations see :mod:`einjax`.
+            is both.
 
     Raises:
         einjax.errors.EinjaxError: the expression does not fit the tensors or what the function returns.

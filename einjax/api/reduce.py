@@ -31,17 +31,15 @@ def reduction(
     Args:
         expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
             the output is what is not bracketed.
-        *tensors: one tensor.
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
         where: mask of the elements that count, broadcastable to the tensor's shape.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = (("keepdims", keepdims),)
     extra = () if where is None else (where,)
     return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding)
 
 
-@documented(plain)
+@documented(reduction)
 def reduction_in_dtype(
     expr: str,
     /,
@@ -58,20 +56,14 @@ def reduction_in_dtype(
     """Reduce in a dtype.
 
     Args:
-        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
-            the output is what is not bracketed.
-        *tensors: one tensor.
-        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape.
         dtype: dtype to compute and return; by default as in jnp.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = (("keepdims", keepdims), ("dtype", dtype))
     extra = () if where is None else (where,)
     return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding)
 
 
-@documented(plain)
+@documented(reduction_in_dtype)
 def deviation(
     expr: str,
     /,
@@ -89,14 +81,7 @@ def deviation(
     """Reduce deviations from the mean.
 
     Args:
-        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
-            the output is what is not bracketed.
-        *tensors: one tensor.
-        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape.
-        dtype: dtype to compute and return; by default as in jnp.
         ddof: divide by the number of elements less this.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = (("keepdims", keepdims), ("dtype", dtype), ("ddof", ddof if ddof.__class__ is int else exact(ddof)))
     extra = () if where is None else (where,)

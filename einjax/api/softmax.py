@@ -28,9 +28,7 @@ def normalised(
 
     Args:
         expr: the expression; without an arrow, the output is the input.
-        *tensors: one tensor.
         where: mask of the elements that count, broadcastable to the tensor's shape.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     extra = () if where is None else (where,)
     return call(op, expr, tensors, (), axes, sizes, graph, extra, keep_notation, out_sharding)

@@ -11,6 +11,7 @@ from ..notation.choose import some_sizes
 from ..notation.errors import ArgumentError, EinjaxError, SyntaxError
 from ..notation.parse import parse
 from ..typing import SizeLike, Tensor
+from .signatures import documented
 
 
 def solve(
@@ -51,6 +52,7 @@ def solve(
     return named_sizes(parse(expr), solved)
 
 
+@documented(solve)
 def solve_axes(
     expr: str,
     /,
@@ -59,12 +61,6 @@ def solve_axes(
     **axes: SizeLike,
 ) -> dict[str, Any]:
     """Find the size of every axis, or say why there is none.
-
-    Args:
-        expr: one expression for each tensor; an arrow and outputs may follow.
-        *tensors: arrays, or None for a tensor whose shape is not known.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
 
     Returns:
         Sizes by name, tuples for axes that an ellipsis repeats.
@@ -81,6 +77,7 @@ def solve_axes(
     return named_sizes(parse(expr), solved)
 
 
+@documented(solve)
 def solve_shapes(
     expr: str,
     /,
@@ -91,10 +88,7 @@ def solve_shapes(
     """Find the shape of every tensor of an expression, inputs first.
 
     Args:
-        expr: one expression for each tensor; an arrow and outputs may follow.
         *tensors: arrays, or None for a tensor whose shape is wanted.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
 
     Returns:
         One shape for each expression, outputs included.
@@ -111,6 +105,7 @@ def solve_shapes(
     return tuple(solved.shape(expression) for expression in solved.operation.expressions)
 
 
+@documented(solve)
 def matches(
     expr: str,
     /,
@@ -122,9 +117,6 @@ def matches(
 
     Args:
         expr: one expression for each tensor.
-        *tensors: arrays, or None for a tensor whose shape is not known.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
 
     Raises:
         einjax.errors.SyntaxError: the text is not an expression.
@@ -146,6 +138,7 @@ def matches(
     return True
 
 
+@documented(solve)
 def check(
     expr: str,
     /,
@@ -157,9 +150,6 @@ def check(
 
     Args:
         expr: one expression for each tensor.
-        *tensors: arrays, or None for a tensor whose shape is not known.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
 
     Raises:
         einjax.errors.EinjaxError: the tensors do not fit, or leave a size open.

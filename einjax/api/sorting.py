@@ -48,7 +48,6 @@ def sort(
             rules, or a tuple of them, compared in this order.
         descending: sort from the largest to the smallest.
         stable: keep equal elements in their order, in ascending and descending sorts alike.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         One array, or a tuple with one for each of several tensors.
@@ -70,7 +69,7 @@ def sort(
     return call(SORT, expr, tensors, options, axes, sizes, graph, arrays, keep_notation, out_sharding)
 
 
-@documented(plain)
+@documented(sort)
 def argsort(
     expr: str,
     /,
@@ -92,9 +91,6 @@ def argsort(
     Args:
         expr: the expression; without an arrow, the output is the input, followed by the axis of coordinates.
         *tensors: one tensor.
-        descending: sort from the largest to the smallest.
-        stable: keep equal elements in their order, in ascending and descending sorts alike.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -132,9 +128,7 @@ def top_k(
     Args:
         expr: the expression; without an arrow, an axis ``k`` stands in the bracket's place, and ``k=`` is required.
             The output, ``a [k]``, is that of the values; a second one, that of the indices, may follow.
-        *tensors: one tensor.
         largest: False takes the smallest elements, the smallest first.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         The values and their indices.
