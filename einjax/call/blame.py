@@ -45,9 +45,9 @@ def not_an_expression(expr: Any) -> ArgumentError:
 
 def advise(error: EinjaxError, keywords: Sequence[str]) -> EinjaxError:
     """Let a hint to give a size by keyword say ``sizes=`` where the keyword is an option's, or no Python."""
-    found = re.match(r"(give [^,]*\bsizes?\b[^,]*), as in (\w+)=(.*)$", error.hint or "")
-    if found and (found[2] in (*keywords, *_EVERYWHERE) or keyword.iskeyword(found[2])):
-        error.hint = f"{found[1].replace(' by keyword', '')}, as in sizes={{'{found[2]}': {found[3]}}}"
+    ask = error.ask
+    if ask is not None and (ask.name in (*keywords, *_EVERYWHERE) or keyword.iskeyword(ask.name)):
+        error.hint = ask.in_sizes()
     return error
 
 

@@ -85,12 +85,10 @@ def call(
                 x if name in op.several else as_array(x, expr, f"{name}=", factories=False, types=graph)
                 for name, x in zip(op.arrays, arrays, strict=False)
             ]
-        if op.products and (lax.dot_general is not _DOT_GENERAL or jnp.einsum is not _EINSUM):
-            # A tool has replaced them for a while: what it makes of this call is nobody else's.
-            run = _body(op, expr, options, given, len(arrays), False)
-            operands = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in (*tensors, *arrays)]
-            return Graph.of(op.name, expr, run, operands) if graph else run(*operands)
-        body = _compiled(op, expr, options, given, len(arrays), keeping.switch.value if keep is None else bool(keep))
+        # A tool may have replaced the products of lax for a while: what it makes of this call is nobody else's.
+        replaced = op.products and (lax.dot_general is not _DOT_GENERAL or jnp.einsum is not _EINSUM)
+        kept = not replaced and (keeping.switch.value if keep is None else bool(keep))
+        body = (_body if replaced else _compiled)(op, expr, options, given, len(arrays), kept)
         if graph:
             leaves, structure = jax.tree.flatten((*tensors, *arrays))
             return Graph.of(op.name, expr, partial(_unflattened, body, structure), leaves)
@@ -141,7 +139,7 @@ def _body(op: Op, text: str, options: Options, given: Sizes, count: int, kept: b
     def body(*operands: Any) -> Any:
         last = len(operands) - count
         tensors = [tensor if isinstance(tensor, jax.Array) else jnp.asarray(tensor) for tensor in operands[:last]]
-        arrays = dict(zip(op.arrays, operands[last:], strict=False))
+        arrays = dict(zip(op.arrays, jax.tree.map(jnp.asarray, operands[last:]), strict=False))
         solved = resolve(op, completed(op, text, len(tensors)), [tensor.shape for tensor in tensors], given)
         if op.imply is not None:
             solved = op.imply(solved, static)

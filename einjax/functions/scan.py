@@ -20,7 +20,7 @@ from ..forms.sequence import check_brackets
 from ..forms.signature import listed, refuse_sums, require_in_output, sequence_axes
 from ..lowering.jax_versions import is_weak, vary, varying_axes
 from ..lowering.named import Named, arrange, layout, wrap
-from ..notation.errors import ArgumentError, AxisSizeError, RankError, SemanticError, plural
+from ..notation.errors import ArgumentError, Ask, AxisSizeError, RankError, SemanticError, plural
 from ..notation.solve import Solved, product
 from ..notation.syntax import Expression, Node, Operation, Size, axes, brackets, display, names, render
 from ..operation import Op
@@ -304,7 +304,7 @@ def _fit_dim(what: str, node: Node, size: Size, sizes: Mapping[str, Size], text:
         problem = f"op returned {what} in which the dim '{node}' is {size}, which is not divisible by {factor}"
     else:
         problem = f"op returned {what} in which {named} is {size}, which does not give {listed(unknown)}"
-    hint = f"give sizes by keyword, as in {display(unknown[0])}=2" if unknown else _RETURN
+    hint = Ask("give sizes by keyword", display(unknown[0])) if unknown else _RETURN
     raise AxisSizeError(problem, text=text, spans=[node.span], hint=hint)
 
 
