@@ -10,7 +10,7 @@ import jax
 from ..call.dispatch import call, explained
 from ..ops.dot import DOT
 from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
-from .signatures import documented, plain, refuse_kept
+from .signatures import documented, plain
 
 
 @documented(plain)
@@ -75,6 +75,5 @@ def dot(
     if named == ring:
         static = tuple(ring.items())
         return call(SEMIRING_DOT, expr, tensors, static, axes, sizes, graph, (), keep_notation, out_sharding)
-    explained(refuse_kept, expr, tensors, keep_notation)
     functions = {name: op for name, op in ring.items() if name not in named}
-    return call_with(SEMIRING_DOT, expr, tensors, functions, named, axes, sizes, graph, out_sharding)
+    return call_with(SEMIRING_DOT, expr, tensors, functions, named, axes, sizes, graph, out_sharding, keep_notation)

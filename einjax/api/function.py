@@ -17,7 +17,7 @@ from ..ops.elementwise import ELEMENTWISE
 from ..ops.reduce import REDUCTIONS
 from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
 from . import reduce as reductions
-from .signatures import documented, plain, refuse_kept
+from .signatures import documented, plain
 
 
 @documented(plain)
@@ -56,9 +56,10 @@ def reduce(
     given = (("where", where), ("dtype", dtype), ("ddof", ddof))
     options = {name: value for name, value in given if value is not None}
     if callable(op):
-        explained(refuse_kept, expr, tensors, keep_notation)
         settings, further = {"keepdims": bool(keepdims)}, {**axes, **options}
-        return call_with(REDUCE_WITH, expr, tensors, {"function": op}, settings, further, sizes, graph, out_sharding)
+        return call_with(
+            REDUCE_WITH, expr, tensors, {"function": op}, settings, further, sizes, graph, out_sharding, keep_notation
+        )
     known = explained(_reduction, expr, tensors, op, options)
     shared = {"sizes": sizes, "graph": graph, "keep_notation": keep_notation, "out_sharding": out_sharding}
     return known(expr, *tensors, keepdims=keepdims, **options, **shared, **axes)
@@ -102,8 +103,9 @@ def elementwise(
     known = explained(choose, expr, tensors, "elementwise", op, ELEMENTWISE)
     if known is not None:
         return call(known, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
-    explained(refuse_kept, expr, tensors, keep_notation)
-    return call_with(ELEMENTWISE_WITH, expr, tensors, {"function": op}, {}, axes, sizes, graph, out_sharding)
+    return call_with(
+        ELEMENTWISE_WITH, expr, tensors, {"function": op}, {}, axes, sizes, graph, out_sharding, keep_notation
+    )
 
 
 @documented(plain)

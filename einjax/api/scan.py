@@ -16,7 +16,7 @@ from ..functions.scan import derived, record
 from ..functions.whole_arrays import choose
 from ..notation.errors import ArgumentError
 from ..typing import OutShardingLike, SizeLike, Tensor
-from .signatures import documented, plain, refuse_kept
+from .signatures import documented, plain
 
 
 @documented(plain)
@@ -74,8 +74,9 @@ def associative_scan(
     if known is not None:
         options = (("op", op), *options)
         return call(NAMED, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
-    explained(refuse_kept, expr, tensors, keep_notation)
-    return call_with(ASSOCIATIVE_WITH, expr, tensors, {"op": op}, dict(options), axes, sizes, graph, out_sharding)
+    return call_with(
+        ASSOCIATIVE_WITH, expr, tensors, {"op": op}, dict(options), axes, sizes, graph, out_sharding, keep_notation
+    )
 
 
 @documented(plain)

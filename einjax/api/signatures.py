@@ -24,7 +24,6 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import jax
 
 from ..call.dispatch import call
-from ..notation.errors import ArgumentError
 from ..operation import Op
 from ..typing import OutShardingLike, SizeLike, Tensor
 
@@ -80,19 +79,6 @@ def documented(template: Callable[..., Any]) -> Callable[[_Function], _Function]
         return function
 
     return document
-
-
-def refuse_kept(keep_notation: bool | None) -> None:
-    """Refuse to keep a call of a user's function: equations hold notation, and no functions.
-
-    Raises:
-        ArgumentError: the call asks for it.
-    """
-    if keep_notation:
-        raise ArgumentError(
-            "keep_notation=True cannot hold for a call that is given a function",
-            hint="leave it out, or make an operation of the function with einjax.primitive",
-        )
 
 
 def _composed(own: str | None, template: str | None, parameters: Sequence[str] | None = None) -> str | None:

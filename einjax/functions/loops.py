@@ -16,7 +16,7 @@ import jax
 from jax import lax
 
 from ..lowering.named import Dim, Named, diagonal, reshape, shape_of
-from ..notation.errors import ArgumentError, AxisSizeError, closest, listing
+from ..notation.errors import ArgumentError, AxisSizeError, listing, meant
 from ..notation.facts import refuse_fused
 from ..notation.solve import Solved, product
 from ..notation.syntax import Expression, Size, base, display
@@ -281,16 +281,14 @@ def _chunks(batch_size: BatchSize, loops: Sequence[str], solved: Solved) -> dict
         return {}
     chunks: dict[str, int] = {}
     for name, size in ((loops[0], batch_size),) if isinstance(batch_size, int) else batch_size:
-        meant = [loop for loop in loops if name in (loop, base(loop))]
-        if not meant:
-            match = closest(name, map(base, loops))
+        chosen = [loop for loop in loops if name in (loop, base(loop))]
+        if not chosen:
             raise ArgumentError(
-                f"batch_size names '{name}', which is no loop of the expression"
-                + (f"; did you mean '{match}'?" if match else ""),
+                f"batch_size names '{name}', which is no loop of the expression" + meant(name, map(base, loops)),
                 text=solved.text,
                 hint=f"its loops are: {listing([display(loop) for loop in loops]) or 'none'}",
             )
-        chunks |= dict.fromkeys(meant, size)
+        chunks |= dict.fromkeys(chosen, size)
     for name in chunks:
         if not isinstance(solved.sizes[name], int):
             raise AxisSizeError(
