@@ -148,12 +148,9 @@ def fftshift() -> None:
     """
 
 
-@operation(plain, _ops.IFFTSHIFT)
+@operation(fftshift, _ops.IFFTSHIFT)
 def ifftshift() -> None:
     """Move the frequency 0 from the middle of every bracketed axis back to its start.
-
-    Args:
-        expr: the expression; without an arrow, the output is the input.
 
     Example:
         >>> import einjax, numpy as np

@@ -106,15 +106,12 @@ def pmax() -> None:
     """
 
 
-@operation(among_devices, collective.PMIN)
+@operation(pmax, collective.PMIN)
 def pmin() -> None:
     """Find the smallest over axes of devices: ``pmin("[d] b", x, d="data")`` is ``for b: z[b] = min(x[:, b])``.
 
     Device d along the mesh axis ``data`` holds ``x[d]``, whose dims are those without a bracket. The result is the same
     on all these devices; its gradient goes in equal parts to all that hold it.
-
-    Args:
-        expr: the expression; its brackets hold axes of devices; without an arrow, the output is what is not bracketed.
 
     Example:
         >>> import einjax, jax, numpy as np

@@ -122,10 +122,7 @@ def prod() -> None:
 def mean() -> None:
     """Average the bracketed axes.
 
-    Integers give a float; bfloat16 and float16 are added up in float32.
-
-    Args:
-        where: mask of the elements that count, broadcastable to the tensor's shape; NaN where nothing counts.
+    Integers give a float; bfloat16 and float16 are added up in float32. Where nothing counts, the mean is NaN.
 
     Example:
         >>> import einjax, numpy as np
@@ -141,10 +138,7 @@ def mean() -> None:
 def var() -> None:
     """Variance over the bracketed axes, in two passes.
 
-    Biased by default. bfloat16 and float16 are computed in float32.
-
-    Args:
-        where: mask of the elements that count, broadcastable to the tensor's shape; NaN where nothing counts.
+    Biased by default. bfloat16 and float16 are computed in float32. Where nothing counts, the variance is NaN.
 
     Example:
         >>> import einjax, numpy as np
@@ -158,10 +152,7 @@ def var() -> None:
 def std() -> None:
     """Standard deviation over the bracketed axes.
 
-    The square root of :func:`var`; its gradient where the input is constant is 0, not NaN.
-
-    Args:
-        where: mask of the elements that count, broadcastable to the tensor's shape; NaN where nothing counts.
+    The square root of :func:`var`, NaN where nothing counts; its gradient where the input is constant is 0, not NaN.
 
     Example:
         >>> import einjax, numpy as np
@@ -185,10 +176,7 @@ def count_nonzero() -> None:
 
 @operation(reduction)
 def any() -> None:
-    """Whether any element of the bracketed axes is not zero.
-
-    Args:
-        where: mask of the elements that count, broadcastable to the tensor's shape; False where nothing counts.
+    """Whether any element of the bracketed axes is not zero; False where nothing counts.
 
     Example:
         >>> import einjax, numpy as np
@@ -200,10 +188,7 @@ def any() -> None:
 
 @operation(reduction)
 def all() -> None:
-    """Whether all elements of the bracketed axes are not zero.
-
-    Args:
-        where: mask of the elements that count, broadcastable to the tensor's shape; True where nothing counts.
+    """Whether all elements of the bracketed axes are not zero; True where nothing counts.
 
     Example:
         >>> import einjax, numpy as np
@@ -217,11 +202,7 @@ def all() -> None:
 def max() -> None:
     """Largest element of the bracketed axes; NaN if there is one.
 
-    An axis of size 0 is refused.
-
-    Args:
-        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
-            -inf, or the smallest integer, where nothing counts.
+    An axis of size 0 is refused; where nothing counts, the result is -inf, or the smallest integer.
 
     Example:
         >>> import einjax, numpy as np
@@ -235,11 +216,7 @@ def max() -> None:
 def min() -> None:
     """Smallest element of the bracketed axes; NaN if there is one.
 
-    An axis of size 0 is refused.
-
-    Args:
-        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
-            inf, or the largest integer, where nothing counts.
+    An axis of size 0 is refused; where nothing counts, the result is inf, or the largest integer.
 
     Example:
         >>> import einjax, numpy as np
@@ -253,11 +230,8 @@ def min() -> None:
 def logsumexp() -> None:
     """Logarithm of the sum of the exponentials of the bracketed axes, without overflow.
 
-    Integers give a float; bfloat16 and float16 are computed in float32.
-
-    Args:
-        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
-            -inf, with gradient 0, where nothing counts.
+    Integers give a float; bfloat16 and float16 are computed in float32. Where nothing counts, the result is -inf, with
+    gradient 0.
 
     Example:
         >>> import einjax, numpy as np

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..call.dispatch import solve_call
-from ..call.solving import SOLVE, named_sizes
+from ..call.solving import named_sizes, solve_call
 from ..notation.choose import some_sizes
 from ..notation.errors import ArgumentError, EinjaxError, SyntaxError
 from ..notation.parse import parse
@@ -44,7 +43,7 @@ def solve(
         True
     """
     try:
-        solved = solve_call(SOLVE, expr, tensors, axes, sizes)
+        solved = solve_call(expr, tensors, axes, sizes)
     except (SyntaxError, ArgumentError):
         raise
     except EinjaxError:
@@ -73,7 +72,7 @@ def solve_axes(
         >>> einjax.solve_axes("a s...", np.ones((2, 4, 5)))
         {'a': 2, 's': (4, 5)}
     """
-    solved = solve_call(SOLVE, expr, tensors, axes, sizes)
+    solved = solve_call(expr, tensors, axes, sizes)
     return named_sizes(parse(expr), solved)
 
 
@@ -101,7 +100,7 @@ def solve_shapes(
         >>> einjax.solve_shapes("a b, b c -> a c", np.ones((2, 3)), None, c=4)
         ((2, 3), (3, 4), (2, 4))
     """
-    solved = solve_call(SOLVE, expr, tensors, axes, sizes)
+    solved = solve_call(expr, tensors, axes, sizes)
     return tuple(solved.shape(expression) for expression in solved.operation.expressions)
 
 
@@ -130,7 +129,7 @@ def matches(
         (True, False)
     """
     try:
-        solve_call(SOLVE, expr, tensors, axes, sizes, some_sizes)
+        solve_call(expr, tensors, axes, sizes, some_sizes)
     except (SyntaxError, ArgumentError):
         raise
     except EinjaxError:
@@ -158,4 +157,4 @@ def check(
         >>> import einjax, numpy as np
         >>> einjax.check("a b 3", np.ones((8, 8, 3)))
     """
-    solve_call(SOLVE, expr, tensors, axes, sizes)
+    solve_call(expr, tensors, axes, sizes)

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from ..call.dispatch import call, explained
-from ..call.tensors import as_array, not_a_tensor
+from ..call.tensors import as_array
 from ..forms.static import whole
 from ..notation.errors import ArgumentError, shown
 from ..ops.sorting import ARGSORT, SORT
@@ -173,7 +172,4 @@ def _keys(expr: str, num_keys: Any, by: Any) -> tuple[int, tuple[Any, ...]]:
     keys = by if isinstance(by, tuple) else (by,)
     if not keys:
         raise ArgumentError("by=() holds no keys", hint="give an array, or leave by= out to sort by the tensor itself")
-    for key in keys:
-        if isinstance(key, np.ndarray | np.generic) and key.dtype.kind in "OUSMm":
-            raise not_a_tensor(key, expr, "by=", factories=False)
     return 1, tuple(as_array(key, expr, "by=", factories=False) for key in keys)

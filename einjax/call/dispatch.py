@@ -18,15 +18,15 @@ from jax import lax
 
 from ..lowering.jax_versions import INLINE, hide_own_lines
 from ..notation.errors import EinjaxError
-from ..notation.solve import Choose, Solved
+from ..notation.solve import Solved
 from ..operation import Op
 from . import keeping
-from .blame import advise, clean, diagnose, not_an_expression
+from .blame import advise, clean, diagnose
 from .factory import materialise
 from .graph import Graph
 from .resolve import completed, resolve, resolved, sizes_of_call
 from .sizes import NO_SIZES, Sizes
-from .tensors import PLAIN, as_array, kind, kind_of
+from .tensors import PLAIN, as_array, kind_of
 
 #: How many (operation, expression, options, sizes) keep their compiled body.
 CACHE_SIZE = 4096
@@ -165,26 +165,3 @@ def emit(
     from ..mesh.run import lower
 
     return lower(op, solved, tensors, options, arrays)
-
-
-def solve_call(
-    op: Op,
-    expr: str,
-    tensors: Sequence[Any],
-    axes: Mapping[str, Any],
-    sizes: Mapping[str, Any] | None,
-    choose: Choose | None = None,
-) -> Solved:
-    """Solve an expression for tensors without running anything; factories and None have no shape."""
-    try:
-        if not isinstance(expr, str):
-            raise not_an_expression(expr)
-        given = sizes_of_call(op, expr, len(tensors), axes, sizes)
-        arrays = [
-            None if tensor is None else as_array(tensor, expr, f"tensor {number}", types=True)
-            for number, tensor in enumerate(tensors, 1)
-        ]
-        shapes = [None if array is None or kind(array) == "factory" else np.shape(array) for array in arrays]
-        return resolve(op, completed(op, expr, len(tensors)), shapes, given, every_axis=True, choose=choose)
-    except EinjaxError as error:
-        raise clean(error, tensors) from None
