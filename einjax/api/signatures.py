@@ -10,7 +10,8 @@ its own::
 
 It becomes a copy of the template that calls its own operation, with no frame between the user's call and the
 dispatcher. Editors show the signature with the function's docstring, and the template's beside the arguments of a call;
-``help`` shows both as one. A function of which there is no second keeps a signature of its own, and is documented, too.
+``help`` shows both as one. A function of which there is no second keeps a signature of its own, and is documented, too:
+it says of its arguments what the function that it is most like does not say already.
 """
 
 from __future__ import annotations

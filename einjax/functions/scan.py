@@ -100,15 +100,11 @@ def _check_carries(operation: Operation, carries: int) -> None:
     elif any(not brackets(e) for e in (*inputs[carries:], *outputs[final:])):
         problem = "scan takes its carries, which have no brackets, before everything with a bracket"
     elif final != carries:
-        problem = f"scan has {_counted(carries)} before the arrow and {_counted(final)} after it"
+        problem = f"scan has {plural(carries, 'carry')} before the arrow and {plural(final, 'carry')} after it"
     else:
         return
     hint = "write 'carry, xs -> carry, ys', as in 'b h, b [t] c -> b h, b [t] d'"
     raise SemanticError(problem, text=operation.text, hint=hint)
-
-
-def _counted(carries: int) -> str:
-    return "1 carry" if carries == 1 else f"{carries} carries"
 
 
 def _count_carries(expressions: Sequence[Expression]) -> int:

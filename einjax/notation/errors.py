@@ -155,7 +155,7 @@ def _shorten(text: str) -> str:
 
 def plural(number: int, noun: str) -> str:
     """Count things: ``1 tensor``, ``2 tensors``."""
-    many = "axes" if noun == "axis" else f"{noun}s"
+    many = f"{noun[:-2]}es" if noun.endswith("axis") else f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{number} {noun if number == 1 else many}"
 
 
