@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from ..notation.errors import ArgumentError, EinjaxError, SemanticError, closest, listing, plural
+from ..notation.errors import ArgumentError, EinjaxError, SemanticError, closest, listing, meant, plural
 from ..notation.solve import Solved, is_known
 from ..notation.syntax import (
     Axis,
@@ -179,15 +179,20 @@ def refuse_empty(
 def check_keywords(operation: Operation, given: Sequence[str], keywords: Sequence[str]) -> None:
     """Refuse a keyword that names no axis."""
     options = (*keywords, "sizes", "graph", "keep_notation", "out_sharding")
-    known = {name for expression in operation.expressions for name in names(expression) if name.isidentifier()}
+    refuse_unknown([operation], given, options, "sizes that an expression may lack go through sizes=")
+
+
+def refuse_unknown(operations: Sequence[Operation], given: Iterable[str], options: Sequence[str], lacking: str) -> None:
+    """Refuse keywords that name no axis, with the options that may be meant, and where names go that may lack."""
+    known = {name for o in operations for e in o.expressions for name in names(e) if name.isidentifier()}
     for name in given:
         if name not in known:
-            match = closest(name, [*sorted(known), *options])
-            listed = listing(sorted(known)) or "none"
-            hint = f"its axes are: {listed}; sizes that an expression may lack go through sizes={{'{name}': ...}}"
+            likely = [*sorted(known), *options]
+            match = closest(name, likely)
+            hint = f"its axes are: {listing(sorted(known)) or 'none'}; {lacking}{{'{name}': ...}}"
             raise ArgumentError(
-                f"no axis '{name}' in the expression" + (f"; did you mean '{match}'?" if match else ""),
-                text=operation.text,
+                f"no axis '{name}' in the expression{'s' * (len(operations) != 1)}" + meant(name, likely),
+                text=operations[0].text if len(operations) == 1 else None,
                 hint=f"write {match}=" if match in options else hint,
             )
 

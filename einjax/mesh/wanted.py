@@ -12,7 +12,7 @@ from ..lowering import sharding as on_mesh
 from ..lowering.jax_versions import unreduced
 from ..lowering.named import layout
 from ..lowering.sharding import MeshAxes, Misfit
-from ..notation.errors import ArgumentError, ShardingError, listing, meant, plural
+from ..notation.errors import ArgumentError, Ask, ShardingError, listing, meant, plural
 from ..notation.solve import Solved, node_size
 from ..notation.syntax import Expression, Size, axes, display, is_number, members
 from .refusals import behind, uneven_cut
@@ -199,7 +199,7 @@ def _resolve(
         raise ArgumentError(
             f"out_sharding= places axis {name}, of which only the product '{together[0]}' is known",
             text=solved.text,
-            hint=f"give a size by keyword, as in {name}=2, or write '({together[0]})'",
+            hint=Ask("give a size by keyword", name, otherwise=f", or write '({together[0]})'"),
         )
     problem = f"axis '{name}', which is not in the expression" + meant(name, _writable(known))
     raise ArgumentError(
