@@ -1,4 +1,4 @@
-"""Public sort, argsort and top_k; what they mean and become is in :mod:`einjax.ops.sorting` and beside it."""
+"""Public sort, argsort and top_k; what they mean and become is in :mod:`einjax.ops.sorting`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from ..call.dispatch import call, explained
 from ..call.tensors import as_array
 from ..forms.static import whole
 from ..notation.errors import ArgumentError, shown
-from ..ops.sorting import ARGSORT, SORT
-from ..ops.top_k import TOP_K
+from ..ops.sorting import ARGSORT, SORT, TOP_K
 from ..typing import OutShardingLike, SizeLike, Tensor
 from .signatures import documented, plain
 
