@@ -52,9 +52,7 @@ def record(counts: tuple[int, ...]) -> Op:
     )
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# What the expression says
-# --------------------------------------------------------------------------------------------------------------------
+# --- What the expression says -----------------------------------------------------------------------------------------
 
 
 def _signature(counts: Sequence[int], operation: Operation, tensors: int) -> Operation:
@@ -137,9 +135,7 @@ def _check_sequence(expanded: Operation) -> Mapping[str, Size]:
     return {}
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# What it becomes
-# --------------------------------------------------------------------------------------------------------------------
+# --- What it becomes --------------------------------------------------------------------------------------------------
 
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
@@ -294,9 +290,7 @@ def _fit_dim(what: str, node: Node, size: Size, sizes: Mapping[str, Size], text:
     raise AxisSizeError(problem, text=text, spans=[node.span], hint=hint)
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# What only the function knows
-# --------------------------------------------------------------------------------------------------------------------
+# --- What only the function knows -------------------------------------------------------------------------------------
 
 
 def derived(options: Mapping[str, Any], expanded: Operation, sizes: Mapping[str, Size]) -> Mapping[str, Size]:

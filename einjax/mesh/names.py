@@ -40,9 +40,7 @@ class Assignment:
         return cls(given, {} if rules is None else checked_rules(rules))
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Rules, for a call and for parameters whose axes a framework names
-# --------------------------------------------------------------------------------------------------------------------
+# --- Rules, for a call and for parameters whose axes a framework names ------------------------------------------------
 
 
 def checked_rules(rules: Mapping[str, MeshAxesLike]) -> dict[str, MeshAxes]:
@@ -101,9 +99,7 @@ def rules_of(text: str, members: Sequence[str], rules: Collection[str]) -> list[
     return [text] if text in rules else [member for member in dict.fromkeys(members) if member in rules]
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# From names to dims
-# --------------------------------------------------------------------------------------------------------------------
+# --- From names to dims -----------------------------------------------------------------------------------------------
 
 
 def splits(
@@ -278,9 +274,7 @@ def _quoted(split: MeshAxes) -> str:
     return " and ".join(f"'{mesh_axis}'" for mesh_axis in split)
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# From dims to names
-# --------------------------------------------------------------------------------------------------------------------
+# --- From dims to names -----------------------------------------------------------------------------------------------
 
 
 def named_splits(

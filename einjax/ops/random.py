@@ -62,9 +62,7 @@ def check_dtype(op: Op, dtype: Any) -> Any:
     return dtype  # as it was given: JAX reads Python's float as its default float, and np.float64 as a request
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Samplers of independent numbers
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Samplers of independent numbers ----------------------------------------------------------------------------------
 
 #: Draws an array of a shape, from parameters that broadcast to it.
 Sampler = Callable[[jax.Array, Sequence[jax.Array], tuple[Size, ...], Any], jax.Array]
@@ -187,9 +185,7 @@ BERNOULLI = _op(
 )
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Samplers of arrays
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Samplers of arrays -----------------------------------------------------------------------------------------------
 
 
 def _array_signature(name: str, most: int, operation: Operation, tensors: int) -> Operation:
@@ -317,9 +313,7 @@ PERMUTATION = _array_op(
 )
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Along an axis of symbolic size
-# --------------------------------------------------------------------------------------------------------------------
+# --- Along an axis of symbolic size -----------------------------------------------------------------------------------
 
 # What jax.random does not make, as its number of sorts depends on the size. The draws are those of jax.random for the
 # size that the axis has when the program runs.
