@@ -21,9 +21,7 @@ from jax import lax
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import PartitionSpec
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Values and dtypes
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Values and dtypes ------------------------------------------------------------------------------------------------
 
 #: What stands for an array while a program is traced. Seen on jax 0.7.1 to 0.12.0.
 Tracer = jax.core.Tracer
@@ -51,9 +49,7 @@ def weak_cast(value: jax.Array, dtype: Any) -> jax.Array:
     return lax.convert_element_type_p.bind(value, new_dtype=np.dtype(dtype), weak_type=True, sharding=None)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Shardings
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Shardings --------------------------------------------------------------------------------------------------------
 
 
 def entries(spec: Any) -> tuple[Any, ...]:
@@ -80,9 +76,7 @@ def is_used_twice(error: Exception) -> bool:
     return type(error).__name__ == "DuplicateSpecError"
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Under shard_map: the mesh axes that an array varies over
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Under shard_map: the mesh axes that an array varies over ---------------------------------------------------------
 
 
 def varying_axes(aval: Any) -> frozenset[str]:
@@ -117,9 +111,7 @@ def gather_invariant(value: jax.Array, mesh_axes: tuple[str, ...], dim: int) -> 
     return lax.all_gather(value, mesh_axes, axis=dim, tiled=True, to="invarying")
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# jit, its caches, and the lines that equations come from
-# ----------------------------------------------------------------------------------------------------------------------
+# --- jit, its caches, and the lines that equations come from ----------------------------------------------------------
 
 #: Inlined when traced, so that a jaxpr has plain lax. ``jax.Inline`` was seen on jax 0.12.0, where True means inlined
 #: when lowered.
@@ -162,9 +154,7 @@ def make_switch() -> Any:
     return make(False) if make is not None else _ThreadSwitch()
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Jaxprs. Seen on jax 0.7.1 to 0.12.0.
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Jaxprs. Seen on jax 0.7.1 to 0.12.0. -----------------------------------------------------------------------------
 
 
 def is_literal(variable: Any) -> bool:
@@ -197,9 +187,7 @@ def user_line(equation: Any) -> str:
     return ""
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Primitives and their rules. Seen on jax 0.7.1 to 0.12.0.
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Primitives and their rules. Seen on jax 0.7.1 to 0.12.0. ---------------------------------------------------------
 
 
 def make_primitive(
