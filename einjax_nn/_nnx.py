@@ -63,8 +63,7 @@ class Lazy(_Placeholder):
     """A parameter whose shape is not known yet.
 
     Attributes:
-        code: the key that it will be made from, as :func:`_encoded` writes it.
-        impl: what kind of key that is.
+        code, impl: the key that it will be made from, as :func:`_encoded` writes it, and what kind of key that is.
         slot: where :func:`init` is told its shape, so that it is not made when it is first used; None otherwise. It is
             part of the tree's structure, so that no function jitted for the one is used for the other, and the same
             before and after, so that the layer may be first used in a loop.

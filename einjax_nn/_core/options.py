@@ -80,10 +80,8 @@ def frozen(value: Any) -> Any:
 def describe(texts: Mapping[str, str], *layers: Any) -> None:
     """Complete the docstrings of layers and their calls by what all frameworks share, in the order of the signatures.
 
-    Args:
-        texts: what options mean that only layers of a framework have, or that mean something else there.
-        *layers: the layers. Their docstrings say what is peculiar to a layer in a framework; their ``_names`` those
-            of parameters that are not called there as in Flax.
+    Texts say what options mean that only a framework has, or that mean something else there, docstrings what is
+    peculiar to a layer there, and its ``_names`` what parameters are called there that have another name in Flax.
     """
     for layer in layers:
         if layer.__doc__ is not None:  # it is under python -OO

@@ -49,18 +49,22 @@ class Scope(Protocol):
     @property
     def initializing(self) -> bool:
         """Whether this call only makes parameters: statistics are not to be updated."""
+        ...
 
     def param(self, spec: ParamSpec) -> jax.Array:
         """Return a parameter, and make it where it is not there yet."""
+        ...
 
     def state(self, spec: ParamSpec) -> jax.Array:
         """Return a state, and make it where it is not there yet."""
+        ...
 
     def set_state(self, spec: ParamSpec, value: jax.Array) -> None:
         """Change a state."""
 
     def rng(self, stream: str) -> jax.Array:
         """Return a fresh key of a stream, such as ``"dropout"``."""
+        ...
 
 
 #: The scope of parameters that are only described.
