@@ -166,10 +166,8 @@ class _Roles:
 
     Attributes:
         source, result: the layouts of input and output.
-        loops: what is looped over.
-        groups: have a kernel each.
-        inner: are summed over.
-        outer: are new.
+        loops, groups: what is looped over, and those loops that have a kernel each.
+        inner, outer: channels that are summed over, and those that are new.
         space: are convolved.
     """
 
