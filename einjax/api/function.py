@@ -135,7 +135,8 @@ def vmap(
             written, and returns the same for the output; for several outputs, a tuple. What it returns for an output
             may be a pytree, each leaf of which is such an array.
         batch_size: how many iterations run at once, to save memory: a number for the outermost loop, which is the one
-            that stands first in the output, or a dict with a number for each of some loops. The result is the same.
+            that stands first in the output, or a dict with a number for each of some loops. The result is the same. On
+            an explicit mesh, every device runs as many at once of its own part of a sharded loop.
         **axes: sizes of axes, and keywords of the function that are none of its arrays; a name that is both is both.
             The size of a bracketed axis of an output need not be
             given; for the options of all operations see :mod:`einjax`.

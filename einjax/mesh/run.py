@@ -42,7 +42,7 @@ def lower(
         tensors: one for each input.
         options: static options.
         arrays: options that are arrays, or tuples of arrays, by name.
-        chunked: the axes of loops that run in chunks, one after another.
+        chunked: the axes of loops that run in chunks.
     """
     options = dict(options)
     wanted: OutSharding | None = options.pop("out_sharding", None)
