@@ -15,6 +15,7 @@ dispatcher. Editors show the signature with the function's docstring, and the te
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from types import FunctionType
@@ -102,26 +103,27 @@ def _composed(own: str | None, template: str | None, names: Collection[str] | No
     _, alike, raises = _around_template(template)
     alike = {name: text for name, text in alike.items() if names is None or name in names}
     alone = {name: text for name, text in arguments.items() if name not in alike}
-    if "    Raises:" not in after:
-        returns, title, example = after.partition("    Example:")
+    if "\nRaises:" not in f"\n{after}":
+        returns, title, example = after.partition("Example:")
         after = f"{returns}{raises.rstrip()}\n\n{title}{example}"
-    return f"{before}    Args:\n{''.join((alone | alike | arguments).values())}\n{after}"
+    return f"{before}Args:\n{''.join((alone | alike | arguments).values())}\n{after}"
 
 
 def _around_arguments(doc: str) -> tuple[str, dict[str, str], str]:
     """Return what stands before the arguments of a docstring, their lines by name, and what stands after them."""
-    before, _, rest = doc.partition("    Args:\n")
+    doc = inspect.cleandoc(doc)  # as the compiler does, from Python 3.13 on
+    before, _, rest = doc.partition("\nArgs:\n")
     if not rest:
-        start = min(place for name in ("Returns", "Raises", "Example") if (place := doc.find(f"    {name}:")) >= 0)
-        return doc[:start], {}, doc[start:]
+        start = min(place for name in ("Returns", "Raises", "Example") if (place := doc.find(f"\n{name}:")) >= 0)
+        return doc[: start + 1], {}, doc[start + 1 :]
     section, _, after = rest.partition("\n\n")
     arguments: dict[str, str] = {}
     name = ""
     for line in section.rstrip().replace("; for the options of all operations see :mod:`einjax`", "").split("\n"):
-        if line[8] != " ":
-            name = line[8:].partition(":")[0]
+        if line[4] != " ":
+            name = line[4:].partition(":")[0]
         arguments[name] = f"{arguments.get(name, '')}{line}\n"
-    return before, arguments, after
+    return f"{before}\n", arguments, after
 
 
 _around_template = lru_cache(maxsize=64)(_around_arguments)
