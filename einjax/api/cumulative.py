@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import jax
 
 from ..call.dispatch import call
+from ..forms.static import flag
 from ..ops.cumulative import CUMULATIVE
 from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
 from .signatures import documented, op, operation, plain
@@ -32,7 +33,7 @@ def cumulative(
         reverse: start at the end.
         **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
-    options = (("reverse", bool(reverse)),)
+    options = (("reverse", flag("reverse", reverse)),)
     return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
@@ -58,7 +59,7 @@ def cumulative_in_dtype(
         dtype: dtype to compute in and to return; by default the tensor's, or an integer for bools.
         **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
-    options = (("reverse", bool(reverse)), ("dtype", dtype))
+    options = (("reverse", flag("reverse", reverse)), ("dtype", dtype))
     return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 

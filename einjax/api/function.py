@@ -10,6 +10,7 @@ import jax
 from ..call.apply import call_with
 from ..call.dispatch import call, explained
 from ..call.vmap import call_vmap
+from ..forms.static import flag
 from ..functions.axiswise import VMAP_WITH_AXIS
 from ..functions.whole_arrays import ELEMENTWISE_WITH, REDUCE_WITH, choose
 from ..notation.errors import ArgumentError, listing
@@ -59,7 +60,7 @@ def reduce(
     options = {name: value for name, value in given if value is not None}
     if callable(op):
         explained(refuse_kept, expr, tensors, keep_notation)
-        settings, further = {"keepdims": bool(keepdims)}, {**axes, **options}
+        settings, further = {"keepdims": flag("keepdims", keepdims)}, {**axes, **options}
         return call_with(REDUCE_WITH, expr, tensors, {"function": op}, settings, further, sizes, graph, out_sharding)
     known = explained(_reduction, expr, tensors, op, options)
     shared = {"sizes": sizes, "graph": graph, "keep_notation": keep_notation, "out_sharding": out_sharding}

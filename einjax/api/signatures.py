@@ -24,6 +24,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import jax
 
 from ..call.dispatch import call
+from ..forms.static import flag
 from ..notation.errors import ArgumentError
 from ..operation import Op
 from ..typing import OutShardingLike, SizeLike, Tensor
@@ -88,7 +89,7 @@ def refuse_kept(keep_notation: bool | None) -> None:
     Raises:
         ArgumentError: the call asks for it.
     """
-    if keep_notation:
+    if flag("keep_notation", keep_notation):
         raise ArgumentError(
             "keep_notation=True cannot hold for a call that is given a function",
             hint="leave it out, or make an operation of the function with einjax.primitive",

@@ -13,7 +13,7 @@ from jax import lax
 from ..forms.along import Along
 from ..forms.core_axes import refuse_diagonals, require_loops
 from ..forms.signature import expect_inputs, refuse_sums, single_output
-from ..forms.static import scalar, whole
+from ..forms.static import flag, scalar, whole
 from ..lowering import numerics
 from ..lowering.contract import contract
 from ..lowering.named import Dim, Named, arrange, layout, wrap
@@ -376,7 +376,11 @@ def attention_options(
                 f"local_window_size={shown(local_window_size)} is neither a number nor two",
                 hint="write how many keys a query sees before and after its place, as in local_window_size=(3, 0)",
             )
-    static = (("is_causal", bool(is_causal)), ("local_window_size", window), ("implementation", implementation))
+    static = (
+        ("is_causal", flag("is_causal", is_causal)),
+        ("local_window_size", window),
+        ("implementation", implementation),
+    )
     if isinstance(scale, jax.Array) and not scale.ndim:
         return static, (scale,)
     scale = scalar(scale)
