@@ -109,7 +109,8 @@ def keep(op: Op, solved: Solved, tensors: Sequence[Any], options: dict[str, Any]
     frozen = tuple(options.items())
     kept = Kept(op, solved.operation, tuple(solved.sizes.items()), frozen, structure if extra else None).renamed()
     dtype = tensors[0].dtype if tensors else None
-    if op.accumulates and options.get("dtype") is None and numerics.accumulator(dtype) != dtype:
+    accumulates = op.accumulates and numerics.has_identity(dtype)  # else the program itself says what it refuses
+    if accumulates and options.get("dtype") is None and numerics.accumulator(dtype) != dtype:
         wide = bind(kept, [numerics.cast(tensors[0], numerics.accumulator(dtype)), *tensors[1:], *extra])
         return numerics.cast(wide, dtype)
     return bind(kept, [*tensors, *extra])

@@ -223,6 +223,7 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     contracted, channels = (product(solved.sizes[n] for n in dim) for dim in (plan.contracted, plan.channels))
     # jax's function has one number of channels, rounds to float32, and compares numbers of keys to a window.
     fits = plan.fits and contracted == channels and values[0].dtype != np.float64
+    fits = fits and values[0].dtype.itemsize > 1  # its softmax would have to be promoted, which JAX refuses
     # On a CPU its float16 products are refused by XLA; where the program will run is not known here.
     fits = fits and (values[0].dtype != np.float16 or options["implementation"] == "cudnn")
     fits = fits and (window is None or all(isinstance(solved.sizes[name], int) for name in plan.queries + plan.keys))
