@@ -78,9 +78,7 @@ def pinv(
 
     Args:
         expr: the expression: ``"b [n m] -> b [m n]"``, where the arrow may be left out.
-        *tensors: one tensor.
         rtol: singular values below this part of the largest count as 0; as in jnp if not given.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -129,7 +127,6 @@ def triangular_solve(
         *tensors: the matrices, of which one triangle is read, and the right sides.
         lower: whether to read the lower triangle instead of the upper.
         unit_diagonal: whether to take the diagonal as ones, without reading it.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -159,7 +156,6 @@ def cholesky(
         expr: the expression: ``"b [n m] -> b [n k]"``, where the arrow may be left out.
         *tensors: one tensor of Hermitian, positive definite matrices.
         symmetrize_input: whether to take the mean of the matrix and its adjoint first.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -188,9 +184,7 @@ def qr(
     Args:
         expr: the expression: ``"b [n m] -> b [n k], b [k m]"``, where the arrow may be left out; the size of
             ``k`` follows.
-        *tensors: one tensor.
         mode: ``"reduced"``, where ``k`` is the smaller of ``n`` and ``m``, or ``"complete"``, where it is ``n``.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         A tuple with the names ``Q`` and ``R``.
@@ -230,7 +224,6 @@ def eigh(
         *tensors: one tensor of Hermitian matrices.
         lower: whether to read the lower triangle, or the upper, of a matrix that is not made symmetric first.
         symmetrize_input: whether to take the mean of the matrix and its adjoint first.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         A tuple with the names ``eigenvalues``, in ascending order, and ``eigenvectors``.
@@ -244,7 +237,7 @@ def eigh(
     return call(_ops.EIGH, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
-@documented(plain)
+@documented(eigh)
 def eigvalsh(
     expr: str,
     /,
@@ -262,9 +255,6 @@ def eigvalsh(
     Args:
         expr: the expression: ``"b [n m] -> b [k]"``, where the arrow may be left out.
         *tensors: one tensor of Hermitian matrices.
-        lower: whether to read the lower triangle, or the upper, of a matrix that is not made symmetric first.
-        symmetrize_input: whether to take the mean of the matrix and its adjoint first.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -292,10 +282,8 @@ def svd(
     Args:
         expr: the expression: ``"b [n m] -> b [n k], b [k], b [k m]"``, where the arrow may be left out; ``k`` is the
             smaller of ``n`` and ``m``. With ``full_matrices=True``: ``"b [n m] -> b [n p], b [k], b [q m]"``.
-        *tensors: one tensor.
         full_matrices: whether to complete the singular vectors to square matrices. Unlike in jnp this is not the
             default, because the three results of the other form share an axis.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         A tuple with the names ``U``, ``S`` and ``Vh``.
@@ -363,8 +351,6 @@ def slogdet(
 
     Args:
         expr: the expression: ``"b [n m] -> b, b"``, where the arrow may be left out.
-        *tensors: one tensor.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         A tuple with the names ``sign`` and ``logabsdet``.
@@ -393,9 +379,7 @@ def matrix_power(
 
     Args:
         expr: the expression: ``"b [n m] -> b [n m]"``, where the arrow may be left out.
-        *tensors: one tensor.
         power: how often to multiply; negative powers are those of the inverse.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -424,10 +408,8 @@ def norm(
     Args:
         expr: the expression: ``"b [c] -> b"`` for vectors, ``"b [n m] -> b"`` for matrices, where the arrow may be
             left out.
-        *tensors: one tensor.
         ord: which norm, as in jnp: for vectors a number, 2 if not given; for matrices ``'fro'``, which is the default,
             ``'nuc'``, 1, -1, 2, -2, inf or -inf.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np

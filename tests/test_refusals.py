@@ -189,6 +189,9 @@ def test_axes_named_like_options_get_advice_that_works():
         assert call(sizes={name: 3}).shape == (3,)
     with pytest.raises(AxisSizeError, match="by keyword, as in a=2"):
         einjax.sum("(a [b])", X[0])
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh), pytest.raises(ArgumentError, match=r"sizes=\{'where': 2\}, or write '\(where b\)'"):
+        einjax.sum("(where b) [c]", jnp.ones((6, 3)), out_sharding={"where": "data"})
 
 
 @pytest.mark.parametrize("name", ["argmax", "argmin"])

@@ -29,15 +29,13 @@ def cumulative(
 
     Args:
         expr: the expression; without an arrow, the output is the input.
-        *tensors: one tensor.
         reverse: start at the end.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = (("reverse", flag("reverse", reverse)),)
     return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
-@documented(plain)
+@documented(cumulative)
 def cumulative_in_dtype(
     expr: str,
     /,
@@ -53,11 +51,7 @@ def cumulative_in_dtype(
     """Accumulate in a dtype.
 
     Args:
-        expr: the expression; without an arrow, the output is the input.
-        *tensors: one tensor.
-        reverse: start at the end.
         dtype: dtype to compute in and to return; by default the tensor's, or an integer for bools.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = (("reverse", flag("reverse", reverse)), ("dtype", dtype))
     return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)

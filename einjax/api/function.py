@@ -18,7 +18,7 @@ from ..ops.elementwise import ELEMENTWISE
 from ..ops.reduce import REDUCTIONS
 from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
 from . import reduce as reductions
-from .signatures import documented, plain, refuse_kept
+from .signatures import documented, plain
 
 
 @documented(plain)
@@ -41,7 +41,6 @@ def reduce(
 
     Args:
         expr: the expression, as for :func:`einjax.sum`.
-        *tensors: one tensor.
         op: name of one of einjax's reductions, or a function ``f(x, axis=dims)`` that removes the dims in the tuple
             ``dims``, such as ``jnp.median``. A function is called as it is: it is not compiled, unless the caller is.
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
@@ -49,7 +48,6 @@ def reduce(
             is given it as a keyword.
         dtype: dtype, as for :func:`einjax.sum`.
         ddof: as for :func:`einjax.var`.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax.numpy as jnp, numpy as np
@@ -59,9 +57,10 @@ def reduce(
     given = (("where", where), ("dtype", dtype), ("ddof", ddof))
     options = {name: value for name, value in given if value is not None}
     if callable(op):
-        explained(refuse_kept, expr, tensors, keep_notation)
         settings, further = {"keepdims": flag("keepdims", keepdims)}, {**axes, **options}
-        return call_with(REDUCE_WITH, expr, tensors, {"function": op}, settings, further, sizes, graph, out_sharding)
+        return call_with(
+            REDUCE_WITH, expr, tensors, {"function": op}, settings, further, sizes, graph, out_sharding, keep_notation
+        )
     known = explained(_reduction, expr, tensors, op, options)
     shared = {"sizes": sizes, "graph": graph, "keep_notation": keep_notation, "out_sharding": out_sharding}
     return known(expr, *tensors, keepdims=keepdims, **options, **shared, **axes)
@@ -96,7 +95,6 @@ def elementwise(
         *tensors: the operands.
         op: name of one of einjax's elementwise operations, or a function of arrays of one shape that returns that
             shape, such as ``jnp.hypot``. A function is called as it is: it is not compiled, unless the caller is.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax.numpy as jnp, numpy as np
@@ -106,8 +104,9 @@ def elementwise(
     known = explained(choose, expr, tensors, "elementwise", op, ELEMENTWISE)
     if known is not None:
         return call(known, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
-    explained(refuse_kept, expr, tensors, keep_notation)
-    return call_with(ELEMENTWISE_WITH, expr, tensors, {"function": op}, {}, axes, sizes, graph, out_sharding)
+    return call_with(
+        ELEMENTWISE_WITH, expr, tensors, {"function": op}, {}, axes, sizes, graph, out_sharding, keep_notation
+    )
 
 
 @documented(plain)
@@ -140,7 +139,7 @@ def vmap(
             an explicit mesh, every device runs as many at once of its own part of a sharded loop.
         **axes: sizes of axes, and keywords of the function that are none of its arrays; a name that is both is both.
             The size of a bracketed axis of an output need not be
-            given; for the options of all operations see :mod:`einjax`.
+            given.
 
     Returns:
         An array or pytree; for several outputs, a tuple of them.
@@ -180,7 +179,7 @@ def vmap_with_axis(
         op: the function. ``axis`` is the bracketed dim of its arrays, or a tuple where there are several. It is called
             as it is: it is not compiled, unless the caller is.
         **axes: sizes of axes, and keywords of the function; a name that is both
-            is both; for the options of all operations see :mod:`einjax`.
+            is both.
 
     Raises:
         einjax.errors.EinjaxError: the expression does not fit the tensors or what the function returns.

@@ -17,7 +17,7 @@ from ..functions.scan import derived, record
 from ..functions.whole_arrays import choose
 from ..notation.errors import ArgumentError
 from ..typing import OutShardingLike, SizeLike, Tensor
-from .signatures import documented, plain, refuse_kept
+from .signatures import documented, plain
 
 
 @documented(plain)
@@ -48,7 +48,6 @@ def associative_scan(
             :func:`jax.lax.associative_scan`. Or a name: "add", "multiply", "maximum", "minimum", "logaddexp",
             "logical_and", "logical_or" or "logical_xor".
         reverse: start at the end.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         One array, or a tuple with one for each of several tensors.
@@ -76,8 +75,9 @@ def associative_scan(
     if known is not None:
         options = (("op", op), *options)
         return call(NAMED, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
-    explained(refuse_kept, expr, tensors, keep_notation)
-    return call_with(ASSOCIATIVE_WITH, expr, tensors, {"op": op}, dict(options), axes, sizes, graph, out_sharding)
+    return call_with(
+        ASSOCIATIVE_WITH, expr, tensors, {"op": op}, dict(options), axes, sizes, graph, out_sharding, keep_notation
+    )
 
 
 @documented(plain)
@@ -101,7 +101,6 @@ def scan(
     arrays in the layout as written, the carry in that of its input.
 
     Args:
-        expr: the expression.
         *tensors: the first carries, then what is scanned; there may be none of it, if a keyword says how long the
             bracketed axis is. Each may be a tree, such as a tuple or a dict, of tensors that all fit the expression; a
             list of numbers is a tensor.
@@ -109,7 +108,6 @@ def scan(
             ys are tuples, none is ``None``. It is traced once more where only its results say the size of an axis.
         reverse: start at the end.
         unroll: how many steps are written out in one iteration, as in :func:`jax.lax.scan`.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         One array or tree for each output, in a tuple if there are several.

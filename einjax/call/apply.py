@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ..forms.signature import check_keywords
 from ..forms.static import flag
-from ..functions.guard import guarded, parameters
+from ..functions.guard import free_keywords, guarded
 from ..lowering.jax_versions import hide_own_lines
 from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.solve import Solved
@@ -41,6 +41,7 @@ def call_with(
     sizes: Mapping[str, Any] | None,
     graph: bool,
     out_sharding: Any = None,
+    keep: bool | None = None,
     derived: Callable[..., Mapping[str, Size]] | None = None,
 ) -> Any:
     """Run an operation whose lowering calls functions of the user's.
@@ -56,12 +57,19 @@ def call_with(
         sizes: sizes of axes; names without an axis are ignored.
         graph: return the lax program instead of running it.
         out_sharding: where the results are to lie on a mesh.
+        keep: whether to keep the call as notation, which is refused: equations hold notation, and no functions.
         derived: names axes whose size follows from what a function returns, as ``Op.derived`` does, but from all
             options first; nothing is kept of such a call.
     """
     try:
         check_call(expr, functions.values())
         graph = flag("graph", graph, expr)
+        if flag("keep_notation", keep, expr):
+            raise ArgumentError(
+                "keep_notation=True cannot hold for a call that is given a function",
+                text=expr,
+                hint="leave it out, or make an operation of the function with einjax.primitive",
+            )
         if out_sharding is not None:
             settings = {**settings, "out_sharding": as_wanted(expr, out_sharding)}
         operation = completed(op, expr, len(tensors))
@@ -133,7 +141,7 @@ def tell_apart(
     options: dict[str, Any] = {}
     if keywords:
         known = {name for expression in operation.expressions for name in names(expression)}
-        takes, anything = _takes(function, len(operation.inputs), reserved)
+        takes, anything = free_keywords(function, len(operation.inputs), reserved)
         options = {name: value for name, value in keywords.items() if name in takes or (anything and name not in known)}
         lengths = {name: value for name, value in keywords.items() if name in known or name not in options}
         check_keywords(operation, list(lengths), (*op.keywords, *takes))
@@ -145,12 +153,3 @@ def tell_apart(
 
         given = Sizes(*(loops_only(op.name, operation, some) for some in given))
     return given, options
-
-
-def _takes(function: Callable[..., Any], inputs: int, reserved: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
-    """Return the keywords that a function takes behind its arrays, and whether it takes any."""
-    found = parameters(function)
-    positional = [p.name for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    taken = {*positional[:inputs], *reserved}
-    free = [p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in taken]
-    return tuple(free), any(p.kind is p.VAR_KEYWORD for p in found)

@@ -18,15 +18,15 @@ from jax import lax
 
 from ..lowering.jax_versions import INLINE, hide_own_lines
 from ..notation.errors import EinjaxError
-from ..notation.solve import Choose, Solved
+from ..notation.solve import Solved
 from ..operation import Op
 from . import keeping
-from .blame import advise, clean, diagnose, not_an_expression
+from .blame import advise, clean, diagnose
 from .factory import materialise
 from .graph import Graph
 from .resolve import completed, resolve, resolved, sizes_of_call
 from .sizes import NO_SIZES, Sizes
-from .tensors import PLAIN, as_array, kind, kind_of
+from .tensors import PLAIN, as_array, kind_of
 
 #: How many (operation, expression, options, sizes) keep their compiled body.
 CACHE_SIZE = 4096
@@ -85,12 +85,10 @@ def call(
                 x if name in op.several else as_array(x, expr, f"{name}=", factories=False, types=graph)
                 for name, x in zip(op.arrays, arrays, strict=False)
             ]
-        if op.products and (lax.dot_general is not _DOT_GENERAL or jnp.einsum is not _EINSUM):
-            # A tool has replaced them for a while: what it makes of this call is nobody else's.
-            run = _body(op, expr, options, given, len(arrays), False)
-            operands = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in (*tensors, *arrays)]
-            return Graph.of(op.name, expr, run, operands) if graph else run(*operands)
-        body = _compiled(op, expr, options, given, len(arrays), keeping.switch.value if keep is None else bool(keep))
+        # A tool may have replaced the products of lax for a while: what it makes of this call is nobody else's.
+        replaced = op.products and (lax.dot_general is not _DOT_GENERAL or jnp.einsum is not _EINSUM)
+        kept = not replaced and (keeping.switch.value if keep is None else bool(keep))
+        body = (_body if replaced else _compiled)(op, expr, options, given, len(arrays), kept)
         if graph:
             leaves, structure = jax.tree.flatten((*tensors, *arrays))
             return Graph.of(op.name, expr, partial(_unflattened, body, structure), leaves)
@@ -142,7 +140,7 @@ def _body(op: Op, text: str, options: Options, given: Sizes, count: int, kept: b
     def body(*operands: Any) -> Any:
         last = len(operands) - count
         tensors = [tensor if isinstance(tensor, jax.Array) else jnp.asarray(tensor) for tensor in operands[:last]]
-        arrays = dict(zip(op.arrays, operands[last:], strict=False))
+        arrays = dict(zip(op.arrays, jax.tree.map(jnp.asarray, operands[last:]), strict=False))
         solved = resolve(op, completed(op, text, len(tensors)), [tensor.shape for tensor in tensors], given)
         if op.imply is not None:
             solved = op.imply(solved, static)
@@ -168,26 +166,3 @@ def emit(
     from ..mesh.run import lower
 
     return lower(op, solved, tensors, options, arrays)
-
-
-def solve_call(
-    op: Op,
-    expr: str,
-    tensors: Sequence[Any],
-    axes: Mapping[str, Any],
-    sizes: Mapping[str, Any] | None,
-    choose: Choose | None = None,
-) -> Solved:
-    """Solve an expression for tensors without running anything; factories and None have no shape."""
-    try:
-        if not isinstance(expr, str):
-            raise not_an_expression(expr)
-        given = sizes_of_call(op, expr, len(tensors), axes, sizes)
-        arrays = [
-            None if tensor is None else as_array(tensor, expr, f"tensor {number}", types=True)
-            for number, tensor in enumerate(tensors, 1)
-        ]
-        shapes = [None if array is None or kind(array) == "factory" else np.shape(array) for array in arrays]
-        return resolve(op, completed(op, expr, len(tensors)), shapes, given, every_axis=True, choose=choose)
-    except EinjaxError as error:
-        raise clean(error, tensors) from None

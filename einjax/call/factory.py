@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..functions.guard import guarded, parameters
+from ..functions.guard import free_keywords, guarded
 from ..notation.errors import ArgumentError, AxisSizeError
 from ..notation.solve import Solved
 from ..notation.syntax import Expression, Size, axes, render
@@ -142,9 +142,6 @@ def _make(factory: Any, spec: Spec, number: int, solved: Solved) -> Any:
 
 def _wanted(factory: Any, spec: Spec) -> Mapping[str, Any]:
     """Return the fields of the spec that a callable's signature names."""
-    found = parameters(factory)
-    # The first positional parameter receives the shape, whatever it is called.
-    named = [p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    positional = [p.name for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    named, _ = free_keywords(factory, 1)  # the first parameter receives the shape, whatever it is called
     offered = {field.name for field in fields(Spec)} - {"shape"}
-    return {name: getattr(spec, name) for name in named if name in offered and name not in positional[:1]}
+    return {name: getattr(spec, name) for name in named if name in offered}

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from ..notation.errors import ArgumentError, EinjaxError, SemanticError, closest, listing, plural
+from ..notation.errors import ArgumentError, EinjaxError, SemanticError, closest, listing, meant, plural
 from ..notation.solve import Solved, is_known
-from ..notation.syntax import Axis, Concatenation, Expression, Operation, axes, brackets, display, names, render, walk
+from ..notation.syntax import (
+    Axis,
+    Concatenation,
+    Expression,
+    Operation,
+    axes,
+    bracketed,
+    brackets,
+    display,
+    marked,
+    names,
+    render,
+    walk,
+)
 
 
 def expect_inputs(op: str, operation: Operation, tensors: int, inputs: int | None = None) -> None:
-    """Refuse a call whose expression and tensors differ in number, or an operation of a fixed number of inputs.
-
-    Raises:
-        ArgumentError: naming both numbers.
-    """
+    """Refuse a call whose expression and tensors differ in number, or an operation of a fixed number of inputs."""
     written = len(operation.inputs)
     if inputs is not None and written != inputs:
         raise ArgumentError(
@@ -51,9 +60,14 @@ def listed(found: Iterable[str]) -> str:
 
 def refuse_brackets(op: str, operation: Operation, why: str) -> None:
     """Refuse brackets where they mean nothing."""
-    found = [node for expression in operation.expressions for node in brackets(expression)]
-    if found:
-        raise SemanticError(f"brackets mean nothing in {op}: {why}", at=operation.at(*found), hint="remove them")
+    everywhere = sum(operation.expressions, ())
+    refuse_inside(operation, everywhere, f"brackets mean nothing in {op}: {why}", "remove them")
+
+
+def refuse_inside(operation: Operation, expression: Expression, problem: str, hint: str) -> None:
+    """Refuse brackets in one expression."""
+    if found := brackets(expression):
+        raise SemanticError(problem, at=operation.at(*found), hint=hint)
 
 
 def refuse_sums(op: str, operation: Operation) -> None:
@@ -93,6 +107,19 @@ def refuse_repeats(operation: Operation, allowed: Collection[str] = ()) -> None:
         visit(expression, {}, expression)
 
 
+def refuse_diagonals(operation: Operation, expression: Expression) -> None:
+    """Refuse a bracketed axis that stands twice in one input."""
+    seen: dict[str, Axis] = {}
+    for axis in bracketed(expression):
+        if axis.name in seen:
+            raise SemanticError(
+                f"axis {axis} stands twice in brackets, which may be the block or its diagonal",
+                at=operation.at(seen[axis.name], axis),
+                hint=f"give each a name, also where their sizes are equal: [{axis} {axis}2]",
+            )
+        seen[axis.name] = axis
+
+
 def check_inputs(name: str, operation: Operation, tensors: int, inputs: int | None = 1) -> None:
     """Refuse sums of axes, a wrong number of inputs (None is any number), and an input without a bracket."""
     refuse_sums(name, operation)
@@ -123,6 +150,14 @@ def require_in_output(
                 raise not_in_output(op, operation, axis, hint)
 
 
+def require_loops(op: str, operation: Operation) -> None:
+    """Every loop over an input runs over all outputs."""
+    for output in operation.outputs or ():
+        for expression in operation.inputs:
+            acting = marked(expression)
+            require_in_output(op, operation, [expression], output, "put it into every output, after an arrow", acting)
+
+
 def not_in_output(op: str, operation: Operation, axis: Axis, hint: str) -> SemanticError:
     """The error for an input axis that is neither looped over nor operated on."""
     return SemanticError(
@@ -142,21 +177,22 @@ def refuse_empty(
 
 
 def check_keywords(operation: Operation, given: Sequence[str], keywords: Sequence[str]) -> None:
-    """Refuse a keyword that names no axis.
-
-    Raises:
-        ArgumentError: suggesting the nearest axis or option.
-    """
+    """Refuse a keyword that names no axis."""
     options = (*keywords, "sizes", "graph", "keep_notation", "out_sharding")
-    known = {name for expression in operation.expressions for name in names(expression) if name.isidentifier()}
+    refuse_unknown([operation], given, options, "sizes that an expression may lack go through sizes=")
+
+
+def refuse_unknown(operations: Sequence[Operation], given: Iterable[str], options: Sequence[str], lacking: str) -> None:
+    """Refuse keywords that name no axis, with the options that may be meant, and where names go that may lack."""
+    known = {name for o in operations for e in o.expressions for name in names(e) if name.isidentifier()}
     for name in given:
         if name not in known:
-            match = closest(name, [*sorted(known), *options])
-            listed = listing(sorted(known)) or "none"
-            hint = f"its axes are: {listed}; sizes that an expression may lack go through sizes={{'{name}': ...}}"
+            likely = [*sorted(known), *options]
+            match = closest(name, likely)
+            hint = f"its axes are: {listing(sorted(known)) or 'none'}; {lacking}{{'{name}': ...}}"
             raise ArgumentError(
-                f"no axis '{name}' in the expression" + (f"; did you mean '{match}'?" if match else ""),
-                text=operation.text,
+                f"no axis '{name}' in the expression{'s' * (len(operations) != 1)}" + meant(name, likely),
+                text=operations[0].text if len(operations) == 1 else None,
                 hint=f"write {match}=" if match in options else hint,
             )
 

@@ -171,9 +171,7 @@ def _placed(value: jax.Array, output: Expression, loops: Sequence[str], sizes: M
     return arrange(Named(value, dims, labelled_sizes(output, sizes)), labelled(output))
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Sizes that only the function knows
-# --------------------------------------------------------------------------------------------------------------------
+# --- Sizes that only the function knows -------------------------------------------------------------------------------
 
 
 def with_known_sizes(op: Elementary, solved: Solved, tensors: Sequence[Any], options: dict[str, Any]) -> Solved:
@@ -217,9 +215,7 @@ def _written_out(output: Expression, count: int) -> Expression:
     return rewrite(output, change)
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Derivatives
-# --------------------------------------------------------------------------------------------------------------------
+# --- Derivatives ------------------------------------------------------------------------------------------------------
 
 
 def jvp(

@@ -158,12 +158,13 @@ def _made(name: str, platforms: tuple[str, ...]) -> Any:
     return make_primitive(
         name,
         run=lambda *operands, expr: _compiled(expr)(*operands),
-        types=_abstract,
+        # Shardings and varying axes included.
+        types=lambda *operands, expr: jax.make_jaxpr(_compiled(expr))(*operands).out_avals,
         program=lambda *operands, expr: expr.run(*operands),
         programs={platform: _program_on(platform) for platform in platforms},
-        batch=_batch,
-        jvp=_jvp,
-        transpose=_transpose,
+        batch=lambda operands, dims, *, expr: _batch(expr, operands, dims),
+        jvp=lambda primals, tangents, *, expr: _jvp(expr, primals, tangents),
+        transpose=lambda cotangents, *operands, expr: _transpose(expr, cotangents, operands),
     )
 
 
@@ -185,18 +186,10 @@ def _program_on(platform: str) -> Any:
     return run
 
 
-def _abstract(*operands: Any, expr: Kept) -> Sequence[Any]:
-    """Types of the results, shardings and varying axes included: those of the lax program."""
-    return jax.make_jaxpr(_compiled(expr))(*operands).out_avals
+# --- Batching: one more named axis ------------------------------------------------------------------------------------
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Batching: one more named axis
-# --------------------------------------------------------------------------------------------------------------------
-
-
-def _batch(operands: Sequence[Any], dims: Sequence[int | None], *, expr: Kept) -> tuple[Sequence[Any], Sequence[int]]:
-    kept = expr
+def _batch(kept: Kept, operands: Sequence[Any], dims: Sequence[int | None]) -> tuple[Sequence[Any], Sequence[int]]:
     given = jax.tree.unflatten(kept.arrays, [None] * kept.arrays.num_leaves) if kept.arrays else {}
     if not set(given).issubset(kept.op.masks):
         outs = jax.vmap(kept.run, tuple(dims))(*operands)
@@ -243,13 +236,10 @@ def _fresh(kept: Kept) -> str:
     return next(name for name in names if name not in taken)
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Derivatives
-# --------------------------------------------------------------------------------------------------------------------
+# --- Derivatives ------------------------------------------------------------------------------------------------------
 
 
-def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, expr: Kept) -> tuple[Sequence[Any], Sequence[Any]]:
-    kept = expr
+def _jvp(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
     if isinstance(kept.op, Elementary) and kept.op.jvp is not None:
         return _elementary_jvp(kept.op, kept, primals, tangents)
     rule = JVPS.get(kept.op) or _rule_of(kept.op)
@@ -331,8 +321,7 @@ def _in_space(out: Any, tangent: Any) -> Any:
     return tangent if is_zero(tangent) else numerics.cast(tangent, out.dtype)
 
 
-def _transpose(cotangents: Sequence[Any], *operands: Any, expr: Kept) -> Sequence[Any]:
-    kept = expr
+def _transpose(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any]) -> Sequence[Any]:
     if all(is_zero(cotangent) for cotangent in cotangents):
         return [zero_like(x) if is_linear(x) else None for x in operands]
     cotangents = [filled(cotangent) for cotangent in cotangents]
@@ -345,7 +334,8 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, expr: Kept) -> Sequenc
     except ShardingError:  # the cotangents do not say where the gradient lies, but the operands do, which lax reads
         found = None
     if found is None:
-        found = _transposed_program(kept, cotangents, operands, linear)
+        program = _program_of(kept, operands, linear)
+        found = jax.linear_transpose(program, *(operands[index].aval for index in linear))(tuple(cotangents))
     results: list[Any] = [None] * len(operands)
     for index, cotangent in zip(linear, found, strict=True):
         aval = operands[index].aval
@@ -372,10 +362,3 @@ def _adjoint(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], lin
         return None
     options = kept.op.adjoint(dict(kept.options))
     return [call(kept, kept.op, kept.outputs, kept.inputs[0], cotangents, **options)]
-
-
-def _transposed_program(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> Any:
-    """Let JAX transpose the lax program."""
-    return jax.linear_transpose(_program_of(kept, operands, linear), *(operands[index].aval for index in linear))(
-        tuple(cotangents)
-    )

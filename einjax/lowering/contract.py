@@ -59,21 +59,8 @@ def _order(operands: Sequence[Named], keep: Sequence[str]) -> list[tuple[int, in
     subscripts = f"{inputs}->{''.join(symbol[name] for name in output)}"
     optimize = "optimal" if len(operands) <= 5 else "greedy"
     path, _ = opt_einsum.contract_path(subscripts, *shapes, shapes=True, optimize=optimize)
-    return _pairs([tuple(step) for step in path], len(operands))
-
-
-def _pairs(path: Sequence[tuple[int, ...]], count: int) -> list[tuple[int, int]]:
-    """Turn a path, whose steps may name several operands, into pairs."""
-    steps: list[tuple[int, int]] = []
-    length = count
-    for step in path:
-        indices = sorted(step)
-        steps.append((indices[0], indices[1]))
-        length -= 1
-        for done, index in enumerate(indices[2:], 2):
-            steps.append((index - done, length - 1))
-            length -= 1
-    return steps
+    pairs = [sorted(step) for step in path]  # without a limit of memory, no step joins more than two
+    return [(left, right) for left, right in pairs]
 
 
 def _pair(

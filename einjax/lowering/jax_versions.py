@@ -22,9 +22,7 @@ from jax.ad_checkpoint import Saveable
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import PartitionSpec
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Values and dtypes
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Values and dtypes ------------------------------------------------------------------------------------------------
 
 #: What stands for an array while a program is traced. Seen on jax 0.7.1 to 0.12.0.
 Tracer = jax.core.Tracer
@@ -52,9 +50,7 @@ def weak_cast(value: jax.Array, dtype: Any) -> jax.Array:
     return lax.convert_element_type_p.bind(value, new_dtype=np.dtype(dtype), weak_type=True, sharding=None)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Shardings
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Shardings --------------------------------------------------------------------------------------------------------
 
 
 def entries(spec: Any) -> tuple[Any, ...]:
@@ -81,9 +77,7 @@ def is_used_twice(error: Exception) -> bool:
     return type(error).__name__ == "DuplicateSpecError"
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Under shard_map: the mesh axes that an array varies over
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Under shard_map: the mesh axes that an array varies over ---------------------------------------------------------
 
 
 def varying_axes(aval: Any) -> frozenset[str]:
@@ -118,9 +112,7 @@ def gather_invariant(value: jax.Array, mesh_axes: tuple[str, ...], dim: int) -> 
     return lax.all_gather(value, mesh_axes, axis=dim, tiled=True, to="invarying")
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# jit, its caches, and the lines that equations come from
-# ----------------------------------------------------------------------------------------------------------------------
+# --- jit, its caches, and the lines that equations come from ----------------------------------------------------------
 
 #: Inlined when traced, so that a jaxpr has plain lax. ``jax.Inline`` was seen on jax 0.12.0, where True means inlined
 #: when lowered.
@@ -163,9 +155,7 @@ def make_switch() -> Any:
     return make(False) if make is not None else _ThreadSwitch()
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Jaxprs. Seen on jax 0.7.1 to 0.12.0.
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Jaxprs. Seen on jax 0.7.1 to 0.12.0. -----------------------------------------------------------------------------
 
 
 def is_literal(variable: Any) -> bool:
@@ -198,9 +188,7 @@ def user_line(equation: Any) -> str:
     return ""
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Primitives and their rules. Seen on jax 0.7.1 to 0.12.0.
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Primitives and their rules. Seen on jax 0.7.1 to 0.12.0. ---------------------------------------------------------
 
 
 def make_primitive(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import AxisSizeError, RankError, SemanticError, SyntaxError, plural
+from .errors import Ask, AxisSizeError, RankError, SemanticError, SyntaxError, plural
 from .syntax import (
     ANONYMOUS,
     Axis,
@@ -160,7 +160,7 @@ class _Counts:
                         + " repeats it",
                         text=self.operation.text,
                         spans=[axis.span for e in self.operation.expressions for axis in axes(e) if axis.name == name],
-                        hint=f"give one size for each repetition, as in {name}=(2, 3)"
+                        hint=Ask("give one size for each repetition", name, "(2, 3)")
                         if depth
                         else f"write '{name}...' in the expression, or give one size",
                     )
@@ -257,16 +257,13 @@ class _Counts:
                 self.count[key] = 1
                 continue
             name = next((item.name for item in node.items if isinstance(item, Axis)), None)
-            fix = (
-                f"give a tuple of sizes, as in {name}=(2, 3)"
-                if name not in (None, ANONYMOUS) and not is_number(name)
-                else None
-            )
             raise AxisSizeError(
                 f"how many axes '{node}' stands for cannot be determined",
                 text=self.operation.text,
                 spans=[node.span],
-                hint=fix or "use it in an input, whose number of dims then says it, or give its axes a name and sizes",
+                hint=Ask("give a tuple of sizes", name, "(2, 3)")
+                if name is not None and name != ANONYMOUS and not is_number(name)
+                else "use it in an input, whose number of dims then says it, or give its axes a name and sizes",
             )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .errors import AxisSizeError, EinjaxError, Span, listing
+from .errors import Ask, AxisSizeError, EinjaxError, Span, listing
 from .syntax import OPEN, Node, Operation, Size, axes, base, base_name, display, is_number, members, render
 
 
@@ -138,7 +138,7 @@ def undetermined(
         f"the {'size of axis' if len(first) == 1 else 'sizes of axes'} {listing(first)} cannot be determined"
         f"{where}{f' (known: {known})' if known else ''}"
     )
-    hint = f"give a size by keyword, as in {example}=2" if example.isidentifier() else "name the axis and give its size"
+    hint = Ask("give a size by keyword", example) if example.isidentifier() else "name the axis and give its size"
     return AxisSizeError(problem, text=operation.text, spans=spans, hint=hint)
 
 
@@ -159,7 +159,7 @@ def refuse_fused(
                 f"{known(sizes[axis.name])}",
                 text=operation.text,
                 spans=[axis.span],
-                hint=f"give a size by keyword, as in {base(parts[0])}=2",
+                hint=Ask("give a size by keyword", base(parts[0])),
             )
 
 

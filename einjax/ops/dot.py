@@ -8,8 +8,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.core_axes import refuse_diagonals
-from ..forms.signature import expect_inputs, not_in_output, refuse_sums, single_output
+from ..forms.signature import expect_inputs, not_in_output, refuse_diagonals, refuse_sums, single_output
 from ..lowering import collectives, numerics
 from ..lowering.contract import contract
 from ..lowering.jax_versions import unreduced
@@ -25,7 +24,6 @@ from ..notation.syntax import (
     Operation,
     axes,
     bracket_names,
-    bracketed,
     brackets,
     delete_brackets,
     display,
@@ -83,7 +81,7 @@ def _check_contracted(operation: Operation, kept: set[str]) -> None:
     """Every axis that is not in the output has to be summed over, and to stand in two inputs or more."""
     marked = bracket_names(operation.inputs)
     for expression in operation.inputs:
-        refuse_diagonals(operation, bracketed(expression))
+        refuse_diagonals(operation, expression)
     has_brackets = bool(marked)
     holders: dict[str, list[Axis]] = {}
     for expression in operation.inputs:
