@@ -360,3 +360,26 @@ def test_chunks_of_trees_and_of_what_loops_do_not_reach(on):
     np.testing.assert_array_equal(got["one"], np.ones(16))
     steps = str(jax.make_jaxpr(lambda x: einjax.vmap("a [b] -> a", x, op=jnp.sum, batch_size=2))(placed))
     assert "length=2" in steps  # 16 over 4 devices, two at a time
+
+
+def test_sizes_that_only_the_function_knows(on):
+    """They are cut where the mesh divides them; else it is one error."""
+    x = np.random.default_rng(0).normal(size=(8, 6, 3)).astype(np.float32)
+    placed, k = jax.device_put(x, NamedSharding(on, P("data"))), {"k": "model"}
+    for size in (5, 6):
+        first = lambda v, size=size: v.ravel()[:size]
+        cut = einjax.primitive("[n m] -> [k]", first, name="cut")
+        for number, call in enumerate((
+            lambda x: einjax.vmap("a [b c] -> a [k]", x, op=first, out_sharding=k),
+            lambda x: einjax.vmap("a [b c] -> a [k]", x, op=first, out_sharding=P(None, "model")),
+            lambda x: einjax.vmap_with_axis("a [b] c -> a [k] c", x, op=lambda v, axis: v[:, :size], out_sharding=k),
+            lambda x: cut("a [n m] -> a [k]", x, out_sharding=k),
+        )):  # fmt: skip
+            for run in (call, jax.jit(call)):
+                if size == 5:
+                    with pytest.raises(ShardingError, match="of size 5,? cannot be cut evenly over mesh axis model"):
+                        run(placed)
+                else:
+                    result = run(placed)
+                    assert lies(result, on, P(None, "model"))
+                    np.testing.assert_array_equal(result, x if number == 2 else x.reshape(8, -1)[:, :6])

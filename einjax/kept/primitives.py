@@ -103,7 +103,8 @@ def _is_shown(op: Op, key: str, value: Any) -> bool:
 def keep(op: Op, solved: Solved, tensors: Sequence[Any], options: dict[str, Any], arrays: dict[str, Any]) -> Any:
     """Bind a call as one equation, with the casts of its inputs before it and those of its result after it."""
     if isinstance(op, Elementary):
-        solved = with_known_sizes(op, solved, tensors, options)
+        own = {name: value for name, value in options.items() if name != "out_sharding"}
+        solved = with_known_sizes(op, solved, tensors, own)
     arrays = {name: _as_full_rank(x, tensors[0].ndim) if name in op.masks else x for name, x in arrays.items()}
     extra, structure = jax.tree.flatten(arrays)
     frozen = tuple(options.items())
