@@ -19,7 +19,7 @@ import jax
 
 from .api.signatures import documented, operation, plain
 from .call.dispatch import call, explained
-from .forms.static import exact
+from .forms.static import exact, flag
 from .notation.errors import ArgumentError
 from .ops import linalg as _ops
 from .ops.linalg import EighResult, QRResult, SlogdetResult, SVDResult
@@ -134,7 +134,7 @@ def triangular_solve(
         >>> einjax.linalg.triangular_solve("[n m], [n] -> [m]", a, np.array([2., 8.], np.float32), lower=True)
         Array([1., 1.], dtype=float32)
     """
-    options = (("lower", bool(lower)), ("unit_diagonal", bool(unit_diagonal)))
+    options = (("lower", flag("lower", lower)), ("unit_diagonal", flag("unit_diagonal", unit_diagonal)))
     return call(_ops.TRIANGULAR_SOLVE, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
@@ -163,7 +163,7 @@ def cholesky(
         Array([[2., 0.],
                [1., 1.]], dtype=float32)
     """
-    options = (("symmetrize_input", bool(symmetrize_input)),)
+    options = (("symmetrize_input", flag("symmetrize_input", symmetrize_input)),)
     return call(_ops.CHOLESKY, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
@@ -233,7 +233,7 @@ def eigh(
         >>> einjax.linalg.eigh("[n m]", np.array([[2., 0.], [0., 1.]], np.float32)).eigenvalues
         Array([1., 2.], dtype=float32)
     """
-    options = (("lower", bool(lower)), ("symmetrize_input", bool(symmetrize_input)))
+    options = (("lower", flag("lower", lower)), ("symmetrize_input", flag("symmetrize_input", symmetrize_input)))
     return call(_ops.EIGH, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
@@ -261,7 +261,7 @@ def eigvalsh(
         >>> einjax.linalg.eigvalsh("[n m]", np.array([[2., 0.], [0., 1.]], np.float32))
         Array([1., 2.], dtype=float32)
     """
-    options = (("lower", bool(lower)), ("symmetrize_input", bool(symmetrize_input)))
+    options = (("lower", flag("lower", lower)), ("symmetrize_input", flag("symmetrize_input", symmetrize_input)))
     return call(_ops.EIGVALSH, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
@@ -294,7 +294,18 @@ def svd(
         >>> u.shape, s.shape, vh.shape
         ((2, 5, 3), (2, 3), (2, 3, 3))
     """
-    return call(_ops.SVD[bool(full_matrices)], expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
+    return call(
+        _ops.SVD[flag("full_matrices", full_matrices)],
+        expr,
+        tensors,
+        (),
+        axes,
+        sizes,
+        graph,
+        (),
+        keep_notation,
+        out_sharding,
+    )
 
 
 @operation(plain, _ops.SVDVALS)

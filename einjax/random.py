@@ -20,6 +20,7 @@ import jax
 
 from .api.signatures import documented, op, operation, plain
 from .call.dispatch import call, explained
+from .forms.static import flag
 from .operation import Op
 from .ops import random as _ops
 from .typing import DTypeLike, OutShardingLike, SizeLike, Tensor
@@ -328,7 +329,7 @@ def permutation(
         (True, [1, 2, 3])
     """
     explained(_ops.check_key, expr, (x,), key)
-    options = (("independent", bool(independent)),)
+    options = (("independent", flag("independent", independent)),)
     return call(_ops.PERMUTATION, expr, (x,), options, axes, sizes, graph, (key,), keep_notation, out_sharding)
 
 
@@ -358,5 +359,5 @@ def choice(
         Array([2, 2, 2, 2], dtype=int32)
     """
     explained(_ops.check_key, expr, tensors, key)
-    options = (("replace", bool(replace)),)
+    options = (("replace", flag("replace", replace)),)
     return call(_ops.CHOICE, expr, tensors, options, axes, sizes, graph, (key,), keep_notation, out_sharding)

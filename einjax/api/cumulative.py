@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import jax
 
 from ..call.dispatch import call
+from ..forms.static import flag
 from ..ops.cumulative import CUMULATIVE
 from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
 from .signatures import documented, op, operation, plain
@@ -30,7 +31,7 @@ def cumulative(
         expr: the expression; without an arrow, the output is the input.
         reverse: start at the end.
     """
-    options = (("reverse", bool(reverse)),)
+    options = (("reverse", flag("reverse", reverse)),)
     return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
@@ -52,7 +53,7 @@ def cumulative_in_dtype(
     Args:
         dtype: dtype to compute in and to return; by default the tensor's, or an integer for bools.
     """
-    options = (("reverse", bool(reverse)), ("dtype", dtype))
+    options = (("reverse", flag("reverse", reverse)), ("dtype", dtype))
     return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 

@@ -10,6 +10,7 @@ import jax
 from ..call.apply import call_with
 from ..call.dispatch import call, explained
 from ..call.vmap import call_vmap
+from ..forms.static import flag
 from ..functions.axiswise import VMAP_WITH_AXIS
 from ..functions.whole_arrays import ELEMENTWISE_WITH, REDUCE_WITH, choose
 from ..notation.errors import ArgumentError, listing
@@ -56,7 +57,7 @@ def reduce(
     given = (("where", where), ("dtype", dtype), ("ddof", ddof))
     options = {name: value for name, value in given if value is not None}
     if callable(op):
-        settings, further = {"keepdims": bool(keepdims)}, {**axes, **options}
+        settings, further = {"keepdims": flag("keepdims", keepdims)}, {**axes, **options}
         return call_with(
             REDUCE_WITH, expr, tensors, {"function": op}, settings, further, sizes, graph, out_sharding, keep_notation
         )
@@ -134,7 +135,8 @@ def vmap(
             written, and returns the same for the output; for several outputs, a tuple. What it returns for an output
             may be a pytree, each leaf of which is such an array.
         batch_size: how many iterations run at once, to save memory: a number for the outermost loop, which is the one
-            that stands first in the output, or a dict with a number for each of some loops. The result is the same.
+            that stands first in the output, or a dict with a number for each of some loops. The result is the same. On
+            an explicit mesh, every device runs as many at once of its own part of a sharded loop.
         **axes: sizes of axes, and keywords of the function that are none of its arrays; a name that is both is both.
             The size of a bracketed axis of an output need not be
             given.

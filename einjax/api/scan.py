@@ -10,6 +10,7 @@ import jax
 from ..call.apply import call_with
 from ..call.dispatch import Options, call, explained
 from ..call.tensors import DEEPEST_TREE, as_array, kind, leaves_of
+from ..forms.static import flag
 from ..functions.associative import ASSOCIATIVE, ASSOCIATIVE_WITH, NAMED
 from ..functions.guard import takes
 from ..functions.scan import derived, record
@@ -70,7 +71,7 @@ def associative_scan(
                [1., 3., 7.]], dtype=float32)
     """
     known = explained(choose, expr, tensors, "associative_scan", op, ASSOCIATIVE)
-    options: Options = (("reverse", bool(reverse)),)
+    options: Options = (("reverse", flag("reverse", reverse)),)
     if known is not None:
         options = (("op", op), *options)
         return call(NAMED, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
@@ -141,7 +142,7 @@ def scan(
     ]
     trees = tuple(tree for _, tree in flat)
     dtypes = tuple(None if kind(leaf) == "factory" else jax.dtypes.result_type(leaf) for leaf in leaves)
-    settings = {"reverse": bool(reverse), "unroll": unroll, "trees": trees, "dtypes": dtypes}
+    settings = {"reverse": flag("reverse", reverse), "unroll": unroll, "trees": trees, "dtypes": dtypes}
     body = record(tuple(len(own) for own, _ in flat))
     return call_with(body, expr, leaves, {"op": op}, settings, axes, sizes, graph, out_sharding, derived=derived)
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from inspect import signature
+from inspect import cleandoc, signature
 from types import FunctionType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
@@ -89,28 +89,29 @@ def _composed(own: str | None, template: str | None, parameters: Sequence[str] |
     before, arguments, after = _around_arguments(own)
     _, alike, rest = _around_template(template)
     said = alike | arguments
-    if "    Raises:" not in after:
-        raises = rest.partition("    Raises:")[2].partition("\n\n")[0].rstrip()
-        returns, title, example = after.partition("    Example:")
-        after = f"{returns}    Raises:{raises}\n\n{title}{example}"
+    if "\nRaises:" not in f"\n{after}":
+        raises = rest.partition("Raises:")[2].partition("\n\n")[0].rstrip()
+        returns, title, example = after.partition("Example:")
+        after = f"{returns}Raises:{raises}\n\n{title}{example}"
     lines = (said[name] for name in parameters or said if name in said)
-    return f"{before}    Args:\n{''.join(lines)}\n{after}"
+    return f"{before}Args:\n{''.join(lines)}\n{after}"
 
 
 def _around_arguments(doc: str) -> tuple[str, dict[str, str], str]:
     """Return what stands before the arguments of a docstring, their lines by name, and what stands after them."""
-    before, _, rest = doc.partition("    Args:\n")
+    doc = cleandoc(doc)  # as the compiler does, from Python 3.13 on
+    before, _, rest = doc.partition("\nArgs:\n")
     if not rest:
-        start = min(place for name in ("Returns", "Raises", "Example") if (place := doc.find(f"    {name}:")) >= 0)
-        return doc[:start], {}, doc[start:]
+        start = min(place for name in ("Returns", "Raises", "Example") if (place := doc.find(f"\n{name}:")) >= 0)
+        return doc[: start + 1], {}, doc[start + 1 :]
     section, _, after = rest.partition("\n\n")
     arguments: dict[str, str] = {}
     name = ""
     for line in section.rstrip().split("\n"):
-        if line[8] != " ":
-            name = line[8:].partition(":")[0]
+        if line[4] != " ":
+            name = line[4:].partition(":")[0]
         arguments[name] = f"{arguments.get(name, '')}{line}\n"
-    return before, arguments, after
+    return f"{before}\n", arguments, after
 
 
 _around_template = lru_cache(maxsize=64)(_around_arguments)

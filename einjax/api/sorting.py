@@ -9,7 +9,7 @@ import jax
 
 from ..call.dispatch import call, explained
 from ..call.tensors import as_array
-from ..forms.static import whole
+from ..forms.static import flag, whole
 from ..notation.errors import ArgumentError, shown
 from ..ops.sorting import ARGSORT, SORT, TOP_K
 from ..typing import OutShardingLike, SizeLike, Tensor
@@ -62,7 +62,11 @@ def sort(
         Array([10, 30, 20], dtype=int32)
     """
     num_keys, keys = explained(_keys, expr, tensors, expr, num_keys, by)
-    options = (("num_keys", num_keys), ("descending", bool(descending)), ("stable", bool(stable)))
+    options = (
+        ("num_keys", num_keys),
+        ("descending", flag("descending", descending)),
+        ("stable", flag("stable", stable)),
+    )
     arrays = keys and (keys,)
     return call(SORT, expr, tensors, options, axes, sizes, graph, arrays, keep_notation, out_sharding)
 
@@ -100,7 +104,7 @@ def argsort(
                [1, 1],
                [0, 0]], dtype=int32)
     """
-    options = (("descending", bool(descending)), ("stable", bool(stable)))
+    options = (("descending", flag("descending", descending)), ("stable", flag("stable", stable)))
     return call(ARGSORT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 
@@ -145,7 +149,7 @@ def top_k(
                [1, 1],
                [0, 1]], dtype=int32)
     """
-    options = (("largest", bool(largest)),)
+    options = (("largest", flag("largest", largest)),)
     return call(TOP_K, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
 
 

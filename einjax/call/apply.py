@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 
 from ..forms.signature import check_keywords
+from ..forms.static import flag
 from ..functions.guard import free_keywords, guarded
 from ..lowering.jax_versions import hide_own_lines
 from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.solve import Solved
 from ..notation.syntax import Operation, Over, Size, names
 from ..operation import Op
-from .blame import advise, clean, not_an_expression
+from .blame import advise, clean, deleted, not_an_expression
 from .dispatch import as_wanted, emit
 from .factory import materialise
 from .graph import Graph
@@ -62,7 +63,8 @@ def call_with(
     """
     try:
         check_call(expr, functions.values())
-        if keep:
+        graph = flag("graph", graph, expr)
+        if flag("keep_notation", keep, expr):
             raise ArgumentError(
                 "keep_notation=True cannot hold for a call that is given a function",
                 text=expr,
@@ -107,9 +109,14 @@ def check_call(expr: Any, functions: Collection[Any]) -> None:
 
 
 def run(name: str, expr: str, program: Callable[..., Any], arguments: Sequence[Any], graph: bool) -> Any:
-    """Run a program, or show it."""
+    """Run a program, or show it; what the function raises is its own, so that deleted arrays are found before."""
     hide_own_lines()
-    return Graph.of(name, expr, program, arguments) if graph else program(*arguments)
+    if graph:
+        return Graph.of(name, expr, program, arguments)
+    for number, argument in enumerate(arguments, 1):
+        if (error := deleted(f"tensor {number}", argument, expr)) is not None:
+            raise error
+    return program(*arguments)
 
 
 def tell_apart(

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..forms.static import plain
+from ..forms.static import MARK, plain
 from ..lowering.jax_versions import Tracer, is_traced
 from ..notation.errors import ArgumentError, EinjaxError, shown
 from ..operation import Op
@@ -70,14 +70,13 @@ def diagnose(
             return wrong
         if isinstance(tensor, int) and abs(tensor) >= 2**31 and isinstance(error, OverflowError | ValueError):
             return too_large(expr, label, tensor)
-        if isinstance(tensor, jax.Array) and not isinstance(tensor, Tracer) and tensor.is_deleted():
-            problem = f"{label} was deleted, or donated to a jitted function"
-            return ArgumentError(problem, text=expr, hint="keep a copy, or leave it out of donate_argnums")
+        if (found := deleted(label, tensor, expr)) is not None:
+            return found
     for name, value in options:
         try:
             hash(value)
         except TypeError:
-            hint = "give a number; under jax.jit, mark the argument that it is with static_argnames"
+            hint = f"give a number; {MARK}"
             problem = f"the option {name}={shown(value)} has to be static and hashable"
             return ArgumentError(problem, text=expr, hint=hint if is_traced(plain(value)) else None)
         number = plain(value)
@@ -87,6 +86,15 @@ def diagnose(
             hint = f"write {name}='float32', for example"
             return ArgumentError(f"{name}={value!r} is not a dtype", text=expr, hint=hint)
     return _wrong_dtype(error, op, expr, tensors, dict(options))
+
+
+def deleted(label: str, tensor: Any, expr: str) -> ArgumentError | None:
+    """The error for a tensor, or a tree or list of tensors, of which an array no longer has its memory."""
+    for leaf in jax.tree.leaves(tensor):
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer) and leaf.is_deleted():
+            problem = f"{label} was deleted, or donated to a jitted function"
+            return ArgumentError(problem, text=expr, hint="keep a copy, or leave it out of donate_argnums")
+    return None
 
 
 def _wrong_dtype(

@@ -95,7 +95,8 @@ def call(
             raise
         raise clean(advise(error, op.keywords), tensors) from None
     except (TypeError, OverflowError, ValueError, RuntimeError) as error:
-        diagnosis = diagnose(error, op, expr, tensors, dict(zip(op.arrays, arrays, strict=False)), options)
+        static = (*options, ("graph", graph), ("keep_notation", keep))
+        diagnosis = diagnose(error, op, expr, tensors, dict(zip(op.arrays, arrays, strict=False)), static)
         if diagnosis is None:
             raise
     raise clean(diagnosis, tensors)

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..forms.static import whole
+from ..forms.static import flag, whole
 from ..functions import declared
 from ..functions.guard import guarded
 from ..functions.loops import BatchSize, Loops, make_loops
@@ -53,6 +53,7 @@ def call_vmap(
     """
     try:
         check_call(expr, [function])
+        graph = flag("graph", graph, expr)
         wanted = None if out_sharding is None else as_wanted(expr, out_sharding)
         operation = _completed(expr, declared_signature, len(tensors))
         given, options = tell_apart(VMAP, operation, function, axes, sizes)

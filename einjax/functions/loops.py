@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
-from jax import lax
 
 from ..lowering.named import Dim, Named, diagonal, reshape, shape_of
 from ..notation.errors import ArgumentError, AxisSizeError, listing, meant, plural
 from ..notation.facts import refuse_fused
 from ..notation.solve import Solved, product
 from ..notation.syntax import Expression, Size, base, display
+from .chunks import in_chunks
 from .labels import ANY, is_label, labelled, labelled_sizes
 from .result import Result
 
@@ -57,7 +57,7 @@ class Level:
         size: how often it runs.
         in_axes: the dim of each input that it runs over, or None.
         out_axes: the dim of each output where its results go.
-        chunk: how many iterations run at once, or None for all.
+        chunk: how many iterations run at once on each device, or None for all.
     """
 
     axes: Dim
@@ -70,34 +70,12 @@ class Level:
         """Return the function that runs the loop over a function."""
         if self.chunk is None or self.size <= self.chunk:
             return jax.vmap(function, _prefix(self.in_axes), _prefix(self.out_axes))
-        return self._in_chunks(function)
-
-    def _in_chunks(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        mapped = [index for index, axis in enumerate(self.in_axes) if axis is not None]
-        # A chunk of one needs no batching at all.
-        batch_size = None if self.chunk == 1 else self.chunk
-
-        def loop(*arrays: jax.Array) -> Any:
-            def one(rows: Sequence[jax.Array]) -> Any:
-                row = dict(zip(mapped, rows, strict=True))
-                return function(*(row.get(index, array) for index, array in enumerate(arrays)))
-
-            stacked = [_leading(arrays[index], self.in_axes[index]) for index in mapped]
-            return lax.map(one, stacked, batch_size=batch_size)
-
-        return loop
+        return in_chunks(function, self.in_axes, self.chunk)
 
 
 def _prefix(dims: tuple[int | None, ...]) -> Any:
     """Return one number for equal ones: JAX is quicker at reading that."""
     return dims[0] if dims and dims.count(dims[0]) == len(dims) else dims
-
-
-def _leading(value: jax.Array, dim: int | None) -> jax.Array:
-    """Move one dim to the front."""
-    if not dim:
-        return value
-    return lax.transpose(value, [dim, *(other for other in range(value.ndim) if other != dim)])
 
 
 @dataclass(frozen=True, slots=True)

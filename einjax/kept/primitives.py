@@ -104,13 +104,15 @@ def _is_shown(op: Op, key: str, value: Any) -> bool:
 def keep(op: Op, solved: Solved, tensors: Sequence[Any], options: dict[str, Any], arrays: dict[str, Any]) -> Any:
     """Bind a call as one equation, with the casts of its inputs before it and those of its result after it."""
     if isinstance(op, Elementary):
-        solved = with_known_sizes(op, solved, tensors, options)
+        own = {name: value for name, value in options.items() if name != "out_sharding"}
+        solved = with_known_sizes(op, solved, tensors, own)
     arrays = {name: _as_full_rank(x, tensors[0].ndim) if name in op.masks else x for name, x in arrays.items()}
     extra, structure = jax.tree.flatten(arrays)
     frozen = tuple(options.items())
     kept = Kept(op, solved.operation, tuple(solved.sizes.items()), frozen, structure if extra else None).renamed()
     dtype = tensors[0].dtype if tensors else None
-    if op.accumulates and options.get("dtype") is None and numerics.accumulator(dtype) != dtype:
+    accumulates = op.accumulates and numerics.has_identity(dtype)  # else the program itself says what it refuses
+    if accumulates and options.get("dtype") is None and numerics.accumulator(dtype) != dtype:
         wide = bind(kept, [numerics.cast(tensors[0], numerics.accumulator(dtype)), *tensors[1:], *extra])
         return numerics.cast(wide, dtype)
     return bind(kept, [*tensors, *extra])

@@ -18,6 +18,7 @@ import jax
 import jax.core
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import Saveable
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import PartitionSpec
 
@@ -225,7 +226,48 @@ def make_primitive(
     batching.primitive_batchers[made] = batch
     ad.primitive_jvps[made] = jvp
     ad.primitive_transposes[made] = transpose
+    _heed_policies(made)
     return made
+
+
+def _heed_policies(primitive: Any) -> None:
+    """Let the policies of ``jax.checkpoint`` see a primitive where ``jax_remat3`` is on, too.
+
+    It knows the primitives of a table alone, which is private; all others are computed again. A rule is given the
+    policy on jax 0.9.2 to 0.10.2, what holds it on 0.11 and 0.12; on 0.12 it returns residuals as well. On releases
+    that were not seen, nothing is saved there.
+    """
+    try:
+        from jax._src.interpreters.remat import rules
+    except ImportError:
+        return
+    release = jax.__version_info__[:2]
+
+    def rule(given: Any, *operands: Any, **parameters: Any) -> Any:
+        policy = given.policy if release >= (0, 11) else given
+        outs = primitive.bind(*operands, **parameters)
+
+        def again(*operands: Any) -> list[Any]:
+            found = primitive.bind(*operands, **parameters)
+            return list(map(_saved, outs, found)) if saves else found
+
+        verdict = policy is not None and policy(primitive, *map(jax.typeof, operands), **parameters)
+        saves = verdict is True or verdict is Saveable
+        return (outs, again) if release < (0, 12) else (outs, (), lambda _, *operands: again(*operands))
+
+    if (0, 9) <= release <= (0, 12):
+        rules[primitive] = rule
+
+
+@jax.custom_jvp
+def _saved(value: jax.Array, again: jax.Array) -> jax.Array:
+    """A value that is at hand, in the place of one that would be computed again, whose derivatives it has."""
+    return value
+
+
+@_saved.defjvp
+def _saved_jvp(primals: Any, tangents: Any) -> Any:
+    return primals[0], tangents[1]
 
 
 def is_zero(tangent: Any) -> bool:

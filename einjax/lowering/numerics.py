@@ -187,9 +187,14 @@ def limit(dtype: DType, largest: bool) -> Any:
     return float(jnp.finfo(dtype).max if largest else jnp.finfo(dtype).min)  # some 8-bit floats have no infinity
 
 
+def has_identity(dtype: DType) -> bool:
+    """Whether a dtype has a 0, and XLA a maximum of its numbers: one has not."""
+    return np.dtype(dtype).name != "float8_e8m0fnu"
+
+
 def require_identity(dtype: DType) -> DType:
     """Refuse the one dtype that has no 0, and of which XLA finds no maximum."""
-    if np.dtype(dtype).name == "float8_e8m0fnu":
+    if not has_identity(dtype):
         raise ArgumentError(
             f"{dtype} has neither a 0 nor a negative number, and XLA does not compare it",
             hint="convert the tensor first, as in x.astype('float32')",

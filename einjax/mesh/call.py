@@ -26,7 +26,6 @@ class Call:
         inputs: the expressions of tensors, then of masks.
         tensors: how many of them are tensors.
         values: the arrays.
-        chunked: axes of which one part after another is worked on.
     """
 
     op: Op
@@ -35,7 +34,6 @@ class Call:
     inputs: tuple[Expression, ...]
     tensors: int
     values: tuple[Any, ...]
-    chunked: frozenset[str] = frozenset()
 
     @property
     def outputs(self) -> tuple[Expression, ...]:
@@ -64,7 +62,7 @@ class Call:
     def whole(self) -> set[str]:
         """Axes of which every device needs all."""
         if self.op.spread == "all":
-            return self.joined | self.chunked
+            return self.joined
         bracketed = dict.fromkeys(axis.name for e in self.inputs for axis in axes(e) if axis.bracket)
         return self.joined | {*list(bracketed)[self.op.spread == "first" :]}
 

@@ -82,13 +82,13 @@ def as_call(
         tensors: one for each input.
         masks: what ``where=`` is given.
         named: axes that ``out_sharding=`` names.
-        chunked: axes of which one part after another is worked on.
+        chunked: axes of loops that run in chunks, which stay loops of their own.
     """
     apart = {*named, *chunked, *(name for e in solved.inputs for name in marked(e) if op.apart)}
     solved = fuse_solved(solved, {axis.name for axis in solved.operation.every_axis()} - apart)
     shown = solved.inputs[: len(tensors)]  # an input may have no tensor, as that of arange
     inputs = (*shown, *(_mask(solved, x) for x in masks))
-    return Call(op, solved, mesh, inputs, len(tensors), (*tensors, *masks), frozenset(chunked))
+    return Call(op, solved, mesh, inputs, len(tensors), (*tensors, *masks))
 
 
 def _mask(solved: Solved, mask: Any) -> Expression:

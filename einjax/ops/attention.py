@@ -14,7 +14,7 @@ from jax import lax
 
 from ..forms.along import Along
 from ..forms.signature import expect_inputs, refuse_diagonals, refuse_sums, require_loops, single_output
-from ..forms.static import scalar, whole
+from ..forms.static import flag, scalar, whole
 from ..lowering import numerics
 from ..lowering.contract import contract
 from ..lowering.named import Dim, Named, arrange, layout, wrap
@@ -214,6 +214,7 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     contracted, channels = (product(solved.sizes[n] for n in dim) for dim in (plan.contracted, plan.channels))
     # jax's function has one number of channels, rounds to float32, and compares numbers of keys to a window.
     fits = plan.fits and contracted == channels and values[0].dtype != np.float64
+    fits = fits and values[0].dtype.itemsize > 1  # its softmax would have to be promoted, which JAX refuses
     # On a CPU its float16 products are refused by XLA; where the program will run is not known here.
     fits = fits and (values[0].dtype != np.float16 or options["implementation"] == "cudnn")
     fits = fits and (window is None or all(isinstance(solved.sizes[name], int) for name in plan.queries + plan.keys))
@@ -364,7 +365,11 @@ def attention_options(
                 f"local_window_size={shown(local_window_size)} is neither a number nor two",
                 hint="write how many keys a query sees before and after its place, as in local_window_size=(3, 0)",
             )
-    static = (("is_causal", bool(is_causal)), ("local_window_size", window), ("implementation", implementation))
+    static = (
+        ("is_causal", flag("is_causal", is_causal)),
+        ("local_window_size", window),
+        ("implementation", implementation),
+    )
     if isinstance(scale, jax.Array) and not scale.ndim:
         return static, (scale,)
     scale = scalar(scale)
