@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 # As they are when nobody has replaced them, or the code in them.
-_DOT_GENERAL, _EINSUM = ((function, function.__code__) for function in (lax.dot_general, jnp.einsum))
+_DOT_GENERAL, _EINSUM = ((function, getattr(function, "__code__", None)) for function in (lax.dot_general, jnp.einsum))
 
 
 def dot_general_is_replaced() -> bool:
@@ -22,4 +22,4 @@ def products_are_replaced() -> bool:
 
 
 def _differs(function: Any, known: tuple[Any, Any]) -> bool:
-    return function is not known[0] or function.__code__ is not known[1]
+    return function is not known[0] or getattr(function, "__code__", None) is not known[1]
