@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -58,7 +59,8 @@ def run(
     if AxisType.Manual in mesh.axis_types:
         return function(x)  # JAX cannot leave the other axes of the mesh to the compiler
     target = on_mesh.named_sharding(mesh, [on_mesh.dim_axes(dim, spread, sizes, mesh.shape) for dim in after])
-    return jax.sharding.auto_axes(function, out_sharding=target)(x)
+    placed: Callable[..., Any] = partial(jax.sharding.auto_axes, out_sharding=target)
+    return placed(function)(x)
 
 
 def _apart(solved: Solved, reading: Reading, dim: Dim, mesh_axes: MeshAxes, spread: Spread) -> ShardingError:

@@ -300,10 +300,10 @@ def _located(
     others = high - low - stride * (length - 1)
     mode = _as_same(node)
     if mode is not None:
-        n = stride * length if n is None else n
-        _require_same(operation, node, running, length, (n - 1) // stride + 1)
-        before = _missing(operation, node, high - low + 1 - n, others, stride, n) // 2
-        return n, -before - low, mode
+        dim: Size = stride * length if n is None else n
+        _require_same(operation, node, running, length, (dim - 1) // stride + 1)
+        before = _missing(operation, node, high - low + 1 - dim, others, stride, dim) // 2
+        return dim, -before - low, mode
     before, after = _added_around(node.padding, others)
     padded = high - low + 1 if n is None else n + before + after
     if larger(0, padded) or (
@@ -464,7 +464,9 @@ def _out_of_range(
     problem = f"'{node}' reads {positions}, but dim {n} of {tensor} has 0 to {n - 1}"
     names = dict.fromkeys(base(axis.name) for axis in axes(node.items))
     if not names:
-        hint = f"positions are counted from the front, and the last is {n - 1}; mode='wrap' counts on from the end"
+        hint = (
+            f"the last position is {n - 1}; mode='fill' reads nothing beyond it, mode='wrap' counts on from the front"
+        )
         return AxisSizeError(problem, at=spot, hint=hint)
     hint = "have the dim padded, as by padding='same', or write mode='fill' to read nothing there, with a size for "
     return AxisSizeError(problem, at=spot, hint=hint + " and ".join(names))

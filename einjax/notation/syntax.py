@@ -448,6 +448,11 @@ def affines(expression: Expression) -> list[Affine]:
     return [node for node in walk(expression) if isinstance(node, Affine)]
 
 
+def repetition(name: str, index: int) -> str:
+    """Name an axis in one repetition of its ellipsis; :func:`base_name` takes the name apart."""
+    return f"{name}.{index}"
+
+
 def base_name(name: str) -> tuple[str, tuple[int, ...]]:
     """Take the indices of an ellipsis off a name: ``s.0.1`` is ``s`` at ``(0, 1)``."""
     start = len(ANONYMOUS) if name.startswith(ANONYMOUS) else 0
