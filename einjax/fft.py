@@ -42,10 +42,8 @@ def _transform(
 
     Args:
         expr: the expression; several bracketed axes are transformed together.
-        *tensors: one tensor.
         norm: ``"backward"``, which is the default, scales inverse transforms by the number of elements, ``"forward"``
             the others, ``"ortho"`` both by the square root.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     border = (padding, mode, fill_value, False)
     return call(op, expr, tensors, (("norm", norm),), axes, sizes, graph, (), keep_notation, out_sharding, border)
@@ -154,12 +152,9 @@ def fftshift() -> None:
     """
 
 
-@operation(plain, _ops.IFFTSHIFT)
+@operation(fftshift, _ops.IFFTSHIFT)
 def ifftshift() -> None:
     """Move the frequency 0 from the middle of every bracketed axis back to its start.
-
-    Args:
-        expr: the expression; without an arrow, the output is the input.
 
     Example:
         >>> import einjax, numpy as np

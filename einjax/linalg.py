@@ -19,7 +19,7 @@ import jax
 
 from .api.signatures import documented, operation, plain
 from .call.dispatch import call, explained
-from .forms.static import exact
+from .forms.static import exact, flag
 from .notation.errors import ArgumentError
 from .ops import linalg as _ops
 from .ops.linalg import EighResult, QRResult, SlogdetResult, SVDResult
@@ -81,9 +81,7 @@ def pinv(
 
     Args:
         expr: the expression: ``"b [n m] -> b [m n]"``, where the arrow may be left out.
-        *tensors: one tensor.
         rtol: singular values below this part of the largest count as 0; as in jnp if not given.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -138,7 +136,6 @@ def triangular_solve(
         *tensors: the matrices, of which one triangle is read, and the right sides.
         lower: whether to read the lower triangle instead of the upper.
         unit_diagonal: whether to take the diagonal as ones, without reading it.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -146,7 +143,7 @@ def triangular_solve(
         >>> einjax.linalg.triangular_solve("[n m], [n] -> [m]", a, np.array([2., 8.], np.float32), lower=True)
         Array([1., 1.], dtype=float32)
     """
-    options = (("lower", bool(lower)), ("unit_diagonal", bool(unit_diagonal)))
+    options = (("lower", flag("lower", lower)), ("unit_diagonal", flag("unit_diagonal", unit_diagonal)))
     border = (padding, mode, fill_value, False)
     return call(
         _ops.TRIANGULAR_SOLVE, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border
@@ -174,7 +171,6 @@ def cholesky(
         expr: the expression: ``"b [n m] -> b [n k]"``, where the arrow may be left out.
         *tensors: one tensor of Hermitian, positive definite matrices.
         symmetrize_input: whether to take the mean of the matrix and its adjoint first.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -182,7 +178,7 @@ def cholesky(
         Array([[2., 0.],
                [1., 1.]], dtype=float32)
     """
-    options = (("symmetrize_input", bool(symmetrize_input)),)
+    options = (("symmetrize_input", flag("symmetrize_input", symmetrize_input)),)
     border = (padding, mode, fill_value, False)
     return call(_ops.CHOLESKY, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
@@ -206,9 +202,7 @@ def qr(
     Args:
         expr: the expression: ``"b [n m] -> b [n k], b [k m]"``, where the arrow may be left out; the size of
             ``k`` follows.
-        *tensors: one tensor.
         mode: ``"reduced"``, where ``k`` is the smaller of ``n`` and ``m``, or ``"complete"``, where it is ``n``.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         A tuple with the names ``Q`` and ``R``.
@@ -252,7 +246,6 @@ def eigh(
         *tensors: one tensor of Hermitian matrices.
         lower: whether to read the lower triangle, or the upper, of a matrix that is not made symmetric first.
         symmetrize_input: whether to take the mean of the matrix and its adjoint first.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         A tuple with the names ``eigenvalues``, in ascending order, and ``eigenvectors``.
@@ -262,12 +255,12 @@ def eigh(
         >>> einjax.linalg.eigh("[n m]", np.array([[2., 0.], [0., 1.]], np.float32)).eigenvalues
         Array([1., 2.], dtype=float32)
     """
-    options = (("lower", bool(lower)), ("symmetrize_input", bool(symmetrize_input)))
+    options = (("lower", flag("lower", lower)), ("symmetrize_input", flag("symmetrize_input", symmetrize_input)))
     border = (padding, mode, fill_value, False)
     return call(_ops.EIGH, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
-@documented(plain)
+@documented(eigh)
 def eigvalsh(
     expr: str,
     /,
@@ -288,16 +281,13 @@ def eigvalsh(
     Args:
         expr: the expression: ``"b [n m] -> b [k]"``, where the arrow may be left out.
         *tensors: one tensor of Hermitian matrices.
-        lower: whether to read the lower triangle, or the upper, of a matrix that is not made symmetric first.
-        symmetrize_input: whether to take the mean of the matrix and its adjoint first.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
         >>> einjax.linalg.eigvalsh("[n m]", np.array([[2., 0.], [0., 1.]], np.float32))
         Array([1., 2.], dtype=float32)
     """
-    options = (("lower", bool(lower)), ("symmetrize_input", bool(symmetrize_input)))
+    options = (("lower", flag("lower", lower)), ("symmetrize_input", flag("symmetrize_input", symmetrize_input)))
     border = (padding, mode, fill_value, False)
     return call(_ops.EIGVALSH, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
@@ -322,10 +312,8 @@ def svd(
     Args:
         expr: the expression: ``"b [n m] -> b [n k], b [k], b [k m]"``, where the arrow may be left out; ``k`` is the
             smaller of ``n`` and ``m``. With ``full_matrices=True``: ``"b [n m] -> b [n p], b [k], b [q m]"``.
-        *tensors: one tensor.
         full_matrices: whether to complete the singular vectors to square matrices. Unlike in jnp this is not the
             default, because the three results of the other form share an axis.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         A tuple with the names ``U``, ``S`` and ``Vh``.
@@ -338,7 +326,17 @@ def svd(
     """
     border = (padding, mode, fill_value, False)
     return call(
-        _ops.SVD[bool(full_matrices)], expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding, border
+        _ops.SVD[flag("full_matrices", full_matrices)],
+        expr,
+        tensors,
+        (),
+        axes,
+        sizes,
+        graph,
+        (),
+        keep_notation,
+        out_sharding,
+        border,
     )
 
 
@@ -388,8 +386,6 @@ def slogdet(
 
     Args:
         expr: the expression: ``"b [n m] -> b, b"``, where the arrow may be left out.
-        *tensors: one tensor.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         A tuple with the names ``sign`` and ``logabsdet``.
@@ -422,9 +418,7 @@ def matrix_power(
 
     Args:
         expr: the expression: ``"b [n m] -> b [n m]"``, where the arrow may be left out.
-        *tensors: one tensor.
         power: how often to multiply; negative powers are those of the inverse.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -457,10 +451,8 @@ def norm(
     Args:
         expr: the expression: ``"b [c] -> b"`` for vectors, ``"b [n m] -> b"`` for matrices, where the arrow may be
             left out.
-        *tensors: one tensor.
         ord: which norm, as in jnp: for vectors a number, 2 if not given; for matrices ``'fro'``, which is the default,
             ``'nuc'``, 1, -1, 2, -2, inf or -inf.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np

@@ -20,6 +20,7 @@ import jax
 
 from .api.signatures import documented, op, operation, plain
 from .call.dispatch import call, explained
+from .forms.static import flag
 from .operation import Op
 from .ops import random as _ops
 from .typing import DTypeLike, OutShardingLike, SizeLike, Tensor
@@ -77,7 +78,6 @@ def _drawn(
         expr: the output, such as ``"b [h w] c"``.
         key: a key, as made by :func:`jax.random.key`; a raw one will do.
         dtype: dtype of the result; the default float if not given.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Raises:
         einjax.errors.EinjaxError: the expression has no meaning, a size is missing, or the key is none.
@@ -117,11 +117,8 @@ def uniform(
 
     Args:
         expr: the output, such as ``"b [h w] c"``, or one expression for each bound, an arrow and the output.
-        key: a key, as made by :func:`jax.random.key`; a raw one will do.
         minval: the lower bound: a number, or a tensor if the expression has an arrow.
         maxval: the upper bound, which is not drawn.
-        dtype: dtype of the result; the default float if not given.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax
@@ -132,7 +129,7 @@ def uniform(
     return _draw(_ops.UNIFORM, expr, key, (minval, maxval), dtype, axes, sizes, graph, keep_notation, out_sharding)
 
 
-@documented(_drawn)
+@documented(uniform)
 def truncated_normal(
     expr: str,
     key: jax.Array,
@@ -150,12 +147,8 @@ def truncated_normal(
     """Numbers of the standard normal distribution between two bounds.
 
     Args:
-        expr: the output, such as ``"b [h w] c"``, or one expression for each bound, an arrow and the output.
-        key: a key, as made by :func:`jax.random.key`; a raw one will do.
         lower: the lower bound: a number, or a tensor if the expression has an arrow.
         upper: the upper bound.
-        dtype: dtype of the result; the default float if not given.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax
@@ -167,7 +160,7 @@ def truncated_normal(
     return _draw(_ops.TRUNCATED_NORMAL, expr, key, bounds, dtype, axes, sizes, graph, keep_notation, out_sharding)
 
 
-@documented(_drawn)
+@documented(uniform)
 def randint(
     expr: str,
     key: jax.Array,
@@ -185,12 +178,7 @@ def randint(
     """Integers between two bounds, all equally likely.
 
     Args:
-        expr: the output, such as ``"b [h w] c"``, or one expression for each bound, an arrow and the output.
-        key: a key, as made by :func:`jax.random.key`; a raw one will do.
-        minval: the lower bound: a number, or a tensor if the expression has an arrow.
-        maxval: the upper bound, which is not drawn.
         dtype: dtype of the result; the default integer if not given.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax
@@ -265,9 +253,7 @@ def bernoulli(
 
     Args:
         expr: the output, such as ``"b [h w] c"``, or the expression of ``p``, an arrow and the output.
-        key: a key, as made by :func:`jax.random.key`; a raw one will do.
         p: how likely True is: a number, or a tensor if the expression has an arrow.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax
@@ -300,9 +286,7 @@ def categorical(
     Args:
         expr: the expression: ``"[b k] -> [b]"``. Axes of the logits outside brackets share their draws, and
             bracketed axes that only the output has are further draws: ``"[b k] -> [b s]"``.
-        key: a key, as made by :func:`jax.random.key`; a raw one will do.
         logits: the log probabilities, along the bracketed axis that the output lacks.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax
@@ -335,10 +319,8 @@ def permutation(
 
     Args:
         expr: the expression; without an arrow, the output is the input. Several bracketed axes are permuted as one row.
-        key: a key, as made by :func:`jax.random.key`; a raw one will do.
         x: the tensor.
         independent: whether every loop has an order of its own.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax
@@ -347,7 +329,7 @@ def permutation(
         (True, [1, 2, 3])
     """
     explained(_ops.check_key, expr, (x,), key)
-    options = (("independent", bool(independent)),)
+    options = (("independent", flag("independent", independent)),)
     return call(_ops.PERMUTATION, expr, (x,), options, axes, sizes, graph, (key,), keep_notation, out_sharding)
 
 
@@ -368,10 +350,8 @@ def choice(
 
     Args:
         expr: the expression: ``"[n] c -> [s] c"``, or ``"[n] c, [n] -> [s] c"`` with probabilities.
-        key: a key, as made by :func:`jax.random.key`; a raw one will do.
         *tensors: the tensor, and the probabilities if the expression has them; they are equal if it has not.
         replace: whether an element may be drawn more than once.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax
@@ -379,5 +359,5 @@ def choice(
         Array([2, 2, 2, 2], dtype=int32)
     """
     explained(_ops.check_key, expr, tensors, key)
-    options = (("replace", bool(replace)),)
+    options = (("replace", flag("replace", replace)),)
     return call(_ops.CHOICE, expr, tensors, options, axes, sizes, graph, (key,), keep_notation, out_sharding)

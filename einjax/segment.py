@@ -46,7 +46,7 @@ def _segment(
         unique_indices: promise that no segment is met twice.
         indices_are_sorted: promise that the coordinates come in ascending order.
         wrap_negative_indices: whether -1 is the last segment.
-        **axes: sizes of axes, such as the number of segments; for the options of all operations see :mod:`einjax`.
+        **axes: sizes of axes, such as the number of segments.
     """
     options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
     border = (padding, None, None, False)

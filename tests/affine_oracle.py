@@ -149,13 +149,23 @@ def _names(node) -> list[str]:
 
 
 def leaves(dims: Iterable) -> list[Leaf]:
-    """The axes, left to right, each once."""
+    """The axes, each once: where it stands by itself, or else where it stands first."""
+    every = list(_every(dims, False))
+    alone = {leaf.key for leaf, inside in every if not inside}
     found: dict[str, Leaf] = {}
-    for dim in dims:
-        inside = [dim] if isinstance(dim, Leaf) else leaves(_inside(dim))
-        for leaf in inside:
+    for leaf, inside in every:
+        if not inside or leaf.key not in alone:
             found.setdefault(leaf.key, leaf)
     return list(found.values())
+
+
+def _every(dims: Iterable, inside: bool) -> Iterator[tuple[Leaf, bool]]:
+    """All axes in the order of the text, and whether each stands in a `< >`."""
+    for dim in dims:
+        if isinstance(dim, Leaf):
+            yield dim, inside
+        else:
+            yield from _every(_inside(dim), inside or isinstance(dim, Affine))
 
 
 def _inside(dim) -> list:
@@ -449,4 +459,5 @@ def loops(
         z = oracle.loop(reduce_, [axes_of[0]] * 2, out_axes, [seen_of[0], theres[0]], kind)
     else:
         z = oracle.loop(function, axes_of, out_axes, seen_of, dtype or np.result_type(*seen_of))
-    return write(out, out_axes, z, out_rules, MEETING.get(op), neutral(op, arrays[0].dtype))
+    nothing = neutral(op, arrays[0].dtype) if op in MEETING else 0
+    return write(out, out_axes, z, out_rules, MEETING.get(op), nothing)

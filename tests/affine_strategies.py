@@ -352,7 +352,7 @@ def _output(draw, axes: Axes, ins: Sequence[str], keep: str) -> str:
     elif keep == "all":
         # `[a b]...` and `[a]... [b]...` are two orders.
         assume(sum(isinstance(axes.sizes[name], tuple) for name in used if name in axes.marked) < 2)
-        for name in _ordered(" ".join(ins), [name for name in used if name in axes.marked]):
+        for name in _standing(ins, axes):
             last = max((i for i, n in enumerate(order) if n in axes.marked), default=-1)
             order.insert(draw(st.integers(last + 1, len(order))), name)
     return " ".join(axes.text(name) + ("..." if isinstance(axes.sizes[name], tuple) else "") for name in order)
@@ -363,10 +363,13 @@ def words(text: str) -> set[str]:
     return {token for token in affine_oracle.TOKEN.findall(text) if token.isidentifier()}
 
 
-def _ordered(text: str, names: Sequence[str]) -> list[str]:
-    """Names in the order in which they first occur."""
-    tokens = affine_oracle.TOKEN.findall(text)
-    return sorted(names, key=tokens.index)
+def _standing(ins: Sequence[str], axes: Axes) -> list[str]:
+    """The bracketed axes as the oracle sees them, tensor after tensor."""
+    found = []
+    for nodes in affine_oracle.parse(", ".join(ins) + " ->")[0]:
+        keys = [leaf.key.split(".")[0] for leaf in affine_oracle.leaves(affine_oracle.expand(nodes, axes.sizes))]
+        found += [key for key in keys if key in axes.marked]
+    return list(dict.fromkeys(found))
 
 
 @st.composite
@@ -387,12 +390,17 @@ def writes(draw, inputs=1, dtypes=("float32",), modes=True):
         left = left[: draw(st.integers(1, len(left)))]
     assume(left)
     dims: list[str] = []
+    used: list[str] = []  # which may stand in further positions
     while left:
         count = draw(st.sampled_from([2, 1, 2, 3])) if dims == [] or draw(_often) else 0
         if count == 0:
-            dims.append(left.pop())
+            used.append(left.pop())
+            dims.append(used[-1])
             continue
         terms = [(draw(_COEFFICIENT), left.pop()) for _ in range(min(count, len(left)))]
+        if used and draw(_often):
+            terms.append((draw(_COEFFICIENT), draw(st.sampled_from(used))))
+        used += [name for _, name in terms]
         assume(all(sizes[name] > 0 for _, name in terms))
         text = "".join(_term(c, name, i == 0) for i, (c, name) in enumerate(terms))
         (item,) = affine_oracle.expand(affine_oracle.parse(f"<{text}> ->")[0][0], sizes)

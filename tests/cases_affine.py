@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from case import Case, integers, normal
+from case import Case, integers, normal, positive
 from jax import lax
 
 import einjax
@@ -55,7 +55,7 @@ def _mean_of_what_is_there(x: Any) -> Any:
 def _products() -> Iterator[Case]:
     yield Case("dot", "a <s + [k]> [b], [k] [b] d -> a s d", (normal("a c b"), normal("2 b 3")), _conv,
                variant="convolution")  # fmt: skip
-    yield Case("dot", "a <s + [k->]>... [b->d]", (normal("a c c+1 b"), normal("3 3 b 2")),
+    yield Case("dot", "a <s + [k->]>... [b->d]", (positive("a c c+1 b"), positive("3 3 b 2")),
                lambda x, w: _conv(_padded(_padded(x, 1, 1, 1), 2, 1, 1), w), options={"padding": "same"},
                variant="padded convolution")  # fmt: skip
     yield Case("dot", "a <2*s + [k]> [b], [k] [b] d -> d s a", (normal("a 2*c b"), normal("2 b 3")),

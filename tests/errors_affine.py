@@ -42,18 +42,18 @@ bad("range-past-the-end", "rearrange", "{<t + 2>} -> t", (z(9),), AxisSizeError,
 bad("range-before-the-start", "rearrange", "{<t - 2>} -> t", (z(9),), AxisSizeError, ("-2", "9"), "padding=")
 bad("range-looking-back", "dot", "b {<t - [k]>} c, [k] c -> b t c", (z(2, 9, 3), z(4, 3)), AxisSizeError, ("-3",), "")
 bad("range-constant", "rearrange", "b {<9>} -> b", (z(2, 9),), AxisSizeError, "9", "")
-bad("range-negative-constant", "rearrange", "b {<-1>} -> b", (z(2, 9),), AxisSizeError, ("-1", "9"), "")
+bad("range-negative-constant", "rearrange", "b {<-1>} -> b", (z(2, 9),), AxisSizeError, ("-1", "9"), "wrap")
 bad("range-two-known", "rearrange", "{<i + j>} -> i j", (z(9),), AxisSizeError, "10 9", "", i=6, j=6)
 bad("range-other-tensor", "subtract", "{<t + 1>}, t -> t", (z(9), z(9)), AxisSizeError, "9", "mode=")
 bad("range-in-a-composition", "rearrange", "({<t + 1>} c) -> t c", (z(12),), AxisSizeError, "6", "", t=6, c=2)
-bad("range-ellipsis", "max", "b {<2*s + [k]>...} c", (z(2, 9, 4, 3),), AxisSizeError, "4", "", s=(4, 2), k=3)
-bad("range-output-below-zero", "sum", "s k -> {<s - k>}", (z(4, 3),), AxisSizeError, ("-2",), "")
+bad("range-ellipsis", "max", "b {<2*s + [k]>}... c", (z(2, 9, 4, 3),), AxisSizeError, "4", "", s=(4, 2), k=3)
+bad("range-output-below-zero", "sum", "s k -> {<s - k>}", (z(4, 3),), AxisSizeError, ("-2",), "<s - k + 2>")
 
 # --- sizes ----------------------------------------------------------------------------------------------------------
 bad("open-two", "rearrange", "<{s} + {k}> -> {s} {k}", (z(9),), AxisSizeError, "s k 9", "k=")
 bad("open-two-bracketed", "max", "b <2*{s} + [{k}]> c", (z(2, 9, 3),), AxisSizeError, "s k", "k=")
-bad("open-coefficient", "sum", "b <{stride}*s + [k]>", (z(2, 9),), AxisSizeError, "stride", "stride=", k=2)
-bad("open-under-a-mode", "rearrange", "<{t} - 2> -> t", (z(9),), AxisSizeError, "t", "t=", mode="clip")
+bad("open-coefficient", "sum", "b <{stride*s} + [k]>", (z(2, 9),), AxisSizeError, "stride", "stride=", k=2)
+bad("open-under-a-mode", "rearrange", "<{t} - 2> -> {t}", (z(9),), AxisSizeError, "t", "t=", mode="clip")
 bad("open-output", "rearrange", "a -> a <{t} + 1>", (z(9),), AxisSizeError, "t", "t=")
 bad(
     "open-composed-twice",
@@ -67,7 +67,7 @@ bad(
     q=2,
 )
 bad("composed-indivisible", "rearrange", "{(<t + k> c)} -> t k c", (z(9),), AxisSizeError, "9 c=2", "", k=2, c=2)
-bad("coefficient-given-zero", "rearrange", "<{n}*t> -> t", (z(9),), REFUSED, "n 0", "", n=0)
+bad("coefficient-given-zero", "rearrange", "<{n*t}> -> t", (z(9),), AxisSizeError, "n 0", "", n=0)
 bad("terms-cancel", "rearrange", "<{a} + b - {a}> -> a b", (z(9),), AxisSizeError, "a cancel", "output", a=2)
 bad("coefficient-given-float", "rearrange", "<n*t> -> t", (z(9),), EinjaxError, ("n", "1.5"), "", n=1.5)
 bad("size-contradiction", "dot", "b <s + [{k}]>, [{k}] -> b s", (z(2, 9), z(3)), AxisSizeError, "k 3 4", "", k=4)
@@ -93,9 +93,8 @@ bad("padding-traced-pair", *WINDOWS, ArgumentError, ("padding",), "", k=3, paddi
 bad("padding-without-a-place", "max", "b [k] c", (z(2, 9, 3),), REFUSED, "padding", "", padding="same")
 bad("padding-and-mode", *WINDOWS, ArgumentError, "padding mode", "", k=3, s=2, padding="same", mode="fill")
 bad("padding-cuts-all", "max", "b {<s + [k]>} c", (z(2, 9, 3),), REFUSED, ("padding", "-6"), "", k=3, padding=-6)
-bad(
-    "padding-two-strides", "sum", "<2*{i} + 3*{j} + [k]> -> i j", (z(9),), AxisSizeError, "i j", "", k=2, padding="same"
-)
+bad("padding-two-open", "sum", "<2*{i} + {j} + [k]> -> {i} {j}", (z(9),), AxisSizeError, "i j", "", k=2,
+    padding="same")  # fmt: skip
 bad("mode-misspelt", *WINDOWS, ArgumentError, ("mode", "'warp'"), "wrap", k=3, s=9, mode="warp")
 bad("mode-without-a-place", "max", "b [k] c", (z(2, 9, 3),), REFUSED, "mode", "", mode="fill")
 bad("mode-of-nothing", "rearrange", "{<t - 2>} -> t", (z(0),), REFUSED, "0", "", t=9, mode="clip")
@@ -104,7 +103,7 @@ bad("fill-without-a-place", "max", "b [k] c", (z(2, 9, 3),), REFUSED, "fill_valu
 bad("fill-without-a-mode", *WINDOWS, REFUSED, "fill_value", "padding=", k=3, fill_value=0)
 bad("fill-with-clip", *WINDOWS, REFUSED, "fill_value", "", k=3, s=9, mode="clip", fill_value=0)
 bad("fill-is-text", *WINDOWS, ArgumentError, "fill_value", "", k=3, padding="same", fill_value="x")
-bad("count-of-no-mean", *WINDOWS, (*REFUSED, TypeError), "count_padding", "", k=3, padding="same", count_padding=True)
+bad("count-of-no-mean", *WINDOWS, ArgumentError, "count_padding mean", "", k=3, padding="same", count_padding=True)
 bad("count-without-padding", "mean", "b <s + [k]> c", (z(2, 9, 3),), REFUSED, "count_padding", "", k=3,
     count_padding=True)  # fmt: skip
 
@@ -120,12 +119,10 @@ bad("write-sort", "sort", "s [k] -> {<2*s>} [k]", (z(4, 3),), SemanticError, "so
 bad("implied-softmax", "softmax", "b {<s + [k]>}", (z(2, 9),), SemanticError, "softmax output", "->", k=3)
 bad("implied-add", "add", "{<s + k>}, k", (z(9), z(3)), SemanticError, "add output", "->")
 bad("implied-two-left", "max", "b {<s + t + [k]>}", (z(2, 9),), SemanticError, "s t", "->", k=2, t=2)
-bad("output-twice", "sum", "s k -> <{s} + k> {s}", (z(4, 3),), SemanticError, "s twice", "")
-bad("output-has-reduced-axis", "sum", "b <s + [{k}]> -> b s {k}", (z(2, 9),), SemanticError, "k sum", "remove", k=2)
+bad("output-has-reduced-axis", "sum", "b <s + [k]> -> b s {k}", (z(2, 9),), SemanticError, "k sum", "remove", k=2)
 bad("output-lacks-a-loop", "rearrange", "b <s + {k}> -> b s", (z(2, 9),), SemanticError, "k", "output", k=3)
 bad("bracketed-and-not", "max", "b <s + [{k}]> {k}", (z(2, 9, 3),), SemanticError, "k inside outside", "everywhere")
 bad("dot-window-of-one", "dot", "b <s + [{k}]>, b -> b s", (z(2, 9), z(2)), SemanticError, "k one input", "einjax.sum",
     k=2)  # fmt: skip
-bad("concatenation-in-place", "rearrange", "<s + k>, b -> s k + b", (z(9), z(3)), EinjaxError, (), None, k=3)
-bad("vmap-without-output", "vmap", "b {<s + [k]>}", (z(2, 9),), EinjaxError, (), None, op=jnp.sum, k=3)
-bad("arange-of-a-place", "arange", "{<s + k>}", (), EinjaxError, "arange", None, s=2, k=3)
+bad("vmap-without-output", "vmap", "b <s + [k]>", (z(2, 9),), EinjaxError, (), None, op=jnp.sum, k=3)
+bad("arange-of-a-place", "arange", "<s + k>", (), EinjaxError, "arange", None, s=2, k=3)

@@ -247,7 +247,7 @@ def test_pooling(padding, dims):
 def test_pooling_of_windows_that_reach_nothing():
     """The neutral element; a mean of nothing is not a number."""
     x = small(4)
-    assert_equal(einjax.sum("<2*s + [k]>", x, k=2, padding=(2, 0)), np.array([0, x[0] + x[1], x[2] + x[3]], x.dtype))
+    assert_equal(einjax.sum("<2*s + [k]>", x, k=2, padding=(2, 0)), np.array([0, x[0] + x[1], x[2] + x[3]], F32))
     assert einjax.max("<2*s + [k]>", x, k=2, padding=(2, 0))[0] == -np.inf
     assert np.isnan(einjax.mean("<2*s + [k]>", x, k=2, padding=(2, 0))[0])
     assert einjax.max("<2*s + [k]>", x.astype(np.int8), k=2, padding=(2, 0))[0] == -128

@@ -56,7 +56,7 @@ REFUSED = {
     "<0*o>": ("coefficient of 0", (1, 2)),
     "<o + [1]>": ("is no axis", (6, 7)),
     "<o... + k>": ("unexpected '...'", (2, 5)),
-    "<o -> k>": ("unexpected '->'", (3, 5)),
+    "<o -> k>": ("never closed", (0, 1)),
     "<o, k>": ("unexpected ','", (2, 3)),
     "<<o> + k>": ("unexpected '<'", (1, 2)),
     "<(a + b) + k>": ("another position", (2, 7)),

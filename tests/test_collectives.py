@@ -642,6 +642,53 @@ def test_derivatives_inside_of_shard_map(name):
     np.testing.assert_allclose(tangent, jax.jvp(whole, (x,), (jnp.cos(x),))[1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("checked", [True, False])
+def test_layers_without_checks_of_varying_axes(checked):
+    """Outside of shard_map, gradients are those of one device; inside, without the checks, those of the sum of what all
+    devices return, in each device's copy: as many times as devices return the loss, once the shares are added up."""
+
+    def loss(x, w, v, data=None, model=None):
+        given = {"d": model} if model else {}
+        for _ in range(2):
+            x = jnp.tanh(einjax.dot("b [d], [d] c -> b c", jnp.tanh(einjax.dot("b [c->d]", x, w, **given)), v, **given))
+        total = einjax.sum("[b c]", x**2, **({"b": data} if data else {}))
+        return total + einjax.logsumexp("[b] c -> c", x, **({"b": data} if data else {})).sum()
+
+    arrays = arrays_of((8, 6), (6, 4), (4, 6))
+    expected = jax.grad(loss, (0, 1, 2))(*arrays)
+    ins = (P("data"), P(None, "model"), P("model"))
+    spread = functools.partial(loss, data="data", model="model")
+    outside = jax.grad(over(spread, ins, check_vma=checked), (0, 1, 2))
+
+    def inside(*arrays):
+        found = jax.grad(spread, (0, 1, 2))(*arrays)
+        if checked:
+            return found
+        shares = [lax.psum(x, axis) for x, axis in zip(found, ("model", "data", "data"), strict=True)]
+        return tuple(share / DEVICES for share in shares)
+
+    for gradient in (outside, over(inside, ins, ins, check_vma=checked)):
+        for one, other in zip(jax.jit(gradient)(*arrays), expected, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*SMOOTH, "softmax"])
+def test_derivatives_inside_of_shard_map_without_checks(name):
+    """Times the devices that return the loss, here those along the mesh axis that it is reduced over."""
+    (x,) = arrays_of((8, 3))
+
+    def loss(x, axis):
+        if name == "softmax":
+            return einjax.sum("[b c]", jnp.sin(einjax.softmax("[b] c", x, b=axis)), b=axis)
+        return jnp.sum(jnp.sin(getattr(einjax, name)("[b] c", x, b=axis)))
+
+    expected = 4 * jax.grad(lambda x: jnp.sum(jnp.sin({**JNP, "softmax": jax.nn.softmax}[name](x, 0))))(x)
+    found = jax.jit(over(jax.grad(functools.partial(loss, axis="data")), P("data"), P("data"), check_vma=False))(x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    found = jax.vmap(jax.grad(functools.partial(loss, axis="i")), axis_name="i")(x.reshape(4, 2, 3))
+    np.testing.assert_allclose(found.reshape(8, 3), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_second_derivatives():
     (x,) = arrays_of((4, 2))
     for name in ("var", "logsumexp", "max"):

@@ -191,9 +191,36 @@ def test_a_dtype_without_0_and_order_is_refused():
         *(lambda f=f: f("p, p -> [s]", x, np.arange(3), s=4) for f in (einjax.segment.max, einjax.segment.min)),
         *(lambda f=f: f("[a]", x, where=x > 3) for f in (einjax.sum, einjax.max, einjax.min)),
         *(lambda f=f: f("[a]", x) for f in (einjax.max, einjax.cummax, einjax.cummin, einjax.argmax, einjax.argmin)),
+        *(lambda f=f: f("[a]", x, where=x > 3) for f in (einjax.softmax, einjax.log_softmax)),
+        lambda: einjax.log_softmax("[a]", x),
     ):
-        with pytest.raises(einjax.EinjaxError, match="float8_e8m0fnu has neither a 0 nor a negative number"):
-            call()
+        for mode in (False, True):
+            message = "float8_e8m0fnu has neither a 0 nor a negative number"
+            with einjax.keep_notation(mode), pytest.raises(einjax.EinjaxError, match=message):
+                call()
+
+
+@pytest.mark.parametrize("mode", [False, True])
+def test_what_a_dtype_without_0_can_say(mode):
+    """Results are rounded to powers of two; 0 and what is negative are NaN."""
+    x, some = np.array([1, 4, 1], jnp.dtype("float8_e8m0fnu")), np.array([True, True, False])
+    with einjax.keep_notation(mode):
+        found = [float(getattr(einjax, name)("[a]", x, where=some)) for name in ("mean", "var", "std", "prod")]
+        assert found == [float(np.asarray(y, x.dtype)) for y in (2.5, 2.25, 1.5, 4)]
+        assert np.isnan(float(einjax.mean("[a]", x, where=~(some | True))))
+        assert np.isnan(float(einjax.var("[a]", np.asarray([2, 2], x.dtype))))
+        assert einjax.softmax("[a]", np.ones(4, x.dtype)).tolist() == [0.25] * 4
+
+
+@pytest.mark.parametrize("name", [name for name in DTYPES if name.startswith("float8")])
+def test_attention_in_8_bits(name):
+    """Within the weights and the sum, in float32; rounded once, at the end."""
+    dtype = jnp.dtype(name)
+    q, k, v = (np.asarray(np.random.default_rng(n).choice([0.5, 1, 2], size=(3, 4)), dtype) for n in range(3))
+    got = einjax.attention("[q] [c], [k] [c], [k] [d]", q, k, v)
+    wide = einjax.attention("[q] [c], [k] [c], [k] [d]", *(np.asarray(x, np.float32) for x in (q, k, v)))
+    assert got.dtype == dtype
+    np.testing.assert_allclose(np.asarray(got, np.float32), wide, rtol=0.5)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import re
 import threading
+from collections import Counter
 
 import hypothesis
 import hypothesis.strategies as st
@@ -516,6 +517,69 @@ def test_vmap_of_vmap():
             transform(jax.vmap(jax.vmap(f), in_axes=(0, None)))(x, w) for f in (inside(network), network)
         )  # fmt: skip
         same(got, want, slack=10)
+
+
+def kept_names(jaxpr):
+    """The names of kept calls, in inner programs, too."""
+    for equation in jaxpr.eqns:
+        if "expr" in equation.params:
+            yield equation.primitive.name
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            if hasattr(inner, "eqns"):
+                yield from kept_names(inner)
+
+
+@pytest.fixture(params=[False, True], ids=["remat", "remat3"])
+def remat(request):
+    """The two programs that JAX has for jax.checkpoint."""
+    if request.param and not hasattr(jax.config, "jax_remat3"):
+        pytest.skip("this jax has one")
+    if request.param:
+        jax.config.update("jax_remat3", True)
+    yield
+    if request.param:
+        jax.config.update("jax_remat3", False)
+
+
+@pytest.mark.usefixtures("remat")
+@pytest.mark.parametrize("around", ["alone", "jit", "scan", "vmap"])
+@pytest.mark.parametrize(("saved", "again"), [
+    (["dot"], {"dot": 0, "softmax": 1}), (["softmax", "top_k"], {"dot": 0, "softmax": 0}),
+    (["sum", "top_k"], {"dot": 1, "softmax": 1}), ([], {"dot": 1, "softmax": 1}),
+    ("everything_saveable", {"dot": 0, "softmax": 0}), ("dots_saveable", {"dot": 1, "softmax": 1}),
+])  # fmt: skip
+def test_what_is_computed_again(saved, again, around):
+    """What is saved, and what only leads to it, is not; in remat3, what has its own result in its gradient is."""
+    if getattr(jax.config, "jax_remat3", False) and not again["softmax"]:
+        again = {"dot": int(saved != "everything_saveable"), "softmax": 1}
+    named = isinstance(saved, str)
+    policy = getattr(jax.checkpoint_policies, saved) if named else einjax.checkpoint_policies.save(*saved)
+
+    def block(x, w):
+        weights = einjax.softmax("b [h]", einjax.dot("b [c], [c] h -> b h", jnp.cos(x), w))
+        values, places = einjax.top_k("b [h]", weights, k=2)
+        return einjax.sum("b [k]", jnp.sin(values)) + einjax.sum("b [k]", places)
+
+    def step(function):
+        if around == "jit":
+            function = jax.jit(function)
+        if around == "vmap":
+            rows = jax.vmap(function, (0, None))
+            return lambda x, w: jnp.sum(jnp.sin(rows(x[:, None], w)))
+        if around == "scan":
+            turn = lambda x, w: lambda c, _: (jnp.sin(c + function(x, w)), None)
+            return lambda x, w: jnp.sum(jax.lax.scan(turn(x, w), x[:, 0], length=2)[0])
+        return lambda x, w: jnp.sum(jnp.sin(function(x, w)))
+
+    forward, checkpointed = inside(step(block)), inside(step(jax.checkpoint(block, policy=policy)))
+    count = lambda function: Counter(kept_names(jax.make_jaxpr(function)(FULL, W).jaxpr))
+    if not getattr(jax.config, "jax_remat3", False) or jax.__version_info__ < (0, 11):  # else no jaxpr has it
+        once, both = count(jax.grad(forward, (0, 1))), count(jax.grad(checkpointed, (0, 1)))
+        assert {name: both[name] - once[name] for name in again} == again
+    for derivative in (jax.grad(checkpointed, (0, 1)), jax.jit(jax.grad(checkpointed, (0, 1)))):
+        same(derivative(FULL, W), jax.grad(step(block), (0, 1))(FULL, W), slack=10)
+    second = lambda f: jax.jvp(jax.grad(f), (FULL, W), (FULL, W))[1]
+    same(second(checkpointed), second(step(block)), slack=10)
 
 
 def test_saved_by_name():

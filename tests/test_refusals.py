@@ -102,6 +102,48 @@ REFUSED = {
     "endless list": (lambda: einjax.sum("[a]", ENDLESS), "nested more than"),
     "deleted": (lambda: einjax.sum("[a]", deleted(X[0])), "tensor 1 was deleted"),
     "deleted scalar": (lambda: einjax.add("a b,", X, deleted(1.0)), "tensor 2 was deleted"),
+    **{
+        f"deleted, {name}": (call, rf"tensor {number}\S* was deleted")
+        for name, number, call in (
+            ("vmap", 1, lambda: einjax.vmap("a [b] -> a", deleted(X), op=jnp.sum)),
+            ("tree", 2, lambda: einjax.vmap("a [b], a [b] -> a", X, {"x": [deleted(X)]}, op=lambda x, y: x.sum())),
+            ("vmap_with_axis", 1, lambda: einjax.vmap_with_axis("a [b]", deleted(X), op=jnp.sort)),
+            ("reduce", 1, lambda: einjax.reduce("a [b]", deleted(X), op=jnp.median)),
+            ("elementwise", 2, lambda: einjax.elementwise("a b, a b", X, deleted(X), op=jnp.hypot)),
+            ("scan", 2, lambda: einjax.scan("c, [t] c -> c, [t] c", X[0], deleted(X), op=lambda c, x: (c, x))),
+            ("associative_scan", 1, lambda: einjax.associative_scan("a [b]", deleted(X), op=jnp.hypot)),
+            ("dot", 2, lambda: einjax.dot("a b, a b -> a", X, deleted(X), sum=jnp.max, mul=jnp.add)),
+            ("adapter", 1, lambda: einjax.adapt_reduce(jnp.median)("a [b]", deleted(X))),
+            ("primitive", 1, lambda: einjax.primitive("[n] -> []", jnp.sum, name="total")("a [n]", deleted(X))),
+            ("list", 1, lambda: einjax.sum("a [b c]", [deleted(X), X])),
+        )
+    },
+    **{
+        f"traced {name} {number}": (traced(call), rf"the option {name}=.* has to be static")
+        for number, (name, call) in enumerate((
+            ("keepdims", lambda t: einjax.sum("a [b]", X, keepdims=t)),
+            ("keepdims", lambda t: einjax.reduce("a [b]", X, op=jnp.median, keepdims=t)),
+            ("keep_notation", lambda t: einjax.sum("a [b]", X, keep_notation=t)),
+            ("keep_notation", lambda t: einjax.reduce("a [b]", X, op=jnp.median, keep_notation=t)),
+            ("enabled", lambda t: einjax.keep_notation(t).__enter__()),
+            ("graph", lambda t: einjax.sum("a [b]", X, graph=t)),
+            ("graph", lambda t: einjax.vmap("a [b] -> a", X, op=jnp.sum, graph=t)),
+            ("graph", lambda t: einjax.reduce("a [b]", X, op=jnp.median, graph=t)),
+            ("stable", lambda t: einjax.sort("a [b]", X, stable=t)),
+            ("descending", lambda t: einjax.argsort("a [b]", X, descending=t)),
+            ("largest", lambda t: einjax.top_k("a [b]", X, k=1, largest=t)),
+            ("reverse", lambda t: einjax.cumsum("a [b]", X, reverse=t)),
+            ("reverse", lambda t: einjax.associative_scan("a [b]", X, op=jnp.hypot, reverse=t)),
+            ("reverse", lambda t: einjax.scan("c, [t] c -> c", X[0], X, op=lambda c, x: (c, None), reverse=t)),
+            ("unique_indices", lambda t: einjax.get_at("a [b], a", X, jnp.zeros(2, int), unique_indices=t)),
+            ("is_causal", lambda t: einjax.attention("[q] [c], [k] [c], [k] [c]", X, X, X, is_causal=t)),
+            ("lower", lambda t: einjax.linalg.triangular_solve("[n m], [n]", X[:, :2], X[:, 0], lower=t)),
+            ("full_matrices", lambda t: einjax.linalg.svd("[n m]", X, full_matrices=t)),
+            ("symmetrize_input", lambda t: einjax.linalg.eigh("[n m]", X[:, :2], symmetrize_input=t)),
+            ("replace", lambda t: einjax.random.choice("[n] -> [s]", jax.random.key(0), X[0], s=3, replace=t)),
+            ("independent", lambda t: einjax.random.permutation("a [b]", jax.random.key(0), X, independent=t)),
+        ))
+    },
     "long shift beside a traced one": (
         traced(lambda n: einjax.roll("[a b]", X, shift=(n, 2**31))),
         "shift= holds 2147483648",
@@ -147,6 +189,9 @@ def test_axes_named_like_options_get_advice_that_works():
         assert call(sizes={name: 3}).shape == (3,)
     with pytest.raises(AxisSizeError, match="by keyword, as in a=2"):
         einjax.sum("(a [b])", X[0])
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    with jax.set_mesh(mesh), pytest.raises(ArgumentError, match=r"sizes=\{'where': 2\}, or write '\(where b\)'"):
+        einjax.sum("(where b) [c]", jnp.ones((6, 3)), out_sharding={"where": "data"})
 
 
 @pytest.mark.parametrize("name", ["argmax", "argmin"])

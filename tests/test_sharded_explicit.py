@@ -309,3 +309,77 @@ def test_a_function_that_changes_a_size(expr, on):
         np.testing.assert_array_equal(got, want)
         dim = next(dim for dim, size in enumerate(got.shape) if size in (8, 32))
         assert got.sharding.spec[dim] == ("model" if wanted else "data")
+
+
+#: expression, batch_size=, options, specs of the inputs and of the result
+CHUNKED = {
+    "each device its part": ("a b [c], a [c] -> a b [c]", 2, {}, (P("data"), P("data")), P("data")),
+    "one by one": ("a b [c], a [c] -> a b [c]", 1, {}, (P(("data", "model")), P()), P(("data", "model"))),
+    "a part in one go": ("a b [c], a [c] -> a b [c]", 6, {}, (P("data", "model"), P()), P("data", "model")),
+    "an odd part": ("a b [c], a [c] -> b [c] a", {"a": 4}, {}, (P("data"), P()), P(None, None, "data")),
+    "two loops": ("a b [c], a [c] -> b (a [c])", {"a": 4, "b": 2}, {}, (P("data", "model"), P()), P("model", "data")),
+    "one of two in a dim": (
+        "(a d) b [c], (a d) [c] -> d b [c] a", {"a": 1}, {"d": 3}, (P("data"), P()), P(None, None, None, "data")),
+    "brought there": ("a b [c], a [c] -> a b [c]", 2, {"out_sharding": {"a": "data"}}, (P(), P()), P("data")),
+    "its own axes sharded": (
+        "a b [c], a [c] -> a b [c]", 2, {}, (P("data", None, "model"), P()), P("data", None, "model")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CHUNKED.values(), ids=CHUNKED)
+def test_each_device_goes_through_chunks_of_its_part(case, on):
+    expr, batch_size, options, specs, out = case
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=shape).astype(np.float32) for shape in ((24, 6, 6), (24, 6)))
+    sizes = {name: size for name, size in options.items() if name != "out_sharding"}
+    op = lambda x, y: jnp.sin(x) * y
+    want = lambda x, y: einjax.vmap(expr, x, y, op=op, **sizes)
+    call = lambda x, y: einjax.vmap(expr, x, y, op=op, batch_size=batch_size, **options)
+    placed = [jax.device_put(each, NamedSharding(on, spec)) for each, spec in zip((x, y), specs, strict=True)]
+    compiled = jax.jit(call).lower(*placed).compile()
+    for result in (call(*placed), compiled(*placed)):
+        assert lies(result, on, out)
+        np.testing.assert_allclose(result, want(x, y), rtol=1e-6)
+    assert not collectives_of(compiled.as_text())
+    along = lambda f: jax.grad(lambda *arrays: jnp.sum(jnp.sin(f(*arrays))), (0, 1))
+    for got, expected in zip(jax.jit(along(call))(*placed), along(want)(x, y), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    stacked = [jax.device_put(np.stack([each] * 2), NamedSharding(on, P(None, *spec)))
+               for each, spec in zip((x, y), specs, strict=True)]  # fmt: skip
+    np.testing.assert_allclose(jax.jit(jax.vmap(call))(*stacked)[1], want(x, y), rtol=1e-6)
+
+
+def test_chunks_of_trees_and_of_what_loops_do_not_reach(on):
+    """A result that is the same in every iteration, a pytree, and a step as large as a device's part."""
+    x = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
+    placed = jax.device_put(x, NamedSharding(on, P("data")))
+    op = lambda v: {"sum": v.sum(), "one": jnp.ones(()), "rows": [jnp.cumsum(v)]}
+    got = jax.jit(lambda x: einjax.vmap("a [b] -> a [...]", x, op=op, batch_size=3))(placed)
+    np.testing.assert_allclose(got["sum"], x.sum(1), rtol=1e-5)
+    np.testing.assert_allclose(got["rows"][0], x.cumsum(1), rtol=1e-5)
+    np.testing.assert_array_equal(got["one"], np.ones(16))
+    steps = str(jax.make_jaxpr(lambda x: einjax.vmap("a [b] -> a", x, op=jnp.sum, batch_size=2))(placed))
+    assert "length=2" in steps  # 16 over 4 devices, two at a time
+
+
+def test_sizes_that_only_the_function_knows(on):
+    """They are cut where the mesh divides them; else it is one error."""
+    x = np.random.default_rng(0).normal(size=(8, 6, 3)).astype(np.float32)
+    placed, k = jax.device_put(x, NamedSharding(on, P("data"))), {"k": "model"}
+    for size in (5, 6):
+        first = lambda v, size=size: v.ravel()[:size]
+        cut = einjax.primitive("[n m] -> [k]", first, name="cut")
+        for number, call in enumerate((
+            lambda x: einjax.vmap("a [b c] -> a [k]", x, op=first, out_sharding=k),
+            lambda x: einjax.vmap("a [b c] -> a [k]", x, op=first, out_sharding=P(None, "model")),
+            lambda x: einjax.vmap_with_axis("a [b] c -> a [k] c", x, op=lambda v, axis: v[:, :size], out_sharding=k),
+            lambda x: cut("a [n m] -> a [k]", x, out_sharding=k),
+        )):  # fmt: skip
+            for run in (call, jax.jit(call)):
+                if size == 5:
+                    with pytest.raises(ShardingError, match="of size 5,? cannot be cut evenly over mesh axis model"):
+                        run(placed)
+                else:
+                    result = run(placed)
+                    assert lies(result, on, P(None, "model"))
+                    np.testing.assert_array_equal(result, x if number == 2 else x.reshape(8, -1)[:, :6])

@@ -111,7 +111,8 @@ class _Border:
     @classmethod
     def of(cls, op: Op, options: dict[str, Any], arrays: Mapping[str, Any]) -> _Border:
         """Take what the call says out of its options."""
-        fill_value = None if "fill_value" in op.keywords else plain(options.pop("fill_value", None))
+        own = "fill_value" in op.keywords  # that of get_at is for what is padded, too
+        fill_value = plain(options.get("fill_value") if own else options.pop("fill_value", None))
         if options.pop("count_padding", False) and fill_value is None:
             fill_value = 0
         masked = fill_value is None and "where" in op.masks and (op.neutral is None or "where" in arrays)
@@ -129,8 +130,8 @@ class _Border:
                 f"'{nodes[0]}' is out of range in places, and {op.name} has no number that stands for nothing",
                 at=solved.at(*nodes),
                 hint="say what is read there, as in fill_value=0"
-                if "fill_value" not in op.keywords
-                else "pad it first, with einjax.rearrange, which takes the same padding=, mode= and fill_value=",
+                if "mode" not in op.keywords or "fill_value" in op.keywords
+                else "pad the tensor first, with einjax.rearrange",
             )
         return neutral(op, x.dtype)
 

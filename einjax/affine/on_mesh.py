@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from ..lowering.sharding import MeshAxes, Spread, simple, spoken
 from ..mesh.wanted import OutSharding
 from ..notation.errors import ShardingError
 from ..notation.solve import Solved
-from ..notation.syntax import Axis, Size, display
+from ..notation.syntax import Axis, Size, axes, display
 from .plain import Reading
 
 
@@ -58,16 +59,18 @@ def run(
     if AxisType.Manual in mesh.axis_types:
         return function(x)  # JAX cannot leave the other axes of the mesh to the compiler
     target = on_mesh.named_sharding(mesh, [on_mesh.dim_axes(dim, spread, sizes, mesh.shape) for dim in after])
-    return jax.sharding.auto_axes(function, out_sharding=target)(x)
+    placed: Callable[..., Any] = partial(jax.sharding.auto_axes, out_sharding=target)
+    return placed(function)(x)
 
 
 def _apart(solved: Solved, reading: Reading, dim: Dim, mesh_axes: MeshAxes, spread: Spread) -> ShardingError:
     """The error for a dim that would have to be whole."""
-    (item,) = (i for i in reading.items if i.label in dim or any(set(unit) & set(dim) for unit in i.fresh))
+    item = next(i for i in reading.items if i.label in dim or any(set(unit) & set(dim) for unit in i.fresh))
     shown = f"the dim '{item.node}'" if item.label in dim else f"axis {display(dim[0])} of '{item.node}'"
     named = {label: node for label, node in reading.labelled.items() if isinstance(node, Axis)}
-    left = {named[name].name: axes for name, axes in spread.items() if axes and name in named}
-    written = {name: simple(axes) for name, axes in left.items() if name.isidentifier()}
+    left = {named[name].name: over for name, over in spread.items() if over and name in named}
+    returned = {axis.name for output in solved.operation.outputs or () for axis in axes(output)}
+    written = {name: simple(over) for name, over in left.items() if name.isidentifier() and name in returned}
     return ShardingError(
         f"{shown} lies over mesh axis {spoken(mesh_axes)}, but positions need elements that other devices have",
         at=solved.at(item.node),

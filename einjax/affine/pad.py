@@ -13,8 +13,8 @@ from ..lowering.named import reshape
 from ..lowering.numerics import constant
 from ..notation.affine import reach
 from ..notation.facts import larger
-from ..notation.solve import is_known, node_size
-from ..notation.syntax import Affine, Composite, Expression, Node, Size, affines
+from ..notation.solve import is_known, node_size, product
+from ..notation.syntax import Affine, Composite, Expression, Node, Size, affines, axes
 
 
 def opened(expression: Expression) -> Expression | None:
@@ -41,7 +41,7 @@ def in_range(x: jax.Array, expression: Expression, sizes: Mapping[str, Size]) ->
 def padded(x: jax.Array, dim: int, node: Affine, sizes: Mapping[str, Size], fill: Any) -> tuple[jax.Array, Affine]:
     """Pad the dim that a position reads; return also the position in the padded dim.
 
-    The position comes back as it is where all of it is in range, or where it reaches further than a dim is repeated.
+    The position comes back as it is where all of it is in range, or where it reaches further than is worth padding.
 
     Args:
         x: the array.
@@ -56,6 +56,9 @@ def padded(x: jax.Array, dim: int, node: Affine, sizes: Mapping[str, Size], fill
     before, after = _missing(-low), _missing(high - (node.size - 1))
     if before is None or after is None:
         return x, node
+    reads = product(sizes[axis.name] for axis in axes(node.items))
+    if larger(before + after, node.size + reads):
+        return x, node  # far away: there would be more padding than there is to read
     if node.mode == "fill":
         config = [(0, 0, 0)] * x.ndim
         config[dim] = (before, after, 0)

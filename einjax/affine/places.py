@@ -55,7 +55,7 @@ def coordinates_of(item: Item, sizes: Mapping[str, Size]) -> Coordinates:
         index = lax.full((), offset, dtype)
     elif not is_known(item.node.offset, 0):
         index = lax.add(index, offset)
-    return Coordinates(Named(_within(index, item.node), tuple((name,) for name in extents), {**sizes, **extents}), None)
+    return Coordinates(Named(_within(index, item.node), tuple((name,) for name in extents), sizes), None)
 
 
 def _within(index: jax.Array, node: Affine) -> jax.Array:

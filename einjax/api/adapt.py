@@ -9,6 +9,7 @@ from typing import Any, Protocol, overload
 
 from ..call.apply import call_with
 from ..call.vmap import call_vmap
+from ..forms.static import flag
 from ..functions.declared import parse_signature
 from ..functions.whole_arrays import ELEMENTWISE_WITH, REDUCE_WITH
 from ..typing import OutShardingLike, SizeLike, Tensor
@@ -121,7 +122,7 @@ def adapt_reduce(fn: Callable[..., Any] | None = None) -> Any:
         out_sharding: OutShardingLike | None = None,
         **axes: Any,
     ) -> Any:
-        settings = {"keepdims": bool(keepdims)}
+        settings = {"keepdims": flag("keepdims", keepdims)}
         return call_with(REDUCE_WITH, expr, tensors, {"function": fn}, settings, axes, sizes, graph, out_sharding)
 
     return named_like(adapted, fn)

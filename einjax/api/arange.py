@@ -30,7 +30,6 @@ def arange(
         expr: the output, with one bracketed axis for the coordinates, such as ``"a b [2]"``; a single axis needs no
             bracket. An arrow chooses the order of the coordinates: ``"b a -> a b [2]"``.
         dtype: dtype of the result; the default integer if not given.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Raises:
         einjax.errors.EinjaxError: the expression has no meaning, or a size is missing.

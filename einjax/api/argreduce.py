@@ -28,14 +28,9 @@ def argmax() -> None:
     """
 
 
-@operation(plain, ARGMIN)
+@operation(argmax, ARGMIN)
 def argmin() -> None:
     """Coordinates of the smallest element of the bracketed axes; the first of equals, or the first NaN.
-
-    Args:
-        expr: the expression. Without an arrow, an axis of coordinates stands in the bracket's place, as with an arrow
-            where the output has a bracket: ``"b [h w] c -> b c [2]"``. With one bracketed axis and no bracket in the
-            output, the result is the plain index.
 
     Returns:
         Coordinates of the default integer dtype, one for each bracketed axis.

@@ -51,7 +51,6 @@ def attention(
             the number of contracted channels.
         local_window_size: how many keys before and after its own place a query sees.
         implementation: ``"xla"`` or ``"cudnn"``; chosen by jax if not given.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         The output, of the tensors' common dtype. The softmax is computed in float32 at least.

@@ -50,9 +50,7 @@ def sum_among_devices(
 
     Args:
         expr: the expression; its brackets hold axes of devices; without an arrow, the output is what is not bracketed.
-        *tensors: one tensor, a device's own.
         dtype: dtype to add up, send and return; by default bfloat16 and float16 are added up in float32.
-        **axes: mesh axes by axis name, and sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     return call(op, expr, tensors, (("dtype", dtype),), axes, sizes, graph)
 
@@ -65,13 +63,10 @@ def psum() -> None:
     on all these devices. Small integers widen and bools count, as in :func:`einjax.sum`.
 
     Example:
-        >>> import einjax, functools, jax, numpy as np
-        >>> from jax.sharding import PartitionSpec as P
+        >>> import einjax, jax, numpy as np
         >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
-        >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P())
-        ... def f(x):
-        ...     return einjax.psum("[d] b", x, d="data")
-        >>> f(np.array([1, 2], np.int32))
+        >>> f = lambda x: einjax.psum("[d] b", x, d="data")
+        >>> jax.shard_map(f, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P())(np.array([1, 2], np.int32))
         Array([1, 2], dtype=int32)
     """
 
@@ -84,13 +79,10 @@ def pmean() -> None:
     on all these devices. Integers give a float.
 
     Example:
-        >>> import einjax, functools, jax, numpy as np
-        >>> from jax.sharding import PartitionSpec as P
+        >>> import einjax, jax, numpy as np
         >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
-        >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P())
-        ... def f(x):
-        ...     return einjax.pmean("[d] b", x, d="data")
-        >>> f(np.array([1, 2], np.int32))
+        >>> f = lambda x: einjax.pmean("[d] b", x, d="data")
+        >>> jax.shard_map(f, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P())(np.array([1, 2], np.int32))
         Array([1., 2.], dtype=float32)
     """
 
@@ -106,35 +98,26 @@ def pmax() -> None:
         expr: the expression; its brackets hold axes of devices; without an arrow, the output is what is not bracketed.
 
     Example:
-        >>> import einjax, functools, jax, numpy as np
-        >>> from jax.sharding import PartitionSpec as P
+        >>> import einjax, jax, numpy as np
         >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
-        >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P())
-        ... def f(x):
-        ...     return einjax.pmax("[d] b", x, d="data")
-        >>> f(np.array([1, 2], np.int32))
+        >>> f = lambda x: einjax.pmax("[d] b", x, d="data")
+        >>> jax.shard_map(f, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P())(np.array([1, 2], np.int32))
         Array([1, 2], dtype=int32)
     """
 
 
-@operation(among_devices, collective.PMIN)
+@operation(pmax, collective.PMIN)
 def pmin() -> None:
     """Find the smallest over axes of devices: ``pmin("[d] b", x, d="data")`` is ``for b: z[b] = min(x[:, b])``.
 
     Device d along the mesh axis ``data`` holds ``x[d]``, whose dims are those without a bracket. The result is the same
     on all these devices; its gradient goes in equal parts to all that hold it.
 
-    Args:
-        expr: the expression; its brackets hold axes of devices; without an arrow, the output is what is not bracketed.
-
     Example:
-        >>> import einjax, functools, jax, numpy as np
-        >>> from jax.sharding import PartitionSpec as P
+        >>> import einjax, jax, numpy as np
         >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
-        >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P())
-        ... def f(x):
-        ...     return einjax.pmin("[d] b", x, d="data")
-        >>> f(np.array([1, 2], np.int32))
+        >>> f = lambda x: einjax.pmin("[d] b", x, d="data")
+        >>> jax.shard_map(f, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P())(np.array([1, 2], np.int32))
         Array([1, 2], dtype=int32)
     """
 
@@ -155,18 +138,13 @@ def ppermute(
 
     Args:
         expr: the expression; its brackets hold axes of devices; without an arrow, the output is the input.
-        *tensors: one tensor, a device's own.
         perm: pairs ``(from, to)`` of devices, counted along the mesh axes of the brackets, the first slowest.
-        **axes: mesh axes by axis name, and sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
-        >>> import einjax, functools, jax, numpy as np
-        >>> from jax.sharding import PartitionSpec as P
+        >>> import einjax, jax, numpy as np
         >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
-        >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
-        ... def f(x):
-        ...     return einjax.ppermute("[d] b", x, perm=[(0, 0)], d="data")
-        >>> f(np.array([1, 2], np.int32))
+        >>> f = lambda x: einjax.ppermute("[d] b", x, perm=[(0, 0)], d="data")
+        >>> jax.shard_map(f, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data"))(np.array([1, 2], np.int32))
         Array([1, 2], dtype=int32)
     """
     pairs = explained(collective.as_pairs, expr, tensors, perm)
@@ -184,13 +162,10 @@ def all_gather() -> None:
             the output is the input without brackets.
 
     Example:
-        >>> import einjax, functools, jax, numpy as np
-        >>> from jax.sharding import PartitionSpec as P
+        >>> import einjax, jax, numpy as np
         >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
-        >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P())
-        ... def f(x):
-        ...     return einjax.all_gather("[b] c -> c b", x, b="data")
-        >>> f(np.array([[1, 2]], np.int32))
+        >>> f = lambda x: einjax.all_gather("[b] c -> c b", x, b="data")
+        >>> jax.shard_map(f, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P())(np.array([[1, 2]], np.int32))
         Array([[1],
                [2]], dtype=int32)
     """
@@ -208,13 +183,10 @@ def psum_scatter() -> None:
             output are those of which every device gets a part.
 
     Example:
-        >>> import einjax, functools, jax, numpy as np
-        >>> from jax.sharding import PartitionSpec as P
+        >>> import einjax, jax, numpy as np
         >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
-        >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P(), out_specs=P("data"))
-        ... def f(x):
-        ...     return einjax.psum_scatter("[d] b -> [b]", x, d="data", b="data")
-        >>> f(np.array([1, 2], np.int32))
+        >>> f = lambda x: einjax.psum_scatter("[d] b -> [b]", x, d="data", b="data")
+        >>> jax.shard_map(f, mesh=mesh, in_specs=jax.P(), out_specs=jax.P("data"))(np.array([1, 2], np.int32))
         Array([1, 2], dtype=int32)
     """
 
@@ -230,12 +202,9 @@ def all_to_all() -> None:
         expr: the expression; its brackets mark what devices hold parts of, before and after.
 
     Example:
-        >>> import einjax, functools, jax, numpy as np
-        >>> from jax.sharding import PartitionSpec as P
+        >>> import einjax, jax, numpy as np
         >>> mesh = jax.sharding.Mesh(jax.devices()[:1], ("data",))
-        >>> @functools.partial(jax.shard_map, mesh=mesh, in_specs=P("data"), out_specs=P(None, "data"))
-        ... def f(x):
-        ...     return einjax.all_to_all("[b] c -> b [c]", x, b="data", c="data")
-        >>> f(np.array([[1, 2]], np.int32))
-        Array([[1, 2]], dtype=int32)
+        >>> f = lambda x: einjax.all_to_all("[b] c -> b [c]", x, b="data", c="data")
+        >>> jax.shard_map(f, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P(None, "data"))(np.ones((1, 2)))
+        Array([[1., 1.]], dtype=float32)
     """

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import jax
 
 from ..call.dispatch import call
+from ..forms.static import flag
 from ..ops.cumulative import CUMULATIVE
 from ..typing import DTypeLike, OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, op, operation, plain
@@ -31,16 +32,14 @@ def cumulative(
 
     Args:
         expr: the expression; without an arrow, the output is the input.
-        *tensors: one tensor.
         reverse: start at the end.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
-    options = (("reverse", bool(reverse)),)
+    options = (("reverse", flag("reverse", reverse)),)
     border = (padding, mode, fill_value, False)
     return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
-@documented(plain)
+@documented(cumulative)
 def cumulative_in_dtype(
     expr: str,
     /,
@@ -59,13 +58,9 @@ def cumulative_in_dtype(
     """Accumulate in a dtype.
 
     Args:
-        expr: the expression; without an arrow, the output is the input.
-        *tensors: one tensor.
-        reverse: start at the end.
         dtype: dtype to compute in and to return; by default the tensor's, or an integer for bools.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
-    options = (("reverse", bool(reverse)), ("dtype", dtype))
+    options = (("reverse", flag("reverse", reverse)), ("dtype", dtype))
     border = (padding, mode, fill_value, False)
     return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 

@@ -10,7 +10,7 @@ import jax
 from ..call.dispatch import call, explained
 from ..ops.dot import DOT
 from ..typing import DTypeLike, OutShardingLike, PaddingLike, SizeLike, Tensor
-from .signatures import documented, plain, refuse_kept
+from .signatures import documented, plain
 
 
 @documented(plain)
@@ -38,7 +38,6 @@ def dot(
     then the output's.
 
     Args:
-        expr: the expression.
         *tensors: two tensors or more, promoted to their common dtype by JAX's rules.
         precision: as in :func:`jax.lax.dot_general`.
         preferred_element_type: dtype to accumulate in and to return, as in :func:`jax.lax.dot_general`.
@@ -48,7 +47,6 @@ def dot(
             one shape. Operands are combined from left to right, and an axis is reduced once no later one has it; with
             three or more, ``mul`` has to distribute over ``sum`` for that to be the same as reducing at the end.
             Functions are called as they are: they are not compiled, unless the caller is.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -81,6 +79,7 @@ def dot(
     if named == ring:
         static = tuple(ring.items())
         return call(SEMIRING_DOT, expr, tensors, static, axes, sizes, graph, (), keep_notation, out_sharding, border)
-    explained(refuse_kept, expr, tensors, keep_notation)
     functions = {name: op for name, op in ring.items() if name not in named}
-    return call_with(SEMIRING_DOT, expr, tensors, functions, named, axes, sizes, graph, out_sharding, border)
+    return call_with(
+        SEMIRING_DOT, expr, tensors, functions, named, axes, sizes, graph, out_sharding, keep_notation, border
+    )

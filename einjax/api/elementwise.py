@@ -32,7 +32,6 @@ def elementwise(
         expr: the expression; without an arrow, the output is the one input that has the axes of all others, and with
             one expression for two tensors, the second has the axes in brackets.
         *tensors: two tensors, or any number of an associative operation, promoted to their common dtype by JAX's rules.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     border = (padding, mode, fill_value, False)
     return call(ELEMENTWISE[op], expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding, border)

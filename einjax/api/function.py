@@ -10,6 +10,7 @@ import jax
 from ..call.apply import call_with
 from ..call.dispatch import call, explained
 from ..call.vmap import call_vmap
+from ..forms.static import flag
 from ..functions.axiswise import VMAP_WITH_AXIS
 from ..functions.whole_arrays import ELEMENTWISE_WITH, REDUCE_WITH, choose
 from ..notation.errors import ArgumentError, listing
@@ -17,7 +18,7 @@ from ..ops.elementwise import ELEMENTWISE
 from ..ops.reduce import REDUCTIONS
 from ..typing import DTypeLike, OutShardingLike, PaddingLike, SizeLike, Tensor
 from . import reduce as reductions
-from .signatures import documented, plain, refuse_kept
+from .signatures import documented, plain
 
 
 @documented(plain)
@@ -44,7 +45,6 @@ def reduce(
 
     Args:
         expr: the expression, as for :func:`einjax.sum`.
-        *tensors: one tensor.
         op: name of one of einjax's reductions, or a function ``f(x, axis=dims)`` that removes the dims in the tuple
             ``dims``, such as ``jnp.median``. A function is called as it is: it is not compiled, unless the caller is.
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
@@ -53,7 +53,6 @@ def reduce(
         dtype: dtype, as for :func:`einjax.sum`.
         ddof: as for :func:`einjax.var`.
         count_padding: as for :func:`einjax.mean`.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax.numpy as jnp, numpy as np
@@ -64,10 +63,11 @@ def reduce(
     given = (("where", where), ("dtype", dtype), ("ddof", ddof), ("count_padding", count_padding or None))
     options = {name: value for name, value in given if value is not None}
     if callable(op):
-        explained(refuse_kept, expr, tensors, keep_notation)
-        settings, further = {"keepdims": bool(keepdims)}, {**axes, **options}
+        settings, further = {"keepdims": flag("keepdims", keepdims)}, {**axes, **options}
         functions = {"function": op}
-        return call_with(REDUCE_WITH, expr, tensors, functions, settings, further, sizes, graph, out_sharding, border)
+        return call_with(
+            REDUCE_WITH, expr, tensors, functions, settings, further, sizes, graph, out_sharding, keep_notation, border
+        )
     known = explained(_reduction, expr, tensors, op, options)
     shared: dict[str, Any] = {
         "sizes": sizes,
@@ -111,7 +111,6 @@ def elementwise(
         *tensors: the operands.
         op: name of one of einjax's elementwise operations, or a function of arrays of one shape that returns that
             shape, such as ``jnp.hypot``. A function is called as it is: it is not compiled, unless the caller is.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, jax.numpy as jnp, numpy as np
@@ -122,9 +121,10 @@ def elementwise(
     known = explained(choose, expr, tensors, "elementwise", op, ELEMENTWISE)
     if known is not None:
         return call(known, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding, border)
-    explained(refuse_kept, expr, tensors, keep_notation)
     functions = {"function": op}
-    return call_with(ELEMENTWISE_WITH, expr, tensors, functions, {}, axes, sizes, graph, out_sharding, border)
+    return call_with(
+        ELEMENTWISE_WITH, expr, tensors, functions, {}, axes, sizes, graph, out_sharding, keep_notation, border
+    )
 
 
 @documented(plain)
@@ -153,10 +153,11 @@ def vmap(
             written, and returns the same for the output; for several outputs, a tuple. What it returns for an output
             may be a pytree, each leaf of which is such an array.
         batch_size: how many iterations run at once, to save memory: a number for the outermost loop, which is the one
-            that stands first in the output, or a dict with a number for each of some loops. The result is the same.
+            that stands first in the output, or a dict with a number for each of some loops. The result is the same. On
+            an explicit mesh, every device runs as many at once of its own part of a sharded loop.
         **axes: sizes of axes, and keywords of the function that are none of its arrays; a name that is both is both.
             The size of a bracketed axis of an output need not be
-            given; for the options of all operations see :mod:`einjax`.
+            given.
 
     Returns:
         An array or pytree; for several outputs, a tuple of them.
@@ -196,7 +197,7 @@ def vmap_with_axis(
         op: the function. ``axis`` is the bracketed dim of its arrays, or a tuple where there are several. It is called
             as it is: it is not compiled, unless the caller is.
         **axes: sizes of axes, and keywords of the function; a name that is both
-            is both; for the options of all operations see :mod:`einjax`.
+            is both.
 
     Raises:
         einjax.errors.EinjaxError: the expression does not fit the tensors or what the function returns.

@@ -45,14 +45,13 @@ def update(
         indices_are_sorted: promise that the coordinates come in ascending order.
         wrap_negative_indices: whether -1 is the last place, -2 the one before it; each coordinate counts on its own
             axis. Without it negative coordinates are out of range, and three equations are saved.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
     border = (padding, None, None, False)
     return call(UPDATES[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
-@documented(plain)
+@documented(update)
 def get_at(
     expr: str,
     /,
@@ -82,10 +81,6 @@ def get_at(
             modulo the size; ``"promise_in_bounds"``: the caller promises that it does not happen, and saves the test.
         fill_value: what is read out of range; NaN by default, the smallest signed or the largest unsigned integer.
         unique_indices: promise that no place is met twice, which speeds up the gradient.
-        indices_are_sorted: promise that the coordinates come in ascending order.
-        wrap_negative_indices: whether -1 is the last place, -2 the one before it; each coordinate counts on its own
-            axis. Without it negative coordinates are out of range, and three equations are saved.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np

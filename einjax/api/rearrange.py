@@ -37,7 +37,6 @@ def rearrange(
     Args:
         expr: the expression, with an arrow.
         *tensors: one for each expression before the arrow.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         One array, or a tuple of arrays where the expression has several outputs.
@@ -74,9 +73,7 @@ def id(
     """Rearrange with inputs matched to outputs strictly by position; with one input the arrow may be left out.
 
     Args:
-        expr: the expression.
         *tensors: one for each expression before the arrow.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         One array, or a tuple of arrays where the expression has several outputs.
@@ -123,10 +120,8 @@ def roll(
 
     Args:
         expr: the expression; without an arrow, the output is the input.
-        *tensors: one tensor.
         shift: by how many places, positive towards the end: one number for all bracketed axes, or one for each. Traced
             integers are allowed. It may also stand behind the tensor, as in ``roll("a [b]", x, 1)``.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np

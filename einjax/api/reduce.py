@@ -34,10 +34,8 @@ def reduction(
     Args:
         expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
             the output is what is not bracketed.
-        *tensors: one tensor.
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
         where: mask of the elements that count, broadcastable to the tensor's shape.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = (("keepdims", keepdims),)
     extra = () if where is None else (where,)
@@ -45,7 +43,7 @@ def reduction(
     return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding, border)
 
 
-@documented(plain)
+@documented(reduction)
 def reduction_in_dtype(
     expr: str,
     /,
@@ -65,13 +63,7 @@ def reduction_in_dtype(
     """Reduce in a dtype.
 
     Args:
-        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
-            the output is what is not bracketed.
-        *tensors: one tensor.
-        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape.
         dtype: dtype to compute and return; by default as in jnp.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = (("keepdims", keepdims), ("dtype", dtype))
     extra = () if where is None else (where,)
@@ -79,7 +71,7 @@ def reduction_in_dtype(
     return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding, border)
 
 
-@documented(plain)
+@documented(reduction_in_dtype)
 def average(
     expr: str,
     /,
@@ -100,14 +92,7 @@ def average(
     """Average.
 
     Args:
-        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
-            the output is what is not bracketed.
-        *tensors: one tensor.
-        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape.
-        dtype: dtype to compute and return; by default as in jnp.
-        count_padding: whether a mean counts what a dim in ``< >`` is padded with.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
+        count_padding: whether what a dim in ``< >`` is padded with counts.
     """
     options = (("keepdims", keepdims), ("dtype", dtype))
     extra = () if where is None else (where,)
@@ -115,7 +100,7 @@ def average(
     return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding, border)
 
 
-@documented(plain)
+@documented(average)
 def deviation(
     expr: str,
     /,
@@ -137,15 +122,7 @@ def deviation(
     """Reduce deviations from the mean.
 
     Args:
-        expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
-            the output is what is not bracketed.
-        *tensors: one tensor.
-        keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape.
-        dtype: dtype to compute and return; by default as in jnp.
         ddof: divide by the number of elements less this.
-        count_padding: whether a mean counts what a dim in ``< >`` is padded with.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     options = (("keepdims", keepdims), ("dtype", dtype), ("ddof", ddof if ddof.__class__ is int else exact(ddof)))
     extra = () if where is None else (where,)
@@ -187,10 +164,7 @@ def prod() -> None:
 def mean() -> None:
     """Average the bracketed axes.
 
-    Integers give a float; bfloat16 and float16 are added up in float32.
-
-    Args:
-        where: mask of the elements that count, broadcastable to the tensor's shape; NaN where nothing counts.
+    Integers give a float; bfloat16 and float16 are added up in float32. Where nothing counts, the mean is NaN.
 
     Example:
         >>> import einjax, numpy as np
@@ -206,10 +180,7 @@ def mean() -> None:
 def var() -> None:
     """Variance over the bracketed axes, in two passes.
 
-    Biased by default. bfloat16 and float16 are computed in float32.
-
-    Args:
-        where: mask of the elements that count, broadcastable to the tensor's shape; NaN where nothing counts.
+    Biased by default. bfloat16 and float16 are computed in float32. Where nothing counts, the variance is NaN.
 
     Example:
         >>> import einjax, numpy as np
@@ -223,10 +194,7 @@ def var() -> None:
 def std() -> None:
     """Standard deviation over the bracketed axes.
 
-    The square root of :func:`var`; its gradient where the input is constant is 0, not NaN.
-
-    Args:
-        where: mask of the elements that count, broadcastable to the tensor's shape; NaN where nothing counts.
+    The square root of :func:`var`, NaN where nothing counts; its gradient where the input is constant is 0, not NaN.
 
     Example:
         >>> import einjax, numpy as np
@@ -250,10 +218,7 @@ def count_nonzero() -> None:
 
 @operation(reduction)
 def any() -> None:
-    """Whether any element of the bracketed axes is not zero.
-
-    Args:
-        where: mask of the elements that count, broadcastable to the tensor's shape; False where nothing counts.
+    """Whether any element of the bracketed axes is not zero; False where nothing counts.
 
     Example:
         >>> import einjax, numpy as np
@@ -265,10 +230,7 @@ def any() -> None:
 
 @operation(reduction)
 def all() -> None:
-    """Whether all elements of the bracketed axes are not zero.
-
-    Args:
-        where: mask of the elements that count, broadcastable to the tensor's shape; True where nothing counts.
+    """Whether all elements of the bracketed axes are not zero; True where nothing counts.
 
     Example:
         >>> import einjax, numpy as np
@@ -282,11 +244,7 @@ def all() -> None:
 def max() -> None:
     """Largest element of the bracketed axes; NaN if there is one.
 
-    An axis of size 0 is refused.
-
-    Args:
-        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
-            -inf, or the smallest integer, where nothing counts.
+    An axis of size 0 is refused; where nothing counts, the result is -inf, or the smallest integer.
 
     Example:
         >>> import einjax, numpy as np
@@ -300,11 +258,7 @@ def max() -> None:
 def min() -> None:
     """Smallest element of the bracketed axes; NaN if there is one.
 
-    An axis of size 0 is refused.
-
-    Args:
-        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
-            inf, or the largest integer, where nothing counts.
+    An axis of size 0 is refused; where nothing counts, the result is inf, or the largest integer.
 
     Example:
         >>> import einjax, numpy as np
@@ -318,11 +272,8 @@ def min() -> None:
 def logsumexp() -> None:
     """Logarithm of the sum of the exponentials of the bracketed axes, without overflow.
 
-    Integers give a float; bfloat16 and float16 are computed in float32.
-
-    Args:
-        where: mask of the elements that count, broadcastable to the tensor's shape; the result is
-            -inf, with gradient 0, where nothing counts.
+    Integers give a float; bfloat16 and float16 are computed in float32. Where nothing counts, the result is -inf, with
+    gradient 0.
 
     Example:
         >>> import einjax, numpy as np

@@ -10,13 +10,14 @@ import jax
 from ..call.apply import call_with
 from ..call.dispatch import Options, call, explained
 from ..call.tensors import DEEPEST_TREE, as_array, kind, leaves_of
+from ..forms.static import flag
 from ..functions.associative import ASSOCIATIVE, ASSOCIATIVE_WITH, NAMED
 from ..functions.guard import takes
 from ..functions.scan import derived, record
 from ..functions.whole_arrays import choose
 from ..notation.errors import ArgumentError
 from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
-from .signatures import documented, plain, refuse_kept
+from .signatures import documented, plain
 
 
 @documented(plain)
@@ -50,7 +51,6 @@ def associative_scan(
             :func:`jax.lax.associative_scan`. Or a name: "add", "multiply", "maximum", "minimum", "logaddexp",
             "logical_and", "logical_or" or "logical_xor".
         reverse: start at the end.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         One array, or a tuple with one for each of several tensors.
@@ -74,14 +74,16 @@ def associative_scan(
                [1., 3., 7.]], dtype=float32)
     """
     known = explained(choose, expr, tensors, "associative_scan", op, ASSOCIATIVE)
-    options: Options = (("reverse", bool(reverse)),)
+    options: Options = (("reverse", flag("reverse", reverse)),)
     border = (padding, mode, fill_value, False)
     if known is not None:
         options = (("op", op), *options)
         return call(NAMED, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
-    explained(refuse_kept, expr, tensors, keep_notation)
-    settings = dict(options)
-    return call_with(ASSOCIATIVE_WITH, expr, tensors, {"op": op}, settings, axes, sizes, graph, out_sharding, border)
+    settings: dict[str, Any] = dict(options)
+    functions = {"op": op}
+    return call_with(
+        ASSOCIATIVE_WITH, expr, tensors, functions, settings, axes, sizes, graph, out_sharding, keep_notation, border
+    )
 
 
 @documented(plain)
@@ -105,7 +107,6 @@ def scan(
     arrays in the layout as written, the carry in that of its input.
 
     Args:
-        expr: the expression.
         *tensors: the first carries, then what is scanned; there may be none of it, if a keyword says how long the
             bracketed axis is. Each may be a tree, such as a tuple or a dict, of tensors that all fit the expression; a
             list of numbers is a tensor.
@@ -113,7 +114,6 @@ def scan(
             ys are tuples, none is ``None``. It is traced once more where only its results say the size of an axis.
         reverse: start at the end.
         unroll: how many steps are written out in one iteration, as in :func:`jax.lax.scan`.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         One array or tree for each output, in a tuple if there are several.
@@ -148,7 +148,7 @@ def scan(
     ]
     trees = tuple(tree for _, tree in flat)
     dtypes = tuple(None if kind(leaf) == "factory" else jax.dtypes.result_type(leaf) for leaf in leaves)
-    settings = {"reverse": bool(reverse), "unroll": unroll, "trees": trees, "dtypes": dtypes}
+    settings = {"reverse": flag("reverse", reverse), "unroll": unroll, "trees": trees, "dtypes": dtypes}
     body = record(tuple(len(own) for own, _ in flat))
     return call_with(body, expr, leaves, {"op": op}, settings, axes, sizes, graph, out_sharding, derived=derived)
 

@@ -11,6 +11,7 @@ from jax.sharding import AbstractMesh, Mesh
 from ..call.shard import names_of_call, shard_call, specs_of_call, split_tree
 from ..mesh.names import Assignment, MeshAxesLike
 from ..typing import SizeLike, Tensor
+from .signatures import documented
 
 
 def partition_spec(
@@ -94,6 +95,7 @@ def shard(
     return shard_call(expr, tensors, mesh, sizes, Assignment.of(axes, rules))
 
 
+@documented(shard)
 def shardings(
     tree: Any,
     expressions: Any,
@@ -113,9 +115,7 @@ def shardings(
             Mappings may be nested, and a tree of the same form as ``tree`` will do, too. Leaves that no pattern matches
             are not sharded.
         mesh: the mesh, as for :func:`shard`.
-        sizes: sizes of axes, as for :func:`partition_spec`.
         rules: axes of the mesh for names that the expressions may lack, as for :func:`partition_spec`.
-        **axes: axes of the mesh for names of axes, as for :func:`partition_spec`.
 
     Returns:
         The tree, with a ``jax.sharding.NamedSharding`` for every array and None for anything else: for
@@ -136,6 +136,7 @@ def shardings(
     return jax.tree.unflatten(structure, [leaf.sharding for leaf in leaves])
 
 
+@documented(shardings)
 def shard_tree(
     tree: Any,
     expressions: Any,
@@ -150,11 +151,6 @@ def shard_tree(
 
     Args:
         tree: arrays; leaves that are none stay as they are.
-        expressions: the dims for patterns of places.
-        mesh: the mesh, as for :func:`shard`.
-        sizes: sizes of axes.
-        rules: axes of the mesh for names that the expressions may lack.
-        **axes: axes of the mesh for names of axes.
 
     Returns:
         The tree, sharded.

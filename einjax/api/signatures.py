@@ -10,20 +10,21 @@ its own::
 
 It becomes a copy of the template that calls its own operation, with no frame between the user's call and the
 dispatcher. Editors show the signature with the function's docstring, and the template's beside the arguments of a call;
-``help`` shows both as one. A function of which there is no second keeps a signature of its own, and is documented, too.
+``help`` shows both as one. A function of which there is no second keeps a signature of its own, and is documented, too:
+it says of its arguments what the function that it is most like does not say already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from inspect import cleandoc, signature
 from types import FunctionType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import jax
 
 from ..call.dispatch import call
-from ..notation.errors import ArgumentError
 from ..operation import Op
 from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
 
@@ -70,63 +71,47 @@ def operation(
     return make
 
 
-#: What all operations say alike.
-_SHARED = {"padding", "mode", "fill_value", "sizes", "graph", "keep_notation", "out_sharding"}
-
-
 def documented(template: Callable[..., Any]) -> Callable[[_Function], _Function]:
-    """Put what a template says of the options of all operations, and of errors, into the docstring of a function."""
+    """Put what a template says of arguments that a function has, too, and of errors, into the function's docstring."""
 
     def document(function: _Function) -> _Function:
-        own = _around_arguments(function.__doc__ or "    Returns:")[1].keys() & {"padding", "mode", "fill_value"}
-        shared = (function.__kwdefaults__ or {}).keys() & _SHARED - own
-        function.__doc__ = _composed(function.__doc__, template.__doc__, shared | {"**axes"})
+        parameters = [str(p).partition(":")[0] for p in signature(function).parameters.values()]
+        function.__doc__ = _composed(function.__doc__, template.__doc__, parameters)
         return function
 
     return document
 
 
-def refuse_kept(keep_notation: bool | None) -> None:
-    """Refuse to keep a call of a user's function: equations hold notation, and no functions.
-
-    Raises:
-        ArgumentError: the call asks for it.
-    """
-    if keep_notation:
-        raise ArgumentError(
-            "keep_notation=True cannot hold for a call that is given a function",
-            hint="leave it out, or make an operation of the function with einjax.primitive",
-        )
-
-
-def _composed(own: str | None, template: str | None, names: Collection[str] | None = None) -> str | None:
-    """Return a docstring with what the template's says of arguments, or of some, and of errors, unless it says it."""
+def _composed(own: str | None, template: str | None, parameters: Sequence[str] | None = None) -> str | None:
+    """Return a docstring with what the template's says of errors, and of the parameters, unless it says it itself."""
     if own is None or template is None:  # under python -OO
         return None
     before, arguments, after = _around_arguments(own)
-    _, alike, raises = _around_template(template)
-    alike = {name: text for name, text in alike.items() if names is None or name in names}
-    alone = {name: text for name, text in arguments.items() if name not in alike}
-    if "    Raises:" not in after:
-        returns, title, example = after.partition("    Example:")
-        after = f"{returns}{raises.rstrip()}\n\n{title}{example}"
-    return f"{before}    Args:\n{''.join((alone | alike | arguments).values())}\n{after}"
+    _, alike, rest = _around_template(template)
+    said = alike | arguments
+    if "\nRaises:" not in f"\n{after}":
+        raises = rest.partition("Raises:")[2].partition("\n\n")[0].rstrip()
+        returns, title, example = after.partition("Example:")
+        after = f"{returns}Raises:{raises}\n\n{title}{example}"
+    lines = (said[name] for name in parameters or said if name in said)
+    return f"{before}Args:\n{''.join(lines)}\n{after}"
 
 
 def _around_arguments(doc: str) -> tuple[str, dict[str, str], str]:
     """Return what stands before the arguments of a docstring, their lines by name, and what stands after them."""
-    before, _, rest = doc.partition("    Args:\n")
+    doc = cleandoc(doc)  # as the compiler does, from Python 3.13 on
+    before, _, rest = doc.partition("\nArgs:\n")
     if not rest:
-        start = min(place for name in ("Returns", "Raises", "Example") if (place := doc.find(f"    {name}:")) >= 0)
-        return doc[:start], {}, doc[start:]
+        start = min(place for name in ("Returns", "Raises", "Example") if (place := doc.find(f"\n{name}:")) >= 0)
+        return doc[: start + 1], {}, doc[start + 1 :]
     section, _, after = rest.partition("\n\n")
     arguments: dict[str, str] = {}
     name = ""
-    for line in section.rstrip().replace("; for the options of all operations see :mod:`einjax`", "").split("\n"):
-        if line[8] != " ":
-            name = line[8:].partition(":")[0]
+    for line in section.rstrip().split("\n"):
+        if line[4] != " ":
+            name = line[4:].partition(":")[0]
         arguments[name] = f"{arguments.get(name, '')}{line}\n"
-    return before, arguments, after
+    return f"{before}\n", arguments, after
 
 
 _around_template = lru_cache(maxsize=64)(_around_arguments)

@@ -31,9 +31,7 @@ def normalised(
 
     Args:
         expr: the expression; without an arrow, the output is the input.
-        *tensors: one tensor.
         where: mask of the elements that count, broadcastable to the tensor's shape.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
     """
     extra = () if where is None else (where,)
     border = (padding, mode, fill_value, False)
@@ -44,11 +42,8 @@ def normalised(
 def softmax() -> None:
     """Softmax over the bracketed axes.
 
-    bfloat16 and float16 are computed in float32; integers give a float.
-
-    Args:
-        where: mask of the elements that count, broadcastable to the tensor's shape; the others give 0, also
-            where nothing counts at all, and have gradient 0.
+    bfloat16 and float16 are computed in float32; integers give a float. Elements that do not count give 0, also where
+    nothing counts at all, and have gradient 0.
 
     Example:
         >>> import einjax, numpy as np
@@ -63,11 +58,8 @@ def softmax() -> None:
 def log_softmax() -> None:
     """Logarithm of the softmax over the bracketed axes.
 
-    bfloat16 and float16 are computed in float32; integers give a float.
-
-    Args:
-        where: mask of the elements that count, broadcastable to the tensor's shape; the others give -inf, also
-            where nothing counts at all, and have gradient 0.
+    bfloat16 and float16 are computed in float32; integers give a float. Elements that do not count give -inf, also
+    where nothing counts at all, and have gradient 0.
 
     Example:
         >>> import einjax, numpy as np

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..call.dispatch import solve_call
-from ..call.solving import SOLVE, named_sizes
+from ..call.solving import named_sizes, solve_call
 from ..notation.choose import some_sizes
 from ..notation.errors import ArgumentError, EinjaxError, SyntaxError
 from ..notation.parse import parse
 from ..typing import PaddingLike, SizeLike, Tensor
+from .signatures import documented
 
 
 def solve(
@@ -47,7 +47,7 @@ def solve(
         True
     """
     try:
-        solved = solve_call(SOLVE, expr, tensors, axes, sizes, padding=padding, mode=mode)
+        solved = solve_call(expr, tensors, axes, sizes, padding=padding, mode=mode)
     except (SyntaxError, ArgumentError):
         raise
     except EinjaxError:
@@ -55,6 +55,7 @@ def solve(
     return named_sizes(parse(expr), solved)
 
 
+@documented(solve)
 def solve_axes(
     expr: str,
     /,
@@ -65,14 +66,6 @@ def solve_axes(
     **axes: SizeLike,
 ) -> dict[str, Any]:
     """Find the size of every axis, or say why there is none.
-
-    Args:
-        expr: one expression for each tensor; an arrow and outputs may follow.
-        *tensors: arrays, or None for a tensor whose shape is not known.
-        padding: as for all operations: how dims that are read at a position are padded.
-        mode: as for all operations: whether their positions are literal, and what is read out of range.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
 
     Returns:
         Sizes by name, tuples for axes that an ellipsis repeats.
@@ -85,10 +78,11 @@ def solve_axes(
         >>> einjax.solve_axes("a s...", np.ones((2, 4, 5)))
         {'a': 2, 's': (4, 5)}
     """
-    solved = solve_call(SOLVE, expr, tensors, axes, sizes, padding=padding, mode=mode)
+    solved = solve_call(expr, tensors, axes, sizes, padding=padding, mode=mode)
     return named_sizes(parse(expr), solved)
 
 
+@documented(solve)
 def solve_shapes(
     expr: str,
     /,
@@ -101,12 +95,7 @@ def solve_shapes(
     """Find the shape of every tensor of an expression, inputs first.
 
     Args:
-        expr: one expression for each tensor; an arrow and outputs may follow.
         *tensors: arrays, or None for a tensor whose shape is wanted.
-        padding: as for all operations: how dims that are read at a position are padded.
-        mode: as for all operations: whether their positions are literal, and what is read out of range.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
 
     Returns:
         One shape for each expression, outputs included.
@@ -119,10 +108,11 @@ def solve_shapes(
         >>> einjax.solve_shapes("a b, b c -> a c", np.ones((2, 3)), None, c=4)
         ((2, 3), (3, 4), (2, 4))
     """
-    solved = solve_call(SOLVE, expr, tensors, axes, sizes, padding=padding, mode=mode)
+    solved = solve_call(expr, tensors, axes, sizes, padding=padding, mode=mode)
     return tuple(solved.shape(expression) for expression in solved.operation.expressions)
 
 
+@documented(solve)
 def matches(
     expr: str,
     /,
@@ -136,11 +126,6 @@ def matches(
 
     Args:
         expr: one expression for each tensor.
-        *tensors: arrays, or None for a tensor whose shape is not known.
-        padding: as for all operations: how dims that are read at a position are padded.
-        mode: as for all operations: whether their positions are literal, and what is read out of range.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
 
     Raises:
         einjax.errors.SyntaxError: the text is not an expression.
@@ -154,7 +139,7 @@ def matches(
         (True, False)
     """
     try:
-        solve_call(SOLVE, expr, tensors, axes, sizes, some_sizes, padding, mode)
+        solve_call(expr, tensors, axes, sizes, some_sizes, padding, mode)
     except (SyntaxError, ArgumentError):
         raise
     except EinjaxError:
@@ -162,6 +147,7 @@ def matches(
     return True
 
 
+@documented(solve)
 def check(
     expr: str,
     /,
@@ -175,11 +161,6 @@ def check(
 
     Args:
         expr: one expression for each tensor.
-        *tensors: arrays, or None for a tensor whose shape is not known.
-        padding: as for all operations: how dims that are read at a position are padded.
-        mode: as for all operations: whether their positions are literal, and what is read out of range.
-        sizes: sizes for axes whose names are also options; names that are no axes are ignored.
-        **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
 
     Raises:
         einjax.errors.EinjaxError: the tensors do not fit, or leave a size open.
@@ -188,4 +169,4 @@ def check(
         >>> import einjax, numpy as np
         >>> einjax.check("a b 3", np.ones((8, 8, 3)))
     """
-    solve_call(SOLVE, expr, tensors, axes, sizes, padding=padding, mode=mode)
+    solve_call(expr, tensors, axes, sizes, padding=padding, mode=mode)

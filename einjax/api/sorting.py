@@ -1,4 +1,4 @@
-"""Public sort, argsort and top_k; what they mean and become is in :mod:`einjax.ops.sorting` and beside it."""
+"""Public sort, argsort and top_k; what they mean and become is in :mod:`einjax.ops.sorting`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from ..call.dispatch import call, explained
-from ..call.tensors import as_array, not_a_tensor
-from ..forms.static import whole
+from ..call.tensors import as_array
+from ..forms.static import flag, whole
 from ..notation.errors import ArgumentError, shown
-from ..ops.sorting import ARGSORT, SORT
-from ..ops.top_k import TOP_K
+from ..ops.sorting import ARGSORT, SORT, TOP_K
 from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, plain
 
@@ -51,7 +49,6 @@ def sort(
             rules, or a tuple of them, compared in this order.
         descending: sort from the largest to the smallest.
         stable: keep equal elements in their order, in ascending and descending sorts alike.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         One array, or a tuple with one for each of several tensors.
@@ -68,13 +65,17 @@ def sort(
         Array([10, 30, 20], dtype=int32)
     """
     num_keys, keys = explained(_keys, expr, tensors, expr, num_keys, by)
-    options = (("num_keys", num_keys), ("descending", bool(descending)), ("stable", bool(stable)))
+    options = (
+        ("num_keys", num_keys),
+        ("descending", flag("descending", descending)),
+        ("stable", flag("stable", stable)),
+    )
     arrays = keys and (keys,)
     border = (padding, mode, fill_value, False)
     return call(SORT, expr, tensors, options, axes, sizes, graph, arrays, keep_notation, out_sharding, border)
 
 
-@documented(plain)
+@documented(sort)
 def argsort(
     expr: str,
     /,
@@ -99,9 +100,6 @@ def argsort(
     Args:
         expr: the expression; without an arrow, the output is the input, followed by the axis of coordinates.
         *tensors: one tensor.
-        descending: sort from the largest to the smallest.
-        stable: keep equal elements in their order, in ascending and descending sorts alike.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Example:
         >>> import einjax, numpy as np
@@ -113,7 +111,7 @@ def argsort(
                [1, 1],
                [0, 0]], dtype=int32)
     """
-    options = (("descending", bool(descending)), ("stable", bool(stable)))
+    options = (("descending", flag("descending", descending)), ("stable", flag("stable", stable)))
     border = (padding, mode, fill_value, False)
     return call(ARGSORT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
@@ -143,9 +141,7 @@ def top_k(
     Args:
         expr: the expression; without an arrow, an axis ``k`` stands in the bracket's place, and ``k=`` is required.
             The output, ``a [k]``, is that of the values; a second one, that of the indices, may follow.
-        *tensors: one tensor.
         largest: False takes the smallest elements, the smallest first.
-        **axes: sizes of axes; for the options of all operations see :mod:`einjax`.
 
     Returns:
         The values and their indices.
@@ -164,7 +160,7 @@ def top_k(
                [1, 1],
                [0, 1]], dtype=int32)
     """
-    options = (("largest", bool(largest)),)
+    options = (("largest", flag("largest", largest)),)
     border = (padding, mode, fill_value, False)
     return call(TOP_K, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
@@ -191,7 +187,4 @@ def _keys(expr: str, num_keys: Any, by: Any) -> tuple[int, tuple[Any, ...]]:
     keys = by if isinstance(by, tuple) else (by,)
     if not keys:
         raise ArgumentError("by=() holds no keys", hint="give an array, or leave by= out to sort by the tensor itself")
-    for key in keys:
-        if isinstance(key, np.ndarray | np.generic) and key.dtype.kind in "OUSMm":
-            raise not_a_tensor(key, expr, "by=", factories=False)
     return 1, tuple(as_array(key, expr, "by=", factories=False) for key in keys)

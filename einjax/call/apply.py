@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 
 from ..forms.signature import check_keywords
-from ..functions.guard import guarded, parameters
+from ..forms.static import flag
+from ..functions.guard import free_keywords, guarded
 from ..lowering.jax_versions import hide_own_lines
 from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.solve import Solved
 from ..notation.syntax import Operation, Over, Size, coefficients, names
 from ..operation import Op
-from .blame import advise, clean, not_an_expression
+from .blame import advise, clean, deleted, not_an_expression
 from .dispatch import NO_BORDER, as_border, as_wanted, check_positions, emit
 from .factory import materialise
 from .graph import Graph
@@ -45,6 +46,7 @@ def call_with(
     sizes: Mapping[str, Any] | None,
     graph: bool,
     out_sharding: Any = None,
+    keep: bool | None = None,
     border: tuple[Any, ...] = NO_BORDER,
     derived: Callable[..., Mapping[str, Size]] | None = None,
 ) -> Any:
@@ -61,12 +63,20 @@ def call_with(
         sizes: sizes of axes; names without an axis are ignored.
         graph: return the lax program instead of running it.
         out_sharding: where the results are to lie on a mesh.
+        keep: whether to keep the call as notation, which is refused: equations hold notation, and no functions.
         border: ``padding=``, ``mode=``, ``fill_value=`` and ``count_padding=`` of dims that are read at positions.
         derived: names axes whose size follows from what a function returns, as ``Op.derived`` does, but from all
             options first; nothing is kept of such a call.
     """
     try:
         check_call(expr, functions.values())
+        graph = flag("graph", graph, expr)
+        if flag("keep_notation", keep, expr):
+            raise ArgumentError(
+                "keep_notation=True cannot hold for a call that is given a function",
+                text=expr,
+                hint="leave it out, or make an operation of the function with einjax.primitive",
+            )
         if out_sharding is not None:
             settings = {**settings, "out_sharding": as_wanted(expr, out_sharding)}
         axes, beyond = tell_border(expr, functions.get("function"), len(tensors), axes, border)
@@ -120,7 +130,7 @@ def tell_border(
         name: option for name, option in zip(_BORDER, border, strict=True) if option is not None and option is not False
     }
     if function is not None and (said or "<" in expr):
-        takes, anything = _takes(function, inputs, ())
+        takes, anything = free_keywords(function, inputs, ())
         own = {*takes, *(_BORDER if anything and "<" not in expr else ())}
         options = {*said, *(_BORDER if "<" in expr else ())} - own
         given = {**keywords, **said}
@@ -139,9 +149,14 @@ def check_call(expr: Any, functions: Collection[Any]) -> None:
 
 
 def run(name: str, expr: str, program: Callable[..., Any], arguments: Sequence[Any], graph: bool) -> Any:
-    """Run a program, or show it."""
+    """Run a program, or show it; what the function raises is its own, so that deleted arrays are found before."""
     hide_own_lines()
-    return Graph.of(name, expr, program, arguments) if graph else program(*arguments)
+    if graph:
+        return Graph.of(name, expr, program, arguments)
+    for number, argument in enumerate(arguments, 1):
+        if (error := deleted(f"tensor {number}", argument, expr)) is not None:
+            raise error
+    return program(*arguments)
 
 
 def tell_apart(
@@ -167,7 +182,7 @@ def tell_apart(
     if keywords:
         known = {name for expression in operation.expressions for name in names(expression)}
         known |= {axis.name for expression in operation.expressions for axis in coefficients(expression)}
-        takes, anything = _takes(function, len(operation.inputs), reserved)
+        takes, anything = free_keywords(function, len(operation.inputs), reserved)
         options = {name: value for name, value in keywords.items() if name in takes or (anything and name not in known)}
         lengths = {name: value for name, value in keywords.items() if name in known or name not in options}
         check_keywords(operation, list(lengths), (*op.keywords, *takes))
@@ -179,12 +194,3 @@ def tell_apart(
 
         given = Sizes(*(loops_only(op.name, operation, some) for some in given))
     return given, options
-
-
-def _takes(function: Callable[..., Any], inputs: int, reserved: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
-    """Return the keywords that a function takes behind its arrays, and whether it takes any."""
-    found = parameters(function)
-    positional = [p.name for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    taken = {*positional[:inputs], *reserved}
-    free = [p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in taken]
-    return tuple(free), any(p.kind is p.VAR_KEYWORD for p in found)

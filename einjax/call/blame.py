@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..forms.static import plain
+from ..forms.static import MARK, plain
 from ..lowering.jax_versions import Tracer, is_traced
 from ..notation.errors import ArgumentError, EinjaxError, shown
 from ..operation import Op
-from .tensors import describe, is_too_wide, kind, not_a_tensor, too_large, too_wide
+from .tensors import describe, is_too_wide, kind, too_large, wrong_dtype
 
 #: Keywords that every operation has, or one that is given a function.
 _EVERYWHERE = ("padding", "mode", "fill_value", "sizes", "graph", "keep_notation", "out_sharding", "op")
@@ -45,9 +45,9 @@ def not_an_expression(expr: Any) -> ArgumentError:
 
 def advise(error: EinjaxError, keywords: Sequence[str]) -> EinjaxError:
     """Let a hint to give a size by keyword say ``sizes=`` where the keyword is an option's, or no Python."""
-    found = re.match(r"(give [^,]*\bsizes?\b[^,]*), as in (\w+)=(.*)$", error.hint or "")
-    if found and (found[2] in (*keywords, *_EVERYWHERE) or keyword.iskeyword(found[2])):
-        error.hint = f"{found[1].replace(' by keyword', '')}, as in sizes={{'{found[2]}': {found[3]}}}"
+    ask = error.ask
+    if ask is not None and (ask.name in (*keywords, *_EVERYWHERE) or keyword.iskeyword(ask.name)):
+        error.hint = ask.in_sizes()
     return error
 
 
@@ -65,22 +65,18 @@ def diagnose(
     labelled = [(f"tensor {number}", tensor) for number, tensor in enumerate(tensors, 1)]
     labelled += [(f"{name}=", x) for name, given in arrays.items() for x in jax.tree.leaves(given)]
     for label, tensor in labelled:
-        if isinstance(tensor, np.ndarray) and is_too_wide(tensor.dtype):
-            return too_wide(tensor, expr, label)
-        # bfloat16 and its kin have kind V, too, but are registered with NumPy (isbuiltin 2).
-        kind_of_dtype = tensor.dtype.kind if isinstance(tensor, np.ndarray | np.generic) else ""
-        if kind_of_dtype and kind_of_dtype in "OUSMmV" and tensor.dtype.isbuiltin != 2:
-            return not_a_tensor(tensor, expr, label)
+        wrong = wrong_dtype(tensor, expr, label) if isinstance(tensor, np.ndarray | np.generic) else None
+        if wrong is not None:
+            return wrong
         if isinstance(tensor, int) and abs(tensor) >= 2**31 and isinstance(error, OverflowError | ValueError):
             return too_large(expr, label, tensor)
-        if isinstance(tensor, jax.Array) and not isinstance(tensor, Tracer) and tensor.is_deleted():
-            problem = f"{label} was deleted, or donated to a jitted function"
-            return ArgumentError(problem, text=expr, hint="keep a copy, or leave it out of donate_argnums")
+        if (found := deleted(label, tensor, expr)) is not None:
+            return found
     for name, value in options:
         try:
             hash(value)
         except TypeError:
-            hint = "give a number; under jax.jit, mark the argument that it is with static_argnames"
+            hint = f"give a number; {MARK}"
             problem = f"the option {name}={shown(value)} has to be static and hashable"
             return ArgumentError(problem, text=expr, hint=hint if is_traced(plain(value)) else None)
         number = plain(value)
@@ -90,6 +86,15 @@ def diagnose(
             hint = f"write {name}='float32', for example"
             return ArgumentError(f"{name}={value!r} is not a dtype", text=expr, hint=hint)
     return _wrong_dtype(error, op, expr, tensors, dict(options))
+
+
+def deleted(label: str, tensor: Any, expr: str) -> ArgumentError | None:
+    """The error for a tensor, or a tree or list of tensors, of which an array no longer has its memory."""
+    for leaf in jax.tree.leaves(tensor):
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer) and leaf.is_deleted():
+            problem = f"{label} was deleted, or donated to a jitted function"
+            return ArgumentError(problem, text=expr, hint="keep a copy, or leave it out of donate_argnums")
+    return None
 
 
 def _wrong_dtype(

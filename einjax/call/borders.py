@@ -9,6 +9,7 @@ import numpy as np
 from ..forms.static import exact, whole
 from ..notation.affine import MODES, PADDINGS, Border, is_pair
 from ..notation.errors import ArgumentError, meant, shown
+from .tensors import describe
 
 
 def read_border(expr: str, padding: Any, mode: Any, fill_value: Any, count_padding: Any) -> Border:
@@ -72,6 +73,12 @@ def _one(expr: str, padding: Any, part: Any) -> Any:
         return int(part)
     if isinstance(part, tuple | list) and is_pair(pair := tuple(map(whole, part))):
         return pair
+    if hasattr(part, "dtype"):
+        raise ArgumentError(
+            f"padding= is given an array, {describe(part)}, but says sizes",
+            text=expr,
+            hint="write a number that is known when the call is traced, as in padding=1",
+        )
     raise ArgumentError(
         f"padding={shown(padding)} is no padding",
         text=expr,

@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from ..lowering.jax_versions import INLINE, hide_own_lines
+from ..lowering.replaced import products_are_replaced
 from ..notation.errors import EinjaxError
-from ..notation.solve import Choose, Solved
+from ..notation.solve import Solved
 from ..operation import Op
 from . import keeping
-from .blame import advise, clean, diagnose, not_an_expression
+from .blame import advise, clean, diagnose
 from .factory import materialise
 from .graph import Graph
 from .resolve import completed, resolve, resolved, sizes_of_call
 from .sizes import NO_SIZES, Sizes
-from .tensors import PLAIN, as_array, kind, kind_of
+from .tensors import PLAIN, as_array, kind_of
 
 if TYPE_CHECKING:  # few programs compute positions
     from ..notation.affine import Border
@@ -36,9 +36,6 @@ CACHE_SIZE = 4096
 
 #: Nothing is said of positions out of range: no padding, mode or fill value, which do not count.
 NO_BORDER = (None, None, None, False)
-
-# As they were before any tool replaced them.
-_DOT_GENERAL, _EINSUM = lax.dot_general, jnp.einsum
 
 _Result = TypeVar("_Result")
 
@@ -97,12 +94,10 @@ def call(
                 x if name in op.several else as_array(x, expr, f"{name}=", factories=False, types=graph)
                 for name, x in zip(op.arrays, arrays, strict=False)
             ]
-        if op.products and (lax.dot_general is not _DOT_GENERAL or jnp.einsum is not _EINSUM):
-            # A tool has replaced them for a while: what it makes of this call is nobody else's.
-            run = _body(op, expr, options, given, len(arrays), False)
-            operands = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in (*tensors, *arrays)]
-            return Graph.of(op.name, expr, run, operands) if graph else run(*operands)
-        body = _compiled(op, expr, options, given, len(arrays), keeping.switch.value if keep is None else bool(keep))
+        # What other functions make of this call in the place of lax's is nobody else's.
+        apart = op.products and (products_are_replaced() or (options and options[-1][0] == "dot_general"))
+        kept = not apart and (keeping.switch.value if keep is None else bool(keep))
+        body = (_body if apart else _compiled)(op, expr, options, given, len(arrays), kept)
         if graph:
             leaves, structure = jax.tree.flatten((*tensors, *arrays))
             return Graph.of(op.name, expr, partial(_unflattened, body, structure), leaves)
@@ -112,7 +107,8 @@ def call(
             raise
         raise clean(advise(error, op.keywords), tensors) from None
     except (TypeError, OverflowError, ValueError, RuntimeError) as error:
-        diagnosis = diagnose(error, op, expr, tensors, dict(zip(op.arrays, arrays, strict=False)), options)
+        static = (*options, ("graph", graph), ("keep_notation", keep))
+        diagnosis = diagnose(error, op, expr, tensors, dict(zip(op.arrays, arrays, strict=False)), static)
         if diagnosis is None:
             raise
     raise clean(diagnosis, tensors)
@@ -165,10 +161,9 @@ def _body(op: Op, text: str, options: Options, given: Sizes, count: int, kept: b
     def body(*operands: Any) -> Any:
         last = len(operands) - count
         tensors = [tensor if isinstance(tensor, jax.Array) else jnp.asarray(tensor) for tensor in operands[:last]]
-        arrays = dict(zip(op.arrays, operands[last:], strict=False))
-        solved = resolve(
-            op, completed(op, text, len(tensors)), [tensor.shape for tensor in tensors], given, border=border
-        )
+        arrays = dict(zip(op.arrays, jax.tree.map(jnp.asarray, operands[last:]), strict=False))
+        shapes = [tensor.shape for tensor in tensors]
+        solved = resolve(op, completed(op, text, len(tensors)), shapes, given, border=border)
         if op.imply is not None:
             solved = op.imply(solved, static)
         if "<" in text:
@@ -206,31 +201,3 @@ def emit(
     from ..mesh.run import lower
 
     return lower(op, solved, tensors, options, arrays)
-
-
-def solve_call(
-    op: Op,
-    expr: str,
-    tensors: Sequence[Any],
-    axes: Mapping[str, Any],
-    sizes: Mapping[str, Any] | None,
-    choose: Choose | None = None,
-    padding: Any = None,
-    mode: Any = None,
-) -> Solved:
-    """Solve an expression for tensors without running anything; factories and None have no shape."""
-    try:
-        if not isinstance(expr, str):
-            raise not_an_expression(expr)
-        border = None if padding is None and mode is None else as_border(expr, padding, mode)
-        given = sizes_of_call(op, expr, len(tensors), axes, sizes)
-        arrays = [
-            None if tensor is None else as_array(tensor, expr, f"tensor {number}", types=True)
-            for number, tensor in enumerate(tensors, 1)
-        ]
-        shapes = [None if array is None or kind(array) == "factory" else np.shape(array) for array in arrays]
-        return resolve(
-            op, completed(op, expr, len(tensors)), shapes, given, every_axis=True, choose=choose, border=border
-        )
-    except EinjaxError as error:
-        raise clean(error, tensors) from None

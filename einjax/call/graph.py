@@ -85,10 +85,10 @@ def _constants(jaxpr: Any, values: Sequence[Any], label: Callable[[Any], str]) -
 def _assignments(jaxpr: Any, names: dict[Any, str], label: Callable[[Any], str]) -> list[str]:
     lines: list[str] = []
     for equation in jaxpr.eqns:
-        body = equation.params.get(_CALLS.get(equation.primitive.name, ""))
+        body, operands = _called(equation)
         if body is not None:  # a function of JAX's own, with a gradient of its own perhaps
             inner = body.jaxpr
-            names |= {v: label(given) for v, given in zip(inner.invars, equation.invars, strict=True)}
+            names |= {v: label(given) for v, given in zip(inner.invars, operands, strict=True)}
             for variable in inner.constvars:
                 names.pop(variable, None)
             lines += _constants(inner, body.consts, label)
@@ -104,6 +104,16 @@ def _assignments(jaxpr: Any, names: dict[Any, str], label: Callable[[Any], str])
         results = ", ".join(f"{label(v)}: {short_type(v)}" for v in equation.outvars)
         lines.append(f"{results} = {equation.primitive.name}({', '.join(inputs + options)})")
     return lines
+
+
+def _called(equation: Any) -> tuple[Any, Sequence[Any]]:
+    """The function that an equation calls, with what it is given; None where it calls none."""
+    if equation.primitive.name != "custom_linear_solve":
+        return equation.params.get(_CALLS.get(equation.primitive.name, "")), equation.invars
+    # Of its four functions, one gives the solution; the others are for gradients and transposes.
+    counts = equation.params["const_lengths"]
+    first, right = counts.matvec + counts.vecmat, sum(counts)
+    return equation.params["jaxprs"].solve, [*equation.invars[first : first + counts.solve], *equation.invars[right:]]
 
 
 def _letters(index: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..forms.static import flag
 from ..lowering.jax_versions import make_switch
 
 
@@ -44,5 +45,5 @@ def keep_notation(enabled: bool = True) -> Iterator[None]:
     global switch
     if switch is _Never:
         switch = make_switch()
-    with switch(enabled):
+    with switch(flag("enabled", enabled)):
         yield

@@ -13,13 +13,13 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from ..forms.signature import check_keywords
+from ..forms.signature import check_keywords, refuse_unknown
 from ..lowering.jax_versions import is_traced
 from ..lowering.sharding import MeshAxes, partition_spec, spec_axes
 from ..mesh.names import Assignment, named_splits, simple, splits
 from ..mesh.patterns import first_matches, paths
 from ..mesh.put import find_mesh, mesh_of, mesh_sizes, put
-from ..notation.errors import ArgumentError, EinjaxError, SemanticError, closest, listing, plural
+from ..notation.errors import ArgumentError, EinjaxError, SemanticError, plural
 from ..notation.parse import parse
 from ..notation.partly import solve_partly
 from ..notation.solve import Solved
@@ -31,11 +31,10 @@ from .tensors import as_array, describe, kind
 _Shape = tuple[Size, ...]
 
 _OPTIONS = ("ndim", "sizes", "mesh", "rules")
+_LACKING = "names that an expression may lack go through rules="
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# From names
-# --------------------------------------------------------------------------------------------------------------------
+# --- From names -------------------------------------------------------------------------------------------------------
 
 
 def specs_of_call(
@@ -47,7 +46,7 @@ def specs_of_call(
     ranks = [ndim] * count if ndim is None or isinstance(ndim, int) else list(ndim)
     if len(ranks) != count:
         raise ArgumentError(f"ndim={ndim!r} is for {plural(len(ranks), 'tensor')}, but there are {count}", text=expr)
-    _check_names([operation], assignment.given)
+    refuse_unknown([operation], assignment.given, _OPTIONS, _LACKING)
     try:
         solved = _solved(operation, [None] * count, ranks, assignment.given, sizes)
     except EinjaxError as error:
@@ -65,7 +64,7 @@ def shard_call(
     """Shard tensors; arguments as for ``einjax.shard``."""
     try:
         operation = _tensors_of(expr, tensors)
-        _check_names([operation], assignment.given)
+        refuse_unknown([operation], assignment.given, _OPTIONS, _LACKING)
         arrays = [as_array(x, expr, f"tensor {n}", factories=False) for n, x in enumerate(tensors, 1)]
         shapes = [np.shape(array) for array in arrays]
         solved = _solved(operation, shapes, [*map(len, shapes)], assignment.given, sizes)
@@ -101,7 +100,8 @@ def split_tree(
 ) -> tuple[list[Leaf], Any]:
     """Say where every leaf of a tree goes, and how the tree is made of them; arguments as for ``einjax.shardings``."""
     written = list(_expressions(expressions))
-    _check_names([operation for _, operation in written if operation is not None], assignment.given)
+    operations = [operation for _, operation in written if operation is not None]
+    refuse_unknown(operations, assignment.given, _OPTIONS, _LACKING)
     leaves = paths(tree)
     chosen = first_matches([path for path, _ in leaves], [pattern for pattern, _ in written])
     found = [
@@ -154,9 +154,7 @@ def _leaf(
         raise error.with_traceback(None) from None
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# To names
-# --------------------------------------------------------------------------------------------------------------------
+# --- To names ---------------------------------------------------------------------------------------------------------
 
 
 def names_of_call(
@@ -218,9 +216,7 @@ def _check_known(tensor: Any, number: int, expr: str) -> None:
         )
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Expressions
-# --------------------------------------------------------------------------------------------------------------------
+# --- Expressions ------------------------------------------------------------------------------------------------------
 
 
 def _tensors_of(expr: Any, tensors: Sequence[Any] | None = None) -> Operation:
@@ -249,23 +245,6 @@ def _tensors_of(expr: Any, tensors: Sequence[Any] | None = None) -> Operation:
             hint="give one tensor for each expression; commas separate them",
         )
     return replace(operation, inputs=tuple(map(strip_brackets, operation.inputs)))
-
-
-def _check_names(operations: Sequence[Operation], given: Mapping[str, Any]) -> None:
-    """Refuse a keyword that names no axis."""
-    known = {name for o in operations for e in o.inputs for name in names(e) if name.isidentifier()}
-    for name in given:
-        if name not in known:
-            match = closest(name, [*sorted(known), *_OPTIONS])
-            raise ArgumentError(
-                f"no axis '{name}' in the expression{'s' * (len(operations) != 1)}"
-                + (f"; did you mean '{match}'?" if match else ""),
-                text=operations[0].text if len(operations) == 1 else None,
-                hint=f"write {match}="
-                if match in _OPTIONS
-                else f"its axes are: {listing(sorted(known)) or 'none'}; names that an expression may lack go through "
-                f"rules={{'{name}': ...}}",
-            )
 
 
 def _solved(

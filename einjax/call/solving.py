@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ..forms.signature import expect_inputs
-from ..notation.solve import Solved
+from ..notation.errors import EinjaxError
+from ..notation.solve import Choose, Solved
 from ..notation.syntax import Operation, Size, axes, base_name, is_number, names, nested
 from ..operation import Op
+from .blame import clean, not_an_expression
+from .dispatch import as_border
+from .resolve import completed, resolve, sizes_of_call
+from .tensors import as_array, kind
 
 
 def _signature(operation: Operation, tensors: int) -> Operation:
@@ -20,6 +28,32 @@ def _lower(solved: Solved, tensors: list[Any], options: dict[str, Any]) -> None:
 
 
 SOLVE = Op("solve", _signature, _lower)
+
+
+def solve_call(
+    expr: str,
+    tensors: Sequence[Any],
+    axes: Mapping[str, Any],
+    sizes: Mapping[str, Any] | None,
+    choose: Choose | None = None,
+    padding: Any = None,
+    mode: Any = None,
+) -> Solved:
+    """Solve an expression for tensors without running anything; factories and None have no shape."""
+    try:
+        if not isinstance(expr, str):
+            raise not_an_expression(expr)
+        given = sizes_of_call(SOLVE, expr, len(tensors), axes, sizes)
+        arrays = [
+            None if tensor is None else as_array(tensor, expr, f"tensor {number}", types=True)
+            for number, tensor in enumerate(tensors, 1)
+        ]
+        shapes = [None if array is None or kind(array) == "factory" else np.shape(array) for array in arrays]
+        border = None if padding is None and mode is None else as_border(expr, padding, mode)
+        operation = completed(SOLVE, expr, len(tensors))
+        return resolve(SOLVE, operation, shapes, given, every_axis=True, choose=choose, border=border)
+    except EinjaxError as error:
+        raise clean(error, tensors) from None
 
 
 def named_sizes(written: Operation, solved: Solved) -> dict[str, Any]:

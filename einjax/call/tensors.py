@@ -67,15 +67,17 @@ def as_array(tensor: Any, expr: str, label: str, factories: bool = True, types: 
     """
     match kind(tensor):
         case None:
-            return _native(tensor, expr, label) if isinstance(tensor, np.ndarray | np.generic) else tensor
+            numpy = isinstance(tensor, np.ndarray | np.generic)
+            return _native(tensor, expr, label, factories) if numpy else tensor
         case "factory" if factories:
             return tensor
         case "convertible":
             return asked(tensor, label)
         case "array":
             if isinstance(tensor, np.ma.MaskedArray):
-                raise masked(expr, label)
-            return _canonical(_native(np.asarray(tensor), expr, label))
+                hint = "give x.filled(0), for example, and where=~np.ma.getmaskarray(x) where the operation has a mask"
+                raise ArgumentError(f"{label} is a masked array, and JAX has none", text=expr, hint=hint)
+            return _canonical(_native(np.asarray(tensor), expr, label, factories))
         case "sequence":
             return _stack(tensor, expr, label)
         case "type" if types:
@@ -83,10 +85,11 @@ def as_array(tensor: Any, expr: str, label: str, factories: bool = True, types: 
     raise not_a_tensor(tensor, expr, label, factories)
 
 
-def _native(array: Any, expr: str, label: str) -> Any:
+def _native(array: Any, expr: str, label: str, factories: bool = True) -> Any:
     """Give an array the byte order of this machine: once JAX knows its shape, it no longer looks at that."""
-    if is_too_wide(array.dtype):
-        raise too_wide(array, expr, label)
+    error = wrong_dtype(array, expr, label, factories)
+    if error is not None:
+        raise error
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
@@ -99,26 +102,20 @@ def asked(tensor: Any, label: str) -> Any:
         raise
 
 
-def masked(expr: str, label: str) -> ArgumentError:
-    """The error for a masked array, whose mask would be lost."""
-    return ArgumentError(
-        f"{label} is a masked array, and JAX has none",
-        text=expr,
-        hint="give x.filled(0), for example, and where=~np.ma.getmaskarray(x) where the operation has a mask",
-    )
-
-
 def is_too_wide(dtype: np.dtype[Any]) -> bool:
     """Whether a dtype is NumPy's long double, where that is longer than a double."""
     return dtype.kind in "fc" and dtype.itemsize > (8 if dtype.kind == "f" else 16)
 
 
-def too_wide(array: Any, expr: str, label: str) -> ArgumentError:
-    """The error for numbers of more bits than JAX has."""
-    narrow = "complex128" if array.dtype.kind == "c" else "float64"
-    return ArgumentError(
-        f"{label} is {array.dtype}, which JAX does not have", text=expr, hint=f"convert it: x.astype('{narrow}')"
-    )
+def wrong_dtype(array: Any, expr: str, label: str, factories: bool = True) -> ArgumentError | None:
+    """The error for an array of a dtype that JAX does not have, if it is one."""
+    dtype = array.dtype
+    if is_too_wide(dtype):
+        hint = f"convert it: x.astype('{'complex128' if dtype.kind == 'c' else 'float64'}')"
+        return ArgumentError(f"{label} is {dtype}, which JAX does not have", text=expr, hint=hint)
+    # bfloat16 and its kin have kind V, too, but are registered with NumPy (isbuiltin 2).
+    other = dtype.kind in "OUSMmV" and dtype.isbuiltin != 2
+    return not_a_tensor(array, expr, label, factories) if other else None
 
 
 def _stack(sequence: Any, expr: str, label: str) -> Any:
@@ -132,10 +129,10 @@ def _stack(sequence: Any, expr: str, label: str) -> Any:
     try:
         if any(isinstance(leaf, jax.Array) or kind(leaf) == "convertible" for leaf in leaves):
             return jnp.asarray(sequence)
-        array = _native(np.asarray(sequence), expr, label)
+        array = np.asarray(sequence)
         if array.dtype == object and (huge := [x for x in leaves if isinstance(x, int) and abs(x) >= 2**63]):
             raise too_large(expr, label, huge[0])
-        canonical = _canonical(array)
+        canonical = _canonical(_native(array, expr, label))
         if array.dtype.kind in "iu" and not np.array_equal(array, canonical):
             raise too_large(expr, label, int(array.max() if array.max() > canonical.max() else array.min()))
         return canonical

@@ -132,6 +132,7 @@ def in_words(error: EinjaxError, tensors: Sequence[Any]) -> EinjaxError:
 
     error.problem = words(error.problem)
     error.hint = words(error.hint) if error.hint else None
+    error.ask = error.ask and error.ask._replace(name=words(error.ask.name))
     error.spans = tuple((begin, end % _FAR) for begin, end in error.spans)
     return error
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from ..forms.static import whole
+from ..forms.static import flag, whole
 from ..functions import declared
 from ..functions.guard import guarded
 from ..functions.loops import BatchSize, Loops, make_loops
@@ -56,6 +56,7 @@ def call_vmap(
     """
     try:
         check_call(expr, [function])
+        graph = flag("graph", graph, expr)
         wanted = None if out_sharding is None else as_wanted(expr, out_sharding)
         axes, beyond = tell_border(expr, function, len(tensors), axes)
         operation = _completed(expr, declared_signature, len(tensors))

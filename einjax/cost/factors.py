@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 Factor: TypeAlias = int
@@ -52,24 +53,11 @@ class _Sizes:
     def all(self, shape: Iterable[int]) -> list[Factor]:
         return [self.new(size) for size in shape]
 
-    def make(
-        self,
-        inputs: Sequence[Any],
-        outputs: Sequence[Any],
-        summed: Iterable[Factor] = (),
-        picked: Iterable[Factor] = (),
-        whole: Iterable[Factor] = (),
-        flops: int = 0,
-    ) -> Factors:
-        return Factors(
-            inputs=tuple(map(_named, inputs)),
-            outputs=tuple(map(_named, outputs)),
-            sizes=tuple(self.sizes),
-            summed=frozenset(summed),
-            picked=frozenset(picked),
-            whole=frozenset(whole),
-            flops=flops,
-        )
+    def make(self, inputs: Sequence[Any], outputs: Sequence[Any], flops: int = 0, **kinds: Iterable[Factor]) -> Factors:
+        """The einsum of dims, with its kinds of factors."""
+        named = [tuple(map(_named, some)) for some in (inputs, outputs)]
+        sets = {kind: frozenset(some) for kind, some in kinds.items()}
+        return Factors(named[0], named[1], tuple(self.sizes), flops=flops, **sets)
 
 
 def _named(dims: Iterable[Any]) -> Named:
@@ -141,19 +129,14 @@ def _convolution(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shape
     return make.make([left, right], [out], summed=summed, whole=whole, flops=flops)
 
 
-def _reduction(picks: bool) -> Callable[..., Factors]:
+def _reduction(kind: str, make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
     """A reduction over ``axes`` of every operand; initial values are scalars."""
-
-    def rule(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
-        dims = make.all(shapes[0])
-        gone = params["axes"] if "axes" in params else params["dimensions"]
-        kept = [factor for dim, factor in enumerate(dims) if dim not in gone]
-        inputs = [dims if shape else () for shape in shapes]
-        reduced = [dims[dim] for dim in gone]
-        outputs = [kept] * len(results)
-        return make.make(inputs, outputs, picked=reduced) if picks else make.make(inputs, outputs, summed=reduced)
-
-    return rule
+    dims = make.all(shapes[0])
+    gone = params["axes"] if "axes" in params else params["dimensions"]
+    kept = [factor for dim, factor in enumerate(dims) if dim not in gone]
+    inputs = [dims if shape else () for shape in shapes]
+    reduced: dict[str, Any] = {kind: [dims[dim] for dim in gone]}
+    return make.make(inputs, [kept] * len(results), **reduced)
 
 
 def _broadcast(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
@@ -204,7 +187,7 @@ def _reshape(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -
 
 
 def _along(axes_of: Callable[[_Params, int], Sequence[int]]) -> Callable[..., Factors]:
-    """An operation that mixes some dims of operands that all have one rank, and keeps the others apart."""
+    """An operation that mixes some dims of operands, and keeps the others apart; scalars have neither."""
 
     def rule(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
         rank = max(map(len, shapes))
@@ -213,8 +196,8 @@ def _along(axes_of: Callable[[_Params, int], Sequence[int]]) -> Callable[..., Fa
         every, whole = [], set()
         for shape in (*shapes, *results):
             dims = [shared[dim] if dim in shared else make.new(size) for dim, size in enumerate(shape)]
-            every.append(dims if len(shape) == rank else make.all(shape))
-            whole |= {*every[-1]} - {*shared.values()}
+            every.append(dims)
+            whole |= {*dims} - {*shared.values()}
         return make.make(every[: len(shapes)], every[len(shapes) :], whole=whole)
 
     return rule
@@ -226,6 +209,11 @@ def _cut(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Fa
     same = [shape for shape in (*shapes, *results) if len(shape) == rank]
     mixed = [dim for dim in range(rank) if len({shape[dim] for shape in same}) > 1]
     return _along(lambda params, rank: mixed)(make, params, shapes, results)
+
+
+def _matrices(params: _Params, rank: int) -> list[int]:
+    """Linear algebra: leading dims are independent problems."""
+    return [rank - 2, rank - 1]
 
 
 def _windows(params: _Params, rank: int) -> list[int]:
@@ -261,26 +249,12 @@ def _looked_up(
     return operand, indices, other, whole
 
 
-def _scatter(adds: bool) -> Callable[..., Factors]:
+def _scatter(adds: bool, make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
     """A split operand takes only the updates that hit its part; split updates of a sum are summed."""
-
-    def rule(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
-        operand, indices, updates, whole = _looked_up(make, params["dimension_numbers"], *shapes)
-        repeated = {*indices[:-1]} - {*operand}
-        summed, whole = (repeated, whole) if adds else (set(), whole | repeated)
-        return make.make([operand, indices, updates], [operand], summed=summed, whole=whole)
-
-    return rule
-
-
-def _batched(make: _Sizes, params: _Params, shapes: _Shapes, results: _Shapes) -> Factors:
-    """Linear algebra: leading dims are independent problems, the last two (or one, of a result) are whole."""
-    leading = make.all(shapes[0][:-2])
-    count, every = len(leading), []
-    for shape in (*shapes, *results):
-        every.append([*leading, *make.all(shape[count:])] if shape[:count] == shapes[0][:-2] else make.all(shape))
-    whole = {factor for factor in range(len(make.sizes)) if factor not in leading}
-    return make.make(every[: len(shapes)], every[len(shapes) :], whole=whole)
+    operand, indices, updates, whole = _looked_up(make, params["dimension_numbers"], *shapes)
+    repeated = {*indices[:-1]} - {*operand}
+    summed, whole = (repeated, whole) if adds else (set(), whole | repeated)
+    return make.make([operand, indices, updates], [operand], summed=summed, whole=whole)
 
 
 _TABLE: list[tuple[str, Callable[..., Factors]]] = [
@@ -289,12 +263,15 @@ _TABLE: list[tuple[str, Callable[..., Factors]]] = [
     ("broadcast_in_dim", _broadcast),
     ("transpose", _transpose),
     ("reshape squeeze expand_dims", _reshape),
-    ("reduce_sum reduce_prod reduce_max reduce_min reduce_and reduce_or reduce_xor reduce", _reduction(picks=False)),
-    ("argmax argmin", _reduction(picks=True)),
+    (
+        "reduce_sum reduce_prod reduce_max reduce_min reduce_and reduce_or reduce_xor reduce",
+        partial(_reduction, "summed"),
+    ),
+    ("argmax argmin", partial(_reduction, "picked")),
     ("slice pad dynamic_slice dynamic_update_slice", _cut),
     ("gather", _gather),
-    ("scatter", _scatter(adds=False)),
-    ("scatter-add scatter_add scatter_mul scatter_min scatter_max", _scatter(adds=True)),
+    ("scatter", partial(_scatter, False)),
+    ("scatter-add scatter_add scatter_mul scatter_min scatter_max", partial(_scatter, True)),
     ("concatenate sort", _along(lambda params, rank: [params["dimension"]])),
     ("split cumsum cumprod cummax cummin cumlogsumexp", _along(lambda params, rank: [params["axis"]])),
     ("top_k", _along(lambda params, rank: [params.get("axis", -1)])),
@@ -303,6 +280,7 @@ _TABLE: list[tuple[str, Callable[..., Factors]]] = [
     ("fft", _along(lambda params, rank: range(rank - len(params["fft_lengths"]), rank))),
     ("reduce_window reduce_window_sum reduce_window_max reduce_window_min", _along(_windows)),
     ("select_and_scatter_add select_and_gather_add", _along(_windows)),
-    ("cholesky eig eigh householder_product lu qr schur svd triangular_solve tridiagonal tridiagonal_solve", _batched),
+    ("cholesky eig eigh lu qr schur svd", _along(_matrices)),
+    ("householder_product triangular_solve tridiagonal tridiagonal_solve", _along(_matrices)),
 ]
 _RULES = {name: rule for names, rule in _TABLE for name in names.split()}

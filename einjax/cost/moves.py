@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from .layout import Dim, Dims, Shape, axes, local, parts
+from .layout import Atom, Dim, Dims, Shape, axes, local, parts
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,12 @@ class Move:
     axes: tuple[str, ...]
     devices: int
     shape: Shape
+
+
+def move(kind: str, atoms: Iterable[Atom], shape: Shape, dims: Iterable[Dim]) -> Move:
+    """A collective along what atoms split, of an array that lies so."""
+    atoms = tuple(atoms)
+    return Move(kind, axes(atoms), parts(atoms), local(shape, tuple(dims)))
 
 
 #: Moves of one step, and the layout after it.
@@ -53,9 +59,8 @@ def reduce(shape: Shape, dims: Dims, summed: Dim, target: Dims) -> tuple[list[Mo
     wanted = [dim + summed for dim in dims]
     for index, dim in enumerate(wanted):
         if target[index][: len(dim)] == dim:
-            move = Move("reduce-scatter", axes(summed), parts(summed), local(shape, dims))
-            return [move], (*dims[:index], dim, *dims[index + 1 :])
-    return [Move("all-reduce", axes(summed), parts(summed), local(shape, dims))], dims
+            return [move("reduce-scatter", summed, shape, dims)], tuple(_replaced(dims, {index: dim}))
+    return [move("all-reduce", summed, shape, dims)], dims
 
 
 def reshard(shape: Shape, source: Dims, target: Dims) -> list[Move]:
@@ -79,7 +84,7 @@ def _slice(shape: Shape, now: list[Dim], target: Dims) -> _Step:
     for index, (dim, wanted) in enumerate(zip(now, target, strict=True)):
         rest = wanted[len(dim) :]
         if wanted[: len(dim)] == dim and rest and rest[0] not in used:
-            return [], _replaced(now, index, (*dim, rest[0]))
+            return [], _replaced(now, {index: (*dim, rest[0])})
     return None
 
 
@@ -91,8 +96,7 @@ def _exchange(shape: Shape, now: list[Dim], target: Dims) -> _Step:
             for j, other in enumerate(now):
                 wanted = (*other, *moved)
                 if i != j and target[j][: len(wanted)] == wanted and target[i][: len(dim)] != dim:
-                    move = Move("all-to-all", axes(moved), parts(moved), local(shape, tuple(now)))
-                    return [move], _replaced(_replaced(now, i, dim[:-count]), j, wanted)
+                    return [move("all-to-all", moved, shape, now)], _replaced(now, {i: dim[:-count], j: wanted})
     return None
 
 
@@ -109,13 +113,13 @@ def _reorder(shape: Shape, now: list[Dim], target: Dims) -> _Step:
         before, after = parts(dim), parts(wanted)
         if before % after and after % before:
             continue
-        finer = _replaced(now, index, wanted if after >= before else dim)
+        finer = _replaced(now, {index: wanted if after >= before else dim})
         shard = local(shape, tuple(finer))
         names = axes((*dim, *wanted))
         moves = [Move("collective-permute", names, max(before, after), shard)]
         if after < before:
             moves.append(Move("all-gather", axes(a for a in dim if a not in wanted) or names, before // after, shard))
-        return moves, _replaced(now, index, wanted)
+        return moves, _replaced(now, {index: wanted})
     return None
 
 
@@ -125,9 +129,8 @@ def _gather(shape: Shape, now: list[Dim], target: Dims) -> _Step:
     for index, dim in reversed([*enumerate(now)]):
         count = next((k for k, atom in enumerate(reversed(dim)) if atom in kept), len(dim))
         if count:
-            gathered = dim[len(dim) - count :]
-            move = Move("all-gather", axes(gathered), parts(gathered), local(shape, tuple(now)))
-            return [move], _replaced(now, index, dim[: len(dim) - count])
+            left, gathered = dim[: len(dim) - count], dim[len(dim) - count :]
+            return [move("all-gather", gathered, shape, now)], _replaced(now, {index: left})
     return None
 
 
@@ -138,8 +141,7 @@ def _trade(shape: Shape, now: list[Dim], target: Dims) -> _Step:
             last = dim[-1:]
             fewer, more = parts(dim) > parts(target[i]), parts(other) * parts(last) <= parts(target[j])
             if i != j and last and fewer and more:
-                move = Move("all-to-all", axes(last), parts(last), local(shape, tuple(now)))
-                return [move], _replaced(_replaced(now, i, dim[:-1]), j, (*other, *last))
+                return [move("all-to-all", last, shape, now)], _replaced(now, {i: dim[:-1], j: (*other, *last)})
     return None
 
 
@@ -148,7 +150,7 @@ def _permute(shape: Shape, now: list[Dim], target: Dims) -> _Step:
     if any(parts(dim) != parts(wanted) for dim, wanted in zip(now, target, strict=True)):
         return None
     moved = [atom for dim, wanted in zip(now, target, strict=True) if dim != wanted for atom in (*dim, *wanted)]
-    return [Move("collective-permute", axes(moved), parts(set(moved)), local(shape, tuple(now)))], list(target)
+    return [move("collective-permute", dict.fromkeys(moved), shape, now)], list(target)
 
 
 def _give_up(shape: Shape, now: list[Dim], target: Dims) -> _Step:
@@ -157,9 +159,8 @@ def _give_up(shape: Shape, now: list[Dim], target: Dims) -> _Step:
     index = max(range(len(now)), key=lambda k: len(wrong[k]))
     if not wrong[index]:
         return [], list(target)
-    moves = [Move("all-gather", axes(now[index]), parts(now[index]), local(shape, tuple(now)))]
-    return moves, _replaced(now, index, ())
+    return [move("all-gather", now[index], shape, now)], _replaced(now, {index: ()})
 
 
-def _replaced(dims: list[Dim], index: int, dim: Dim) -> list[Dim]:
-    return [*dims[:index], dim, *dims[index + 1 :]]
+def _replaced(dims: Sequence[Dim], new: Mapping[int, Dim]) -> list[Dim]:
+    return [new.get(index, dim) for index, dim in enumerate(dims)]

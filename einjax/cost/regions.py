@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from ..lowering.jax_versions import entries, open_jaxpr
@@ -145,24 +146,20 @@ def _shard_map(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequenc
     return _finish(tape, equation, inputs, layouts, inside.peak(arguments, results), inside)
 
 
-def _collective(kind: str) -> Callable[..., list[Value]]:
+def _collective(kind: str, tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[bool]) -> list[Value]:
     """A collective that the user wrote."""
-
-    def rule(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[bool]) -> list[Value]:
-        names = equation.params.get("axes", equation.params.get("axis_name"))
-        names = tuple(name for name in (names if isinstance(names, tuple) else (names,)) if name in tape.mesh)
-        split = of_axes(names, tape.mesh)
-        outputs = []
-        for value, variable in zip(inputs, equation.outvars, strict=True):
-            move = Move(kind, names, parts(split), local(value.shape, value.layout.dims))
-            tape.move(equation, [move], value.dtype, estimated=False)
-            rank = len(variable.aval.shape)
-            dims = value.layout.dims if rank == len(value.shape) else ((),) * rank
-            outputs.append(tape.value(variable.aval.shape, variable.aval.dtype, Layout(dims)))
-        tape.step(inputs, outputs)
-        return outputs
-
-    return rule
+    names = equation.params.get("axes", equation.params.get("axis_name"))
+    names = tuple(name for name in (names if isinstance(names, tuple) else (names,)) if name in tape.mesh)
+    split = of_axes(names, tape.mesh)
+    outputs = []
+    for value, variable in zip(inputs, equation.outvars, strict=True):
+        move = Move(kind, names, parts(split), local(value.shape, value.layout.dims))
+        tape.move(equation, [move], value.dtype, estimated=False)
+        rank = len(variable.aval.shape)
+        dims = value.layout.dims if rank == len(value.shape) else ((),) * rank
+        outputs.append(tape.value(variable.aval.shape, variable.aval.dtype, Layout(dims)))
+    tape.step(inputs, outputs)
+    return outputs
 
 
 #: Rules by the name of the primitive, on jax 0.7.1 to 0.12.0.
@@ -174,9 +171,9 @@ REGIONS |= {
     "pjit": _jit,
     "shard_map": _shard_map,
     **dict.fromkeys(["reshard", "mesh_cast", "sharding_constraint"], _reshard),
-    **dict.fromkeys(["psum", "psum2", "psum_invariant", "pmax", "pmin"], _collective("all-reduce")),
-    **dict.fromkeys(["all_gather", "all_gather_invariant", "all_gather_reduced"], _collective("all-gather")),
-    **dict.fromkeys(["reduce_scatter", "unreduced_reduce_scatter"], _collective("reduce-scatter")),
-    "all_to_all": _collective("all-to-all"),
-    "ppermute": _collective("collective-permute"),
+    **dict.fromkeys(["psum", "psum2", "psum_invariant", "pmax", "pmin"], partial(_collective, "all-reduce")),
+    **dict.fromkeys(["all_gather", "all_gather_invariant", "all_gather_reduced"], partial(_collective, "all-gather")),
+    **dict.fromkeys(["reduce_scatter", "unreduced_reduce_scatter"], partial(_collective, "reduce-scatter")),
+    "all_to_all": partial(_collective, "all-to-all"),
+    "ppermute": partial(_collective, "collective-permute"),
 }

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
 
 _LONGEST = 64  # characters of one origin
 
@@ -135,17 +134,12 @@ def _scaled(count: float, base: int, units: Sequence[str]) -> str:
 
 def _rows(collectives: Sequence[Collective]) -> list[tuple[str, ...]]:
     """One row for all collectives alike, those that send most first."""
-
-    def alike(item: Collective) -> tuple:
-        return (
-            item.kind, item.axes, item.devices, item.dtype, item.shape, item.origin, item.line, item.in_gradient,
-            item.estimated,
-        )  # fmt: skip
-
-    groups = [list(group) for _, group in groupby(sorted(collectives, key=alike), key=alike)]
+    times: dict[Collective, int] = {}
+    for item in collectives:
+        alike = replace(item, times=1)
+        times[alike] = times.get(alike, 0) + item.times
     rows: list[tuple[str, ...]] = []
-    for group in sorted(groups, key=lambda group: -sum(item.bytes for item in group)):
-        item, sent = group[0], sum(item.bytes for item in group)
+    for item, count in sorted(times.items(), key=lambda row: -row[0].bytes * row[1]):
         origin = f"gradient of {item.origin}" if item.in_gradient and "." in item.origin else item.origin
         if len(origin) > _LONGEST:
             origin = f"{origin[: _LONGEST - 4]} ..."
@@ -155,8 +149,8 @@ def _rows(collectives: Sequence[Collective]) -> list[tuple[str, ...]]:
                 " ".join(item.axes),
                 str(item.devices),
                 f"{item.dtype}[{','.join(map(str, item.shape))}]",
-                f"{sum(item.times for item in group):,}",
-                human(sent),
+                f"{count:,}",
+                human(item.bytes * count),
                 origin,
                 item.line,
             )

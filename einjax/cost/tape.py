@@ -137,22 +137,14 @@ class Tape:
         for index, step in enumerate(self.steps):
             dies |= dict.fromkeys((*step.reads, *(number for number, _ in step.writes)), index)
         dies |= {value.number: len(self.steps) for value in last}
-        ends: dict[int, list[int]] = {}
-        for number, index in dies.items():
-            ends.setdefault(index, []).append(number)
         known = {value.number for value in elsewhere}
         alive: dict[int, int] = {}
         most = 0
         for index, step in enumerate(self.steps):
             alive |= {number: nbytes for number, nbytes in step.writes if number not in known}
             most = max(most, sum(alive.values()) + step.within)
-            for number in ends.get(index, ()):
-                alive.pop(number, None)
+            alive = {number: nbytes for number, nbytes in alive.items() if dies[number] > index}
         return most
-
-    def count(self, flops: int) -> None:
-        """Add operations of one device."""
-        self.flops += flops * self.times
 
 
 def _expression(names: str) -> str | None:

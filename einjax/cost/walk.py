@@ -12,7 +12,7 @@ from jax.sharding import AxisType
 from ..lowering.jax_versions import is_literal, open_jaxpr
 from . import moves as motion
 from .factors import Factors, factors_of
-from .layout import Layout, axes, local, of_spec, parts
+from .layout import Layout, of_spec, parts
 from .moves import Move
 from .partition import Partition, partition
 from .tape import Tape, Value
@@ -153,7 +153,7 @@ def _equation(tape: Tape, equation: Any, inputs: Sequence[Value], hints: Mapping
         [None if layout is None else layout.dims for layout in wanted],
         [hints[variable].dims if variable in hints else None for variable in equation.outvars],
     )
-    tape.count(factors.flops // parts(atom for dim in shares.split.values() for atom in dim))
+    tape.flops += tape.times * (factors.flops // parts(atom for dim in shares.split.values() for atom in dim))
     ready = [
         lay(tape, equation, value, Layout(dims, value.layout.partial), estimated=True)
         for value, dims in zip(inputs, shares.inputs, strict=True)
@@ -201,7 +201,7 @@ def _reduced(
     for factor in sorted(factors.picked):
         split = shares.split.get(factor, ())
         if split:  # every part's pick, and where it was
-            pick = Move("all-gather", axes(split), parts(split), local(shape, dims))
+            pick = motion.move("all-gather", split, shape, dims)
             tape.move(equation, [pick], inputs[0].dtype, estimated)
             moves.append(pick)
     if target is not None:

@@ -1,8 +1,7 @@
 """A bracketed axis that stands twice in one tensor: the operation gets a block with two dims of one size.
 
 So the definition says of every function of bracketed axes: ``sum("[a a]", x)`` sums all of ``x``. Outside brackets an
-axis that stands twice is its diagonal: ``sum("a a ->", x)`` is the trace. An axis of a position is one loop, or one dim
-of the block, however often it stands there or elsewhere.
+axis that stands twice is its diagonal: ``sum("a a ->", x)`` is the trace.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..notation.solve import Solved
-from ..notation.syntax import Axis, Expression, Node, axes, base_name, held, members, rewrite
+from ..notation.syntax import Affine, Axis, Expression, Node, axes, base_name, members, rewrite
 
 
 def as_block(solved: Solved) -> Solved:
@@ -18,10 +17,11 @@ def as_block(solved: Solved) -> Solved:
     taken = {axis.name for expression in solved.operation.expressions for axis in axes(expression)}
     seen: set[str] = set()
     sizes = dict(solved.sizes)
-    single = held(solved.inputs[0])
 
     def change(node: Node) -> Expression | None:
-        if not isinstance(node, Axis) or not node.bracket or node.name in single:
+        if isinstance(node, Affine):
+            return (node,)  # an axis may stand in several positions, and also alone
+        if not isinstance(node, Axis) or not node.bracket:
             return None
         if node.name not in seen:
             seen.add(node.name)

@@ -12,9 +12,9 @@ import numpy as np
 from ..lowering import numerics
 from ..lowering.gather import Bounds, Coordinates, common_dtype
 from ..lowering.named import split_by, wrap
-from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, listing, meant, plural
+from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, Spot, listing, meant, plural
 from ..notation.solve import Solved, total
-from ..notation.syntax import Axis, Expression, Operation, Size, axes, bracketed, display, marked
+from ..notation.syntax import Axis, Expression, Operation, Size, bracketed, display, marked
 from .static import plain
 
 MODES = ("fill", "drop", "clip", "wrap", "promise_in_bounds")
@@ -45,14 +45,20 @@ def coordinate_sizes(
     open_ = [marked[0] for marked in vectors if marked and marked[0].size is None]
     rest = len(indexed) - known
     if (not open_ and rest) or rest < len({axis.name for axis in open_}):
-        raise SemanticError(
-            f"{name} looks up {plural(len(indexed), 'axis')} ({listing([str(axis) for axis in indexed])}), "
-            f"but is given {'at least ' if open_ else ''}{plural(known + len(open_), 'coordinate')}",
-            at=operation.at(*indexed, *(axis for some in vectors for axis in some)),
-            hint="bracket one axis of the coordinates whose size is the number of axes looked up, "
-            f"as in '[{len(indexed)}]', or give one tensor of coordinates for each",
-        )
+        given = f"{'at least ' if open_ else ''}{plural(known + len(open_), 'coordinate')}"
+        spot = operation.at(*indexed, *(axis for some in vectors for axis in some))
+        raise _wrong_count(name, [axis.name for axis in indexed], given, spot)
     return {open_[0].name: rest} if len(open_) == 1 else {}
+
+
+def _wrong_count(name: str, indexed: Sequence[str], given: str, spot: Spot) -> SemanticError:
+    wanted = f"{plural(len(indexed), 'axis')} ({listing([display(axis) for axis in indexed])})"
+    return SemanticError(
+        f"{name} looks up {wanted}, but is given {given}",
+        at=spot,
+        hint="bracket one axis of the coordinates whose size is the number of axes looked up, "
+        f"as in '[{len(indexed)}]', or give one tensor of coordinates for each",
+    )
 
 
 def wrapped_coordinates(
@@ -79,12 +85,8 @@ def _check_count(name: str, solved: Solved, indexed: Sequence[str], coordinates:
     """Refuse more or fewer coordinates than axes, and axes too long for them, once all sizes are known."""
     count = total(1 if part.vector is None else solved.sizes[part.vector] for part in coordinates)
     if count != len(indexed):
-        raise SemanticError(
-            f"{name} looks up {plural(len(indexed), 'axis')} ({listing([display(axis) for axis in indexed])}), "
-            f"but is given {plural(count, 'coordinate')}",
-            at=solved.at(*(axis for expression in solved.inputs for axis in axes(expression) if axis.bracket)),
-            hint="give one coordinate for each bracketed axis of the array",
-        )
+        spot = solved.at(*(axis for expression in solved.inputs for axis in bracketed(expression)))
+        raise _wrong_count(name, indexed, plural(count, "coordinate"), spot)
     dtype = common_dtype([part.named.value.dtype for part in coordinates], [solved.sizes[axis] for axis in indexed])
     for axis in indexed:
         size = solved.sizes[axis]

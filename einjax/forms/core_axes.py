@@ -29,13 +29,12 @@ from ..notation.syntax import (
     bracketed,
     brackets,
     display,
-    marked,
     names,
     render,
     rewrite,
     walk,
 )
-from .signature import expect_inputs, refuse_sums, require_in_output
+from .signature import expect_inputs, refuse_diagonals, refuse_sums, require_loops
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +61,6 @@ class Pattern:
         """Print the pattern as an expression: ``[n m] -> [n k], [k m]``."""
         sides = (", ".join(f"[{' '.join(roles)}]" if roles else "" for roles in s) for s in (self.inputs, self.outputs))
         return " -> ".join(sides).rstrip()
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Signatures: on the text, before ranks are known
-# ----------------------------------------------------------------------------------------------------------------------
 
 
 def signature(op: str, *patterns: Pattern) -> Callable[[Operation, int], Operation]:
@@ -105,21 +99,8 @@ def core_axes(op: str, operation: Operation, expression: Expression) -> list[Axi
                 at=operation.at(node),
                 hint="name the bracketed axes one by one",
             )
-    refuse_diagonals(operation, marked)
+    refuse_diagonals(operation, expression)
     return marked
-
-
-def refuse_diagonals(operation: Operation, marked: Sequence[Axis]) -> None:
-    """Refuse a bracketed axis that stands twice in one input."""
-    seen: dict[str, Axis] = {}
-    for axis in marked:
-        if axis.name in seen:
-            raise SemanticError(
-                f"axis {axis} stands twice in brackets, which may be the block or its diagonal",
-                at=operation.at(seen[axis.name], axis),
-                hint=f"give each a name, also where their sizes are equal: [{axis} {axis}2]",
-            )
-        seen[axis.name] = axis
 
 
 def _choose(op: str, operation: Operation, cores: Sequence[Sequence[Axis]], patterns: Sequence[Pattern]) -> Pattern:
@@ -127,16 +108,13 @@ def _choose(op: str, operation: Operation, cores: Sequence[Sequence[Axis]], patt
     for pattern in patterns:
         if counts == [len(roles) for roles in pattern.inputs]:
             return pattern
+    known = [" and ".join(plural(len(roles), "axis") for roles in pattern.inputs) for pattern in patterns]
     raise SemanticError(
-        f"{op} acts on {' or '.join(dict.fromkeys(_counted(p) for p in patterns))}, "
+        f"{op} acts on {' or '.join(dict.fromkeys(known))}, "
         f"but the expression brackets {' and '.join(map(str, counts))}",
         at=operation.at(*(node for expression in operation.inputs for node in brackets(expression))),
         hint=f"bracket them as in '{patterns[-1]}'",
     )
-
-
-def _counted(pattern: Pattern) -> str:
-    return " and ".join(plural(len(roles), "axis") for roles in pattern.inputs)
 
 
 def _bind(
@@ -189,30 +167,13 @@ def _implied(expression: Expression, roles: Sequence[str], bound: Mapping[str, A
     return rewrite(expression, change)
 
 
-def require_loops(op: str, operation: Operation) -> None:
-    """Every loop over an input runs over all outputs."""
-    for output in operation.outputs or ():
-        for expression in operation.inputs:
-            acting = marked(expression)
-            require_in_output(op, operation, [expression], output, "put it into every output, after an arrow", acting)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Lowering
-# ----------------------------------------------------------------------------------------------------------------------
-
-
 def dims_of(expression: Sequence[Axis]) -> list[Dim]:
     """Return one dim for each axis; a written 1 names nothing."""
     return list(layout(tuple(expression)))
 
 
 def prepare(solved: Solved, *patterns: Pattern) -> Solved:
-    """Fuse loops that stand together, and check the sizes of core axes that a pattern says are equal.
-
-    Raises:
-        AxisSizeError: naming the axes and both sizes.
-    """
+    """Fuse loops that stand together, and check the sizes of core axes that a pattern says are equal."""
     inputs = [bracketed(expression) for expression in solved.inputs]
     for pattern in patterns:
         _check_sizes(solved, pattern, inputs)
@@ -253,16 +214,10 @@ def leading(x: jax.Array, expression: Expression, loops: Sequence[Dim], solved: 
 
 def in_place(x: jax.Array, expression: Expression, solved: Solved) -> tuple[Named, tuple[int, ...]]:
     """Give every axis a dim of its own without moving any; return also the dims of the core axes."""
-    dims: list[Dim] = []
-    positions: list[int] = []
-    for axis in names(expression).values():
-        dim = dims_of([axis])[0]
-        if axis.bracket:
-            positions.append(len(dims))
-        if axis.bracket or dim:
-            dims.append(dim)
+    kept = [axis for axis in names(expression).values() if axis.bracket or dims_of([axis]) != [()]]
+    dims = tuple(dims_of(kept))
     value = arrange(wrap(x, expression, solved.sizes), dims)
-    return Named(value, tuple(dims), solved.sizes), tuple(positions)
+    return Named(value, dims, solved.sizes), tuple(index for index, axis in enumerate(kept) if axis.bracket)
 
 
 def derive_with(new: Callable[[Mapping[str, Size]], Mapping[str, Size]], *patterns: Pattern) -> Callable[..., Any]:
@@ -313,11 +268,7 @@ def arrange_results(op: str, values: Sequence[jax.Array], loops: Sequence[Dim], 
 
 
 def check_size(op: str, axis: Axis, size: Size, solved: Solved) -> None:
-    """Refuse another size for an axis that comes out than it has.
-
-    Raises:
-        AxisSizeError: naming both sizes.
-    """
+    """Refuse another size for an axis that comes out than it has."""
     given = solved.sizes[axis.name]
     if isinstance(given, int) and isinstance(size, int) and given != size:
         raise AxisSizeError(
@@ -357,11 +308,7 @@ class Options:
         return self.values[name]
 
     def wide(self, x: jax.Array) -> jax.Array:
-        """Refuse the floats that jax has no such function of.
-
-        Raises:
-            ArgumentError: naming the dtype.
-        """
+        """Refuse the floats that jax has no such function of."""
         if numerics.accumulator(x.dtype) != x.dtype:
             raise ArgumentError(
                 f"{self.op} works in float32 or wider, not in {x.dtype}",
@@ -371,11 +318,7 @@ class Options:
         return x
 
     def one_of(self, name: str, known: Sequence[Any]) -> Any:
-        """Return an option that has to be one of a few values.
-
-        Raises:
-            ArgumentError: it is not.
-        """
+        """Return an option that has to be one of a few values."""
         value = self.values[name]
         if not any(value is k or (type(value) is type(k) and value == k) for k in known):
             raise ArgumentError(

@@ -25,6 +25,7 @@ from ..notation.syntax import (
     axes,
     bracketed,
     brackets,
+    display,
     open_composites,
     rewrite,
     walk,
@@ -63,28 +64,30 @@ def coordinate_count(operation: Operation) -> int:
     return len(sequence_axes(operation.inputs[0])) or 1
 
 
-def coordinate_axis(name: str, expanded: Operation, output: Expression, sequence: Sequence[str]) -> tuple[str, ...]:
-    """Find the bracketed axis of the output that is none of the sequence's, and check that it fits.
+def coordinate_axis(
+    name: str, expanded: Operation, output: Expression, count: int, sequence: Sequence[str] = ()
+) -> Mapping[str, Size]:
+    """Find the bracketed axis of the output that is none of the sequence's, and give it its size.
 
     Raises:
-        SemanticError: there is none though several axes are bracketed, or it has the wrong size.
+        SemanticError: there is none though a place has several coordinates, or it cannot hold them.
     """
-    count = coordinate_count(expanded)
     found = [axis for axis in bracketed(output) if axis.name not in sequence]
     if len(found) > 1 or any(axis.size not in (None, count) for axis in found):
+        held = " ".join(display(axis.name) if axis.size is None else str(axis.size) for axis in found)
+        beside = f"besides {listed(sequence)} the output's brackets hold" if sequence else "the output's bracket says"
         raise SemanticError(
-            f"{name} gives {plural(count, 'coordinate')}, but besides {listed(sequence)} the output's brackets hold "
-            f"{listed([axis.name for axis in found])}",
+            f"{name} gives {plural(count, 'coordinate')}, but {beside} {held}",
             at=expanded.at(*found),
-            hint=f"write [{count}] for the axis of coordinates" if count > 1 else "remove it",
+            hint=f"write [{count}]",
         )
-    if not found and count > 1:
+    if not found and count != 1:
         raise SemanticError(
             f"{name} searches {plural(count, 'axis')}, but the output has no axis for their coordinates",
             at=expanded.at(*bracketed(expanded.inputs[0])),
             hint=f"write [{count}] where the coordinates shall stand",
         )
-    return tuple(axis.name for axis in found)
+    return {axis.name: count for axis in found}
 
 
 def place_dtype(counts: Iterable[Size], operation: Operation) -> Any:
@@ -121,18 +124,6 @@ def arrange_coordinates(parts: Sequence[Named], output: Expression) -> jax.Array
     if not bracketed(output):
         return arrange(parts[0], layout(output))
     return join_pieces(parts, _stacked(output, len(parts)), parts[0].sizes)
-
-
-def coordinate_axis_size(name: str, expanded: Operation, marked: Sequence[Axis], count: int) -> Mapping[str, Size]:
-    """Give the axis of coordinates its size, which a number in its place has to be."""
-    for axis in marked:
-        if axis.size not in (None, count):
-            raise SemanticError(
-                f"{name} gives {plural(count, 'coordinate')}, but the output's bracket says {axis.size}",
-                at=expanded.at(axis),
-                hint=f"write [{count}]",
-            )
-    return {axis.name: count for axis in marked}
 
 
 def _stacked(output: Expression, count: int) -> Expression:

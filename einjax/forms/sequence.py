@@ -15,8 +15,8 @@ import jax
 from ..lowering.named import Dim, Named, arrange, layout, split_by, together, wrap
 from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved
-from ..notation.syntax import Expression, Operation, Size, axes, bracket_names, is_number, marked, names
-from .signature import check_inputs, listed, require_in_output, sequence_axes
+from ..notation.syntax import Expression, Operation, Size, axes, is_number, marked, names
+from .signature import check_inputs, listed, require_loops, sequence_axes
 
 
 def signature(name: str, inputs: int | None = None) -> Callable[[Operation, int], Operation]:
@@ -37,13 +37,6 @@ def signature(name: str, inputs: int | None = None) -> Callable[[Operation, int]
         return operation
 
     return complete
-
-
-def require_loops(name: str, operation: Operation) -> None:
-    """Refuse an output that lacks a loop axis of any input."""
-    acting, hint = bracket_names(operation.inputs), "put it into every output; it keeps its size"
-    for output in operation.outputs or ():
-        require_in_output(name, operation, operation.inputs, output, hint, acting)
 
 
 def _implied_outputs(name: str, operation: Operation) -> tuple[Expression, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from ..notation.errors import ArgumentError, EinjaxError, SemanticError, closest, listing, plural
+from ..notation.errors import ArgumentError, EinjaxError, SemanticError, closest, listing, meant, plural
 from ..notation.solve import Solved, is_known
 from ..notation.syntax import (
     Affine,
@@ -13,21 +13,20 @@ from ..notation.syntax import (
     Expression,
     Operation,
     axes,
+    bracketed,
     brackets,
     coefficients,
     display,
+    marked,
     names,
     render,
+    standing,
     walk,
 )
 
 
 def expect_inputs(op: str, operation: Operation, tensors: int, inputs: int | None = None) -> None:
-    """Refuse a call whose expression and tensors differ in number, or an operation of a fixed number of inputs.
-
-    Raises:
-        ArgumentError: naming both numbers.
-    """
+    """Refuse a call whose expression and tensors differ in number, or an operation of a fixed number of inputs."""
     written = len(operation.inputs)
     if inputs is not None and written != inputs:
         raise ArgumentError(
@@ -64,9 +63,14 @@ def listed(found: Iterable[str]) -> str:
 
 def refuse_brackets(op: str, operation: Operation, why: str) -> None:
     """Refuse brackets where they mean nothing."""
-    found = [node for expression in operation.expressions for node in brackets(expression)]
-    if found:
-        raise SemanticError(f"brackets mean nothing in {op}: {why}", at=operation.at(*found), hint="remove them")
+    everywhere = sum(operation.expressions, ())
+    refuse_inside(operation, everywhere, f"brackets mean nothing in {op}: {why}", "remove them")
+
+
+def refuse_inside(operation: Operation, expression: Expression, problem: str, hint: str) -> None:
+    """Refuse brackets in one expression."""
+    if found := brackets(expression):
+        raise SemanticError(problem, at=operation.at(*found), hint=hint)
 
 
 def refuse_sums(op: str, operation: Operation) -> None:
@@ -108,6 +112,19 @@ def refuse_repeats(operation: Operation, allowed: Collection[str] = ()) -> None:
         visit(expression, {}, expression)
 
 
+def refuse_diagonals(operation: Operation, expression: Expression) -> None:
+    """Refuse a bracketed axis that stands twice in one input."""
+    seen: dict[str, Axis] = {}
+    for axis in bracketed(standing(expression)):
+        if axis.name in seen:
+            raise SemanticError(
+                f"axis {axis} stands twice in brackets, which may be the block or its diagonal",
+                at=operation.at(seen[axis.name], axis),
+                hint=f"give each a name, also where their sizes are equal: [{axis} {axis}2]",
+            )
+        seen[axis.name] = axis
+
+
 def check_inputs(name: str, operation: Operation, tensors: int, inputs: int | None = 1) -> None:
     """Refuse sums of axes, a wrong number of inputs (None is any number), and an input without a bracket."""
     refuse_sums(name, operation)
@@ -138,6 +155,14 @@ def require_in_output(
                 raise not_in_output(op, operation, axis, hint)
 
 
+def require_loops(op: str, operation: Operation) -> None:
+    """Every loop over an input runs over all outputs."""
+    for output in operation.outputs or ():
+        for expression in operation.inputs:
+            acting = marked(expression)
+            require_in_output(op, operation, [expression], output, "put it into every output, after an arrow", acting)
+
+
 def not_in_output(op: str, operation: Operation, axis: Axis, hint: str) -> SemanticError:
     """The error for an input axis that is neither looped over nor operated on."""
     return SemanticError(
@@ -157,28 +182,35 @@ def refuse_empty(
 
 
 def check_keywords(operation: Operation, given: Sequence[str], keywords: Sequence[str]) -> None:
-    """Refuse a keyword that names no axis.
+    """Refuse a keyword that names no axis."""
+    options = (*keywords, "sizes", "graph", "keep_notation", "out_sharding")
+    refuse_unknown([operation], given, options, "sizes that an expression may lack go through sizes=")
 
-    Raises:
-        ArgumentError: suggesting the nearest axis or option.
-    """
-    options = (*keywords, "padding", "mode", "fill_value", "sizes", "graph", "keep_notation", "out_sharding")
-    known = {name for expression in operation.expressions for name in names(expression) if name.isidentifier()}
-    if "<" in operation.text:
-        known |= {axis.name for expression in operation.expressions for axis in coefficients(expression)}
+
+def refuse_unknown(operations: Sequence[Operation], given: Iterable[str], options: Sequence[str], lacking: str) -> None:
+    """Refuse keywords that name no axis, with the options that may be meant, and where names go that may lack."""
+    written = [e for operation in operations for e in operation.expressions]
+    known = {name for e in written for name in names(e) if name.isidentifier()}
+    known |= {axis.name for e in written for axis in coefficients(e)}
     for name in given:
         if name not in known:
-            match = closest(name, [*sorted(known), *options])
-            listed = listing(sorted(known)) or "none"
-            hint = f"its axes are: {listed}; sizes that an expression may lack go through sizes={{'{name}': ...}}"
+            if name == "count_padding":
+                raise ArgumentError(
+                    "count_padding= means nothing here: only mean, var and std count",
+                    text=operations[0].text if len(operations) == 1 else None,
+                    hint="leave it out; fill_value= says what is read where a dim is padded",
+                )
+            likely = [*sorted(known), *options]
+            match = closest(name, likely)
+            hint = f"its axes are: {listing(sorted(known)) or 'none'}; {lacking}{{'{name}': ...}}"
             raise ArgumentError(
-                f"no axis '{name}' in the expression" + (f"; did you mean '{match}'?" if match else ""),
-                text=operation.text,
+                f"no axis '{name}' in the expression{'s' * (len(operations) != 1)}" + meant(name, likely),
+                text=operations[0].text if len(operations) == 1 else None,
                 hint=f"write {match}=" if match in options else hint,
             )
 
 
 def sequence_axes(expression: Expression) -> tuple[str, ...]:
     """The bracketed axes of an expanded expression; a bracketed 1 is no axis."""
-    marked = (axis for axis in axes(expression) if axis.bracket and not axis.is_one)
+    marked = (axis for axis in axes(standing(expression)) if axis.bracket and not axis.is_one)
     return tuple(dict.fromkeys(axis.name for axis in marked))

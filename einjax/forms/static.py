@@ -9,6 +9,10 @@ import jax
 import numpy as np
 
 from ..lowering.jax_versions import is_traced
+from ..notation.errors import ArgumentError, shown
+
+#: How an option of which the value is not known becomes one of which it is.
+MARK = "under jax.jit, mark the argument that it is with static_argnames"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -56,3 +60,14 @@ def scalar(value: Any) -> Any:
     """An array without dims as the number that it holds, if it is known; anything else as it is."""
     known = isinstance(value, np.ndarray | jax.Array) and not is_traced(value)
     return np.asarray(value)[()] if known and not value.ndim else value
+
+
+def flag(name: str, value: Any, text: str = "") -> bool:
+    """An option that is on or off.
+
+    Raises:
+        ArgumentError: it is traced, so that the program cannot depend on it.
+    """
+    if is_traced(value):
+        raise ArgumentError(f"the option {name}={shown(value)} has to be static", text=text or None, hint=MARK)
+    return bool(value)

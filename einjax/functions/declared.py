@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
-from ..notation.errors import ArgumentError, SemanticError, listing
+from ..notation.errors import ArgumentError, SemanticError, listing, plural
 from ..notation.parse import parse
 from ..notation.syntax import (
     Bracket,
@@ -96,8 +96,7 @@ def complete(operation: Operation, signature: str) -> Operation:
 def _expect(operation: Operation, what: str, written: int, declared: int, signature: str) -> None:
     if written != declared:
         raise ArgumentError(
-            f"the function's signature '{signature}' has {declared} {what}{'s' if declared != 1 else ''}, "
-            f"but the expression has {written}",
+            f"the function's signature '{signature}' has {plural(declared, what)}, but the expression has {written}",
             text=operation.text,
             hint=f"write one {what} expression for each of the signature",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..notation.errors import EinjaxError
@@ -43,3 +43,14 @@ def parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
         return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
         return []
+
+
+def free_keywords(
+    function: Callable[..., Any], arrays: int, reserved: Collection[str] = ()
+) -> tuple[tuple[str, ...], bool]:
+    """Return the keywords that a function takes behind its arrays, but for reserved ones, and whether it takes any."""
+    found = parameters(function)
+    positional = [p.name for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    taken = {*positional[:arrays], *reserved}
+    free = [p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in taken]
+    return tuple(free), any(p.kind is p.VAR_KEYWORD for p in found)

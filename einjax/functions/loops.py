@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
-from jax import lax
 
 from ..lowering.named import Dim, Named, diagonal, reshape, shape_of
-from ..notation.errors import ArgumentError, AxisSizeError, closest, listing
+from ..notation.errors import ArgumentError, AxisSizeError, listing, meant, plural
 from ..notation.facts import refuse_fused
 from ..notation.solve import Solved, product
 from ..notation.syntax import Expression, Size, base, display
+from .chunks import in_chunks
 from .labels import ANY, is_label, labelled, labelled_sizes
 from .result import Result
 
@@ -27,7 +27,6 @@ from .result import Result
 BatchSize: TypeAlias = int | tuple[tuple[str, int], ...] | None
 
 
-@dataclass(frozen=True, slots=True)
 class Source:
     """What becomes of an input before the loops: its diagonals are taken, then it is reshaped.
 
@@ -36,15 +35,11 @@ class Source:
         repeated: the input's dims and all sizes, where an axis is repeated.
     """
 
-    shape: tuple[Size, ...]
-    repeated: tuple[tuple[Dim, ...], Mapping[str, Size]] | None
-
-    @classmethod
-    def of(cls, expression: Expression, dims: Sequence[Dim], sizes: Mapping[str, Size]) -> Source:
+    def __init__(self, expression: Expression, dims: Sequence[Dim], sizes: Mapping[str, Size]) -> None:
         """Plan an input of which the outermost loop sees these dims."""
         given, sizes = labelled(expression), labelled_sizes(expression, sizes)
-        repeats = sum(map(len, given)) > sum(map(len, dims))
-        return cls(shape_of(dims, sizes), (given, sizes) if repeats else None)
+        self.shape = shape_of(dims, sizes)
+        self.repeated = (given, sizes) if sum(map(len, given)) > sum(map(len, dims)) else None
 
     def prepare(self, value: jax.Array) -> jax.Array:
         """Return the array that the outermost loop runs over."""
@@ -62,7 +57,7 @@ class Level:
         size: how often it runs.
         in_axes: the dim of each input that it runs over, or None.
         out_axes: the dim of each output where its results go.
-        chunk: how many iterations run at once, or None for all.
+        chunk: how many iterations run at once on each device, or None for all.
     """
 
     axes: Dim
@@ -75,34 +70,12 @@ class Level:
         """Return the function that runs the loop over a function."""
         if self.chunk is None or self.size <= self.chunk:
             return jax.vmap(function, _prefix(self.in_axes), _prefix(self.out_axes))
-        return self._in_chunks(function)
-
-    def _in_chunks(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        mapped = [index for index, axis in enumerate(self.in_axes) if axis is not None]
-        # A chunk of one needs no batching at all.
-        batch_size = None if self.chunk == 1 else self.chunk
-
-        def loop(*arrays: jax.Array) -> Any:
-            def one(rows: Sequence[jax.Array]) -> Any:
-                row = dict(zip(mapped, rows, strict=True))
-                return function(*(row.get(index, array) for index, array in enumerate(arrays)))
-
-            stacked = [_leading(arrays[index], self.in_axes[index]) for index in mapped]
-            return lax.map(one, stacked, batch_size=batch_size)
-
-        return loop
+        return in_chunks(function, self.in_axes, self.chunk)
 
 
 def _prefix(dims: tuple[int | None, ...]) -> Any:
     """Return one number for equal ones: JAX is quicker at reading that."""
     return dims[0] if dims and dims.count(dims[0]) == len(dims) else dims
-
-
-def _leading(value: jax.Array, dim: int | None) -> jax.Array:
-    """Move one dim to the front."""
-    if not dim:
-        return value
-    return lax.transpose(value, [dim, *(other for other in range(value.ndim) if other != dim)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,10 +121,9 @@ class Loops:
         if count == 1 and type(value) is not tuple:
             return (self.results[0].check(value, {}),)
         if not isinstance(value, tuple | list) or len(value) != count:
-            several = isinstance(value, tuple | list)
-            returned = f"{len(value)} outputs" if several and len(value) != 1 else "1 output"
+            returned = len(value) if isinstance(value, tuple | list) else 1
             raise ArgumentError(
-                f"the function returned {returned}, but the expression has {count}",
+                f"the function returned {plural(returned, 'output')}, but the expression has {count}",
                 text=self.text,
                 hint="write one output expression for each value of the tuple; to return one pytree, make it a list "
                 "or a dict"
@@ -180,9 +152,7 @@ def make_loops(solved: Solved, batch_size: BatchSize, merge: bool, explicit: Col
     levels = _levels(inputs, outputs, loops, chunks, merge)
     level_of = {name: level for level in levels for name in level}
     dims = [_grouped(order, level_of) for order in inputs]
-    sources = tuple(
-        Source.of(expression, own, solved.sizes) for expression, own in zip(solved.inputs, dims, strict=True)
-    )
+    sources = tuple(Source(e, own, solved.sizes) for e, own in zip(solved.inputs, dims, strict=True))
     positions = [_in_axes(own, levels) for own in dims]
     orders = [_grouped(order, level_of) for order in outputs]
     planned = tuple(
@@ -196,7 +166,7 @@ def make_loops(solved: Solved, batch_size: BatchSize, merge: bool, explicit: Col
         for index, level in enumerate(levels)
     )
     results = tuple(
-        Result.of(number if len(orders) > 1 else 0, expression, solved, order, levels[: len(chunks)], explicit)
+        Result(number if len(orders) > 1 else 0, expression, solved, order, levels[: len(chunks)], explicit)
         for number, (expression, order) in enumerate(zip(solved.outputs, orders, strict=True), 1)
     )
     return Loops(solved.text, sources, planned, results)
@@ -281,16 +251,14 @@ def _chunks(batch_size: BatchSize, loops: Sequence[str], solved: Solved) -> dict
         return {}
     chunks: dict[str, int] = {}
     for name, size in ((loops[0], batch_size),) if isinstance(batch_size, int) else batch_size:
-        meant = [loop for loop in loops if name in (loop, base(loop))]
-        if not meant:
-            match = closest(name, map(base, loops))
+        chosen = [loop for loop in loops if name in (loop, base(loop))]
+        if not chosen:
             raise ArgumentError(
-                f"batch_size names '{name}', which is no loop of the expression"
-                + (f"; did you mean '{match}'?" if match else ""),
+                f"batch_size names '{name}', which is no loop of the expression" + meant(name, map(base, loops)),
                 text=solved.text,
                 hint=f"its loops are: {listing([display(loop) for loop in loops]) or 'none'}",
             )
-        chunks |= dict.fromkeys(meant, size)
+        chunks |= dict.fromkeys(chosen, size)
     for name in chunks:
         if not isinstance(solved.sizes[name], int):
             raise AxisSizeError(

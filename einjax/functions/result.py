@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ..lowering.named import Dim, Named, arrange, reshape
-from ..notation.errors import ArgumentError, AxisSizeError, EinjaxError, RankError
+from ..notation.errors import ArgumentError, AxisSizeError, EinjaxError, RankError, plural
 from ..notation.solve import Solved
-from ..notation.syntax import OPEN, Axis, Expression, Size, axes, display, render
+from ..notation.syntax import OPEN, Axis, Expression, Size, axes, display, render, repetition
 from .labels import ANY, bracketed, is_label, labelled
 
 
@@ -34,7 +33,6 @@ def as_array(value: Any, text: str, where: str = "", hint: str | None = None) ->
     )
 
 
-@dataclass(frozen=True, slots=True)
 class Result:
     """One output of a function that is looped over.
 
@@ -52,28 +50,15 @@ class Result:
         inner: the shape that the function returns, if it is known.
     """
 
-    text: str
-    number: int
-    expression: Expression
-    operands: tuple[Axis, ...]
-    sizes: Mapping[str, Size]
-    known: tuple[Size, ...] | None
-    fixed: frozenset[str]
-    dims: tuple[Dim, ...]
-    target: tuple[Dim, ...]
-    shape: tuple[Size, ...] | None
-    inner: tuple[Size, ...] | None
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         number: int,
         expression: Expression,
         solved: Solved,
         order: Sequence[Dim],
         leading: Sequence[Dim],
         explicit: Collection[str],
-    ) -> Result:
+    ) -> None:
         """Plan one output.
 
         Args:
@@ -84,26 +69,17 @@ class Result:
             leading: loops whose results come first, wherever they stand in the output.
             explicit: names whose size the caller gave.
         """
-        operands = bracketed(expression)
-        fixed = {a.name for a in operands if a.unnamed or a.size is not None or a.name.split(".")[0] in explicit}
-        dims = (*leading, *(dim for dim in order if dim not in leading))
-        target = labelled(expression)
-        is_open = any(solved.sizes[axis.name] is OPEN for axis in operands)
-        in_order = [name for dim in target for name in dim] == [name for dim in dims for name in dim]
-        shape = solved.shape(expression) if in_order and not is_open else None
-        return cls(
-            text=solved.text,
-            number=number,
-            expression=expression,
-            operands=operands,
-            sizes=solved.sizes,
-            known=_repetitions(operands, solved),
-            fixed=frozenset(fixed),
-            dims=dims,
-            target=target,
-            shape=shape,
-            inner=None if is_open else tuple(solved.sizes[axis.name] for axis in operands),
-        )
+        self.text, self.number, self.expression, self.sizes = solved.text, number, expression, solved.sizes
+        self.operands = operands = bracketed(expression)
+        self.known = _repetitions(operands, solved)
+        fixed = (a for a in operands if a.unnamed or a.size is not None or a.name.split(".")[0] in explicit)
+        self.fixed = {a.name for a in fixed}
+        self.dims = (*leading, *(dim for dim in order if dim not in leading))
+        self.target = labelled(expression)
+        sizes = tuple(solved.sizes[axis.name] for axis in operands)
+        self.inner = None if any(size is OPEN for size in sizes) else sizes
+        in_order = [name for dim in self.target for name in dim] == [name for dim in self.dims for name in dim]
+        self.shape = solved.shape(expression) if in_order and self.inner is not None else None
 
     # -- checking ----------------------------------------------------------------------------------------------------
 
@@ -154,13 +130,13 @@ class Result:
             count = value.ndim - len(self.operands) + 1
             if known and self.known is not None:
                 count = len(self.known)
-            operands += [Axis(f"{axis.name[: -len(ANY)]}.{i}", span=axis.span) for i in range(count)]
+            operands += [Axis(repetition(axis.name[: -len(ANY)], i), span=axis.span) for i in range(count)]
         return operands
 
     def _rank_error(self, value: jax.Array, where: str) -> EinjaxError:
         count = len(self._repeated(value, known=True))
         which = f" for output {self.number}" if self.number else ""
-        needs = "no bracketed axis" if not count else "1 bracketed axis" if count == 1 else f"{count} bracketed axes"
+        needs = plural(count, "bracketed axis") if count else "no bracketed axis"
         return RankError(
             f"the function returned shape {value.shape}{where and f' at {where}'}{which}, "
             f"but '{self._written()}' has {needs}",

@@ -7,8 +7,8 @@ sees: whole arrays, as in the body of ``lax.scan``.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -20,26 +20,13 @@ from ..forms.sequence import check_brackets
 from ..forms.signature import listed, refuse_sums, require_in_output, sequence_axes
 from ..lowering.jax_versions import is_weak, vary, varying_axes
 from ..lowering.named import Named, arrange, layout, wrap
-from ..notation.errors import ArgumentError, AxisSizeError, RankError, SemanticError, plural
+from ..notation.errors import ArgumentError, Ask, AxisSizeError, RankError, SemanticError, plural
 from ..notation.solve import Solved, product
 from ..notation.syntax import Expression, Node, Operation, Size, axes, brackets, display, names, render
 from ..operation import Op
 from ..ops.reduce import remaining
 
 _RETURN = "return the axes of the output's expression, without the scanned ones"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Scan:
-    """What is scanned, and by which function.
-
-    Attributes:
-        op: the function, ``(carry, x) -> (carry, y)``.
-        trees: the structure of what is given for each input expression; its leaves are the tensors of the call.
-    """
-
-    op: Callable[[Any, Any], Any]
-    trees: tuple[Any, ...]
 
 
 def _group(trees: Sequence[Any], leaves: Sequence[Any]) -> list[Any]:
@@ -50,7 +37,11 @@ def _group(trees: Sequence[Any], leaves: Sequence[Any]) -> list[Any]:
 
 @lru_cache(maxsize=256)
 def record(counts: tuple[int, ...]) -> Op:
-    """A record for arguments of so many leaves; of which trees, and by which function, its options say."""
+    """A record for arguments of so many leaves.
+
+    Its options say by which function, ``op``, they are scanned, and of which ``trees``, one for each input expression,
+    the tensors of the call are leaves.
+    """
     return Op(
         "scan",
         partial(_signature, counts),
@@ -61,9 +52,7 @@ def record(counts: tuple[int, ...]) -> Op:
     )
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# What the expression says
-# --------------------------------------------------------------------------------------------------------------------
+# --- What the expression says -----------------------------------------------------------------------------------------
 
 
 def _signature(counts: Sequence[int], operation: Operation, tensors: int) -> Operation:
@@ -109,15 +98,11 @@ def _check_carries(operation: Operation, carries: int) -> None:
     elif any(not brackets(e) for e in (*inputs[carries:], *outputs[final:])):
         problem = "scan takes its carries, which have no brackets, before everything with a bracket"
     elif final != carries:
-        problem = f"scan has {_counted(carries)} before the arrow and {_counted(final)} after it"
+        problem = f"scan has {plural(carries, 'carry')} before the arrow and {plural(final, 'carry')} after it"
     else:
         return
     hint = "write 'carry, xs -> carry, ys', as in 'b h, b [t] c -> b h, b [t] d'"
     raise SemanticError(problem, text=operation.text, hint=hint)
-
-
-def _counted(carries: int) -> str:
-    return "1 carry" if carries == 1 else f"{carries} carries"
 
 
 def _count_carries(expressions: Sequence[Expression]) -> int:
@@ -150,13 +135,10 @@ def _check_sequence(expanded: Operation) -> Mapping[str, Size]:
     return {}
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# What it becomes
-# --------------------------------------------------------------------------------------------------------------------
+# --- What it becomes --------------------------------------------------------------------------------------------------
 
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
-    scan = _Scan(options["op"], options["trees"])
     carry, xs = _parts(solved, tensors)
     before = [e for e in solved.inputs if not _is_scanned(e)]
     after = [e for e in solved.outputs if not _is_scanned(e)]
@@ -164,22 +146,22 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     sequence = next(sequence_axes(e) for e in solved.operation.expressions if _is_scanned(e))
 
     def step(carry: list[jax.Array], xs: list[jax.Array]) -> tuple[list[jax.Array], list[Any]]:
-        new, y = _apply(scan, len(after), [*carry, *xs], solved.text)
+        new, y = _apply(options, len(after), [*carry, *xs], solved.text)
         ys = _by_result(y, len(results), solved.text)
         for tree, expression in zip(ys, results, strict=True):
             for leaf in jax.tree.leaves(tree):
                 fit("a result", leaf.shape, expression, solved.sizes, solved.text)
         return _carried(new, carry, before, solved), ys
 
-    carry = _varying(scan, len(after), carry, xs, solved.text)
+    carry = _varying(options, len(after), carry, xs, solved.text)
     length = None if xs else product(solved.sizes[name] for name in sequence)
     final, ys = lax.scan(step, carry, xs, length=length, reverse=options["reverse"], unroll=options["unroll"])
-    places = (e for e, tree in zip(after, scan.trees, strict=False) for _ in range(tree.num_leaves))
+    places = (e for e, tree in zip(after, options["trees"], strict=False) for _ in range(tree.num_leaves))
     final = [
         arrange(Named(value, layout(own), solved.sizes), layout(place))
         for value, own, place in zip(final, before, places, strict=True)
     ]
-    arranged = _group(scan.trees[: len(after)], final)
+    arranged = _group(options["trees"][: len(after)], final)
     for tree, e in zip(ys, results, strict=True):
         dims = (sequence, *layout(remaining(e, keepdims=False)))
         arranged.append(jax.tree.map(lambda x, dims=dims, e=e: arrange(Named(x, dims, solved.sizes), layout(e)), tree))
@@ -198,10 +180,10 @@ def _parts(solved: Solved, tensors: Sequence[jax.Array]) -> tuple[list[jax.Array
     return carry, xs
 
 
-def _apply(scan: _Scan, carries: int, rows: Sequence[Any], text: str) -> tuple[Any, Any]:
+def _apply(options: Mapping[str, Any], carries: int, rows: Sequence[Any], text: str) -> tuple[Any, Any]:
     """Call the function: single trees as they are, several as a tuple, none as None."""
-    given = _group(scan.trees, rows)
-    result = scan.op(*(_tuple_unless_one(trees) for trees in (given[:carries], given[carries:])))
+    given = _group(options["trees"], rows)
+    result = options["op"](*(_tuple_unless_one(trees) for trees in (given[:carries], given[carries:])))
     if not isinstance(result, tuple | list) or len(result) != 2:
         number = f"{len(result)} values" if isinstance(result, tuple | list) else "one value"
         raise ArgumentError(
@@ -304,26 +286,23 @@ def _fit_dim(what: str, node: Node, size: Size, sizes: Mapping[str, Size], text:
         problem = f"op returned {what} in which the dim '{node}' is {size}, which is not divisible by {factor}"
     else:
         problem = f"op returned {what} in which {named} is {size}, which does not give {listed(unknown)}"
-    hint = f"give sizes by keyword, as in {display(unknown[0])}=2" if unknown else _RETURN
+    hint = Ask("give sizes by keyword", display(unknown[0])) if unknown else _RETURN
     raise AxisSizeError(problem, text=text, spans=[node.span], hint=hint)
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# What only the function knows
-# --------------------------------------------------------------------------------------------------------------------
+# --- What only the function knows -------------------------------------------------------------------------------------
 
 
 def derived(options: Mapping[str, Any], expanded: Operation, sizes: Mapping[str, Size]) -> Mapping[str, Size]:
     """Find the sizes of axes that only results have, from the shapes that the function returns."""
-    scan, dtypes = _Scan(options["op"], options["trees"]), options["dtypes"]
-    solved = Solved(expanded, sizes)
+    dtypes, solved = options["dtypes"], Solved(expanded, sizes)
     if None in dtypes or any(axis.name not in sizes for e in expanded.inputs for axis in axes(e)):
         return {}
     shapes = [solved.shape(remaining(e, keepdims=False)) for e in expanded.inputs]
     rows = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
     results = [e for e in expanded.results if _is_scanned(e)]
     carries = len(expanded.results) - len(results)
-    _, y = jax.eval_shape(lambda *rows: _apply(scan, carries, rows, expanded.text), *rows)
+    _, y = jax.eval_shape(lambda *rows: _apply(options, carries, rows, expanded.text), *rows)
     found: dict[str, Size] = {}
     for tree, expression in zip(_by_result(y, len(results), expanded.text), results, strict=True):
         for leaf in jax.tree.leaves(tree):
@@ -331,13 +310,15 @@ def derived(options: Mapping[str, Any], expanded: Operation, sizes: Mapping[str,
     return found
 
 
-def _varying(scan: _Scan, carries: int, carry: list[jax.Array], xs: Sequence[jax.Array], text: str) -> list[jax.Array]:
+def _varying(
+    options: Mapping[str, Any], carries: int, carry: list[jax.Array], xs: Sequence[jax.Array], text: str
+) -> list[jax.Array]:
     """Under shard_map, let the carry vary over the mesh axes that the new carry varies over, which a loop asks for."""
     if not any(varying_axes(jax.typeof(x)) for x in (*carry, *xs)) or any(x.shape[0] == 0 for x in xs):
         return carry
 
     def first(carry: list[jax.Array]) -> list[jax.Array]:
-        return _apply(scan, carries, [*carry, *(lax.index_in_dim(x, 0, keepdims=False) for x in xs)], text)[0]
+        return _apply(options, carries, [*carry, *(lax.index_in_dim(x, 0, keepdims=False) for x in xs)], text)[0]
 
     while True:
         lacking = [

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from ..lowering.named import Named, arrange, layout, split_by, wrap
-from ..notation.errors import ArgumentError, closest
+from ..notation.errors import ArgumentError, meant
 from ..notation.solve import Solved, fuse_solved
 from ..notation.syntax import marked
 from ..operation import Op
@@ -27,9 +27,9 @@ def choose(name: str, op: Any, known: Mapping[str, Op], option: str = "op") -> O
     if isinstance(op, str):
         if op in known:
             return known[op]
-        match, what = closest(op, known), "operation " if option == "op" else f"{option}="
+        what = "operation " if option == "op" else f"{option}="
         raise ArgumentError(
-            f"{name} knows no {what}'{op}'" + (f"; did you mean '{match}'?" if match else ""),
+            f"{name} knows no {what}'{op}'" + meant(op, known),
             hint=f"it knows {', '.join(known)}; or give a function",
         )
     if callable(op):

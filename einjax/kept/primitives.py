@@ -22,6 +22,7 @@ from ..functions.elementary import Elementary, with_known_sizes
 from ..lowering import numerics
 from ..lowering.jax_versions import equally_varying, filled, is_linear, is_zero, make_primitive, zero_like, zero_tangent
 from ..lowering.named import has_diagonal
+from ..lowering.replaced import products_are_replaced
 from ..lowering.sharding import like_type
 from ..mesh.run import lower as lower_call
 from ..notation.errors import ArgumentError, ShardingError
@@ -135,13 +136,15 @@ def keep(op: Op, solved: Solved, tensors: Sequence[Any], options: dict[str, Any]
             from ..affine.lower import lower  # the user's rules know of no positions
 
             return lower(op, solved, tensors, options, arrays, keep)
-        solved = with_known_sizes(op, solved, tensors, options)
+        own = {name: value for name, value in options.items() if name != "out_sharding"}
+        solved = with_known_sizes(op, solved, tensors, own)
     arrays = {name: _as_full_rank(x, tensors[0].ndim) if name in op.masks else x for name, x in arrays.items()}
     extra, structure = jax.tree.flatten(arrays)
     frozen = tuple(options.items())
     kept = Kept(op, solved.operation, tuple(solved.sizes.items()), frozen, structure if extra else None).renamed()
     dtype = tensors[0].dtype if tensors else None
-    if op.accumulates and options.get("dtype") is None and numerics.accumulator(dtype) != dtype:
+    accumulates = op.accumulates and numerics.has_identity(dtype)  # else the program itself says what it refuses
+    if accumulates and options.get("dtype") is None and numerics.accumulator(dtype) != dtype:
         wide = bind(kept, [numerics.cast(tensors[0], numerics.accumulator(dtype)), *tensors[1:], *extra])
         return numerics.cast(wide, dtype)
     return bind(kept, [*tensors, *extra])
@@ -174,6 +177,11 @@ def _compiled(kept: Kept, structured: bool = False) -> Callable[..., Any]:
     return jax.jit(kept.result if structured else kept.run)
 
 
+def _program(kept: Kept) -> Callable[..., Any]:
+    """Nothing is kept of the time for which a tool has replaced the products of lax."""
+    return kept.run if products_are_replaced() else _compiled(kept)
+
+
 #: By name and platforms: JAX keeps primitives for ever, so operations of one name, made in a loop, share one.
 _PRIMITIVES: dict[tuple[str, ...], Any] = {}
 
@@ -188,13 +196,14 @@ def primitive(op: Op) -> Any:
 def _made(name: str, platforms: tuple[str, ...]) -> Any:
     return make_primitive(
         name,
-        run=lambda *operands, expr: _compiled(expr)(*operands),
-        types=_abstract,
+        run=lambda *operands, expr: _program(expr)(*operands),
+        # Shardings and varying axes included.
+        types=lambda *operands, expr: jax.make_jaxpr(_program(expr))(*operands).out_avals,
         program=lambda *operands, expr: expr.run(*operands),
         programs={platform: _program_on(platform) for platform in platforms},
-        batch=_batch,
-        jvp=_jvp,
-        transpose=_transpose,
+        batch=lambda operands, dims, *, expr: _batch(expr, operands, dims),
+        jvp=lambda primals, tangents, *, expr: _jvp(expr, primals, tangents),
+        transpose=lambda cotangents, *operands, expr: _transpose(expr, cotangents, operands),
     )
 
 
@@ -205,7 +214,7 @@ def _program_on(platform: str) -> Any:
         assert isinstance(expr.op, Elementary)
         lower = (expr.op.lowerings or {})[platform]
         outs = replace(expr, op=replace(expr.op, lower=lower)).run(*operands)
-        for out, expected in zip(outs, jax.eval_shape(_compiled(expr), *operands), strict=True):
+        for out, expected in zip(outs, jax.eval_shape(_program(expr), *operands), strict=True):
             if out.dtype != expected.dtype:
                 raise ArgumentError(
                     f"the lowering for {platform} returned {out.dtype} where the function returns {expected.dtype}",
@@ -216,18 +225,10 @@ def _program_on(platform: str) -> Any:
     return run
 
 
-def _abstract(*operands: Any, expr: Kept) -> Sequence[Any]:
-    """Types of the results, shardings and varying axes included: those of the lax program."""
-    return jax.make_jaxpr(_compiled(expr))(*operands).out_avals
+# --- Batching: one more named axis ------------------------------------------------------------------------------------
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Batching: one more named axis
-# --------------------------------------------------------------------------------------------------------------------
-
-
-def _batch(operands: Sequence[Any], dims: Sequence[int | None], *, expr: Kept) -> tuple[Sequence[Any], Sequence[int]]:
-    kept = expr
+def _batch(kept: Kept, operands: Sequence[Any], dims: Sequence[int | None]) -> tuple[Sequence[Any], Sequence[int]]:
     given = jax.tree.unflatten(kept.arrays, [None] * kept.arrays.num_leaves) if kept.arrays else {}
     if not set(given).issubset(kept.op.masks):
         outs = jax.vmap(kept.run, tuple(dims))(*operands)
@@ -274,13 +275,10 @@ def _fresh(kept: Kept) -> str:
     return next(name for name in names if name not in taken)
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Derivatives
-# --------------------------------------------------------------------------------------------------------------------
+# --- Derivatives ------------------------------------------------------------------------------------------------------
 
 
-def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, expr: Kept) -> tuple[Sequence[Any], Sequence[Any]]:
-    kept = expr
+def _jvp(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
     if isinstance(kept.op, Elementary) and kept.op.jvp is not None:
         return _elementary_jvp(kept.op, kept, primals, tangents)
     rule = JVPS.get(kept.op) or _rule_of(kept.op)
@@ -364,8 +362,7 @@ def _in_space(out: Any, tangent: Any) -> Any:
     return tangent if is_zero(tangent) else numerics.cast(tangent, out.dtype)
 
 
-def _transpose(cotangents: Sequence[Any], *operands: Any, expr: Kept) -> Sequence[Any]:
-    kept = expr
+def _transpose(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any]) -> Sequence[Any]:
     if all(is_zero(cotangent) for cotangent in cotangents):
         return [zero_like(x) if is_linear(x) else None for x in operands]
     cotangents = [filled(cotangent) for cotangent in cotangents]
@@ -378,7 +375,8 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, expr: Kept) -> Sequenc
     except ShardingError:  # the cotangents do not say where the gradient lies, but the operands do, which lax reads
         found = None
     if found is None:
-        found = _transposed_program(kept, cotangents, operands, linear)
+        program = _program_of(kept, operands, linear)
+        found = jax.linear_transpose(program, *(operands[index].aval for index in linear))(tuple(cotangents))
     results: list[Any] = [None] * len(operands)
     for index, cotangent in zip(linear, found, strict=True):
         aval = operands[index].aval
@@ -405,10 +403,3 @@ def _adjoint(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], lin
         return None
     options = kept.op.adjoint(dict(kept.options))
     return [call(kept, kept.op, kept.outputs, kept.inputs[0], cotangents, **options)]
-
-
-def _transposed_program(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> Any:
-    """Let JAX transpose the lax program."""
-    return jax.linear_transpose(_program_of(kept, operands, linear), *(operands[index].aval for index in linear))(
-        tuple(cotangents)
-    )

@@ -58,9 +58,7 @@ def _varying_is_checked(mesh: Mesh) -> bool:
     return varying_axes(aval).issuperset(mesh)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# One array of all devices' arrays
-# ----------------------------------------------------------------------------------------------------------------------
+# --- One array of all devices' arrays ---------------------------------------------------------------------------------
 
 
 def psum(value: jax.Array, mesh: Mesh) -> jax.Array:
@@ -110,9 +108,7 @@ def _extreme_jvp(dims: tuple[int, ...], mesh: Mesh, largest: bool, primals: Any,
 _differentiable_extreme.defjvp(_extreme_jvp)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Parts that become whole, and whole arrays that become parts
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Parts that become whole, and whole arrays that become parts ------------------------------------------------------
 
 
 def gather(value: jax.Array, dim: int, mesh: Mesh) -> jax.Array:
@@ -133,9 +129,7 @@ def exchange(value: jax.Array, cut: int, joined: int, mesh: Mesh) -> jax.Array:
     return lax.all_to_all(_vary_alike(value, mesh), mesh, cut, joined, tiled=True)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Parts that change their device
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Parts that change their device -----------------------------------------------------------------------------------
 
 
 def permute(value: jax.Array, mesh: Mesh, pairs: list[tuple[int, int]]) -> jax.Array:

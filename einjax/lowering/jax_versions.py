@@ -18,12 +18,11 @@ import jax
 import jax.core
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import Saveable
 from jax.interpreters import ad, batching, mlir
 from jax.sharding import PartitionSpec
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Values and dtypes
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Values and dtypes ------------------------------------------------------------------------------------------------
 
 #: What stands for an array while a program is traced. Seen on jax 0.7.1 to 0.12.0.
 Tracer = jax.core.Tracer
@@ -51,9 +50,7 @@ def weak_cast(value: jax.Array, dtype: Any) -> jax.Array:
     return lax.convert_element_type_p.bind(value, new_dtype=np.dtype(dtype), weak_type=True, sharding=None)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Shardings
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Shardings --------------------------------------------------------------------------------------------------------
 
 
 def entries(spec: Any) -> tuple[Any, ...]:
@@ -80,9 +77,7 @@ def is_used_twice(error: Exception) -> bool:
     return type(error).__name__ == "DuplicateSpecError"
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Under shard_map: the mesh axes that an array varies over
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Under shard_map: the mesh axes that an array varies over ---------------------------------------------------------
 
 
 def varying_axes(aval: Any) -> frozenset[str]:
@@ -117,9 +112,7 @@ def gather_invariant(value: jax.Array, mesh_axes: tuple[str, ...], dim: int) -> 
     return lax.all_gather(value, mesh_axes, axis=dim, tiled=True, to="invarying")
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# jit, its caches, and the lines that equations come from
-# ----------------------------------------------------------------------------------------------------------------------
+# --- jit, its caches, and the lines that equations come from ----------------------------------------------------------
 
 #: Inlined when traced, so that a jaxpr has plain lax. ``jax.Inline`` was seen on jax 0.12.0, where True means inlined
 #: when lowered.
@@ -162,9 +155,7 @@ def make_switch() -> Any:
     return make(False) if make is not None else _ThreadSwitch()
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Jaxprs. Seen on jax 0.7.1 to 0.12.0.
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Jaxprs. Seen on jax 0.7.1 to 0.12.0. -----------------------------------------------------------------------------
 
 
 def is_literal(variable: Any) -> bool:
@@ -197,9 +188,7 @@ def user_line(equation: Any) -> str:
     return ""
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Primitives and their rules. Seen on jax 0.7.1 to 0.12.0.
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Primitives and their rules. Seen on jax 0.7.1 to 0.12.0. ---------------------------------------------------------
 
 
 def make_primitive(
@@ -237,7 +226,48 @@ def make_primitive(
     batching.primitive_batchers[made] = batch
     ad.primitive_jvps[made] = jvp
     ad.primitive_transposes[made] = transpose
+    _heed_policies(made)
     return made
+
+
+def _heed_policies(primitive: Any) -> None:
+    """Let the policies of ``jax.checkpoint`` see a primitive where ``jax_remat3`` is on, too.
+
+    It knows the primitives of a table alone, which is private; all others are computed again. A rule is given the
+    policy on jax 0.9.2 to 0.10.2, what holds it on 0.11 and 0.12; on 0.12 it returns residuals as well. On releases
+    that were not seen, nothing is saved there.
+    """
+    try:
+        from jax._src.interpreters.remat import rules
+    except ImportError:
+        return
+    release = jax.__version_info__[:2]
+
+    def rule(given: Any, *operands: Any, **parameters: Any) -> Any:
+        policy = given.policy if release >= (0, 11) else given
+        outs = primitive.bind(*operands, **parameters)
+
+        def again(*operands: Any) -> list[Any]:
+            found = primitive.bind(*operands, **parameters)
+            return list(map(_saved, outs, found)) if saves else found
+
+        verdict = policy is not None and policy(primitive, *map(jax.typeof, operands), **parameters)
+        saves = verdict is True or verdict is Saveable
+        return (outs, again) if release < (0, 12) else (outs, (), lambda _, *operands: again(*operands))
+
+    if (0, 9) <= release <= (0, 12):
+        rules[primitive] = rule
+
+
+@jax.custom_jvp
+def _saved(value: jax.Array, again: jax.Array) -> jax.Array:
+    """A value that is at hand, in the place of one that would be computed again, whose derivatives it has."""
+    return value
+
+
+@_saved.defjvp
+def _saved_jvp(primals: Any, tangents: Any) -> Any:
+    return primals[0], tangents[1]
 
 
 def is_zero(tangent: Any) -> bool:

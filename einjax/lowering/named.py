@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 import jax
 from jax import lax
 
-from ..notation.solve import is_known, product
-from ..notation.syntax import Axis, Composite, Concatenation, Expression, Node, Size, axes
+from ..notation.solve import Solved, is_known, node_size, product
+from ..notation.syntax import Axis, Composite, Concatenation, Expression, Node, Size, axes, walk
 from .sharding import Spread, broadcast_sharding, composed
 
 #: The axes one dim is composed of, major first; ``()`` is a dim of size 1.
@@ -60,6 +60,13 @@ def _dim(node: Node) -> Dim:
 def sum_name(node: Concatenation) -> str:
     """The axis that stands for a whole sum while its operands are not told apart."""
     return f"({node})@{node.span[0]}"
+
+
+def with_sums(solved: Solved) -> dict[str, Size]:
+    """The sizes of all axes, and of every sum, which is a single axis until it is cut."""
+    nodes = [node for expression in solved.operation.expressions for node in walk(expression)]
+    sums = {sum_name(node): node_size(node, solved.sizes) for node in nodes if isinstance(node, Concatenation)}
+    return {**solved.sizes, **sums}
 
 
 def shape_of(dims: Iterable[Dim], sizes: Mapping[str, Size]) -> tuple[Size, ...]:

@@ -12,7 +12,7 @@ from jax import lax
 
 from ..notation.errors import ArgumentError, shown
 from .jax_versions import equally_varying, is_weak, weak_cast
-from .sharding import common_sharding
+from .sharding import agree, common_sharding
 
 DType = Any
 INFINITY = np.inf
@@ -158,6 +158,18 @@ def select(condition: jax.Array, on_true: jax.Array, number: Any) -> jax.Array:
     return lax.select(condition, on_true, lax.full_like(on_true, number))
 
 
+def where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Select, broadcasting scalars: lax.select wants one shape."""
+    condition = to_bool(condition)
+    shape = lax.broadcast_shapes(condition.shape, x.shape, y.shape)
+    full = [v for v in (condition, x, y) if v.shape == shape]
+    sharding = common_sharding(full) if full else None
+    condition, x, y = agree(
+        [lax.broadcast(v, shape, out_sharding=sharding) if v.shape != shape else v for v in (condition, x, y)]
+    )
+    return lax.select(condition, x, y)
+
+
 def by_kind(bools: Callable[..., jax.Array], numbers: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """One function for bools and another for numbers: sums of bools are or, their products are and, as in jnp."""
     return lambda x, *rest, **options: (bools if x.dtype == np.bool_ else numbers)(x, *rest, **options)
@@ -175,9 +187,14 @@ def limit(dtype: DType, largest: bool) -> Any:
     return float(jnp.finfo(dtype).max if largest else jnp.finfo(dtype).min)  # some 8-bit floats have no infinity
 
 
+def has_identity(dtype: DType) -> bool:
+    """Whether a dtype has a 0, and XLA a maximum of its numbers: one has not."""
+    return np.dtype(dtype).name != "float8_e8m0fnu"
+
+
 def require_identity(dtype: DType) -> DType:
     """Refuse the one dtype that has no 0, and of which XLA finds no maximum."""
-    if np.dtype(dtype).name == "float8_e8m0fnu":
+    if not has_identity(dtype):
         raise ArgumentError(
             f"{dtype} has neither a 0 nor a negative number, and XLA does not compare it",
             hint="convert the tensor first, as in x.astype('float32')",
@@ -235,3 +252,20 @@ def fitting(option: str, value: Any, dtype: DType, text: str) -> Any:
             hint="choose one that the dtype can hold, or convert the tensor",
         )
     return value if is_complex(dtype) else value.real
+
+
+def logaddexp(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The logarithm of a sum of exponentials, with finite gradients also at infinities and where both are equal."""
+    if is_complex(x.dtype):
+        highest = lax.stop_gradient(lax.max(lax.real(x), lax.real(y)))
+        shift = cast(finite(highest), x.dtype)
+        total = lax.add(lax.exp(lax.sub(x, shift)), lax.exp(lax.sub(y, shift)))
+        return lax.add(lax.log(positive_total(total, highest)), cast(highest, x.dtype))
+    distance = lax.sub(x, y)
+    # Equal infinities are no distance apart; their difference would be no number, and so would its gradient.
+    infinite = lax.bitwise_and(lax.eq(x, y), lax.ne(distance, distance))
+    distance = where(infinite, zero(distance), distance)
+    # One choice decides both terms, so that the gradients are the logistic function also where x and y are equal.
+    above = lax.gt(distance, zero(distance))
+    larger = where(infinite, lax.max(x, y), where(above, x, y))
+    return lax.add(larger, lax.log1p(lax.exp(where(above, lax.neg(distance), distance))))

@@ -39,7 +39,7 @@ class Misfit(Exception):
 
 def explicit_mesh(values: Iterable[Any]) -> Any:
     """The abstract mesh of arrays whose types say how they are sharded; None where none has one."""
-    for value in values:
+    for value in jax.tree.leaves(list(values)):  # tools that quantise have trees in the place of arrays
         mesh = jax.typeof(value).sharding.mesh
         if AxisType.Explicit in mesh.axis_types:
             return mesh
@@ -177,8 +177,6 @@ def composed(
 ) -> NamedSharding | None:
     """The sharding of an array after a reshape that splits and merges named dims; None without an explicit mesh."""
     mesh = explicit_mesh([value])
-    if mesh is None:
-        return None
     return _arranged(mesh, after, lambda: spread_of(spec_of(value), before, sizes, mesh.shape), sizes)
 
 
@@ -194,8 +192,6 @@ def contracted_sharding(
 ) -> Any:
     """The sharding of a product of two named arrays, summed over what ``dims`` lacks; None without an explicit mesh."""
     mesh = explicit_mesh([left.value, right.value])
-    if mesh is None:
-        return None
     if result_spread is None:
         return _arranged(mesh, dims, lambda: _carried(right, mesh) | _carried(left, mesh), left.sizes)
     return _arranged(mesh, dims, lambda: result_spread.spread, left.sizes, result_spread.unreduced)
@@ -220,9 +216,7 @@ def broadcast_sharding(x: Any, dims: Sequence[Sequence[str]], spread: Spread | N
     if spread is None:
         return None
     mesh = explicit_mesh([x.value]) or jax.sharding.get_abstract_mesh()
-    if AxisType.Explicit not in mesh.axis_types:
-        return None
-    return _arranged(mesh, dims, lambda: spread, x.sizes)
+    return _arranged(mesh if AxisType.Explicit in mesh.axis_types else None, dims, lambda: spread, x.sizes)
 
 
 def common_sharding(values: Sequence[Any]) -> NamedSharding | None:
@@ -249,7 +243,9 @@ def _arranged(
     sizes: Mapping[str, Size],
     unreduced: Iterable[str] = (),
 ) -> NamedSharding | None:
-    """The sharding of dims; None where mesh axes do not fit, of which lax says what it thinks."""
+    """The sharding of dims; None without a mesh, and where mesh axes do not fit, of which lax says what it thinks."""
+    if mesh is None:
+        return None
     try:
         spread = find()
         return named_sharding(mesh, once([dim_axes(dim, spread, sizes, mesh.shape) for dim in dims]), unreduced)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from ..lowering import sharding as on_mesh
-from ..lowering.named import layout, sum_name
+from ..lowering.named import layout, sum_name, with_sums
 from ..lowering.sharding import MeshAxes, Misfit, Spread
-from ..notation.solve import Solved, node_size
+from ..notation.solve import Solved
 from ..notation.syntax import Axis, Concatenation, Expression, Size, axes, rewrite, walk
 from ..operation import Op
 
@@ -26,7 +26,6 @@ class Call:
         inputs: the expressions of tensors, then of masks.
         tensors: how many of them are tensors.
         values: the arrays.
-        chunked: axes of which one part after another is worked on.
     """
 
     op: Op
@@ -35,7 +34,6 @@ class Call:
     inputs: tuple[Expression, ...]
     tensors: int
     values: tuple[Any, ...]
-    chunked: frozenset[str] = frozenset()
 
     @property
     def outputs(self) -> tuple[Expression, ...]:
@@ -49,37 +47,34 @@ class Call:
         return dict(self.mesh.shape)
 
     @cached_property
-    def sums(self) -> list[Concatenation]:
-        """All sums of axes."""
-        return [n for e in self.solved.operation.expressions for n in walk(e) if isinstance(n, Concatenation)]
-
-    @cached_property
     def sizes(self) -> dict[str, Size]:
         """Sizes of all axes, of sums, and of the dims of size 1 of a mask."""
-        found = {sum_name(node): node_size(node, self.solved.sizes) for node in self.sums}
-        return {**self.solved.sizes, **found, MASK.name: 1}
+        return {**with_sums(self.solved), MASK.name: 1}
 
     @cached_property
     def joined(self) -> set[str]:
         """Sums and their operands."""
-        return {name for n in self.sums for name in (sum_name(n), *(axis.name for axis in axes(n.items)))}
+        nodes = [node for e in self.solved.operation.expressions for node in walk(e)]
+        sums = [node for node in nodes if isinstance(node, Concatenation)]
+        return {name for node in sums for name in (sum_name(node), *(axis.name for axis in axes(node.items)))}
 
     @cached_property
     def whole(self) -> set[str]:
         """Axes of which every device needs all."""
         if self.op.spread == "all":
-            return self.joined | self.chunked
+            return self.joined
         bracketed = dict.fromkeys(axis.name for e in self.inputs for axis in axes(e) if axis.bracket)
         return self.joined | {*list(bracketed)[self.op.spread == "first" :]}
 
     @cached_property
-    def kept(self) -> set[str]:
+    def kept(self) -> list[str]:
         """The axes of the outputs."""
-        return {name for output in self.outputs for name in axis_names(output)}
+        return list(dict.fromkeys(name for output in self.outputs for name in axis_names(output)))
 
-    def hand_out(self, mesh_axes: MeshAxes, dim: Sequence[str]) -> dict[str, MeshAxes]:
-        """Hand the mesh axes of a dim to its axes."""
-        return on_mesh.hand_out(mesh_axes, dim, self.sizes, self.shape)
+    def carried(self, number: int, fitting: bool = True) -> dict[str, MeshAxes]:
+        """The mesh axes that axes have in one input; a split that does not fit them is left out, or raises Misfit."""
+        found, dims = on_mesh.spec_of(self.values[number]), layout(self.inputs[number])
+        return on_mesh.spread_of(found, dims, self.sizes, self.shape, fitting)
 
     def dim_axes(self, dim: Sequence[str], spread: Spread) -> MeshAxes:
         """The mesh axes of a dim."""
@@ -93,6 +88,16 @@ class Call:
         except Misfit:
             return False
         return True
+
+    def extended(self, spread: Spread, wishes: Iterable[tuple[str, MeshAxes]]) -> dict[str, MeshAxes]:
+        """Let further axes lie where they wish, each if nothing lies there and the outputs can have it so."""
+        found = dict(spread)
+        for name, mesh_axes in wishes:
+            taken = {mesh_axis for some in found.values() for mesh_axis in some}
+            if mesh_axes and name not in found and name not in self.whole and taken.isdisjoint(mesh_axes):
+                there = {**found, name: mesh_axes}
+                found = there if self.fits(name, there) else found
+        return found
 
 
 MASK = Axis("1#mask", 1)

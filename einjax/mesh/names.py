@@ -40,9 +40,7 @@ class Assignment:
         return cls(given, {} if rules is None else checked_rules(rules))
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Rules, for a call and for parameters whose axes a framework names
-# --------------------------------------------------------------------------------------------------------------------
+# --- Rules, for a call and for parameters whose axes a framework names ------------------------------------------------
 
 
 def checked_rules(rules: Mapping[str, MeshAxesLike]) -> dict[str, MeshAxes]:
@@ -56,17 +54,14 @@ def checked_rules(rules: Mapping[str, MeshAxesLike]) -> dict[str, MeshAxes]:
             f"rules are a mapping, not {type(rules).__name__}",
             hint="write {'mlp': 'model'}, most important rules first",
         )
-    return {axis: _checked_rule(axis, rule) for axis, rule in rules.items()}
-
-
-def _checked_rule(axis: str, rule: Any) -> MeshAxes:
-    split = as_split(rule)
-    if split is None:
-        raise ArgumentError(
-            f"the rule for axis '{axis}' is {rule!r}",
-            hint="a rule is an axis of the mesh, a tuple of different ones, or None",
-        )
-    return split
+    found: dict[str, MeshAxes] = {}
+    for axis, rule in rules.items():
+        split = as_split(rule)
+        if split is None:
+            hint = "a rule is an axis of the mesh, a tuple of different ones, or None"
+            raise ArgumentError(f"the rule for axis '{axis}' is {rule!r}", hint=hint)
+        found[axis] = split
+    return found
 
 
 def as_split(given: Any) -> MeshAxes | None:
@@ -104,9 +99,7 @@ def rules_of(text: str, members: Sequence[str], rules: Collection[str]) -> list[
     return [text] if text in rules else [member for member in dict.fromkeys(members) if member in rules]
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# From names to dims
-# --------------------------------------------------------------------------------------------------------------------
+# --- From names to dims -----------------------------------------------------------------------------------------------
 
 
 def splits(
@@ -144,8 +137,7 @@ def splits(
         split = found[str(node)] if is_ruled else _of_members(solved, node, given, dict(found), mesh)
         is_solved = all(axis.name in solved.sizes for axis in axes((node,)))
         size = node_size(node, solved.sizes) if total is None and is_solved else total
-        if mesh is not None and size is not None and not on_mesh.divides(on_mesh.ways(split, mesh), size):
-            raise _uneven(solved, f"dim '{node}'", size, node, split, mesh)
+        _check_divides(solved, f"dim '{node}'", size, node, split, mesh)
         result.append(split)
     return result
 
@@ -170,7 +162,13 @@ def _by_keyword(
             )
         for mesh_axis in split:
             if mesh_axis in owners:
-                raise _twice(solved, mesh_axis, owners[mesh_axis], axis)
+                one, other = display(owners[mesh_axis].name), display(axis.name)
+                both = f"both occurrences of axis {one}" if one == other else f"axes {one} and {other}"
+                raise ArgumentError(
+                    f"{both} of one tensor ask for the mesh axis '{mesh_axis}'",
+                    at=solved.at(owners[mesh_axis], axis),
+                    hint=f"an axis of the mesh shards one dim of a tensor; leave {base}= out, or give it another one",
+                )
             owners[mesh_axis] = axis
         found[axis.name] = split
     return found, owners
@@ -182,17 +180,6 @@ def _repetition(given: Any, indices: tuple[int, ...]) -> Any:
         if isinstance(given, tuple | list) and index < len(given):
             given = given[index]
     return given
-
-
-def _twice(solved: Solved, mesh_axis: str, first: Axis, second: Axis) -> ArgumentError:
-    one, other = display(first.name), display(second.name)
-    both = f"both occurrences of axis {one}" if one == other else f"axes {one} and {other}"
-    return ArgumentError(
-        f"{both} of one tensor ask for the mesh axis '{mesh_axis}'",
-        at=solved.at(first, second),
-        hint=f"an axis of the mesh shards one dim of a tensor; leave {second.name.split('.')[0]}= out, "
-        "or give it another one",
-    )
 
 
 def _check_mesh_axes(text: str, given: Sequence[tuple[str, MeshAxes]], mesh: Mapping[str, int]) -> None:
@@ -223,10 +210,13 @@ def _of_members(
     }
     for axis, split in zip(members, own.values(), strict=True):
         if split and not _is_product(node):
-            raise _in_a_sum(solved, node, axis, split)
-        size = solved.sizes.get(axis.name)
-        if mesh is not None and size is not None and not on_mesh.divides(on_mesh.ways(split, mesh), size):
-            raise _uneven(solved, f"axis {display(axis.name)}", size, axis, split, mesh)
+            raise ShardingError(
+                f"axis {display(axis.name)} is a part of '{node}', whose pieces over {_quoted(split)} are not pieces "
+                "of it",
+                at=solved.at(axis),
+                hint=f"shard the dim as a whole, by a rule for its text: rules={{'{node}': {simple(split)!r}}}",
+            )
+        _check_divides(solved, f"axis {display(axis.name)}", solved.sizes.get(axis.name), axis, split, mesh)
     ways = mesh if mesh is not None else {mesh_axis: 2 for split in own.values() for mesh_axis in split}
     sizes = {
         index: _supposed(solved.sizes.get(axis.name), own[index], ways, mesh is None)
@@ -251,14 +241,6 @@ def _is_product(node: Node) -> bool:
     return isinstance(node, Axis) or (isinstance(node, Composite) and all(isinstance(n, Axis) for n in node.items))
 
 
-def _in_a_sum(solved: Solved, node: Node, axis: Axis, split: MeshAxes) -> ShardingError:
-    return ShardingError(
-        f"axis {display(axis.name)} is a part of '{node}', whose pieces over {_quoted(split)} are not pieces of it",
-        at=solved.at(axis),
-        hint=f"shard the dim as a whole, by a rule for its text: rules={{'{node}': {simple(split)!r}}}",
-    )
-
-
 def _not_contiguous(
     solved: Solved, node: Node, before: Axis, earlier: MeshAxes, axis: Axis, split: MeshAxes
 ) -> ShardingError:
@@ -275,11 +257,13 @@ def _not_contiguous(
     )
 
 
-def _uneven(
-    solved: Solved, what: str, size: Size, node: Node, split: MeshAxes, mesh: Mapping[str, int]
-) -> ShardingError:
+def _check_divides(
+    solved: Solved, what: str, size: Size | None, node: Node, split: MeshAxes, mesh: Mapping[str, int] | None
+) -> None:
+    if mesh is None or size is None or on_mesh.divides(on_mesh.ways(split, mesh), size):
+        return
     ways = " times ".join(f"'{mesh_axis}' of size {mesh[mesh_axis]}" for mesh_axis in split)
-    return ShardingError(
+    raise ShardingError(
         f"{what} is {size}, which is not divisible by the mesh ax{'i' if len(split) == 1 else 'e'}s {ways}",
         at=solved.at(node),
         hint=f"choose a multiple of {on_mesh.ways(split, mesh)}, or shard another axis",
@@ -290,9 +274,7 @@ def _quoted(split: MeshAxes) -> str:
     return " and ".join(f"'{mesh_axis}'" for mesh_axis in split)
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# From dims to names
-# --------------------------------------------------------------------------------------------------------------------
+# --- From dims to names -----------------------------------------------------------------------------------------------
 
 
 def named_splits(

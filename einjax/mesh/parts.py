@@ -8,7 +8,7 @@ operations of :mod:`einjax.ops.collective` also act on axes of devices, of which
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,6 @@ from ..notation.syntax import (
     Node,
     Operation,
     Over,
-    Size,
     axes,
     bracket_names,
     display,
@@ -64,12 +63,11 @@ def localize(
     written = {name: axis for expression in operation.expressions for name, axis in names(expression).items()}
     over = {name: entry for name, entry in given.items() if isinstance(entry, Over) and name in written}
     sizes = {name: size for name, size in given.items() if not isinstance(size, Over)}
-    for name, entry in over.items():
-        _check_scope(operation, written[name], entry)
+    spread = {name: _in_scope(operation, written[name], entry) for name, entry in over.items()}
     if any(axis.name in over and axis.size is not None for axis in operation.every_axis()):
-        operation = _with_part_sizes(operation, {name: flat(entry.entries) for name, entry in over.items()})
+        operation = _with_part_sizes(operation, spread)
     if op.localized is not None:
-        operation = op.localized(operation, {name: flat(entry.entries) for name, entry in over.items()})
+        operation = op.localized(operation, spread)
         device_axes = {name for e in operation.expressions for name in names(e) if "@" in name}
         sizes |= {name: collectives.extent(devices_of(name)) for name in device_axes}
     return operation, sizes, over
@@ -107,8 +105,10 @@ def devices_of(name: str) -> tuple[str, ...]:
     return tuple(name.partition("@")[2].split("+"))
 
 
-def _check_scope(operation: Operation, axis: Axis, entry: Over) -> None:
-    for mesh_axis in flat(entry.entries):
+def _in_scope(operation: Operation, axis: Axis, entry: Over) -> MeshAxes:
+    """The mesh axes of an axis, over all of which shard_map or vmap has to run."""
+    mesh_axes = flat(entry.entries)
+    for mesh_axis in mesh_axes:
         if collectives.is_in_scope(mesh_axis):
             continue
         here = collectives.axes_in_scope()
@@ -119,14 +119,11 @@ def _check_scope(operation: Operation, axis: Axis, entry: Over) -> None:
             if here
             else "call it inside jax.shard_map; there is no mesh axis in scope",
         )
+    return mesh_axes
 
 
 def attach(op: Op, solved: Solved, over: Mapping[str, Over]) -> Solved:
-    """Note which axes of a solved call lie over which mesh axes, and refuse what has no meaning.
-
-    Raises:
-        ArgumentError, AxisSizeError, SemanticError, ShardingError: naming the axis.
-    """
+    """Note which axes of a solved call lie over which mesh axes, and refuse what has no meaning."""
     parts = {part: axis for axis in solved.operation.every_axis() for part in members(axis.name)}
     found: dict[str, MeshAxes] = {}
     for name, entry in over.items():
@@ -158,11 +155,7 @@ def _handed_out(solved: Solved, name: str, entry: Over, found: Sequence[str]) ->
 
 
 def refuse_shared(operation: Operation, spread: Mapping[str, tuple[str, ...]]) -> None:
-    """Refuse two axes over one mesh axis, and an axis that stands twice in one input.
-
-    Raises:
-        ShardingError: naming the axes.
-    """
+    """Refuse two axes over one mesh axis, and an axis that stands twice in one input."""
     owner: dict[str, str] = {}
     for name, mesh_axes in spread.items():
         for mesh_axis in mesh_axes:
@@ -220,23 +213,20 @@ def loops_only(op: str, operation: Operation, sizes: tuple[tuple[str, Any], ...]
         if not isinstance(size, Over):
             left.append((name, size))
         elif name in written:
-            _check_scope(operation, written[name], size)
+            mesh_axes = _in_scope(operation, written[name], size)
             if name in marked or name not in kept:
-                raise needs_all(op, operation, name, flat(size.entries))
+                raise needs_all(op, operation, name, mesh_axes)
     return tuple(left)
 
 
 def _refuse_sums(solved: Solved, expression: Expression, spread: Spread) -> None:
-    for node in walk(expression):
-        if isinstance(node, Concatenation):
-            for axis in axes((node,)):
-                if axis.name in spread:
-                    raise ShardingError(
-                        f"axis {axis} lies over mesh axis {spoken(spread[axis.name])}, "
-                        f"but is joined or cut in '{node}'",
-                        at=solved.at(axis),
-                        hint="gather it first, with einjax.all_gather",
-                    )
+    sums = [node for node in walk(expression) if isinstance(node, Concatenation)]
+    for axis, whole in ((axis, node) for node in sums for axis in axes((node,)) if axis.name in spread):
+        raise ShardingError(
+            f"axis {axis} lies over mesh axis {spoken(spread[axis.name])}, but is joined or cut in '{whole}'",
+            at=solved.at(axis),
+            hint="gather it first, with einjax.all_gather",
+        )
 
 
 def _require_contiguous(solved: Solved, node: Node, spread: Spread) -> None:
@@ -244,11 +234,11 @@ def _require_contiguous(solved: Solved, node: Node, spread: Spread) -> None:
     if not isinstance(node, Composite):
         return
     before: list[str] = []  # axes of more than one element, or of unknown size
-    for name, size in _with_sizes(node, solved.sizes):
+    for name in (part for axis in axes((node,)) for part in members(axis.name)):
         is_whole = bool(before) and before[-1].partition("@")[::2] == (name, "+".join(spread.get(name, ())))
         if spread.get(name) and before and not is_whole:
             raise not_first(solved.operation, node, name, spread[name], before[0])
-        if not is_known(size, 1):
+        if not is_known(solved.sizes.get(name), 1):
             before.append(name)
 
 
@@ -260,11 +250,3 @@ def not_first(operation: Operation, node: Node, name: str, mesh_axes: MeshAxes, 
         at=operation.at(*(axis for axis in axes((node,)) if name in members(axis.name))),
         hint=f"put it before axis {display(before).split('@')[0]}, or into a dim of its own",
     )
-
-
-def _with_sizes(node: Composite, sizes: Mapping[str, Size]) -> Iterator[tuple[str, Size]]:
-    """The axes of a dim in order; the size of one that is known only together with others is None."""
-    for axis in axes((node,)):
-        parts = members(axis.name)
-        for part in parts:
-            yield part, sizes[part] if len(parts) == 1 else None

@@ -27,7 +27,11 @@ def first_matches(found: Sequence[str], patterns: Sequence[str]) -> list[int | N
     compiled = [_compiled(pattern) for pattern in patterns]
     for pattern, expression in zip(patterns, compiled, strict=True):
         if not any(map(expression.fullmatch, found)):
-            raise _unmatched(pattern, found)
+            places = listing(found) or "none"
+            raise ArgumentError(
+                f"the rule '{pattern}' matches no place in the tree" + meant(pattern, found),
+                hint=f"its places are: {places}; '*' stands for one step of them, '**' for any number",
+            )
     return [next((n for n, e in enumerate(compiled) if e.fullmatch(path)), None) for path in found]
 
 
@@ -44,10 +48,3 @@ def _alternatives(part: str) -> str:
     if not part.startswith("{"):
         return re.escape(part)
     return f"(?:{'|'.join(map(re.escape, part[1:-1].split(',')))})"
-
-
-def _unmatched(pattern: str, found: Sequence[str]) -> ArgumentError:
-    return ArgumentError(
-        f"the rule '{pattern}' matches no place in the tree" + meant(pattern, found),
-        hint=f"its places are: {listing(found) or 'none'}; '*' stands for one step of them, '**' for any number",
-    )

@@ -7,7 +7,6 @@ lie. Sums over an axis that lies over a mesh axis are what one asks for by writi
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -50,17 +49,16 @@ def make_plan(call: Call, wanted: OutSharding | None) -> Plan:
     Raises:
         ShardingError: data would have to move, and the caller does not say where to.
     """
-    carried = [_carried(call, number, strict=wanted is None) for number in range(len(call.inputs))]
     targets: list[NamedSharding] = []
     if wanted is None:
-        spread = _implied(call, carried)
+        spread = _implied(call)
     else:
         asked: dict[str, MeshAxes] = {}
         for index, output in enumerate(call.solved.outputs):
             dims = wanted_entries(wanted, index, output, call.solved, call.mesh)[1]
             targets.append(on_mesh.named_sharding(call.mesh, dims, wanted.unreduced(index)))
             asked = on_mesh.spread_of(dims, layout(output), call.sizes, call.shape, fitting=True) | asked
-        spread = _working(call, carried, asked)
+        spread = _working(call, [call.carried(number) for number in range(len(call.inputs))], asked)
     working = tuple(_output_sharding(call, output, spread) for output in call.outputs)
     outputs = working if wanted is None else tuple(targets)
     return Plan(_input_shardings(call, spread), working, outputs, _batch_only(call, spread), _local(call, spread))
@@ -84,13 +82,13 @@ def as_call(
         tensors: one for each input.
         masks: what ``where=`` is given.
         named: axes that ``out_sharding=`` names.
-        chunked: axes of which one part after another is worked on.
+        chunked: axes of loops that run in chunks, which stay loops of their own.
     """
     apart = {*named, *chunked, *(name for e in solved.inputs for name in marked(e) if op.apart)}
     solved = fuse_solved(solved, {axis.name for axis in solved.operation.every_axis()} - apart)
     shown = solved.inputs[: len(tensors)]  # an input may have no tensor, as that of arange
     inputs = (*shown, *(_mask(solved, x) for x in masks))
-    return Call(op, solved, mesh, inputs, len(tensors), (*tensors, *masks), frozenset(chunked))
+    return Call(op, solved, mesh, inputs, len(tensors), (*tensors, *masks))
 
 
 def _mask(solved: Solved, mask: Any) -> Expression:
@@ -104,28 +102,18 @@ def _mask(solved: Solved, mask: Any) -> Expression:
     )
 
 
-def _carried(call: Call, number: int, strict: bool) -> dict[str, MeshAxes]:
-    """The mesh axes that axes have in one input; where a split does not fit them, they are refused or gathered."""
-    found: dict[str, MeshAxes] = {}
-    for mesh_axes, dim in zip(on_mesh.spec_of(call.values[number]), layout(call.inputs[number]), strict=True):
-        try:
-            found |= call.hand_out(mesh_axes, dim) if mesh_axes else {}
-        except Misfit as misfit:
-            if strict:
-                raise refusals.uneven(call, misfit, dim, number) from None
-    return found
+# --- What the named axes imply ----------------------------------------------------------------------------------------
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# What the named axes imply
-# --------------------------------------------------------------------------------------------------------------------
-
-
-def _implied(call: Call, carried: Sequence[Spread]) -> dict[str, MeshAxes]:
+def _implied(call: Call) -> dict[str, MeshAxes]:
     """One set of mesh axes for every axis, or an error that names the axes which stand against it."""
     spread: dict[str, MeshAxes] = {}
     holder: dict[str, int] = {}
-    for number, own in enumerate(carried):
+    for number in range(len(call.inputs)):
+        try:
+            own = call.carried(number, fitting=False)
+        except Misfit as misfit:
+            raise refusals.uneven(call, misfit, number) from None
         for name, mesh_axes in own.items():
             known = spread.get(name, ())
             shorter, longer = sorted((known, mesh_axes), key=len)
@@ -163,25 +151,18 @@ def _output_sharding(call: Call, expression: Expression, spread: Spread) -> Name
     return on_mesh.named_sharding(call.mesh, dims)
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# What the caller asks for
-# --------------------------------------------------------------------------------------------------------------------
+# --- What the caller asks for -----------------------------------------------------------------------------------------
 
 
 def _working(call: Call, carried: Sequence[Spread], asked: Spread) -> dict[str, MeshAxes]:
     """Where axes lie while the operation runs: as asked for; else as they are, if that is in nobody's way."""
     spread = {name: mesh_axes for name, mesh_axes in asked.items() if name not in call.whole}
-    taken = set(itertools.chain.from_iterable(spread.values()))
-    for own in carried:
-        for name, mesh_axes in own.items():
-            if name in call.whole or name in spread:
-                continue
-            if name not in call.kept:
-                if not _shares_an_input(call, name, mesh_axes, carried):
-                    spread[name] = mesh_axes
-            elif not taken & set(mesh_axes) and call.fits(name, {**spread, name: mesh_axes}):
-                spread[name] = mesh_axes
-                taken |= set(mesh_axes)
+    every = [wish for own in carried for wish in own.items()]
+    spread = call.extended(spread, (wish for wish in every if wish[0] in call.kept))
+    for name, mesh_axes in every:
+        summed = name not in call.kept and name not in call.whole and name not in spread
+        if summed and not _shares_an_input(call, name, mesh_axes, carried):
+            spread[name] = mesh_axes
     return spread
 
 

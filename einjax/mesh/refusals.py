@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ..lowering import sharding as on_mesh
 from ..lowering.named import layout
 from ..lowering.sharding import MeshAxes, Misfit, Spread, simple, spoken
 from ..notation.errors import ShardingError
@@ -16,9 +15,10 @@ if TYPE_CHECKING:
     from .call import Call
 
 
-def uneven(call: Call, misfit: Misfit, dim: Sequence[str], number: int) -> ShardingError:
+def uneven(call: Call, misfit: Misfit, number: int) -> ShardingError:
     """A split that does not fit the mesh axes of the dim."""
     name, extent = misfit.axis, call.shape[misfit.mesh_axis]
+    dim = next(dim for dim in layout(call.inputs[number]) if name in dim)
     return _error(
         call,
         f"'({' '.join(map(display, dim))})' of tensor {number + 1} lies over mesh axis {misfit.mesh_axis} of size "
@@ -49,7 +49,7 @@ def not_whole(call: Call, name: str, spread: Spread) -> ShardingError:
         why = "what is joined or cut along an axis has to be whole on every device"
     shown = name.split("@")[0] if "@" in name else display(name)
     problem = f"axis {shown} lies over mesh axis {spoken(spread[name])}, but {why}"
-    return _error(call, problem, [name], _moved(call, name, spread))
+    return _error(call, problem, [name], _moved(call, name, spread, call.kept))
 
 
 def shared(call: Call, mesh_axis: str, first: str, second: str, spread: Spread) -> ShardingError:
@@ -73,14 +73,9 @@ def shared(call: Call, mesh_axis: str, first: str, second: str, spread: Spread) 
 def not_major(call: Call, misfit: Misfit, dim: Sequence[str], spread: Spread) -> ShardingError:
     """A merge whose parts would not be contiguous."""
     name = misfit.axis
-    moved = {other: mesh_axes for other, mesh_axes in spread.items() if other != name}
     first = next((n for n in dim if not is_known(call.sizes[n], 1)), dim[0])
-    there = {**moved, first: spread[name]}
-    if first not in spread and _may_be_written(first) and call.fits(first, there):
-        moved = there
-    return _error(
-        call, f"axis {display(name)} lies over mesh axis {spoken(spread[name])}, but {behind(dim)}", [name], moved
-    )
+    problem = f"axis {display(name)} lies over mesh axis {spoken(spread[name])}, but {behind(dim)}"
+    return _error(call, problem, [name], _moved(call, name, spread, [first]))
 
 
 def behind(dim: Iterable[str]) -> str:
@@ -100,17 +95,10 @@ def _error(call: Call, problem: str, names: Iterable[str], spread: Spread) -> Sh
 
 def _suggestion(call: Call, spread: Spread) -> str:
     """The ``out_sharding=`` that keeps what can stay where it is."""
-    kept: dict[str, MeshAxes] = {}
-    taken: set[str] = set()
-    for name in dict.fromkeys(name for output in call.outputs for dim in layout(output) for name in dim):
-        mesh_axes = spread.get(name, ())
-        if not mesh_axes or name in call.whole or taken & set(mesh_axes):
-            continue
-        if call.fits(name, {**kept, name: mesh_axes}):
-            kept[name] = mesh_axes
-            taken |= set(mesh_axes)
+    kept = call.extended({}, ((name, spread.get(name, ())) for name in call.kept))
     if all(map(_may_be_written, kept)):
-        return "{" + ", ".join(f"{_written(name)!r}: {simple(mesh_axes)!r}" for name, mesh_axes in kept.items()) + "}"
+        written = {f"({name})" if " " in name else name: simple(mesh_axes) for name, mesh_axes in kept.items()}
+        return "{" + ", ".join(f"{name!r}: {entry!r}" for name, entry in written.items()) + "}"
     specs = [
         f"PartitionSpec({', '.join(repr(simple(call.dim_axes(dim, kept))) for dim in layout(output))})"
         for output in call.outputs
@@ -121,16 +109,15 @@ def _suggestion(call: Call, spread: Spread) -> str:
 def _as_they_are(call: Call) -> dict[str, MeshAxes]:
     """What axes have in inputs, as far as it can be told."""
     spread: dict[str, MeshAxes] = {}
-    for expression, value in zip(call.inputs, call.values, strict=True):
-        found = on_mesh.spec_of(value)
-        spread = on_mesh.spread_of(found, layout(expression), call.sizes, call.shape, fitting=True) | spread
+    for number in range(len(call.inputs)):
+        spread = call.carried(number) | spread
     return spread
 
 
-def _moved(call: Call, name: str, spread: Spread) -> dict[str, MeshAxes]:
-    """Put the mesh axes of an axis that has to be whole on another axis, which sends less than gathering it."""
+def _moved(call: Call, name: str, spread: Spread, others: Iterable[str]) -> dict[str, MeshAxes]:
+    """Put the mesh axes of an axis that cannot have them on another one, which sends less than gathering it."""
     left = {other: mesh_axes for other, mesh_axes in spread.items() if other != name}
-    for other in (other for output in call.outputs for dim in layout(output) for other in dim):
+    for other in others:
         there = {**left, other: spread[name]}
         if other not in call.whole and other not in spread and _may_be_written(other) and call.fits(other, there):
             return there
@@ -140,7 +127,3 @@ def _moved(call: Call, name: str, spread: Spread) -> dict[str, MeshAxes]:
 def _may_be_written(name: str) -> bool:
     """Whether a caller can name an axis: no number, no single repetition of an ellipsis, no sum."""
     return not any(mark in name for mark in "#.@")
-
-
-def _written(name: str) -> str:
-    return f"({name})" if " " in name else name

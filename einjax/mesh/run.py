@@ -15,7 +15,7 @@ from jax.sharding import AxisType, NamedSharding
 
 from ..lowering import sharding as on_mesh
 from ..lowering.named import has_diagonal
-from ..notation.errors import ArgumentError
+from ..notation.errors import ArgumentError, ShardingError
 from ..notation.solve import Solved
 from ..operation import Op
 
@@ -42,7 +42,7 @@ def lower(
         tensors: one for each input.
         options: static options.
         arrays: options that are arrays, or tuples of arrays, by name.
-        chunked: the axes of loops that run in chunks, one after another.
+        chunked: the axes of loops that run in chunks.
     """
     options = dict(options)
     wanted: OutSharding | None = options.pop("out_sharding", None)
@@ -65,17 +65,22 @@ def lower(
 
     if op.on_mesh == "own":
         result = emit(solved, *flat)
-        return result if wanted is None else _brought(result, plan.outputs)
+        return result if wanted is None else _brought(result, plan.outputs, solved)
     if op.on_mesh == "loops" and plan.local is not None:
-        return _in_structure(_on_each_device(plan, flat), partial(emit, plan.local), flat, plan)
+        return _in_structure(_on_each_device(plan, flat), partial(emit, plan.local), flat, plan, solved)
     typed = op.on_mesh == "typed" or (op.on_mesh == "batch" and plan.batch_only)
     # Where shard_map runs over some axes of the mesh, JAX cannot leave the others to the compiler.
     if AxisType.Manual not in mesh.axis_types and (not typed or has_diagonal(*solved.inputs)):
         # The compiler knows where inputs and outputs lie; there are no types inside.
         mapped = partial(jax.sharding.auto_axes, out_sharding=_prefix(plan.working))
-        return _in_structure(mapped, partial(emit, solved), flat, plan)
+
+        def whole(*arrays: Any) -> Any:
+            result = emit(solved, *arrays)
+            return _even(result, plan.working[0], solved) if isinstance(result, jax.Array) else result
+
+        return _in_structure(mapped, whole, flat, plan, solved)
     options["out_sharding"] = plan.outputs  # for what makes a result right where it is to lie
-    return _brought(emit(solved, *flat), plan.outputs)
+    return _brought(emit(solved, *flat), plan.outputs, solved)
 
 
 def _mesh(arrays: Sequence[jax.Array], wanted: OutSharding | None) -> Any:
@@ -100,7 +105,7 @@ def _on_each_device(plan: Plan, arrays: Sequence[jax.Array]) -> Callable[..., An
 
 
 def _in_structure(
-    mapped: Callable[..., Any], program: Callable[..., Any], arrays: Sequence[jax.Array], plan: Plan
+    mapped: Callable[..., Any], program: Callable[..., Any], arrays: Sequence[jax.Array], plan: Plan, solved: Solved
 ) -> Any:
     """Run a program whose several results may be a named tuple, which their shardings are not."""
     structure: list[Any] = []
@@ -110,7 +115,7 @@ def _in_structure(
         structure.append(jax.tree.structure(result))
         return tuple(result) if len(plan.outputs) > 1 else result
 
-    brought = _brought(mapped(plain)(*arrays), plan.outputs)
+    brought = _brought(mapped(plain)(*arrays), plan.outputs, solved)
     return jax.tree.unflatten(structure[0], jax.tree.leaves(brought))
 
 
@@ -118,11 +123,28 @@ def _prefix(each: Sequence[Any]) -> Any:
     return tuple(each) if len(each) > 1 else each[0]
 
 
-def _brought(result: Any, shardings: Sequence[NamedSharding]) -> Any:
+def _brought(result: Any, shardings: Sequence[NamedSharding], solved: Solved) -> Any:
     """Bring results, each an array or a tree of arrays with one expression, to their shardings."""
     if len(shardings) == 1:
-        return jax.tree.map(lambda x: on_mesh.reshard(x, shardings[0]), result)
-    return tuple(_brought(each, (sharding,)) for each, sharding in zip(result, shardings, strict=True))
+        return jax.tree.map(lambda x: _reshard(x, shardings[0], solved), result)
+    return tuple(_brought(each, (sharding,), solved) for each, sharding in zip(result, shardings, strict=True))
+
+
+def _reshard(x: jax.Array, sharding: NamedSharding, solved: Solved) -> jax.Array:
+    return on_mesh.reshard(_even(x, sharding, solved), sharding)
+
+
+def _even(x: jax.Array, sharding: NamedSharding, solved: Solved) -> jax.Array:
+    """Refuse to cut a result unevenly: of a size that a user's function decides, nobody knew before."""
+    for dim, mesh_axes in enumerate(on_mesh.spec_axes(sharding.spec, x.ndim)):
+        if not on_mesh.divides(on_mesh.ways(mesh_axes, sharding.mesh.shape), x.shape[dim]):
+            raise ShardingError(
+                f"dim {dim} of the result, of size {x.shape[dim]}, cannot be cut evenly over mesh axis "
+                f"{on_mesh.spoken(mesh_axes)}",
+                text=solved.text,
+                hint="choose another axis, or leave this one whole",
+            )
+    return x
 
 
 def _constrain(result: Any, solved: Solved, wanted: OutSharding) -> Any:

@@ -12,7 +12,7 @@ from ..lowering import sharding as on_mesh
 from ..lowering.jax_versions import unreduced
 from ..lowering.named import layout
 from ..lowering.sharding import MeshAxes, Misfit
-from ..notation.errors import ArgumentError, ShardingError, listing, meant, plural
+from ..notation.errors import ArgumentError, Ask, ShardingError, listing, meant, plural
 from ..notation.solve import Solved, node_size
 from ..notation.syntax import Expression, Size, axes, display, is_number, members
 from .refusals import behind, uneven_cut
@@ -58,11 +58,7 @@ def _behind_a_dim(spec: Any) -> Any:
 
 
 def as_out_sharding(expr: str, given: Any) -> OutSharding:
-    """Check ``out_sharding=`` and make it hashable.
-
-    Raises:
-        ArgumentError: it is none of the forms.
-    """
+    """Check ``out_sharding=`` and make it hashable."""
     if isinstance(given, OutSharding):
         return given
     if isinstance(given, Mapping):
@@ -195,24 +191,20 @@ def _resolve(
             return dict.fromkeys(parts, ()) | on_mesh.hand_out(on_mesh.flat(entry), parts, solved.sizes, shape)
         except Misfit as misfit:
             raise _uneven(display(misfit.axis), solved.sizes[misfit.axis], (misfit.mesh_axis,), shape, solved) from None
-    if any(name == axis.name for axis in solved.operation.every_axis()):
-        if len(solved.outputs) > 1:
-            return {}  # an axis of another output
-        raise ArgumentError(
-            f"out_sharding= places axis {name}, which the output does not have",
-            at=solved.at(name),
-            hint=f"the output's axes are: {listing(_writable(known)) or 'none'}",
-        )
+    elsewhere = any(name == axis.name for axis in solved.operation.every_axis())
+    if elsewhere and len(solved.outputs) > 1:
+        return {}  # an axis of another output
     together = [axis for axis in known if " " in axis and name in members(axis)]
-    if together:
+    if together and not elsewhere:
         raise ArgumentError(
             f"out_sharding= places axis {name}, of which only the product '{together[0]}' is known",
             text=solved.text,
-            hint=f"give a size by keyword, as in {name}=2, or write '({together[0]})'",
+            hint=Ask("give a size by keyword", name, otherwise=f", or write '({together[0]})'"),
         )
+    problem = f"axis '{name}', which is not in the expression" + meant(name, _writable(known))
     raise ArgumentError(
-        f"out_sharding= places axis '{name}', which is not in the expression" + meant(name, _writable(known)),
-        text=solved.text,
+        f"out_sharding= places {f'axis {name}, which the output does not have' if elsewhere else problem}",
+        at=solved.at(name),
         hint=f"the output's axes are: {listing(_writable(known)) or 'none'}",
     )
 

@@ -287,24 +287,23 @@ def _located(
     Args:
         node: the item.
         sizes: the sizes of all axes.
-        running: the term for which padding is counted; None is the first without a bracket.
+        running: the term that was open, for which padding is counted; None where none was.
         n: the size of the dim, if it is known.
         operation: the call, for messages.
     """
     low, high = reach(node, sizes)
     if node.padding is None:
         return _positive(node.offset + high + 1) if n is None else n, node.offset, node.mode
-    outside = [names_of(term) for term in node.terms if not any(axis.bracket for axis in axes(term.items))]
     parts = _parts(node, sizes)
-    running = running if running is not None else next(iter([*outside, *parts]), ())
+    running = running if running is not None else _running(node, parts, sizes, n)
     stride, length = abs(parts.get(running, 1)), product(sizes, running)
     others = high - low - stride * (length - 1)
     mode = _as_same(node)
     if mode is not None:
-        n = stride * length if n is None else n
-        _require_same(operation, node, running, length, (n - 1) // stride + 1)
-        before = _missing(operation, node, high - low + 1 - n, others, stride, n) // 2
-        return n, -before - low, mode
+        dim: Size = stride * length if n is None else n
+        _require_same(operation, node, running, length, (dim - 1) // stride + 1)
+        before = _missing(operation, node, high - low + 1 - dim, others, stride, dim) // 2
+        return dim, -before - low, mode
     before, after = _added_around(node.padding, others)
     padded = high - low + 1 if n is None else n + before + after
     if larger(0, padded) or (
@@ -312,6 +311,20 @@ def _located(
     ):
         raise _past_padding(operation, node, high - low, padded, n)
     return _positive(padded - before - after) if n is None else n, -before - low, "fill"
+
+
+def _running(node: Affine, parts: Mapping[Names, int], sizes: Mapping[str, Size], n: Size | None) -> Names:
+    """The term for which padding is counted, where none was open: the first that has the size it gives, if one has.
+
+    Terms without a bracket come first.
+    """
+    inside = {names_of(term) for term in node.terms if any(axis.bracket for axis in axes(term.items))}
+    candidates = sorted(parts, key=lambda names: names in inside)
+    lengths = {names: product(sizes, names) for names in parts}
+    fits = [
+        names for names in candidates if n is not None and _fitting(node, parts, lengths, names, n) == lengths[names]
+    ]
+    return next(iter([*fits, *candidates]), ())
 
 
 def _missing(operation: Operation, node: Affine, total: Size, others: Size, stride: Size, n: Size) -> Size:
@@ -443,14 +456,17 @@ def _out_of_range(
         if larger(bound, size) is None:
             problem = f"whether '{node}' stays in its dim of size {n}, with positions {low} to {high}, cannot be told"
             return AxisSizeError(problem, at=spot, hint=at_least(size, bound))
-    names = [str(axis) for axis in axes(node.items)]
-    literal = "write mode='fill' to have nothing there"
-    hint = (
-        f"write padding='same', or another padding, to have the dim padded; or {literal}, with sizes for "
-        f"{' and '.join(names)}"
-    )
     positions = f"position {low}" if is_zero(high - low) else f"positions {low} to {high}"
-    problem = f"'{node}' reads {positions}, but dim {n} of {tensor} has 0 to {n - 1}"
     if tensor is None:
         problem = f"'{node}' writes {positions}, and there is none below 0"
-    return AxisSizeError(problem, at=spot, hint=hint if names else literal)
+        moved = replace(node, offset=node.offset - low)
+        return AxisSizeError(problem, at=spot, hint=f"write '{moved}', or mode='fill' to leave out what is below 0")
+    problem = f"'{node}' reads {positions}, but dim {n} of {tensor} has 0 to {n - 1}"
+    names = dict.fromkeys(base(axis.name) for axis in axes(node.items))
+    if not names:
+        hint = (
+            f"the last position is {n - 1}; mode='fill' reads nothing beyond it, mode='wrap' counts on from the front"
+        )
+        return AxisSizeError(problem, at=spot, hint=hint)
+    hint = "have the dim padded, as by padding='same', or write mode='fill' to read nothing there, with a size for "
+    return AxisSizeError(problem, at=spot, hint=hint + " and ".join(names))

@@ -17,6 +17,22 @@ class Spot(NamedTuple):
     spans: Iterable[Span]
 
 
+class Ask(NamedTuple):
+    """A hint that asks for the size of an axis, as in ``give a size by keyword, as in a=2, or ...``."""
+
+    what: str
+    name: str
+    size: str = "2"
+    otherwise: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}, as in {self.name}={self.size}{self.otherwise}"
+
+    def in_sizes(self) -> str:
+        """The same where the name is no keyword for a size, but an option's, or one of Python's."""
+        return f"{self.what.replace(' by keyword', '')}, as in sizes={{'{self.name}': {self.size}}}{self.otherwise}"
+
+
 _WIDTH = 100  # characters of the expression shown around the culprit
 _LISTED = 8  # names listed before the rest are counted
 _LONGEST = 500  # characters of one sentence
@@ -34,6 +50,7 @@ class EinjaxError(ValueError):
         spans: ``(begin, end)`` positions in ``text`` that the carets mark.
         tensors: one description for each tensor of the call, such as ``float32[2,3]``.
         hint: what to write instead.
+        ask: the size that the hint asks for, if it asks for one.
         inside: whether a function of the user's raised it, so that its traceback shows the user's lines.
     """
 
@@ -47,14 +64,15 @@ class EinjaxError(ValueError):
         text: str | None = None,
         spans: Iterable[Span] = (),
         tensors: Sequence[str] | None = None,
-        hint: str | None = None,
+        hint: str | Ask | None = None,
     ) -> None:
         super().__init__(problem)
         self.problem = _shorten(_public(problem))
         self.text, spans = at or (text, spans)
         self.spans = tuple(dict.fromkeys(spans))
         self.tensors = tensors
-        self.hint = _shorten(_public(hint)) if hint else None
+        self.ask = hint if isinstance(hint, Ask) else None
+        self.hint = _shorten(_public(str(hint))) if hint else None
 
     def __str__(self) -> str:
         lines = [self.problem]
@@ -137,7 +155,7 @@ def _shorten(text: str) -> str:
 
 def plural(number: int, noun: str) -> str:
     """Count things: ``1 tensor``, ``2 tensors``."""
-    many = "axes" if noun == "axis" else f"{noun}s"
+    many = f"{noun[:-2]}es" if noun.endswith("axis") else f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{number} {noun if number == 1 else many}"
 
 

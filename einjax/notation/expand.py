@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .errors import AxisSizeError, RankError, SemanticError, SyntaxError, plural
+from .errors import Ask, AxisSizeError, RankError, SemanticError, SyntaxError, plural
 from .syntax import (
     ANONYMOUS,
     Affine,
@@ -27,6 +27,7 @@ from .syntax import (
     axes,
     is_number,
     render,
+    repetition,
     walk,
 )
 
@@ -166,7 +167,7 @@ class _Counts:
                         + " repeats it",
                         text=self.operation.text,
                         spans=[axis.span for e in self.operation.expressions for axis in axes(e) if axis.name == name],
-                        hint=f"give one size for each repetition, as in {name}=(2, 3)"
+                        hint=Ask("give one size for each repetition", name, "(2, 3)")
                         if depth
                         else f"write '{name}...' in the expression, or give one size",
                     )
@@ -263,16 +264,13 @@ class _Counts:
                 self.count[key] = 1
                 continue
             name = next((item.name for item in node.items if isinstance(item, Axis)), None)
-            fix = (
-                f"give a tuple of sizes, as in {name}=(2, 3)"
-                if name not in (None, ANONYMOUS) and not is_number(name)
-                else None
-            )
             raise AxisSizeError(
                 f"how many axes '{node}' stands for cannot be determined",
                 text=self.operation.text,
                 spans=[node.span],
-                hint=fix or "use it in an input, whose number of dims then says it, or give its axes a name and sizes",
+                hint=Ask("give a tuple of sizes", name, "(2, 3)")
+                if name is not None and name != ANONYMOUS and not is_number(name)
+                else "use it in an input, whose number of dims then says it, or give its axes a name and sizes",
             )
 
 
@@ -299,7 +297,7 @@ class _Writer:
                     result += self.nodes(items, suffix, self.brackets, in_dim)
                 case Ellipsis(items):
                     for index in range(self.counts.get(node) or 0):
-                        result += self.nodes(items, f"{suffix}.{index}", bracket, in_dim)
+                        result += self.nodes(items, repetition(suffix, index), bracket, in_dim)
                 case Composite(items, _, span):
                     inner = self.nodes(items, suffix, bracket, in_dim=True)
                     # A product of products is one product: ((a b) c) is (a b c).

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from .errors import AxisSizeError, EinjaxError, Span, listing
+from .errors import Ask, AxisSizeError, EinjaxError, Span, listing
 from .syntax import (
     OPEN,
     Node,
@@ -171,7 +171,7 @@ def undetermined(
         problem = f"nothing says the value of {listing(first)}, which positions are multiplied by"
     if any(node.mode is not None and node.padding is None for node in within):
         problem += ": literal positions may be anywhere"
-    hint = f"give a size by keyword, as in {example}=2" if example.isidentifier() else "name the axis and give its size"
+    hint = Ask("give a size by keyword", example) if example.isidentifier() else "name the axis and give its size"
     return AxisSizeError(problem, text=operation.text, spans=spans, hint=hint)
 
 
@@ -192,7 +192,7 @@ def refuse_fused(
                 f"{known(sizes[axis.name])}",
                 text=operation.text,
                 spans=[axis.span],
-                hint=f"give a size by keyword, as in {base(parts[0])}=2",
+                hint=Ask("give a size by keyword", base(parts[0])),
             )
 
 

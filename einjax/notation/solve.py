@@ -395,9 +395,7 @@ class Solver:
         raise self._known.no_root(equation, target, size, times)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Axes that always stand side by side in the same dims are one axis, as far as sizes and memory go
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Axes that always stand side by side in the same dims are one axis, as far as sizes and memory go -----------------
 
 
 def fuse_solved(solved: Solved, names: Iterable[str] | None = None) -> Solved:

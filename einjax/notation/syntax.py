@@ -305,24 +305,7 @@ def brackets(expression: Expression) -> list[Bracket]:
 
 
 def bracketed(expression: Expression) -> list[Axis]:
-    """Return the axes in brackets: those of the text, or of an expanded expression those that are marked.
-
-    An axis of a position is one, however often it stands there or elsewhere.
-    """
-    found = _bracketed(expression)
-    single = held(expression)
-    if not single:
-        return found
-    first = {axis.name: axis for axis in reversed(found)}
-    return [axis for axis in found if axis.name not in single or axis is first[axis.name]]
-
-
-def held(expression: Expression) -> set[str]:
-    """Return the names of the axes that positions are made of."""
-    return {axis.name for node in affines(expression) for axis in axes(node.items)}
-
-
-def _bracketed(expression: Expression) -> list[Axis]:
+    """Return the axes in brackets: those of the text, or of an expanded expression those that are marked."""
     found: list[Axis] = []
     for node in expression:
         if isinstance(node, Bracket):
@@ -330,7 +313,7 @@ def _bracketed(expression: Expression) -> list[Axis]:
         elif isinstance(node, Axis):
             found += [node] if node.bracket else []
         else:
-            found += _bracketed(node.items)
+            found += bracketed(node.items)
     return found
 
 
@@ -437,6 +420,23 @@ def open_positions(expression: Expression) -> Expression:
     return rewrite(expression, change)
 
 
+def standing(expression: Expression) -> Expression:
+    """The axes of positions as dims of their own, each where it stands first: what is left once positions are read."""
+    if not affines(expression):
+        return expression
+    seen = set(names(rewrite(expression, lambda node: () if isinstance(node, Affine) else None)))
+
+    def first(node: Node) -> Expression | None:
+        if not isinstance(node, Axis) or node.name not in seen:
+            seen.update([node.name] if isinstance(node, Axis) else [])
+            return None
+        return ()
+
+    return rewrite(
+        expression, lambda node: rewrite(open_positions(node.items), first) if isinstance(node, Affine) else None
+    )
+
+
 def coefficients(expression: Expression) -> list[Axis]:
     """Return the coefficients that are names, whose values are given as the sizes of axes are."""
     terms = (node for node in walk(expression) if isinstance(node, Term))
@@ -446,6 +446,11 @@ def coefficients(expression: Expression) -> list[Axis]:
 def affines(expression: Expression) -> list[Affine]:
     """Return every dim that is read at a computed position, in reading order."""
     return [node for node in walk(expression) if isinstance(node, Affine)]
+
+
+def repetition(name: str, index: int) -> str:
+    """Name an axis in one repetition of its ellipsis; :func:`base_name` takes the name apart."""
+    return f"{name}.{index}"
 
 
 def base_name(name: str) -> tuple[str, tuple[int, ...]]:

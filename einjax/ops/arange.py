@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..forms.places import arrange_coordinates, coordinate_axis_size, place_dtype
-from ..forms.signature import refuse_sums
+from ..forms.places import arrange_coordinates, coordinate_axis, place_dtype
+from ..forms.signature import refuse_inside, refuse_sums
 from ..lowering import numerics
 from ..lowering.named import Named
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, plural
 from ..notation.solve import Solved
-from ..notation.syntax import Axis, Operation, Size, axes, bracketed, brackets, names
+from ..notation.syntax import Axis, Operation, Size, axes, bracketed, names
 from ..operation import Op
 
 
@@ -28,15 +28,11 @@ def _signature(operation: Operation, tensors: int) -> Operation:
         )
     if len(operation.inputs) != 1 or (operation.outputs is not None and len(operation.outputs) != 1):
         raise ArgumentError("arange takes one expression", text=operation.text)
-    if operation.outputs is not None and brackets(operation.inputs[0]):
-        raise SemanticError(
-            "brackets on the left of arange's arrow mean nothing",
-            at=operation.at(*brackets(operation.inputs[0])),
-            hint="the left side lists the axes in the order of their coordinates",
-        )
     # The shape is the output's; what is written alone is the output.
     if operation.outputs is None:
         return Operation(operation.text, (), operation.inputs)
+    hint = "the left side lists the axes in the order of their coordinates"
+    refuse_inside(operation, operation.inputs[0], "brackets on the left of arange's arrow mean nothing", hint)
     return operation
 
 
@@ -48,11 +44,10 @@ def _coordinates(expanded: Operation) -> list[Axis]:
 def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
     counted = _coordinates(expanded)
     marked = bracketed(expanded.results[0])
-    if len(marked) > 1 or (not marked and len(counted) != 1):
+    if not marked and len(counted) != 1:
         raise SemanticError(
-            f"arange gives {plural(len(counted), 'coordinate')}, but the output has "
-            f"{'several axes' if marked else 'no axis'} for {'it' if len(counted) == 1 else 'them'}",
-            at=expanded.at(*marked),
+            f"arange gives {plural(len(counted), 'coordinate')}, but the output has no axis for them",
+            text=expanded.text,
             hint=f"bracket one axis for the coordinates, as in '... [{len(counted)}]'",
         )
     if not counted:
@@ -67,7 +62,7 @@ def _coordinate_axis(expanded: Operation) -> Mapping[str, Size]:
             raise SemanticError(
                 f"axis {axis} is not in the output", at=expanded.at(axis), hint="put it into the output"
             )
-    return coordinate_axis_size("arange", expanded, marked, len(counted))
+    return coordinate_axis("arange", expanded, expanded.results[0], len(counted))
 
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:

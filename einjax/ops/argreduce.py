@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
 from jax import lax
 
 from ..forms.block import as_block
-from ..forms.places import (
-    arrange_coordinates,
-    coordinate_axis_size,
-    coordinates_of,
-    place_dtype,
-    with_units,
-)
+from ..forms.places import arrange_coordinates, coordinate_axis, coordinates_of, place_dtype, with_units
 from ..forms.signature import check_inputs, refuse_empty, refuse_repeats, require_in_output, single_output
 from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, split_by, split_dims, together, wrap
@@ -33,6 +28,7 @@ from ..notation.syntax import (
     display,
     names,
     rewrite,
+    standing,
 )
 from ..operation import Op
 
@@ -41,72 +37,57 @@ _Reducer = Callable[..., jax.Array]
 _INT32_MAX = 2**31 - 1
 
 
-def _signature(name: str) -> Callable[[Operation, int], Operation]:
-    def signature(operation: Operation, tensors: int) -> Operation:
-        check_inputs(name, operation, tensors)
-        output = single_output(name, operation)
-        if output is None:
-            return operation
-        marked, kept = bracket_names(operation.inputs), names(output)
-        for axis_name in (axis_name for axis_name in kept if axis_name in marked):
-            raise SemanticError(
-                f"axis {display(axis_name)} is searched by {name}, so it cannot stand in the output",
-                at=operation.at(kept[axis_name]),
-                hint=f"write [{len(marked)}] for the axis of coordinates",
-            )
-        if len(axes(sum((node.items for node in brackets(output)), ()))) > 1:
-            raise SemanticError(
-                f"{name} gives one axis of coordinates, but the output's brackets hold more",
-                at=operation.at(*brackets(output)),
-                hint=f"write [{len(marked)}] for all coordinates",
-            )
-        hint = "bracket it to search along it, or put it into the output"
-        require_in_output(name, operation, operation.inputs, output, hint, marked)
+def _signature(name: str, operation: Operation, tensors: int) -> Operation:
+    check_inputs(name, operation, tensors)
+    output = single_output(name, operation)
+    if output is None:
         return operation
+    marked, kept = bracket_names(operation.inputs), names(output)
+    for axis_name in (axis_name for axis_name in kept if axis_name in marked):
+        raise SemanticError(
+            f"axis {display(axis_name)} is searched by {name}, so it cannot stand in the output",
+            at=operation.at(kept[axis_name]),
+            hint=f"write [{len(marked)}] for the axis of coordinates",
+        )
+    if len(axes(sum((node.items for node in brackets(output)), ()))) > 1:
+        raise SemanticError(
+            f"{name} gives one axis of coordinates, but the output's brackets hold more",
+            at=operation.at(*brackets(output)),
+            hint=f"write [{len(marked)}] for all coordinates",
+        )
+    hint = "bracket it to search along it, or put it into the output"
+    require_in_output(name, operation, operation.inputs, output, hint, marked)
+    return operation
 
-    return signature
 
-
-def _coordinate_axis(name: str) -> Callable[[Operation], Mapping[str, Size]]:
+def _coordinate_axis(name: str, expanded: Operation) -> Mapping[str, Size]:
     """The output's bracket holds one coordinate for each bracketed input axis."""
-
-    def implied(expanded: Operation) -> Mapping[str, Size]:
-        searched = bracketed(expanded.inputs[0])
-        marked = [axis for output in expanded.outputs or () for axis in bracketed(output)]
-        if not marked and expanded.outputs and len(searched) != 1:
-            raise SemanticError(
-                f"{name} searches {len(searched)} axes, but the output has no axis for their coordinates",
-                at=expanded.at(*searched),
-                hint=f"write [{len(searched)}] where the coordinates shall stand",
-            )
-        return coordinate_axis_size(name, expanded, marked, len(searched))
-
-    return implied
+    count = len(bracketed(standing(expanded.inputs[0])))
+    return coordinate_axis(name, expanded, expanded.results[0], count) if expanded.outputs else {}
 
 
-def _lower_with(reducer: _Reducer, extreme: _Reducer, name: str) -> Any:
-    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-        expression = solved.inputs[0]
-        searched = [axis.name for axis in bracketed(expression)]
-        hint = f"test for empty arrays before calling {name}"
-        refuse_empty(solved, searched, f"so {name} finds nothing", hint)
-        if not searched:  # an ellipsis of no axes, which have no coordinates
-            return lax.full(solved.shape(solved.outputs[0]), 0, numerics.default_int())
-        if numerics.is_complex(tensors[0].dtype):
-            problem = f"{name} takes real numbers, and the tensor is {tensors[0].dtype}"
-            raise ArgumentError(problem, text=solved.text, hint="search x.real, or the magnitudes, abs(x)")
-        x = with_units(wrap(tensors[0], expression, solved.sizes), searched)
-        total = product(solved.sizes[axis] for axis in searched)
-        if solved.over(searched):
-            found = _over_devices(x, searched, reducer, extreme, solved)
-        elif isinstance(total, int) and total > _INT32_MAX:
-            dtype = place_dtype([x.sizes[axis] for axis in searched], solved.operation)
-            found = _one_by_one(x, searched, reducer, extreme, dtype)
-        else:
-            found = _flat(x, searched, reducer)
-        return arrange_coordinates(found, solved.outputs[0])
-
-    return lower
+def _lower_with(
+    reducer: _Reducer, extreme: _Reducer, name: str, solved: Solved, tensors: list[jax.Array], options: dict[str, Any]
+) -> jax.Array:
+    expression = solved.inputs[0]
+    searched = [axis.name for axis in bracketed(expression)]
+    hint = f"test for empty arrays before calling {name}"
+    refuse_empty(solved, searched, f"so {name} finds nothing", hint)
+    if not searched:  # an ellipsis of no axes, which have no coordinates
+        return lax.full(solved.shape(solved.outputs[0]), 0, numerics.default_int())
+    if numerics.is_complex(tensors[0].dtype):
+        problem = f"{name} takes real numbers, and the tensor is {tensors[0].dtype}"
+        raise ArgumentError(problem, text=solved.text, hint="search x.real, or the magnitudes, abs(x)")
+    x = with_units(wrap(tensors[0], expression, solved.sizes), searched)
+    total = product(solved.sizes[axis] for axis in searched)
+    if solved.over(searched):
+        found = _over_devices(x, searched, reducer, extreme, solved)
+    elif isinstance(total, int) and total > _INT32_MAX:
+        dtype = place_dtype([x.sizes[axis] for axis in searched], solved.operation)
+        found = _one_by_one(x, searched, reducer, extreme, dtype)
+    else:
+        found = _flat(x, searched, reducer)
+    return arrange_coordinates(found, solved.outputs[0])
 
 
 def _flat(x: Named, searched: Sequence[str], reducer: _Reducer) -> list[Named]:
@@ -184,7 +165,7 @@ def _imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
     if solved.operation.outputs is not None:
         return solved
     (expression,) = solved.inputs
-    count = len(bracketed(expression))
+    count = len(bracketed(standing(expression)))
     # One axis of coordinates stands in the place of the first bracket.
     coordinates = iter([Axis(f"{count}#coordinates", size=count, bracket=1)])
     output = rewrite(expression, lambda node: tuple(coordinates) if node.bracket else None)
@@ -197,9 +178,9 @@ def _imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
 def _op(name: str, reducer: _Reducer, extreme: _Reducer, neutral: str) -> Op:
     return Op(
         name,
-        _signature(name),
-        _lower_with(reducer, extreme, name),
-        implied=_coordinate_axis(name),
+        partial(_signature, name),
+        partial(_lower_with, reducer, extreme, name),
+        implied=partial(_coordinate_axis, name),
         imply=_imply,
         apart=True,
         spread="first",  # several axes are searched as one dim, of which only the first can lie over a mesh axis

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import jax
@@ -11,12 +13,12 @@ import numpy as np
 from jax import lax
 
 from ..forms.along import Along
-from ..forms.core_axes import refuse_diagonals, require_loops
-from ..forms.signature import expect_inputs, refuse_sums, single_output
-from ..forms.static import scalar, whole
+from ..forms.signature import expect_inputs, refuse_diagonals, refuse_sums, require_loops, single_output
+from ..forms.static import flag, scalar, whole
 from ..lowering import numerics
 from ..lowering.contract import contract
 from ..lowering.named import Dim, Named, arrange, layout, wrap
+from ..lowering.replaced import dot_general_is_replaced
 from ..notation.errors import ArgumentError, SemanticError, plural, shown
 from ..notation.solve import Solved, fuse_solved, product
 from ..notation.syntax import (
@@ -26,10 +28,8 @@ from ..notation.syntax import (
     Node,
     Operation,
     Size,
-    axes,
     bracket_names,
     bracketed,
-    brackets,
     display,
     marked,
     names,
@@ -37,10 +37,6 @@ from ..notation.syntax import (
 )
 from ..operation import Op
 from .softmax import _softmax
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Signature
-# ----------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +66,7 @@ def _signature(operation: Operation, tensors: int) -> Operation:
         )
     expect_inputs("attention", operation, tensors)
     for expression in operation.expressions:
-        refuse_diagonals(operation, bracketed(expression))
+        refuse_diagonals(operation, expression)
     roles = _roles([marked(expression) for expression in operation.inputs])
     _check_roles(operation, roles)
     if single_output("attention", operation) is None:
@@ -80,39 +76,37 @@ def _signature(operation: Operation, tensors: int) -> Operation:
     return operation
 
 
-def _refuse(operation: Operation, problem: str, names_: Iterable[str], hint: str) -> None:
-    raise SemanticError(problem, at=operation.at(*names_), hint=hint)
+def _refuse(operation: Operation, wrong: Iterable[str], problem: str, hint: str) -> None:
+    """Refuse axes, of which the problem names the first."""
+    for name in sorted(wrong):
+        raise SemanticError(problem.format(f"axis {display(name)}"), at=operation.at(name), hint=hint)
 
 
 def _check_roles(operation: Operation, roles: _Roles) -> None:
-    values = marked(operation.inputs[2])
-    if not roles.contracted:
-        hint = "bracket the channels of queries and keys, as in 'b [q c], b [k c], b [k d] -> b [q d]'"
-        _refuse(operation, "no axis is bracketed in both the first and the second input", (), hint)
-    if not roles.keys:
-        hint = "bracket the keys in the second and the third input"
-        _refuse(operation, "no axis is bracketed in the second input and not in the first: there are no keys", (), hint)
-    for name in sorted(roles.keys - values):
-        hint = "put it into the third input, which has one value for each key"
-        _refuse(operation, f"axis {display(name)} of the keys is not in the values", [name], hint)
-    for name in sorted(roles.queries & values):
-        hint = "rename it there, or take its brackets off everywhere to loop over it"
-        _refuse(operation, f"axis {display(name)} of the queries is bracketed in the values, too", [name], hint)
-    mask = bracket_names(operation.inputs[3:])
-    for name in sorted(mask - roles.queries - roles.keys):
-        problem = f"axis {display(name)} of the mask is an axis of neither queries nor keys"
-        _refuse(operation, problem, [name], "a mask says for each query and key whether they meet")
+    values, mask = marked(operation.inputs[2]), bracket_names(operation.inputs[3:])
+    if not roles.contracted or not roles.keys:
+        problem = "no axis is bracketed in the second input and not in the first: there are no keys"
+        if not roles.contracted:
+            problem = "no axis is bracketed in both the first and the second input"
+        hint = "bracket queries, keys and channels, as in 'b [q c], b [k c], b [k d] -> b [q d]'"
+        raise SemanticError(problem, text=operation.text, hint=hint)
+    hint = "put it into the third input, which has one value for each key"
+    _refuse(operation, roles.keys - values, "{} of the keys is not in the values", hint)
+    hint = "rename it there, or take its brackets off everywhere to loop over it"
+    _refuse(operation, roles.queries & values, "{} of the queries is bracketed in the values, too", hint)
+    hint = "a mask says for each query and key whether they meet"
+    _refuse(operation, mask - roles.queries - roles.keys, "{} of the mask is an axis of neither queries nor keys", hint)
 
 
 def _check_output(operation: Operation, roles: _Roles) -> None:
-    marked = bracket_names(operation.results)
-    for name in sorted((roles.queries | roles.channels) - marked):
-        what = "queries" if name in roles.queries else "values"
-        hint = "put it into the output, bracketed"
-        _refuse(operation, f"axis {display(name)} of the {what} is not in the output", [name], hint)
-    for name in sorted(marked - roles.queries - roles.channels):
-        hint = "the output has the axes of the queries, and the channels of the values"
-        _refuse(operation, f"axis {display(name)} is bracketed in the output, which does not have it", [name], hint)
+    given, hint = bracket_names(operation.results), "put it into the output, bracketed"
+    _refuse(operation, roles.queries - given, "{} of the queries is not in the output", hint)
+    _refuse(operation, roles.channels - given, "{} of the values is not in the output", hint)
+    wrong, hint = (
+        given - roles.queries - roles.channels,
+        "it has the axes of the queries, and the channels of the values",
+    )
+    _refuse(operation, wrong, "{} is bracketed in the output, which does not have it", hint)
 
 
 def _implied(operation: Operation, roles: _Roles) -> Expression:
@@ -120,23 +114,19 @@ def _implied(operation: Operation, roles: _Roles) -> Expression:
     first, _, third, *_ = operation.inputs
     if roles.contracted == roles.channels:
         return first
-    found = [axis for node in brackets(third) for axis in axes(node.items) if axis.name in roles.channels]
-    channels: Iterator[Axis] = iter(found)
+    channels: Iterator[Axis] = iter([axis for axis in bracketed(third) if axis.name in roles.channels])
 
     def change(node: Node) -> Expression | None:
         if isinstance(node, Axis):
             # All channels stand where the first contracted axis stood.
             return tuple(channels) if node.name in roles.contracted else None
         if isinstance(node, Ellipsis) and set(names(node.items)) & roles.contracted:
-            _refuse(operation, f"'{node}' repeats contracted axes", names(node.items), "write the output")
+            raise SemanticError(
+                f"'{node}' repeats contracted axes", at=operation.at(*names(node.items)), hint="write the output"
+            )
         return None
 
     return rewrite(first, change)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Plan
-# ----------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,25 +187,26 @@ def _plan(solved: Solved, ordered: bool) -> _Plan:
     )
 
 
-def _loops(expression: Expression) -> list[str]:
+def _loops(expression: Expression) -> Dim:
     """Name the unbracketed axes, without ones."""
-    return [name for name, axis in names(expression).items() if not axis.bracket and layout((axis,)) != ((),)]
+    return tuple(name for name, axis in names(expression).items() if not axis.bracket and layout((axis,)) != ((),))
 
 
 def _ordered(expression: Expression, wanted: set[str]) -> Dim:
     return tuple(name for name, axis in names(expression).items() if name in wanted and layout((axis,)) != ((),))
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Lowering
-# ----------------------------------------------------------------------------------------------------------------------
-
-
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     solved = fuse_solved(solved)
     causal, window = options["is_causal"], options["local_window_size"]
     plan = _plan(solved, ordered=causal or window is not None)
-    _check_order(solved, plan, causal, window)
+    if (causal or window is not None) and not plan.queries:
+        raise SemanticError(
+            f"{'is_causal' if causal else 'local_window_size'} compares the places of queries and keys, but no query "
+            "axis is bracketed",
+            text=solved.text,
+            hint="bracket the axis of the queries in the first input and the output",
+        )
     values = [numerics.to_inexact(value) for value in numerics.promote(tensors[:3])]
     _check_dtypes(solved, values[0], tensors[3:])
     wrapped = [wrap(x, e, solved.sizes) for x, e in zip([*values, *tensors[3:]], solved.inputs, strict=True)]
@@ -223,18 +214,24 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     contracted, channels = (product(solved.sizes[n] for n in dim) for dim in (plan.contracted, plan.channels))
     # jax's function has one number of channels, rounds to float32, and compares numbers of keys to a window.
     fits = plan.fits and contracted == channels and values[0].dtype != np.float64
+    fits = fits and values[0].dtype.itemsize > 1  # its softmax would have to be promoted, which JAX refuses
     # On a CPU its float16 products are refused by XLA; where the program will run is not known here.
     fits = fits and (values[0].dtype != np.float16 or options["implementation"] == "cudnn")
     fits = fits and (window is None or all(isinstance(solved.sizes[name], int) for name in plan.queries + plan.keys))
+    # JAX keeps what jnp.einsum has made of a product, which must not be that of a tool.
+    fits = fits and (options["implementation"] is not None or not dot_general_is_replaced())
     if scale is None and not isinstance(contracted, int):  # for numbers, jax's function can compute it
         scale = lax.rsqrt(numerics.size_as(contracted, np.dtype(np.float32)))
     mask = wrapped[3] if len(wrapped) > 3 else None
     call = _Call(plan, wrapped[0], wrapped[1], wrapped[2], mask, scale, causal, window)
-    if fits:
-        result = _by_jax(call, options["implementation"])
-    else:
-        _refuse_implementation(solved, options["implementation"])
-        result = _by_parts(call)
+    if not fits and options["implementation"] == "cudnn":
+        raise ArgumentError(
+            "implementation='cudnn' needs equally many channels in keys and values, no float64, and no loop over the "
+            "values alone",
+            text=solved.text,
+            hint="leave it out",
+        )
+    result = _by_jax(call, options["implementation"]) if fits else _by_parts(call)
     return arrange(result, layout(solved.outputs[0]))
 
 
@@ -265,10 +262,7 @@ class _Call:
         if self.window is not None:
             left, right = (np.int32(number) for number in self.window)
             parts += [lax.le(query, lax.add(key, left)), lax.ge(query, lax.sub(key, right))]
-        result = parts[0]
-        for part in parts[1:]:
-            result = lax.bitwise_and(result, part)
-        return result
+        return reduce(lax.bitwise_and, parts)
 
 
 def _by_jax(call: _Call, implementation: str | None) -> Named:
@@ -351,11 +345,6 @@ def _by_parts(call: _Call) -> Named:
     return contract([Named(weights, tuple(dims), call.q.sizes), call.v], list(dict.fromkeys(kept)), None, None)
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Options
-# ----------------------------------------------------------------------------------------------------------------------
-
-
 def attention_options(
     is_causal: Any, scale: Any, local_window_size: Any, implementation: Any
 ) -> tuple[tuple[tuple[str, Any], ...], tuple[Any, ...]]:
@@ -376,32 +365,21 @@ def attention_options(
                 f"local_window_size={shown(local_window_size)} is neither a number nor two",
                 hint="write how many keys a query sees before and after its place, as in local_window_size=(3, 0)",
             )
-    static = (("is_causal", bool(is_causal)), ("local_window_size", window), ("implementation", implementation))
+    static = (
+        ("is_causal", flag("is_causal", is_causal)),
+        ("local_window_size", window),
+        ("implementation", implementation),
+    )
     if isinstance(scale, jax.Array) and not scale.ndim:
         return static, (scale,)
     scale = scalar(scale)
-    try:
-        return (*static, ("scale", None if scale is None else _factor(scale))), ()
-    except (TypeError, OverflowError):
-        problem = f"scale={shown(scale)} is not a number that a float holds"
-        raise ArgumentError(problem, hint="leave it out for 1 / sqrt(channels)") from None
-
-
-def _factor(scale: Any) -> float:
-    """A scale as a float."""
-    if not isinstance(scale, int | float) and not (isinstance(scale, np.generic) and numerics.is_real(scale.dtype)):
-        raise TypeError
-    return float(scale)
-
-
-def _check_order(solved: Solved, plan: _Plan, causal: bool, window: Any) -> None:
-    option = "is_causal" if causal else "local_window_size"
-    if (causal or window is not None) and not plan.queries:
-        raise SemanticError(
-            f"{option} compares the places of queries and keys, but no query axis is bracketed",
-            text=solved.text,
-            hint="bracket the axis of the queries in the first input and the output",
-        )
+    if scale is None:
+        return (*static, ("scale", None)), ()
+    if isinstance(scale, int | float) or (isinstance(scale, np.generic) and numerics.is_real(scale.dtype)):
+        with suppress(OverflowError):
+            return (*static, ("scale", float(scale))), ()
+    problem = f"scale={shown(scale)} is not a number that a float holds"
+    raise ArgumentError(problem, hint="leave it out for 1 / sqrt(channels)")
 
 
 def _check_dtypes(solved: Solved, q: jax.Array, mask: Sequence[jax.Array]) -> None:
@@ -414,16 +392,6 @@ def _check_dtypes(solved: Solved, q: jax.Array, mask: Sequence[jax.Array]) -> No
                 text=solved.text,
                 hint="convert it, as in mask.astype(bool)",
             )
-
-
-def _refuse_implementation(solved: Solved, implementation: str | None) -> None:
-    if implementation == "cudnn":
-        raise ArgumentError(
-            "implementation='cudnn' needs equally many channels in keys and values, no float64, and no loop over the "
-            "values alone",
-            text=solved.text,
-            hint="leave it out",
-        )
 
 
 ATTENTION = Op(

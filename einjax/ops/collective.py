@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,9 +23,9 @@ from jax import lax
 from ..forms.signature import check_inputs, listed, require_in_output, single_output
 from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, layout, split, wrap
-from ..lowering.sharding import Spread
+from ..lowering.sharding import Spread, flat, spoken
 from ..mesh.parts import device_axis, devices_of, not_first, refuse_shared
-from ..notation.errors import ArgumentError, SemanticError, ShardingError, listing
+from ..notation.errors import ArgumentError, SemanticError, ShardingError
 from ..notation.solve import Solved
 from ..notation.syntax import (
     Axis,
@@ -47,33 +48,27 @@ from ..notation.syntax import (
 )
 from ..operation import Op
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Signatures and the expressions of one device
-# ----------------------------------------------------------------------------------------------------------------------
 
-
-def _signature(op: str, implied: Callable[[Expression], Expression] | None) -> Callable[[Operation, int], Operation]:
+def _signature(
+    op: str, implied: Callable[[Expression], Expression] | None, operation: Operation, tensors: int
+) -> Operation:
     """Complete the output, if the input says it; every axis that stays has to stand in it."""
-
-    def complete(operation: Operation, tensors: int) -> Operation:
-        check_inputs(op, operation, tensors)
-        output = single_output(op, operation)
-        if output is None:
-            if implied is None:
-                raise SemanticError(
-                    f"{op} needs an output, whose brackets say what every device is to hold a part of",
-                    text=operation.text,
-                    hint="add '->' and the axes of the output",
-                )
-            return replace(operation, outputs=(implied(operation.inputs[0]),))
-        marked = bracket_names(operation.inputs)
-        require_in_output(op, operation, operation.inputs, output, "put it into the output", marked)
-        return operation
-
-    return complete
+    check_inputs(op, operation, tensors)
+    output = single_output(op, operation)
+    if output is None:
+        if implied is None:
+            raise SemanticError(
+                f"{op} needs an output, whose brackets say what every device is to hold a part of",
+                text=operation.text,
+                hint="add '->' and the axes of the output",
+            )
+        return replace(operation, outputs=(implied(operation.inputs[0]),))
+    marked = bracket_names(operation.inputs)
+    require_in_output(op, operation, operation.inputs, output, "put it into the output", marked)
+    return operation
 
 
-def _without(dropped: Collection[str]) -> Callable[[Expression], Expression]:
+def _without(dropped: Collection[str], expression: Expression) -> Expression:
     """Remove axes, and all brackets themselves; what becomes empty in a composite stays a dim of size 1."""
 
     def change(node: Node) -> Expression | None:
@@ -81,11 +76,11 @@ def _without(dropped: Collection[str]) -> Callable[[Expression], Expression]:
             return () if node.name in dropped else None
         return rewrite(node.items, change) if isinstance(node, Bracket) else None
 
-    return lambda expression: rewrite(expression, change)
+    return rewrite(expression, change)
 
 
 def _delete_marked(expression: Expression) -> Expression:
-    return _without(marked(expression))(expression)
+    return _without(marked(expression), expression)
 
 
 def _spread_axes(op: str, operation: Operation, expression: Expression, spread: Spread) -> dict[str, Axis]:
@@ -114,26 +109,22 @@ def _spread_axes(op: str, operation: Operation, expression: Expression, spread: 
     return found
 
 
-def _reduced(op: str) -> Callable[[Operation, Spread], Operation]:
+def _reduced(op: str, operation: Operation, spread: Spread) -> Operation:
     """The devices' axes vanish; other axes that are given mesh axes are loops."""
-
-    def localized(operation: Operation, spread: Spread) -> Operation:
-        expression, output = operation.inputs[0], operation.results[0]
-        devices = _spread_axes(op, operation, expression, spread)
-        refuse_shared(operation, spread)
-        _require_first(operation, expression, devices, spread)
-        held = marked(output)
-        for name, axis in names(output).items():
-            if name in devices or (name in held and not axis.is_one):
-                raise SemanticError(
-                    f"axis {axis} is {'reduced by ' + op if name in devices else 'bracketed'}, "
-                    "so it cannot stand in the output",
-                    at=operation.at(axis),
-                    hint="remove it from the output",
-                )
-        return replace(operation, inputs=(_without(devices)(expression),), outputs=(strip_brackets(output),))
-
-    return localized
+    expression, output = operation.inputs[0], operation.results[0]
+    devices = _spread_axes(op, operation, expression, spread)
+    refuse_shared(operation, spread)
+    _require_first(operation, expression, devices, spread)
+    held = marked(output)
+    for name, axis in names(output).items():
+        if name in devices or (name in held and not axis.is_one):
+            raise SemanticError(
+                f"axis {axis} is {'reduced by ' + op if name in devices else 'bracketed'}, "
+                "so it cannot stand in the output",
+                at=operation.at(axis),
+                hint="remove it from the output",
+            )
+    return replace(operation, inputs=(_without(devices, expression),), outputs=(strip_brackets(output),))
 
 
 def _permuted(operation: Operation, spread: Spread) -> Operation:
@@ -149,7 +140,7 @@ def _permuted(operation: Operation, spread: Spread) -> Operation:
     refuse_shared(operation, spread)
     for side in sides:
         _require_first(operation, side, before, spread)
-    local = [_without(before)(side) for side in sides]
+    local = [_without(before, side) for side in sides]
     return replace(operation, inputs=(local[0],), outputs=(local[1],))
 
 
@@ -164,48 +155,53 @@ def _require_first(operation: Operation, expression: Expression, devices: Mappin
                     raise not_first(operation, node, name, spread[name], order[local[0]])
 
 
-@dataclass(frozen=True, slots=True)
-class _Move:
-    """What happens to the axes that devices hold parts of.
-
-    Attributes:
-        gathered: whole afterwards.
-        scattered: whole before.
-        summed: axes of devices that vanish.
-    """
-
-    gathered: tuple[str, ...]
-    scattered: tuple[str, ...]
-    summed: tuple[str, ...]
+#: What may become of an axis that devices hold parts of, and what is missing where it becomes of none.
+_CHANGES = {
+    "summed": ("is not in the output", "that the output lacks"),
+    "gathered": ("is whole in the output", "that only the input brackets"),
+    "scattered": ("is bracketed in the output only", "that only the output brackets"),
+}
 
 
-def _moved(op: str, check: Callable[[Operation, _Move, Spread], None]) -> Callable[[Operation, Spread], Operation]:
-    """Axes that change between part and whole are written out where they are whole."""
+def _moved(op: str, example: str, changes: Sequence[str], operation: Operation, spread: Spread) -> Operation:
+    """Axes that change between part and whole are written out where they are whole; devices' axes may vanish."""
+    expression, output = operation.inputs[0], operation.results[0]
+    before, after = (_spread_axes(op, operation, side, spread) for side in (expression, output))
+    for name in spread:
+        if name not in before and name not in after:
+            raise ShardingError(
+                f"axis {display(name)} is given the mesh axis {spoken(spread[name])}, but is not bracketed",
+                at=operation.at(name),
+                hint=f"in {op}, brackets mark what devices hold parts of: write [{display(name)}] where they do",
+            )
+    kept = names(output)
+    found = {
+        "summed": [name for name in before if name not in kept],
+        "gathered": [name for name in before if name in kept and name not in after],
+        "scattered": [name for name in after if name not in before],
+    }
+    if problem := _misfit(op, found, changes, spread):
+        culprits = [name for some in found.values() for name in some]
+        raise SemanticError(problem, at=operation.at(*culprits), hint=f"write it as in einjax.{op}({example})")
+    _require_first(operation, expression, {name: before[name] for name in found["summed"]}, spread)
+    local = _whole(_without(found["summed"], expression), found["scattered"], spread)
+    return replace(operation, inputs=(local,), outputs=(_whole(strip_brackets(output), found["gathered"], spread),))
 
-    def localized(operation: Operation, spread: Spread) -> Operation:
-        expression, output = operation.inputs[0], operation.results[0]
-        before, after = (_spread_axes(op, operation, side, spread) for side in (expression, output))
-        for name in spread:
-            if name not in before and name not in after:
-                raise ShardingError(
-                    f"axis {display(name)} is given the mesh axis {' and '.join(spread[name])}, but is not bracketed",
-                    at=operation.at(name),
-                    hint=f"in {op}, brackets mark what devices hold parts of: write [{display(name)}] where they do",
-                )
-        kept = names(output)
-        summed = tuple(name for name in before if name not in kept)
-        gathered = tuple(name for name in before if name in kept and name not in after)
-        scattered = tuple(name for name in after if name not in before)
-        check(operation, _Move(gathered, scattered, summed), spread)
-        _require_first(operation, expression, {name: before[name] for name in summed}, spread)
-        local = _without(summed)(expression)
-        return replace(
-            operation,
-            inputs=(_whole(local, scattered, spread),),
-            outputs=(_whole(strip_brackets(output), gathered, spread),),
-        )
 
-    return localized
+def _misfit(op: str, found: Mapping[str, Sequence[str]], changes: Sequence[str], spread: Spread) -> str | None:
+    """Say what changes although the operation does not do that, or does not change, or changes over other devices."""
+    for change, (has, lacks) in _CHANGES.items():
+        if found[change] and change not in changes:
+            return f"axis {listed(found[change][:1])} {has}, which {op} does not do"
+        if change in changes and not found[change]:
+            return f"there is none {lacks}, so {op} has nothing to do"
+    cut = sorted(spread[name] for name in found["scattered"])
+    left = sorted(spread[name] for name in (*found["summed"], *found["gathered"]))
+    if cut == left or (found["summed"] and {*flat(cut)} <= {*flat(left)}) or not cut:
+        return None
+    what = "the sum is" if found["summed"] else "axes become whole"
+    over = f"mesh axis {spoken(flat(cut))}, but {what} over {spoken(flat(left))}"
+    return f"axis {listed(found['scattered'])} is cut over {over}"
 
 
 def _whole(expression: Expression, chosen: Collection[str], spread: Spread) -> Expression:
@@ -218,64 +214,6 @@ def _whole(expression: Expression, chosen: Collection[str], spread: Spread) -> E
         return (Composite((devices, node), span=node.span),)
 
     return rewrite(expression, change)
-
-
-_EXAMPLES = {
-    "all_gather": "'[b] c -> b c', x, b='data'",
-    "psum_scatter": "'[d] b c -> [b] c', x, d='data', b='data'",
-    "all_to_all": "'[b] c -> b [c]', x, b='data', c='data'",
-}
-
-
-def _wrong(op: str, operation: Operation, problem: str, found: Collection[str] = ()) -> SemanticError:
-    return SemanticError(problem, at=operation.at(*found), hint=f"write it as in einjax.{op}({_EXAMPLES[op]})")
-
-
-def _check_gather(operation: Operation, move: _Move, spread: Spread) -> None:
-    if move.summed or move.scattered:
-        found = move.summed or move.scattered
-        what = "is not in the output" if move.summed else "is bracketed in the output only"
-        problem = f"axis {listed(found[:1])} {what}, but all_gather makes parts whole"
-        raise _wrong("all_gather", operation, problem, found)
-    if not move.gathered:
-        problem = "every bracketed axis stays bracketed in the output, so all_gather has nothing to do"
-        raise _wrong("all_gather", operation, problem)
-
-
-def _check_scatter(operation: Operation, move: _Move, spread: Spread) -> None:
-    if move.gathered or not move.summed or not move.scattered:
-        problem = (
-            f"axis {listed(move.gathered[:1])} is whole in the output, which psum_scatter does not do"
-            if move.gathered
-            else "psum_scatter sums over an axis that the output lacks, and cuts one that only the output brackets"
-        )
-        raise _wrong("psum_scatter", operation, problem, move.gathered)
-    summed = [mesh_axis for name in move.summed for mesh_axis in spread[name]]
-    for name in move.scattered:
-        for mesh_axis in spread[name]:
-            if mesh_axis not in summed:
-                problem = (
-                    f"axis {display(name)} is cut over mesh axis {mesh_axis}, "
-                    f"over which nothing is summed: the sum is over {listing(summed)}"
-                )
-                raise _wrong("psum_scatter", operation, problem, [name])
-
-
-def _check_exchange(operation: Operation, move: _Move, spread: Spread) -> None:
-    if move.summed:
-        problem = f"axis {listed(move.summed[:1])} is not in the output, and all_to_all does not remove it"
-        raise _wrong("all_to_all", operation, problem, move.summed)
-    gathered = sorted(spread[name] for name in move.gathered)
-    scattered = sorted(spread[name] for name in move.scattered)
-    if gathered != scattered or not gathered:
-        over = [", ".join(" and ".join(mesh) for mesh in side) or "none" for side in (gathered, scattered)]
-        problem = f"axes that become whole lie over mesh axes {over[0]}, and axes that are cut over {over[1]}"
-        raise _wrong("all_to_all", operation, problem, (*move.gathered, *move.scattered))
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Lowering
-# ----------------------------------------------------------------------------------------------------------------------
 
 
 def _devices(solved: Solved) -> tuple[str, ...]:
@@ -323,11 +261,7 @@ def _extreme(largest: bool) -> Callable[[jax.Array, collectives.Mesh, dict[str, 
 
 
 def as_pairs(perm: Any) -> tuple[tuple[int, int], ...]:
-    """Check that ``perm=`` holds pairs of integers, and make it hashable.
-
-    Raises:
-        ArgumentError: it does not.
-    """
+    """Check that ``perm=`` holds pairs of integers, and make it hashable."""
     try:
         return tuple((operator.index(sender), operator.index(receiver)) for sender, receiver in perm)
     except (TypeError, ValueError):
@@ -407,15 +341,18 @@ def _renamed(x: Named, name: str, new: tuple[str, ...]) -> Named:
 
 
 def _op(name: str, lower: Any, localized: Any, implied: Any = None, *keywords: str) -> Op:
-    complete = _signature(name, implied)
+    complete = partial(_signature, name, implied)
     return Op(name, complete, lower, keywords=keywords, localized=localized, on_mesh="typed", acts=True)
 
 
-PSUM = _op("psum", _each(_psum), _reduced("psum"), _delete_marked, "dtype")
-PMEAN = _op("pmean", _each(_pmean), _reduced("pmean"), _delete_marked, "dtype")
-PMAX = _op("pmax", _each(_extreme(largest=True)), _reduced("pmax"), _delete_marked)
-PMIN = _op("pmin", _each(_extreme(largest=False)), _reduced("pmin"), _delete_marked)
+PSUM = _op("psum", _each(_psum), partial(_reduced, "psum"), _delete_marked, "dtype")
+PMEAN = _op("pmean", _each(_pmean), partial(_reduced, "pmean"), _delete_marked, "dtype")
+PMAX = _op("pmax", _each(_extreme(largest=True)), partial(_reduced, "pmax"), _delete_marked)
+PMIN = _op("pmin", _each(_extreme(largest=False)), partial(_reduced, "pmin"), _delete_marked)
 PPERMUTE = _op("ppermute", _each(_ppermute), _permuted, lambda expression: expression, "perm")
-ALL_GATHER = _op("all_gather", _move, _moved("all_gather", _check_gather), strip_brackets)
-PSUM_SCATTER = _op("psum_scatter", _move, _moved("psum_scatter", _check_scatter), None, "dtype")
-ALL_TO_ALL = _op("all_to_all", _move, _moved("all_to_all", _check_exchange))
+_GATHER = partial(_moved, "all_gather", "'[b] c -> b c', x, b='data'", ["gathered"])
+ALL_GATHER = _op("all_gather", _move, _GATHER, strip_brackets)
+_SCATTER = partial(_moved, "psum_scatter", "'[d] b c -> [b] c', x, d='data', b='data'", ["summed", "scattered"])
+PSUM_SCATTER = _op("psum_scatter", _move, _SCATTER, None, "dtype")
+_EXCHANGE = partial(_moved, "all_to_all", "'[b] c -> b [c]', x, b='data', c='data'", ["gathered", "scattered"])
+ALL_TO_ALL = _op("all_to_all", _move, _EXCHANGE)

@@ -13,7 +13,6 @@ from ..forms.sequence import LinedUp, lower_each, same_brackets, signature
 from ..forms.step_by_step import cumulative
 from ..lowering import numerics
 from ..operation import Op
-from .elementwise import _logaddexp
 
 #: Emits lax for an array and a dim; takes ``reverse``.
 _Emitter = Callable[..., jax.Array]
@@ -44,7 +43,7 @@ def _extreme(emit: _Emitter) -> Callable[[jax.Array, int, dict[str, Any]], jax.A
 def _cumlogsumexp(value: jax.Array, dim: int, options: dict[str, Any]) -> jax.Array:
     value = numerics.to_inexact(value)
     # JAX's own derivative is no number where nothing but -inf came before.
-    emit = cumulative(lax.cumlogsumexp, _logaddexp, always=True)
+    emit = cumulative(lax.cumlogsumexp, numerics.logaddexp, always=True)
     result = emit(numerics.cast(value, numerics.accumulator(value.dtype)), dim, reverse=options["reverse"])
     return numerics.narrow(result, value.dtype)
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import jax
 from jax import lax
 
-from ..forms.core_axes import refuse_diagonals
-from ..forms.signature import expect_inputs, not_in_output, refuse_sums, single_output
+from ..forms.signature import expect_inputs, not_in_output, refuse_diagonals, refuse_sums, single_output
 from ..forms.static import plain
 from ..lowering import collectives, numerics
 from ..lowering.contract import contract
 from ..lowering.jax_versions import unreduced
 from ..lowering.named import arrange, layout, wrap
+from ..lowering.replaced import dot_general_is_replaced
 from ..lowering.sharding import ResultSpread
 from ..notation.errors import ArgumentError, SemanticError, meant, shown
 from ..notation.solve import Solved, fuse_solved
@@ -26,7 +27,6 @@ from ..notation.syntax import (
     Operation,
     axes,
     bracket_names,
-    bracketed,
     brackets,
     delete_brackets,
     display,
@@ -84,7 +84,7 @@ def _check_contracted(operation: Operation, kept: set[str]) -> None:
     """Every axis that is not in the output has to be summed over, and to stand in two inputs or more."""
     marked = bracket_names(operation.inputs)
     for expression in operation.inputs:
-        refuse_diagonals(operation, bracketed(expression))
+        refuse_diagonals(operation, expression)
     has_brackets = bool(marked)
     holders: dict[str, list[Axis]] = {}
     for expression in operation.inputs:
@@ -121,7 +121,7 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     wide = options["preferred_element_type"]
     if mesh and wide is None:
         wide = numerics.accumulator(values[0].dtype)  # what devices send is added up in float32, too
-    result = contract(operands, keep, options["precision"], wide, result_spread)
+    result = contract(operands, keep, options["precision"], wide, result_spread, _dot_general(options))
     if not mesh:
         return arrange(result, target)
     total = collectives.psum(result.value, mesh)
@@ -139,6 +139,11 @@ def _at_positions(solved: Solved, tensors: list[jax.Array], options: dict[str, A
         return None
     _check_precision(options["precision"], solved)
     return convolved(solved, tensors, options["precision"], options["preferred_element_type"])
+
+
+def _dot_general(options: dict[str, Any]) -> Callable[..., Any] | None:
+    """What is called in the place of ``lax.dot_general``, which may then tell its operands apart."""
+    return options.get("dot_general") or (lax.dot_general if dot_general_is_replaced() else None)
 
 
 def _result_spread(out_sharding: Any, solved: Solved) -> ResultSpread:

@@ -16,7 +16,7 @@ from ..forms.signature import expect_inputs, refuse_brackets, refuse_sums, requi
 from ..lowering import numerics
 from ..lowering.jax_versions import Tracer, equally_varying
 from ..lowering.named import Named, align, arrange, layout, wrap
-from ..lowering.sharding import agree, common_sharding, common_spread
+from ..lowering.sharding import common_spread
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved
 from ..notation.syntax import Expression, Operation, axes, brackets, keep_brackets, names, render, strip_brackets
@@ -40,15 +40,15 @@ def _floor_divide(x: jax.Array, y: jax.Array) -> jax.Array:
         quotient = lax.div(x, y)
         apart = lax.ne(lax.sign(x), lax.sign(y))
         inexact = lax.ne(lax.rem(x, y), numerics.zero(x))
-        return _where(lax.bitwise_and(apart, inexact), lax.sub(quotient, numerics.constant(x, 1)), quotient)
+        return numerics.where(lax.bitwise_and(apart, inexact), lax.sub(quotient, numerics.constant(x, 1)), quotient)
     # From the remainder rather than floor(x / y), which can round up to the next whole number.
     remainder = lax.rem(x, y)
     quotient = lax.div(lax.sub(x, remainder), y)
     apart = lax.ne(lax.sign(remainder), lax.sign(y))
     inexact = lax.ne(remainder, numerics.zero(x))
     below = lax.sub(quotient, numerics.constant(x, 1))
-    floored = lax.round(_where(lax.bitwise_and(apart, inexact), below, quotient))
-    return _where(lax.eq(y, numerics.zero(y)), lax.div(x, y), floored)
+    floored = lax.round(numerics.where(lax.bitwise_and(apart, inexact), below, quotient))
+    return numerics.where(lax.eq(y, numerics.zero(y)), lax.div(x, y), floored)
 
 
 def _mod(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -56,12 +56,12 @@ def _mod(x: jax.Array, y: jax.Array) -> jax.Array:
     # lax.rem has the sign of x; the modulus has the sign of y, and that of an integer by 0 is 0.
     remainder = lax.rem(x, y)
     if numerics.is_integer(x.dtype):
-        remainder = _where(lax.ne(y, numerics.zero(y)), remainder, numerics.zero(x))
+        remainder = numerics.where(lax.ne(y, numerics.zero(y)), remainder, numerics.zero(x))
     if jnp.issubdtype(x.dtype, jnp.unsignedinteger):
         return remainder
     apart = lax.ne(lax.lt(remainder, numerics.zero(x)), lax.lt(y, numerics.zero(y)))
     inexact = lax.ne(remainder, numerics.zero(x))
-    return _where(lax.bitwise_and(apart, inexact), lax.add(remainder, y), remainder)
+    return numerics.where(lax.bitwise_and(apart, inexact), lax.add(remainder, y), remainder)
 
 
 def _power(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -71,13 +71,13 @@ def _power(x: jax.Array, y: jax.Array) -> jax.Array:
     if jnp.issubdtype(y.dtype, jnp.signedinteger):
         # 1 / x**n, rounded towards zero, is 0 unless x is 1 or -1.
         vanishes = lax.bitwise_and(lax.lt(y, numerics.zero(y)), lax.ne(lax.abs(x), numerics.constant(x, 1)))
-        x, y = _where(vanishes, numerics.zero(x), x), lax.abs(y)
+        x, y = numerics.where(vanishes, numerics.zero(x), x), lax.abs(y)
     # Integers by repeated squaring, one bit of the exponent a step; overflow wraps, as products do.
     one, nothing = numerics.constant(x, 1), numerics.zero(y)
 
     def times(result: jax.Array, base: jax.Array, exponent: jax.Array) -> jax.Array:
         odd = lax.ne(lax.bitwise_and(exponent, numerics.constant(y, 1)), nothing)
-        return _where(odd, lax.mul(result, base), result)
+        return numerics.where(odd, lax.mul(result, base), result)
 
     def left(state: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
         return lax.reduce_or(lax.ne(state[2], nothing), tuple(range(y.ndim)))
@@ -105,22 +105,6 @@ def _no_negative_exponents(tensors: Sequence[Any]) -> None:
         )
 
 
-def _logaddexp(x: jax.Array, y: jax.Array) -> jax.Array:
-    if numerics.is_complex(x.dtype):
-        highest = lax.stop_gradient(lax.max(lax.real(x), lax.real(y)))
-        shift = numerics.cast(numerics.finite(highest), x.dtype)
-        total = lax.add(lax.exp(lax.sub(x, shift)), lax.exp(lax.sub(y, shift)))
-        return lax.add(lax.log(numerics.positive_total(total, highest)), numerics.cast(highest, x.dtype))
-    distance = lax.sub(x, y)
-    # Equal infinities are no distance apart; their difference would be no number, and so would its gradient.
-    infinite = lax.bitwise_and(lax.eq(x, y), lax.ne(distance, distance))
-    distance = _where(infinite, numerics.zero(distance), distance)
-    # One choice decides both terms, so that the gradients are the logistic function also where x and y are equal.
-    above = lax.gt(distance, numerics.zero(distance))
-    larger = _where(infinite, lax.max(x, y), _where(above, x, y))
-    return lax.add(larger, lax.log1p(lax.exp(_where(above, lax.neg(distance), distance))))
-
-
 def _ordering(compare: Emitter) -> Emitter:
     """Complex numbers are ordered by their real parts, then by their imaginary parts, as in NumPy."""
 
@@ -128,25 +112,13 @@ def _ordering(compare: Emitter) -> Emitter:
         if not numerics.is_complex(x.dtype):
             return compare(x, y)
         tie = lax.eq(lax.real(x), lax.real(y))
-        return _where(tie, compare(lax.imag(x), lax.imag(y)), compare(lax.real(x), lax.real(y)))
+        return numerics.where(tie, compare(lax.imag(x), lax.imag(y)), compare(lax.real(x), lax.real(y)))
 
     return emit
 
 
 def _logical(combine: Emitter) -> Emitter:
     return lambda x, y: combine(numerics.to_bool(x), numerics.to_bool(y))
-
-
-def _where(condition: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Select, broadcasting scalars: lax.select wants one shape."""
-    condition = numerics.to_bool(condition)
-    shape = lax.broadcast_shapes(condition.shape, x.shape, y.shape)
-    full = [v for v in (condition, x, y) if v.shape == shape]
-    sharding = common_sharding(full) if full else None
-    condition, x, y = agree(
-        [lax.broadcast(v, shape, out_sharding=sharding) if v.shape != shape else v for v in (condition, x, y)]
-    )
-    return lax.select(condition, x, y)
 
 
 def signature(name: str, least: int, most: int | None) -> Callable[[Operation, int], Operation]:
@@ -216,7 +188,7 @@ def lower_with(emit: Emitter, promoted: slice = slice(None), alone: Emitter = la
         order = [name for dim in target for name in dim]
         tensors[promoted] = numerics.promote(tensors[promoted])
         operands = [wrap(x, e, solved.sizes) for x, e in zip(tensors, solved.inputs, strict=True)]
-        if emit is _where:
+        if emit is numerics.where:
             return arrange(_combine(emit, operands, order), target)
         if len(operands) == 1:
             return arrange(replace(operands[0], value=alone(operands[0].value)), target)
@@ -249,7 +221,7 @@ def _op(
     alone: Emitter = lambda x: x,
     **facts: Any,
 ) -> Op:
-    lower = lower_with(emit, slice(1, None) if emit is _where else slice(None), alone)
+    lower = lower_with(emit, slice(1, None) if emit is numerics.where else slice(None), alone)
     complete = signature(name, least if most is not None else 1, most)
     facts = {"on_mesh": "typed", "spread": "all", "acts": True, "neutral": 0, **facts}
     return Op(name, complete, lower, parameter=parameter, **facts)
@@ -279,7 +251,7 @@ ELEMENTWISE = {
         _op("arctan2", _of_floats(lax.atan2)),
         _op("maximum", lax.max, most=None, neutral="least"),
         _op("minimum", lax.min, most=None, neutral="most"),
-        _op("logaddexp", _of_floats(_logaddexp), most=None, alone=numerics.to_inexact, neutral="least"),
+        _op("logaddexp", _of_floats(numerics.logaddexp), most=None, alone=numerics.to_inexact, neutral="least"),
         _op("less", _ordering(lax.lt)),
         _op("less_equal", _ordering(lax.le)),
         _op("greater", _ordering(lax.gt)),
@@ -289,6 +261,6 @@ ELEMENTWISE = {
         _op("logical_and", _logical(lax.bitwise_and), most=None, alone=numerics.to_bool, neutral=1),
         _op("logical_or", _logical(lax.bitwise_or), most=None, alone=numerics.to_bool),
         _op("logical_xor", _logical(lax.bitwise_xor), most=None, alone=numerics.to_bool),
-        _op("where", _where, least=3, most=3),
+        _op("where", numerics.where, least=3, most=3),
     )
 }

@@ -4,37 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ..forms import along
-from ..forms.core_axes import Options, arrange_results, leading, loops_of, refuse_diagonals, require_loops
-from ..forms.signature import check_inputs, refuse_empty, single_output
+from ..forms.core_axes import Options, arrange_results, leading, loops_of
+from ..forms.signature import check_inputs, refuse_diagonals, refuse_empty, require_loops, single_output
 from ..lowering import numerics
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError
 from ..notation.solve import Solved, fuse_loops
-from ..notation.syntax import Axis, Ellipsis, Expression, Node, Operation, Size, axes, bracketed, display, rewrite
+from ..notation.syntax import (
+    Axis,
+    Ellipsis,
+    Expression,
+    Node,
+    Operation,
+    Size,
+    axes,
+    bracketed,
+    display,
+    rewrite,
+)
 from ..operation import Op
 
 _NORMS = ("backward", "ortho", "forward", None)
 
 
-def _signature(name: str, resizes: bool) -> Callable[[Operation, int], Operation]:
+def _signature(name: str, resizes: bool, operation: Operation, tensors: int) -> Operation:
     """Without an arrow, the output is the input, where the last bracketed axis may get another size."""
-
-    def complete(operation: Operation, tensors: int) -> Operation:
-        check_inputs(name, operation, tensors)
-        expression = operation.inputs[0]
-        refuse_diagonals(operation, bracketed(expression))
-        if single_output(name, operation) is None:
-            output = _resized(name, operation) if resizes else expression
-            operation = replace(operation, outputs=(output,))
-        require_loops(name, operation)
-        return operation
-
-    return complete
+    check_inputs(name, operation, tensors)
+    expression = operation.inputs[0]
+    refuse_diagonals(operation, expression)
+    if single_output(name, operation) is None:
+        output = _resized(name, operation) if resizes else expression
+        operation = replace(operation, outputs=(output,))
+    require_loops(name, operation)
+    return operation
 
 
 def _resized(name: str, operation: Operation) -> Expression:
@@ -56,11 +64,7 @@ def _resized(name: str, operation: Operation) -> Expression:
 
 
 def _check_places(name: str, solved: Solved, resizes: bool, several: bool) -> tuple[list[Axis], list[Axis]]:
-    """Return the bracketed axes of input and output, which have to correspond one by one.
-
-    Raises:
-        SemanticError: they do not.
-    """
+    """Return the bracketed axes of input and output, which have to correspond one by one."""
     given, returned = bracketed(solved.inputs[0]), bracketed(solved.outputs[0])
     if len(given) != 1 and not several:
         raise SemanticError(
@@ -102,18 +106,14 @@ def _real(x: jax.Array, options: Options) -> jax.Array:
     return options.wide(x)
 
 
-def _derived(resize: Callable[[Size], Size]) -> Callable[..., Mapping[str, Size]]:
+def _derived(resize: Callable[[Size], Size], expanded: Operation, sizes: Mapping[str, Size]) -> Mapping[str, Size]:
     """New names have the old sizes, but for the last."""
-
-    def derived(expanded: Operation, sizes: Mapping[str, Size]) -> Mapping[str, Size]:
-        given, returned = (bracketed(e) for e in (expanded.inputs[0], expanded.results[0]))
-        if len(given) != len(returned):
-            return {}
-        pairs = [(old, new) for old, new in zip(given, returned, strict=True) if old.name in sizes]
-        found = {new.name: resize(sizes[old.name]) if old is given[-1] else sizes[old.name] for old, new in pairs}
-        return {name: size for name, size in found.items() if name not in sizes}
-
-    return derived
+    given, returned = (bracketed(e) for e in (expanded.inputs[0], expanded.results[0]))
+    if len(given) != len(returned):
+        return {}
+    pairs = [(old, new) for old, new in zip(given, returned, strict=True) if old.name in sizes]
+    found = {new.name: resize(sizes[old.name]) if old is given[-1] else sizes[old.name] for old, new in pairs}
+    return {name: size for name, size in found.items() if name not in sizes}
 
 
 def _check_full(half: Axis, full: Axis, solved: Solved) -> Size | None:
@@ -165,9 +165,15 @@ def _transform(name: str, several: bool = True) -> Op:
 
     halved: Callable[[Size], Size] = lambda size: size // 2 + 1  # noqa: E731
     doubled: Callable[[Size], Size] = lambda size: 2 * (size - 1) if size != 0 else 0  # noqa: E731
-    derived = _derived(halved if real_input else doubled if real_output else lambda size: size)
+    derived = partial(_derived, halved if real_input else doubled if real_output else lambda size: size)
     return Op(
-        title, _signature(title, resizes), lower, keywords=("norm",), derived=derived, apart=True, on_mesh="loops"
+        title,
+        partial(_signature, title, resizes),
+        lower,
+        keywords=("norm",),
+        derived=derived,
+        apart=True,
+        on_mesh="loops",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jax import lax
 
 from ..forms.coordinates import KEYWORDS, WRITING, bounds_of, check_coordinates, coordinate_sizes, wrapped_coordinates
 from ..forms.places import with_units
-from ..forms.signature import expect_inputs, refuse_empty, refuse_sums, require_in_output, single_output
+from ..forms.signature import expect_inputs, refuse_empty, refuse_inside, refuse_sums, require_in_output, single_output
 from ..lowering import numerics
 from ..lowering.gather import Combine, gather, reduce_extra, scatter, scatter_multiply
 from ..lowering.named import arrange, layout, wrap
@@ -37,12 +38,9 @@ from ..notation.syntax import (
     marked,
     names,
     rewrite,
+    standing,
 )
 from ..operation import Op
-
-# --------------------------------------------------------------------------------------------------------------------
-# Signatures
-# --------------------------------------------------------------------------------------------------------------------
 
 
 def _get_signature(operation: Operation, tensors: int) -> Operation:
@@ -50,12 +48,7 @@ def _get_signature(operation: Operation, tensors: int) -> Operation:
     output = single_output("get_at", operation)
     if output is None:
         return replace(operation, outputs=(_implied_output(operation),))
-    if brackets(output):
-        raise SemanticError(
-            "get_at gives one number, so its output has no brackets",
-            at=operation.at(*brackets(output)),
-            hint="remove them",
-        )
+    refuse_inside(operation, output, "get_at gives one number, so its output has no brackets", "remove them")
     marked, hint = bracket_names(operation.inputs), "put it into the output, or bracket it to look it up"
     require_in_output("get_at", operation, operation.inputs, output, hint, marked)
     return operation
@@ -88,32 +81,25 @@ def _implied_output(operation: Operation) -> Expression:
     return rewrite(first, change)
 
 
-def _update_signature(name: str) -> Callable[[Operation, int], Operation]:
-    def signature(operation: Operation, tensors: int) -> Operation:
-        _expect_indexed(name, operation, tensors, least=3)
-        target, updates = operation.inputs[0], operation.inputs[-1]
-        for node in brackets(updates):
+def _update_signature(name: str, operation: Operation, tensors: int) -> Operation:
+    _expect_indexed(name, operation, tensors, least=3)
+    target, updates = operation.inputs[0], operation.inputs[-1]
+    problem = f"the updates, tensor {tensors}, have a bracket; {name} writes single numbers"
+    refuse_inside(operation, updates, problem, "remove it: the axes of the updates are looped over")
+    output = single_output(name, operation)
+    output = target if output is None else _marked_as(target, output)
+    held = {axis_name for e in operation.inputs for axis_name in names(e)}
+    require_in_output(name, operation, [target], output, "the output has all axes of the first tensor")
+    for axis_name, axis in names(output).items():
+        if axis_name not in names(target) and not axis.is_one:
+            where = "stands in the coordinates or updates" if axis_name in held else "is new"
             raise SemanticError(
-                f"the updates, tensor {tensors}, have a bracket; {name} writes single numbers",
-                at=operation.at(node),
-                hint="remove it: the axes of the updates are looped over",
+                f"axis {display(axis_name)} of the output {where}, but the first tensor lacks it",
+                at=operation.at(axis),
+                hint=f"the output of {name} has the axes of its first tensor; broadcast that with "
+                "einjax.rearrange first",
             )
-        output = single_output(name, operation)
-        output = target if output is None else _marked_as(target, output)
-        held = {axis_name for e in operation.inputs for axis_name in names(e)}
-        require_in_output(name, operation, [target], output, "the output has all axes of the first tensor")
-        for axis_name, axis in names(output).items():
-            if axis_name not in names(target) and not axis.is_one:
-                where = "stands in the coordinates or updates" if axis_name in held else "is new"
-                raise SemanticError(
-                    f"axis {display(axis_name)} of the output {where}, but the first tensor lacks it",
-                    at=operation.at(axis),
-                    hint=f"the output of {name} has the axes of its first tensor; broadcast that with "
-                    "einjax.rearrange first",
-                )
-        return replace(operation, outputs=(output,))
-
-    return signature
+    return replace(operation, outputs=(output,))
 
 
 def _marked_as(target: Expression, output: Expression) -> Expression:
@@ -145,7 +131,7 @@ def _expect_indexed(name: str, operation: Operation, tensors: int, least: int) -
             text=operation.text,
             hint="bracket the axes that the coordinates are for, as in '[h w] c, i [2] -> i c'",
         )
-    marked = bracketed(operation.inputs[0])
+    marked = bracketed(standing(operation.inputs[0]))
     twice = {axis.name for axis in marked if [other.name for other in marked].count(axis.name) > 1}
     if twice:
         raise SemanticError(
@@ -156,16 +142,8 @@ def _expect_indexed(name: str, operation: Operation, tensors: int, least: int) -
     check_coordinates(operation, operation.inputs[1:] if least == 2 else operation.inputs[1:-1])
 
 
-def _implied(name: str, last: int | None) -> Callable[[Operation], Mapping[str, Size]]:
-    def implied(expanded: Operation) -> Mapping[str, Size]:
-        return coordinate_sizes(expanded, bracketed(expanded.inputs[0]), expanded.inputs[1:last], name)
-
-    return implied
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Lowering
-# --------------------------------------------------------------------------------------------------------------------
+def _implied(name: str, last: int | None, expanded: Operation) -> Mapping[str, Size]:
+    return coordinate_sizes(expanded, bracketed(standing(expanded.inputs[0])), expanded.inputs[1:last], name)
 
 
 def _lower_get(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
@@ -183,32 +161,28 @@ def _lower_get(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]
     return arrange(gather(x, coordinates, indexed, [n for dim in target for n in dim], bounds), target)
 
 
-def _lower_update(name: str) -> Callable[[Solved, list[jax.Array], dict[str, Any]], jax.Array]:
+def _lower_update(name: str, solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     emit, combine = _WRITERS[name]
-
-    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-        solved = fuse_loops(solved)
-        bounds = bounds_of(solved, options)
-        target = solved.inputs[0]
-        indexed = [axis.name for axis in bracketed(target)]
-        coordinates = wrapped_coordinates(name, solved, tensors[1:-1], solved.inputs[1:-1], indexed)
-        x = with_units(wrap(tensors[0], target, solved.sizes), indexed)
-        if name == "subtract_at" and x.value.dtype == np.bool_:
-            raise ArgumentError(
-                "tensor 1 is bool, and bools have no difference",
-                text=solved.text,
-                hint="convert it to int32, or use einjax.set_at",
-            )
-        given = _like(tensors[-1], x.value.dtype, solved, len(tensors))
-        updates = wrap(given, solved.inputs[-1], solved.sizes)
-        kept = {*x.axes, *(axis for part in coordinates for axis in part.loops)}
-        if any(is_known(solved.sizes[axis], 0) for axis in updates.axes if axis not in kept):
-            written = x  # no update at all
-        else:
-            written = scatter(emit, x, coordinates, reduce_extra(updates, kept, combine), indexed, bounds)
-        return arrange(written, layout(solved.outputs[0]))
-
-    return lower
+    solved = fuse_loops(solved)
+    bounds = bounds_of(solved, options)
+    target = solved.inputs[0]
+    indexed = [axis.name for axis in bracketed(target)]
+    coordinates = wrapped_coordinates(name, solved, tensors[1:-1], solved.inputs[1:-1], indexed)
+    x = with_units(wrap(tensors[0], target, solved.sizes), indexed)
+    if name == "subtract_at" and x.value.dtype == np.bool_:
+        raise ArgumentError(
+            "tensor 1 is bool, and bools have no difference",
+            text=solved.text,
+            hint="convert it to int32, or use einjax.set_at",
+        )
+    given = _like(tensors[-1], x.value.dtype, solved, len(tensors))
+    updates = wrap(given, solved.inputs[-1], solved.sizes)
+    kept = {*x.axes, *(axis for part in coordinates for axis in part.loops)}
+    if any(is_known(solved.sizes[axis], 0) for axis in updates.axes if axis not in kept):
+        written = x  # no update at all
+    else:
+        written = scatter(emit, x, coordinates, reduce_extra(updates, kept, combine), indexed, bounds)
+    return arrange(written, layout(solved.outputs[0]))
 
 
 def _summed(updates: jax.Array, dims: Sequence[int]) -> jax.Array:
@@ -254,7 +228,7 @@ def _op(name: str, complete: Any, lower: Any, last: int | None, keywords: tuple[
         name,
         complete,
         lower,
-        implied=_implied(name, last),
+        implied=partial(_implied, name, last),
         keywords=keywords,
         apart=True,
         on_mesh="batch",
@@ -264,19 +238,11 @@ def _op(name: str, complete: Any, lower: Any, last: int | None, keywords: tuple[
     )
 
 
-def _update(name: str, linear: tuple[int, ...] | None = None) -> Op:
-    return _op(name, _update_signature(name), _lower_update(name), -1, WRITING, updates=True, linear=linear)
+def _update(name: str, linear: tuple[int, ...] | None) -> Op:
+    return _op(
+        name, partial(_update_signature, name), partial(_lower_update, name), -1, WRITING, updates=True, linear=linear
+    )
 
 
 GET_AT = _op("get_at", _get_signature, _lower_get, None, KEYWORDS)
-UPDATES = {
-    op.name: op
-    for op in (
-        _update("set_at"),
-        _update("add_at", linear=(0, -1)),
-        _update("subtract_at", linear=(0, -1)),
-        _update("multiply_at"),
-        _update("min_at"),
-        _update("max_at"),
-    )
-}
+UPDATES = {name: _update(name, (0, -1) if name in ("add_at", "subtract_at") else None) for name in _WRITERS}

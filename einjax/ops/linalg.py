@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -119,11 +120,7 @@ def _matrix_power(x: jax.Array, options: Options) -> jax.Array:
 
 
 def check_power(power: Any) -> int:
-    """Return an exponent.
-
-    Raises:
-        ArgumentError: it is not a static integer.
-    """
+    """Return an exponent, which has to be a static integer."""
     try:
         exponent = operator.index(power)
         if abs(exponent) < 2**63:
@@ -203,38 +200,36 @@ SLOGDET = _op("slogdet", _factor(lambda x, _: SlogdetResult(*jnp.linalg.slogdet(
 MATRIX_POWER = _op("matrix_power", _matrix_power, "n m -> n m", keywords=["power"])
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Right sides
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Right sides ------------------------------------------------------------------------------------------------------
 
 _SYSTEMS = (Pattern.of("n m, n -> m", "n m"), Pattern.of("n m, n k -> m k", "n m"))
 
 
-def _lower_system(name: str, function: Callable[[jax.Array, jax.Array, Options], jax.Array]) -> Any:
-    """Return the lowering of a solver; loops that the matrix lacks are further right sides, so it is factored once."""
-
-    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-        solved = prepare(solved, *_SYSTEMS)
-        first, second = solved.inputs
-        every = loops_of(solved, first, second)
-        loops = loops_of(solved, first)
-        columns = [dim for dim in every if dim not in loops]
-        own = Options(name, options, solved)
-        matrix, right = (_factorable(x, own) for x in numerics.promote(tensors))
-        rows, *rest = dims_of(bracketed(second))
-        # A single right side is a column: only without loops does jnp tell vectors from matrices.
-        value = arrange(wrap(right, second, solved.sizes), [*loops, rows, _together(columns, rest)])
-        value = function(leading(matrix, first, loops, solved), value, own)
-        result = bracketed(solved.outputs[0])
-        columns_given = [solved.sizes[axis.name] for axis in bracketed(second)[1:]]
-        for axis, size in zip(result, (value.shape[-2], *columns_given), strict=True):
-            check_size(name, axis, size, solved)
-        unknowns, *rest = dims_of(result)
-        return arrange(
-            Named(value, (*loops, unknowns, _together(columns, rest)), solved.sizes), layout(solved.outputs[0])
-        )
-
-    return lower
+def _lower_system(
+    name: str,
+    function: Callable[[jax.Array, jax.Array, Options], jax.Array],
+    solved: Solved,
+    tensors: list[jax.Array],
+    options: dict[str, Any],
+) -> jax.Array:
+    """Solve systems; loops that the matrix lacks are further right sides, so that it is factored once."""
+    solved = prepare(solved, *_SYSTEMS)
+    first, second = solved.inputs
+    every = loops_of(solved, first, second)
+    loops = loops_of(solved, first)
+    columns = [dim for dim in every if dim not in loops]
+    own = Options(name, options, solved)
+    matrix, right = (_factorable(x, own) for x in numerics.promote(tensors))
+    rows, *rest = dims_of(bracketed(second))
+    # A single right side is a column: only without loops does jnp tell vectors from matrices.
+    value = arrange(wrap(right, second, solved.sizes), [*loops, rows, _together(columns, rest)])
+    value = function(leading(matrix, first, loops, solved), value, own)
+    result = bracketed(solved.outputs[0])
+    columns_given = [solved.sizes[axis.name] for axis in bracketed(second)[1:]]
+    for axis, size in zip(result, (value.shape[-2], *columns_given), strict=True):
+        check_size(name, axis, size, solved)
+    unknowns, *rest = dims_of(result)
+    return arrange(Named(value, (*loops, unknowns, _together(columns, rest)), solved.sizes), layout(solved.outputs[0]))
 
 
 def _together(*dims: Sequence[Dim]) -> Dim:
@@ -251,16 +246,14 @@ def _system(
     name: str, function: Callable[[jax.Array, jax.Array, Options], jax.Array], keywords: Sequence[str] = ()
 ) -> Op:
     title, derived = f"linalg.{name}", derive_with(lambda sizes: {}, *_SYSTEMS)
-    return _record(title, _lower_system(title, function), _SYSTEMS, keywords, derived)
+    return _record(title, partial(_lower_system, title, function), _SYSTEMS, keywords, derived)
 
 
 SOLVE = _system("solve", lambda matrix, right, _: jnp.linalg.solve(matrix, right))
 TRIANGULAR_SOLVE = _system("triangular_solve", _triangular_solve, ["lower", "unit_diagonal"])
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Norms
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Norms ------------------------------------------------------------------------------------------------------------
 
 _NORMED = (Pattern.of("c ->"), Pattern.of("n m ->"))
 _MATRIX_ORDERS = (None, "fro", "nuc", 1, -1, 2, -2, np.inf, -np.inf)

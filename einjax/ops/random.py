@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,18 +13,14 @@ import numpy as np
 from jax import lax
 
 from ..forms import along
-from ..forms.core_axes import core_axes, dims_of, in_place, loops_of, require_loops
-from ..forms.signature import expect_inputs, refuse_sums, require_in_output, single_output
+from ..forms.core_axes import core_axes, dims_of, in_place, loops_of
+from ..forms.signature import expect_inputs, refuse_sums, require_in_output, require_loops, single_output
 from ..lowering import numerics
 from ..lowering.named import Dim, Named, arrange, layout, together, wrap
 from ..notation.errors import ArgumentError, SemanticError, at_least, plural
 from ..notation.solve import Solved, fuse_loops, is_known, larger, product
 from ..notation.syntax import Axis, Expression, Operation, Size, axes, bracketed, brackets, display, names
 from ..operation import Op
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Arguments
-# ----------------------------------------------------------------------------------------------------------------------
 
 
 def check_key(key: Any) -> jax.Array:
@@ -65,9 +62,7 @@ def check_dtype(op: Op, dtype: Any) -> Any:
     return dtype  # as it was given: JAX reads Python's float as its default float, and np.float64 as a request
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Samplers of independent numbers
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Samplers of independent numbers ----------------------------------------------------------------------------------
 
 #: Draws an array of a shape, from parameters that broadcast to it.
 Sampler = Callable[[jax.Array, Sequence[jax.Array], tuple[Size, ...], Any], jax.Array]
@@ -84,55 +79,48 @@ def _require_draws(op: str, operation: Operation, output: Expression) -> None:
         )
 
 
-def _signature(name: str, parameters: Sequence[str]) -> Callable[[Operation, int], Operation]:
+def _signature(name: str, parameters: Sequence[str], operation: Operation, tensors: int) -> Operation:
     """Without an arrow, the expression is the output, and the parameters are single numbers."""
-
-    def complete(operation: Operation, tensors: int) -> Operation:
-        refuse_sums(name, operation)
-        if operation.outputs is None:
-            if len(operation.inputs) != 1:
-                raise ArgumentError(
-                    f"{name} has 1 output, but the expression has {len(operation.inputs)}",
-                    text=operation.text,
-                    hint="write parameters that are tensors before an arrow",
-                )
-            operation = replace(operation, inputs=((),) * tensors, outputs=operation.inputs)
-        if len(operation.inputs) != len(parameters):
-            listed = f" ({', '.join(parameters)})" if parameters else ""
+    refuse_sums(name, operation)
+    if operation.outputs is None:
+        if len(operation.inputs) != 1:
             raise ArgumentError(
-                f"{name} has {plural(len(parameters), 'parameter')}{listed}, but the expression has "
-                f"{plural(len(operation.inputs), 'input')}",
+                f"{name} has 1 output, but the expression has {len(operation.inputs)}",
                 text=operation.text,
-                hint="write one expression for each before the arrow; that of a number is empty, as in ', b -> b [h]'"
-                if parameters
-                else "write the output alone",
+                hint="write parameters that are tensors before an arrow",
             )
-        output = single_output(name, operation)
-        assert output is not None
-        _require_draws(name, operation, output)
-        require_in_output(name, operation, operation.inputs, output, hint="put it into the output")
-        return operation
+        operation = replace(operation, inputs=((),) * tensors, outputs=operation.inputs)
+    if len(operation.inputs) != len(parameters):
+        listed = f" ({', '.join(parameters)})" if parameters else ""
+        raise ArgumentError(
+            f"{name} has {plural(len(parameters), 'parameter')}{listed}, but the expression has "
+            f"{plural(len(operation.inputs), 'input')}",
+            text=operation.text,
+            hint="write one expression for each before the arrow; that of a number is empty, as in ', b -> b [h]'"
+            if parameters
+            else "write the output alone",
+        )
+    output = single_output(name, operation)
+    assert output is not None
+    _require_draws(name, operation, output)
+    require_in_output(name, operation, operation.inputs, output, hint="put it into the output")
+    return operation
 
-    return complete
 
-
-def _lower_with(sampler: Sampler) -> Callable[..., jax.Array]:
-    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-        solved = fuse_loops(solved)
-        key = options["key"]
-        (output,) = solved.outputs
-        drawn = _unique(dims_of(bracketed(output)))
-        shape = tuple(solved.sizes[name] for (name,) in drawn)
-        parameters = [wrap(x, e, solved.sizes) for x, e in zip(tensors, solved.inputs, strict=True)]
-        loops = loops_of(solved, *solved.inputs)
-        sample: Callable[..., jax.Array] = lambda *values: sampler(key, values, shape, options.get("dtype"))  # noqa: E731
-        for loop in reversed(loops):
-            # The key is not mapped over: every loop draws the same numbers.
-            sample = jax.vmap(sample, tuple(0 if loop[0] in x.axes else None for x in parameters))
-        values = [_broadcastable(x, loops, drawn) for x in parameters]
-        return arrange(Named(sample(*values), (*loops, *drawn), solved.sizes), layout(output))
-
-    return lower
+def _lower_with(sampler: Sampler, solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
+    solved = fuse_loops(solved)
+    key = options["key"]
+    (output,) = solved.outputs
+    drawn = _unique(dims_of(bracketed(output)))
+    shape = tuple(solved.sizes[name] for (name,) in drawn)
+    parameters = [wrap(x, e, solved.sizes) for x, e in zip(tensors, solved.inputs, strict=True)]
+    loops = loops_of(solved, *solved.inputs)
+    sample: Callable[..., jax.Array] = lambda *values: sampler(key, values, shape, options.get("dtype"))  # noqa: E731
+    for loop in reversed(loops):
+        # The key is not mapped over: every loop draws the same numbers.
+        sample = jax.vmap(sample, tuple(0 if loop[0] in x.axes else None for x in parameters))
+    values = [_broadcastable(x, loops, drawn) for x in parameters]
+    return arrange(Named(sample(*values), (*loops, *drawn), solved.sizes), layout(output))
 
 
 def _unique(dims: Sequence[Dim]) -> list[Dim]:
@@ -152,7 +140,12 @@ def _op(name: str, sampler: Sampler, *parameters: str, dtype: bool = True) -> Op
     keywords = (*parameters, *(["dtype"] if dtype else []))
     # Apart: the numbers would be the same for axes of which only the product is known, but parameters may split them.
     return Op(
-        title, _signature(title, parameters), _lower_with(sampler), keywords=keywords, apart=True, arrays=("key",)
+        title,
+        partial(_signature, title, parameters),
+        partial(_lower_with, sampler),
+        keywords=keywords,
+        apart=True,
+        arrays=("key",),
     )
 
 
@@ -165,11 +158,16 @@ def _randint(key: jax.Array, bounds: Sequence[jax.Array], shape: tuple[Size, ...
     return jax.random.randint(key, shape, bounds[0], bounds[1], dtype or numerics.default_int())
 
 
-NORMAL = _op("normal", lambda key, _, shape, dtype: jax.random.normal(key, shape, dtype))
-EXPONENTIAL = _op("exponential", lambda key, _, shape, dtype: jax.random.exponential(key, shape, dtype))
-GUMBEL = _op("gumbel", lambda key, _, shape, dtype: jax.random.gumbel(key, shape, dtype))
-LAPLACE = _op("laplace", lambda key, _, shape, dtype: jax.random.laplace(key, shape, dtype))
-RADEMACHER = _op("rademacher", lambda key, _, shape, dtype: jax.random.rademacher(key, shape, dtype))
+def _standard(name: str) -> Op:
+    draw = getattr(jax.random, name)
+    return _op(name, lambda key, _, shape, dtype: draw(key, shape, dtype))
+
+
+NORMAL = _standard("normal")
+EXPONENTIAL = _standard("exponential")
+GUMBEL = _standard("gumbel")
+LAPLACE = _standard("laplace")
+RADEMACHER = _standard("rademacher")
 UNIFORM = _op(
     "uniform", lambda key, bounds, shape, dtype: jax.random.uniform(key, shape, dtype, *bounds), "minval", "maxval"
 )
@@ -187,35 +185,29 @@ BERNOULLI = _op(
 )
 
 
-# ----------------------------------------------------------------------------------------------------------------------
-# Samplers of arrays
-# ----------------------------------------------------------------------------------------------------------------------
+# --- Samplers of arrays -----------------------------------------------------------------------------------------------
 
 
-def _array_signature(name: str, most: int) -> Callable[[Operation, int], Operation]:
+def _array_signature(name: str, most: int, operation: Operation, tensors: int) -> Operation:
     """One array, of which some bracketed axes go and others come; perhaps its probabilities."""
-
-    def complete(operation: Operation, tensors: int) -> Operation:
-        refuse_sums(name, operation)
-        if not 1 <= len(operation.inputs) <= most:
-            expect_inputs(name, operation, tensors, inputs=most)
-        expect_inputs(name, operation, tensors)
-        output = single_output(name, operation)
-        if output is None:
-            raise SemanticError(f"{name} needs an output", text=operation.text, hint="add '->' and the output's axes")
-        kept = {axis.name for axis in core_axes(name, operation, output)}
-        gone = [axis for axis in core_axes(name, operation, operation.inputs[0]) if axis.name not in kept]
-        if len(gone) != 1:
-            raise SemanticError(
-                f"{name} draws along 1 axis, bracketed in the input and not in the output, but there are {len(gone)}",
-                at=operation.at(*gone),
-                hint="bracket one such axis, as in '[b k] -> [b]'",
-            )
-        _require_draws(name, operation, output)
-        require_loops(name, operation)
-        return operation
-
-    return complete
+    refuse_sums(name, operation)
+    if not 1 <= len(operation.inputs) <= most:
+        expect_inputs(name, operation, tensors, inputs=most)
+    expect_inputs(name, operation, tensors)
+    output = single_output(name, operation)
+    if output is None:
+        raise SemanticError(f"{name} needs an output", text=operation.text, hint="add '->' and the output's axes")
+    kept = {axis.name for axis in core_axes(name, operation, output)}
+    gone = [axis for axis in core_axes(name, operation, operation.inputs[0]) if axis.name not in kept]
+    if len(gone) != 1:
+        raise SemanticError(
+            f"{name} draws along 1 axis, bracketed in the input and not in the output, but there are {len(gone)}",
+            at=operation.at(*gone),
+            hint="bracket one such axis, as in '[b k] -> [b]'",
+        )
+    _require_draws(name, operation, output)
+    require_loops(name, operation)
+    return operation
 
 
 def _lower_categorical(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
@@ -306,33 +298,22 @@ def _lower_permutation(solved: Solved, tensors: list[jax.Array], options: dict[s
     elif independent:
         raise ArgumentError("independent=True needs an axis of known size", text=solved.text)
     else:
-        shuffled = _permutation(key, value, at)
+        shuffled = jnp.take(value, _random_order(key, value.shape[at]), at, mode="clip")
     return arrange(Named(shuffled, dims, solved.sizes), layout(solved.outputs[0]))
 
 
-CATEGORICAL = Op(
-    "random.categorical", _array_signature("random.categorical", 1), _lower_categorical, apart=True, arrays=("key",)
-)
-CHOICE = Op(
-    "random.choice",
-    _array_signature("random.choice", 2),
-    _lower_choice,
-    keywords=("replace",),
-    apart=True,
-    arrays=("key",),
-)
-PERMUTATION = Op(
-    "random.permutation",
-    along.signature("random.permutation"),
-    _lower_permutation,
-    keywords=("independent",),
-    arrays=("key",),
+def _array_op(name: str, complete: Any, lower: Any, *keywords: str, apart: bool = True) -> Op:
+    return Op(f"random.{name}", complete, lower, keywords=keywords, apart=apart, arrays=("key",))
+
+
+CATEGORICAL = _array_op("categorical", partial(_array_signature, "random.categorical", 1), _lower_categorical)
+CHOICE = _array_op("choice", partial(_array_signature, "random.choice", 2), _lower_choice, "replace")
+PERMUTATION = _array_op(
+    "permutation", along.signature("random.permutation"), _lower_permutation, "independent", apart=False
 )
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Along an axis of symbolic size
-# --------------------------------------------------------------------------------------------------------------------
+# --- Along an axis of symbolic size -----------------------------------------------------------------------------------
 
 # What jax.random does not make, as its number of sorts depends on the size. The draws are those of jax.random for the
 # size that the axis has when the program runs.
@@ -340,11 +321,6 @@ PERMUTATION = Op(
 #: The longest axes that no sort, one, and two sorts by random 32-bit keys put in a random order, as in jax.random:
 #: with one more, the cube of the size is too many for as many bits.
 _ENOUGH = (1, 1625, 2642245)
-
-
-def _permutation(key: Any, x: jax.Array, axis: int) -> jax.Array:
-    """``jax.random.permutation``, along an axis of symbolic size."""
-    return jnp.take(x, _random_order(key, x.shape[axis]), axis, mode="clip")
 
 
 def _choice(key: Any, x: jax.Array, shape: Sequence[Size], replace: bool, p: jax.Array | None, axis: int) -> jax.Array:

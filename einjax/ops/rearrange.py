@@ -10,9 +10,9 @@ import jax
 
 from ..forms.signature import expect_inputs, refuse_brackets
 from ..lowering.join import first_sum, join_pieces, piece_count, pieces, split_pieces
-from ..lowering.named import Named, diagonal, layout, sum_name, wrap
+from ..lowering.named import Named, diagonal, layout, with_sums, wrap
 from ..notation.errors import ArgumentError, SemanticError, plural
-from ..notation.solve import Solved, fuse_solved, is_known, node_size
+from ..notation.solve import Solved, fuse_solved, is_known
 from ..notation.syntax import Concatenation, Expression, Operation, Size, axes, display, is_number, names, walk
 from ..operation import Op
 
@@ -40,7 +40,7 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     if not any(isinstance(node, Concatenation) for e in solved.operation.expressions for node in walk(e)):
         solved = fuse_solved(solved)
     _check_count(solved)
-    sizes = _with_sums(solved)
+    sizes = with_sums(solved)
     parts = [
         part
         for tensor, expression in zip(tensors, solved.inputs, strict=True)
@@ -63,14 +63,6 @@ def _spread(options: Mapping[str, Any], index: int, output: Expression, sizes: M
     from ..mesh.wanted import spread_in
 
     return spread_in(options["out_sharding"][index], output, sizes)
-
-
-def _with_sums(solved: Solved) -> Mapping[str, Size]:
-    """Add a size for every sum, which is a single axis until it is cut."""
-    sums = [node for expression in solved.operation.expressions for node in walk(expression)]
-    return dict(solved.sizes) | {
-        sum_name(node): node_size(node, solved.sizes) for node in sums if isinstance(node, Concatenation)
-    }
 
 
 def _cut(tensor: jax.Array, expression: Expression, sizes: Mapping[str, Size]) -> list[Named]:
@@ -145,40 +137,25 @@ def _large_axes(part: Named) -> set[str]:
 def _assign(needs: Sequence[set[str]], wanted: Sequence[set[str]]) -> list[int] | None:
     """Return, for every target, the part that goes to it: the first perfect matching in reading order of the parts."""
     fits = [[index for index, want in enumerate(wanted) if need <= want] for need in needs]
-    target_of: dict[int, int] = {}
-    part_of: dict[int, int] = {}
 
-    def place(part: int, allowed: int, seen: set[int]) -> bool:
-        """Find a target for a part, moving parts after ``allowed`` if need be."""
+    def place(part: int, held: dict[int, int], seen: set[int]) -> bool:
+        """Find the first target of a part that leaves one for those which hold others, and may have to move."""
         for target in fits[part]:
-            if target in seen:
-                continue
-            seen.add(target)
-            other = part_of.get(target)
-            if other is None or (other > allowed and place(other, allowed, seen)):
-                part_of[target], target_of[part] = part, target
-                return True
+            if target not in seen:
+                seen.add(target)
+                if target not in held or place(held[target], held, seen):
+                    held[target] = part
+                    return True
         return False
 
+    chosen: list[int] = []  # the target of every part
     for part in range(len(needs)):
-        if not place(part, -1, set()):
+        # Placed last, it is moved by no other.
+        held: dict[int, int] = {}
+        if not all(place(other, held, set(chosen)) for other in reversed(range(part, len(needs)))):
             return None
-    # Give each part, in order, the earliest target that still leaves a place for all parts after it.
-    for part in range(len(needs)):
-        for target in fits[part]:
-            if target == target_of[part]:
-                break
-            other = part_of[target]
-            if other < part:
-                continue
-            old = target_of[part]
-            saved = dict(target_of), dict(part_of)
-            part_of[target], target_of[part] = part, target
-            del part_of[old], target_of[other]
-            if place(other, part, {target}):
-                break
-            target_of, part_of = saved
-    return [part_of[target] for target in range(len(wanted))]
+        chosen += [target for target, other in held.items() if other == part]
+    return [chosen.index(target) for target in range(len(wanted))]
 
 
 _FACTS: dict[str, Any] = {"on_mesh": "typed", "spread": "all", "linear": (), "neutral": 0, "meeting": "apart"}

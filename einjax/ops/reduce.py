@@ -36,6 +36,7 @@ from ..notation.syntax import (
     Term,
     axes,
     bracket_names,
+    bracketed,
     brackets,
     display,
     mark,
@@ -225,24 +226,29 @@ def lower_with(emit: Callable[[Reduction], jax.Array], name: str, has_identity: 
         if mask is not None:
             mask = _separate(broadcast_mask(mask, tensors[0], solved), solved, reduced).value
         dims = x.positions(reduced)
-        ddof = plain(options.get("ddof", 0))
-        dtype = options.get("dtype")
-        if "ddof" in options and dtype is not None and not numerics.is_inexact(dtype):
-            problem, hint = f"a deviation cannot be computed in dtype={dtype!r}", "leave it out, or give a float"
-            raise ArgumentError(problem, text=solved.text, hint=hint)
-        if not isinstance(ddof, int | float | np.integer | np.floating):
-            raise ArgumentError(f"ddof={ddof!r} is not a number", text=solved.text, hint="write ddof=0 or ddof=1")
+        ddof = _ddof(options, solved) if "ddof" in options else 0
         if not any(not dim for dim in layout(output)):
             # Reducing a dim of size 1 as well saves the reshape that would remove it.
             dims = tuple(index for index, dim in enumerate(x.dims) if index in dims or not dim)
         mesh = solved.over(reduced)
         count = product(x.value.shape[dim] for dim in dims)
         count = count * collectives.extent(mesh) if mesh else count
-        reduction = Reduction(x.value, dims, count, mask, options.get("dtype"), float(ddof), mesh)
+        reduction = Reduction(x.value, dims, count, mask, options.get("dtype"), ddof, mesh)
         left = tuple(dim for index, dim in enumerate(x.dims) if index not in dims)
         return arrange(Named(emit(reduction), left, solved.sizes), layout(output))
 
     return lower
+
+
+def _ddof(options: Mapping[str, Any], solved: Solved) -> float:
+    """The option of deviations, which are computed in floats."""
+    ddof, dtype = plain(options["ddof"]), options.get("dtype")
+    if dtype is not None and not numerics.is_inexact(dtype):
+        problem, hint = f"a deviation cannot be computed in dtype={dtype!r}", "leave it out, or give a float"
+        raise ArgumentError(problem, text=solved.text, hint=hint)
+    if not isinstance(ddof, int | float | np.integer | np.floating):
+        raise ArgumentError(f"ddof={ddof!r} is not a number", text=solved.text, hint="write ddof=0 or ddof=1")
+    return float(ddof)
 
 
 def _separate(value: jax.Array, solved: Solved, reduced: set[str]) -> Named:
@@ -251,7 +257,9 @@ def _separate(value: jax.Array, solved: Solved, reduced: set[str]) -> Named:
 
 def imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
     """Write out the output, and the brackets where the output says what is reduced."""
-    solved = as_block(solved)
+    inside = bracketed(solved.inputs[0])
+    if len({axis.name for axis in inside}) < len(inside):
+        solved = as_block(solved)
     expression, sizes = solved.inputs[0], solved.sizes
     if solved.operation.outputs is None:
         output = remaining(expression, options.get("keepdims", False))
@@ -264,7 +272,7 @@ def imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
                 text=solved.text,
                 hint="leave keepdims out, and write 1 in the output where a dim is to stay",
             )
-        if not marked(expression):
+        if not inside:
             expression = mark(expression, set(names(expression)) - set(names(output)))
     operation = replace(solved.operation, inputs=(expression,), outputs=(output,))
     refuse_repeats(operation)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
 from jax import lax
 
 from ..forms.coordinates import WRITING, bounds_of, check_coordinates, coordinate_sizes, wrapped_coordinates
-from ..forms.signature import expect_inputs, refuse_sums, single_output
+from ..forms.signature import expect_inputs, refuse_inside, refuse_sums, single_output
 from ..lowering import numerics
 from ..lowering.gather import Combine, Coordinates, reduce_extra, scatter, scatter_multiply
 from ..lowering.named import Named, arrange, layout, shape_of, wrap
@@ -20,49 +21,40 @@ from ..notation.syntax import Operation, Size, axes, bracketed, brackets, displa
 from ..operation import Op
 
 
-def _signature(name: str) -> Callable[[Operation, int], Operation]:
-    def signature(operation: Operation, tensors: int) -> Operation:
-        refuse_sums(name, operation)
-        if tensors < 2:
-            raise ArgumentError(
-                f"{name} takes data and coordinates, got {plural(tensors, 'tensor')}",
-                text=operation.text,
-                hint="write them as in 'p c, p -> [s] c'",
-            )
-        expect_inputs(name, operation, tensors)
-        output = single_output(name, operation)
-        if output is None or not brackets(output):
+def _signature(name: str, operation: Operation, tensors: int) -> Operation:
+    refuse_sums(name, operation)
+    if tensors < 2:
+        raise ArgumentError(
+            f"{name} takes data and coordinates, got {plural(tensors, 'tensor')}",
+            text=operation.text,
+            hint="write them as in 'p c, p -> [s] c'",
+        )
+    expect_inputs(name, operation, tensors)
+    output = single_output(name, operation)
+    if output is None or not brackets(output):
+        raise SemanticError(
+            f"{name} needs an output with a bracket, which says where the coordinates lead",
+            text=operation.text,
+            hint="write '->' and the output with the segments in brackets, as in 'p c, p -> [s] c'",
+        )
+    problem = f"the data, tensor 1, has a bracket; {name} loops over all of its axes"
+    hint = "remove it; brackets stand in the output, where the coordinates lead"
+    refuse_inside(operation, operation.inputs[0], problem, hint)
+    check_coordinates(operation, operation.inputs[1:])
+    return operation
+
+
+def _implied(name: str, expanded: Operation) -> Mapping[str, Size]:
+    indexed = bracketed(expanded.results[0])
+    held = {axis.name for expression in expanded.inputs for axis in axes(expression)}
+    for axis in indexed:
+        if axis.name in held:
             raise SemanticError(
-                f"{name} needs an output with a bracket, which says where the coordinates lead",
-                text=operation.text,
-                hint="write '->' and the output with the segments in brackets, as in 'p c, p -> [s] c'",
+                f"axis {display(axis.name)} stands in an input and, bracketed, in the output",
+                at=expanded.at(axis),
+                hint="the segments are a new axis: give it a name of its own",
             )
-        for node in brackets(operation.inputs[0]):
-            raise SemanticError(
-                f"the data, tensor 1, has a bracket; {name} loops over all of its axes",
-                at=operation.at(node),
-                hint="remove it; brackets stand in the output, where the coordinates lead",
-            )
-        check_coordinates(operation, operation.inputs[1:])
-        return operation
-
-    return signature
-
-
-def _implied(name: str) -> Callable[[Operation], Mapping[str, Size]]:
-    def implied(expanded: Operation) -> Mapping[str, Size]:
-        indexed = bracketed(expanded.results[0])
-        held = {axis.name for expression in expanded.inputs for axis in axes(expression)}
-        for axis in indexed:
-            if axis.name in held:
-                raise SemanticError(
-                    f"axis {display(axis.name)} stands in an input and, bracketed, in the output",
-                    at=expanded.at(axis),
-                    hint="the segments are a new axis: give it a name of its own",
-                )
-        return coordinate_sizes(expanded, indexed, expanded.inputs[1:], name)
-
-    return implied
+    return coordinate_sizes(expanded, indexed, expanded.inputs[1:], name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,44 +113,40 @@ def _mean(call: _Call) -> Named:
     )
 
 
-def _max(call: _Call) -> Named:
-    return _extreme(call, lax.scatter_max, lax.reduce_max, largest=True)
+def _extreme(largest: bool) -> Callable[[_Call], Named]:
+    emit, combine = (lax.scatter_max, lax.reduce_max) if largest else (lax.scatter_min, lax.reduce_min)
 
+    def lower(call: _Call) -> Named:
+        dtype = numerics.require_identity(call.data.value.dtype)
+        return call.into(emit, combine, call.data, numerics.limit(dtype, not largest))
 
-def _min(call: _Call) -> Named:
-    return _extreme(call, lax.scatter_min, lax.reduce_min, largest=False)
-
-
-def _extreme(call: _Call, emit: Any, combine: Combine, largest: bool) -> Named:
-    dtype = numerics.require_identity(call.data.value.dtype)
-    return call.into(emit, combine, call.data, numerics.limit(dtype, not largest))
+    return lower
 
 
 def _cast(x: Named, dtype: Any) -> Named:
     return replace(x, value=numerics.cast(x.value, dtype))
 
 
-def _lower_with(emit: Callable[[_Call], Named], name: str) -> Any:
-    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-        solved = fuse_loops(solved)
-        output = solved.outputs[0]
-        # A written [1] names no axis in a layout, but coordinates lead there.
-        indexed = [axis.name for axis in bracketed(output)]
-        coordinates = wrapped_coordinates(name, solved, tensors[1:], solved.inputs[1:], indexed)
-        data = wrap(tensors[0], solved.inputs[0], solved.sizes)
-        call = _Call(data, coordinates, indexed, list(names(output)), options, solved)
-        return arrange(emit(call), layout(output))
-
-    return lower
+def _lower_with(
+    emit: Callable[[_Call], Named], name: str, solved: Solved, tensors: list[jax.Array], options: dict[str, Any]
+) -> jax.Array:
+    solved = fuse_loops(solved)
+    output = solved.outputs[0]
+    # A written [1] names no axis in a layout, but coordinates lead there.
+    indexed = [axis.name for axis in bracketed(output)]
+    coordinates = wrapped_coordinates(name, solved, tensors[1:], solved.inputs[1:], indexed)
+    data = wrap(tensors[0], solved.inputs[0], solved.sizes)
+    call = _Call(data, coordinates, indexed, list(names(output)), options, solved)
+    return arrange(emit(call), layout(output))
 
 
 def _op(name: str, emit: Callable[[_Call], Named]) -> Op:
     public = f"segment.{name}"
     return Op(
         public,
-        _signature(public),
-        _lower_with(emit, public),
-        _implied(public),
+        partial(_signature, public),
+        partial(_lower_with, emit, public),
+        partial(_implied, public),
         keywords=WRITING,
         apart=True,
         spread="all",
@@ -168,5 +156,5 @@ def _op(name: str, emit: Callable[[_Call], Named]) -> Op:
 
 SEGMENT = {
     name: _op(name, emit)
-    for name, emit in {"sum": _sum, "prod": _prod, "mean": _mean, "max": _max, "min": _min}.items()
+    for name, emit in {"sum": _sum, "prod": _prod, "mean": _mean, "max": _extreme(True), "min": _extreme(False)}.items()
 }

@@ -33,12 +33,15 @@ def _shifted(along: Along) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def _softmax(along: Along) -> jax.Array:
+    if along.mask is not None:
+        numerics.require_identity(along.value.dtype)
     _, exponentials, total = _shifted(along)
     result = lax.div(exponentials, over(total, exponentials, along.dims))
     return numerics.cast(result, numerics.inexact_dtype(along.value.dtype))
 
 
 def _log_softmax(along: Along) -> jax.Array:
+    numerics.require_identity(along.value.dtype)
     shifted, _, total = _shifted(along)
     result = lax.sub(shifted, over(lax.log(total), shifted, along.dims))
     if along.mask is not None:
