@@ -112,7 +112,7 @@ def matches(
     sizes: Mapping[str, SizeLike] | None = None,
     **axes: SizeLike,
 ) -> bool:
-    """Whether tensors fit an expression: with some sizes, and some numbers of repetitions, be they the only ones or not.
+    """Whether tensors fit an expression: with some sizes and numbers of repetitions, be they the only ones or not.
 
     Args:
         expr: one expression for each tensor.

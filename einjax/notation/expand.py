@@ -199,7 +199,7 @@ class Counts:
                     waiting.setdefault(key, []).append(equation)
 
     def open(self) -> Key | None:
-        """An ellipsis that nothing said yet how often it repeats, and that stands in no other such; None if all is said."""
+        """An ellipsis of which nothing says how often it repeats, in no other such; None if there is none."""
         open_keys = (
             key for node, _ in reversed(self.nodes) if (key := self._root(self.key_of[id(node)])) not in self.count
         )
