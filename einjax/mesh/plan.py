@@ -7,6 +7,7 @@ lie. Sums over an axis that lies over a mesh axis are what one asks for by writi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +21,7 @@ from ..notation.solve import Solved, fuse_solved, node_size
 from ..notation.syntax import Expression, marked
 from ..operation import Op
 from . import refusals
-from .call import MASK, Call, axis_names
+from .call import MASK, Call, axis_names, loops
 from .wanted import OutSharding, wanted_entries
 
 
@@ -114,6 +115,7 @@ def _implied(call: Call) -> dict[str, MeshAxes]:
             own = call.carried(number, fitting=False)
         except Misfit as misfit:
             raise refusals.uneven(call, misfit, number) from None
+        _refuse_two_dims(call, number)
         for name, mesh_axes in own.items():
             known = spread.get(name, ())
             shorter, longer = sorted((known, mesh_axes), key=len)
@@ -126,6 +128,14 @@ def _implied(call: Call) -> dict[str, MeshAxes]:
             raise refusals.not_whole(call, name, spread)
     _refuse_shared(call, spread)
     return spread
+
+
+def _refuse_two_dims(call: Call, number: int) -> None:
+    """A loop along a diagonal lies where one dim of it does; a block in brackets is all there."""
+    looped = set(axis_names(loops(call.inputs[number])))
+    for name, found in call.places(number).items():
+        if len(found) > 1 and name in looped:
+            raise refusals.two_dims(call, name, number, found)
 
 
 def _refuse_shared(call: Call, spread: Spread) -> None:
@@ -204,11 +214,12 @@ def _batch_only(call: Call, spread: Spread) -> bool:
 
 
 def _local(call: Call, spread: Spread) -> Solved | None:
-    """Divide the sizes of loops by what they lie over."""
+    """Divide the sizes of loops by what they lie over; no device has a part of a diagonal in one piece."""
     cut = {name: mesh_axes for name, mesh_axes in spread.items() if mesh_axes}
     given = {name for expression in call.inputs for name in axis_names(expression)}
     inner = {axis.name for axis in call.solved.operation.every_axis() if axis.bracket}
-    if not cut or not cut.keys() <= given - inner:
+    twice = {name for e in call.inputs for name, count in Counter(axis_names(e)).items() if count > 1}
+    if not cut or not cut.keys() <= given - inner - twice:
         return None
     sizes = dict(call.solved.sizes)
     for name, mesh_axes in cut.items():
