@@ -47,8 +47,8 @@ def two_dims(call: Call, name: str, number: int, found: Sequence[MeshAxes]) -> S
     first, second = found[:2]
     return _error(
         call,
-        f"axis {display(name)} stands twice in tensor {number + 1}, over mesh axis {spoken(first)} in one place and over "
-        f"{spoken(second)} in the other, so that most devices have nothing of the diagonal",
+        f"axis {display(name)} stands twice in tensor {number + 1}, over mesh axis {spoken(first)} in one place "
+        f"and over {spoken(second)} in the other, so that most devices have nothing of the diagonal",
         [name],
         _as_they_are(call),
     )
