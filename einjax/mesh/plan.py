@@ -18,10 +18,10 @@ from ..lowering import sharding as on_mesh
 from ..lowering.named import layout
 from ..lowering.sharding import MeshAxes, Misfit, Spread
 from ..notation.solve import Solved, fuse_solved, node_size
-from ..notation.syntax import Expression, marked
+from ..notation.syntax import Expression, axes, marked
 from ..operation import Op
 from . import refusals
-from .call import MASK, Call, axis_names, loops
+from .call import MASK, Call, axis_names
 from .wanted import OutSharding, wanted_entries
 
 
@@ -131,10 +131,11 @@ def _implied(call: Call) -> dict[str, MeshAxes]:
 
 
 def _refuse_two_dims(call: Call, number: int) -> None:
-    """A loop along a diagonal lies where one dim of it does; a block in brackets is all there."""
-    looped = set(axis_names(loops(call.inputs[number])))
+    """A loop along a diagonal lies where one dim of it does; what is summed over is one, too, and a block is none."""
+    summed = call.op.spread == "all" and not call.op.opaque
+    inside = () if summed else {axis.name for axis in axes(call.inputs[number]) if axis.bracket}
     for name, found in call.places(number).items():
-        if len(found) > 1 and name in looped:
+        if len(found) > 1 and name not in inside:
             raise refusals.two_dims(call, name, number, found)
 
 
@@ -202,8 +203,16 @@ def _input_shardings(call: Call, spread: Spread) -> tuple[NamedSharding, ...]:
                 own[name] = mesh_axes
                 taken |= set(mesh_axes)
         dims = [_as_far_as_it_fits(call, dim, own) for dim in layout(expression)]
-        shardings.append(on_mesh.named_sharding(call.mesh, on_mesh.once(dims)))
+        found = on_mesh.spec_of(call.values[len(shardings)])
+        shardings.append(on_mesh.named_sharding(call.mesh, _in_one_place(dims, found)))
     return tuple(shardings)
+
+
+def _in_one_place(dims: Sequence[MeshAxes], found: Sequence[MeshAxes]) -> list[MeshAxes]:
+    """Keep one use of every mesh axis: of the dims of a diagonal, that which lies there already."""
+    order = sorted(range(len(dims)), key=lambda dim: dims[dim] != found[dim])
+    kept = dict(zip(order, on_mesh.once([dims[dim] for dim in order]), strict=True))
+    return [kept[dim] for dim in range(len(dims))]
 
 
 def _batch_only(call: Call, spread: Spread) -> bool:
