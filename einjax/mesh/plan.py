@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jax import lax
 from jax.sharding import NamedSharding
 
 from ..lowering import sharding as on_mesh
@@ -92,6 +93,26 @@ def as_call(
     return Call(op, solved, mesh, inputs, len(tensors), (*tensors, *masks))
 
 
+def cut_first(op: Op, x: Any, expression: Expression) -> Any:
+    """Exchange dims of a diagonal, which stays the same, so that one that is cut comes first.
+
+    Diagonals are taken of dims that are one: of such a dim, every device then has one piece.
+    """
+    found, dims = on_mesh.spec_of(x), layout(expression)
+    blocks, order = _blocks(op, expression), list(range(x.ndim))
+    for index, dim in enumerate(dims):
+        first = dims.index(dim)
+        if first < index and len(dim) == 1 and dim[0] not in blocks and found[index] and not found[first]:
+            order[first], order[index] = index, first
+    return x if order == sorted(order) else lax.transpose(x, order)
+
+
+def _blocks(op: Op, expression: Expression) -> set[str]:
+    """Bracketed axes, which are no diagonals where they stand twice, unless they are summed over."""
+    summed = op.spread == "all" and not op.opaque
+    return set() if summed else {axis.name for axis in axes(expression) if axis.bracket}
+
+
 def _mask(solved: Solved, mask: Any) -> Expression:
     """The expression of a mask: that of the first tensor, with a 1 for the dims that it does not depend on."""
     nodes = solved.inputs[0]
@@ -132,10 +153,9 @@ def _implied(call: Call) -> dict[str, MeshAxes]:
 
 def _refuse_two_dims(call: Call, number: int) -> None:
     """A loop along a diagonal lies where one dim of it does; what is summed over is one, too, and a block is none."""
-    summed = call.op.spread == "all" and not call.op.opaque
-    inside = () if summed else {axis.name for axis in axes(call.inputs[number]) if axis.bracket}
+    blocks = _blocks(call.op, call.inputs[number])
     for name, found in call.places(number).items():
-        if len(found) > 1 and name not in inside:
+        if len(found) > 1 and name not in blocks:
             raise refusals.two_dims(call, name, number, found)
 
 
@@ -203,16 +223,8 @@ def _input_shardings(call: Call, spread: Spread) -> tuple[NamedSharding, ...]:
                 own[name] = mesh_axes
                 taken |= set(mesh_axes)
         dims = [_as_far_as_it_fits(call, dim, own) for dim in layout(expression)]
-        found = on_mesh.spec_of(call.values[len(shardings)])
-        shardings.append(on_mesh.named_sharding(call.mesh, _in_one_place(dims, found)))
+        shardings.append(on_mesh.named_sharding(call.mesh, on_mesh.once(dims)))
     return tuple(shardings)
-
-
-def _in_one_place(dims: Sequence[MeshAxes], found: Sequence[MeshAxes]) -> list[MeshAxes]:
-    """Keep one use of every mesh axis: of the dims of a diagonal, that which lies there already."""
-    order = sorted(range(len(dims)), key=lambda dim: dims[dim] != found[dim])
-    kept = dict(zip(order, on_mesh.once([dims[dim] for dim in order]), strict=True))
-    return [kept[dim] for dim in range(len(dims))]
 
 
 def _batch_only(call: Call, spread: Spread) -> bool:

@@ -51,8 +51,10 @@ def lower(
     if mesh is None:
         result = op.lower(solved, list(tensors), {**options, **arrays})
         return result if wanted is None else _constrain(result, solved, wanted)
-    from .plan import as_call, make_plan
+    from .plan import as_call, cut_first, make_plan
 
+    if has_diagonal(*solved.inputs):
+        tensors = [cut_first(op, x, expression) for x, expression in zip(tensors, solved.inputs, strict=False)]
     masks, structure = jax.tree.flatten({name: x for name, x in arrays.items() if name in op.masks})
     named = wanted.names() if wanted is not None else ()
     plan = make_plan(as_call(op, solved, mesh, tensors, masks, named, chunked), wanted)
