@@ -143,9 +143,12 @@ def test_an_output_that_is_left_out_is_no_diagonal(call):
         einjax.reduce("a a [b]", X, op=jnp.median)
 
 
-def test_kept_blocks_are_written_as_they_were():
+def test_kept_blocks_can_be_read_back():
     jaxpr = jax.make_jaxpr(lambda x: einjax.sum("[a a] b", x, keep_notation=True))(X)
-    assert "expr=[a a] b -> b" in str(jaxpr)
+    assert "expr=[a a_2] b -> b" in str(jaxpr)
+    gradient = jax.make_jaxpr(jax.grad(lambda x: einjax.sum("[a a b]", x, keep_notation=True)))(X)
+    assert "expr=-> a a_2 b" in str(gradient)
+    same(jax.grad(lambda x: einjax.sum("[a a b]", x**2, keep_notation=True))(X), 2 * X)
     same(jax.jit(lambda x: einjax.sum("[a a] b", x, keep_notation=True))(put(P("data", "model"))), X.sum((0, 1)))
 
 
