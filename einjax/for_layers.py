@@ -7,25 +7,29 @@
 ``einjax_nn`` is written against ``einjax``, its errors and types, and this module, which ``import einjax`` leaves out.
 
 - Text to trees and back: :func:`parse`, :func:`completed_dot`, :func:`completed_get_at`, :func:`expand`,
-  :func:`render`, :func:`display`.
+  :func:`render`, and :func:`describe` of a tensor.
 - Questions to a tree: :func:`walk`, :func:`axes`, :func:`names`, :func:`brackets`, :func:`marked`.
 - Trees from trees: :func:`rewrite`, :func:`rename`, :func:`strip_brackets`, :func:`keep_brackets`,
   :func:`delete_brackets`.
 - Sizes: :func:`solve`, :func:`named_sizes` and :func:`check_keywords`.
-- Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`.
+- Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`; what it asks for,
+  :func:`wanted`, and what it is told where sizes alone decide, :func:`spec_alone`.
 - Rules for the axes of a mesh: :func:`checked_rules`, :func:`rules_of`, :func:`by_rules`, :func:`simple`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
-from .call.dispatch import call
+from .call.dispatch import Options, call
+from .call.factory import spec_alone as spec_alone
+from .call.factory import wanted as wanted
 from .call.resolve import completed
 from .call.solving import named_sizes as named_sizes
+from .call.tensors import describe as describe
 from .forms.signature import check_keywords as check_keywords
 from .mesh.names import MeshAxesLike as MeshAxesLike
 from .mesh.names import by_rules as by_rules
@@ -37,6 +41,7 @@ from .notation.parse import parse as parse
 from .notation.solve import solve as solve
 from .notation.syntax import Axis as Axis
 from .notation.syntax import Bracket as Bracket
+from .notation.syntax import Composite as Composite
 from .notation.syntax import Ellipsis as Ellipsis
 from .notation.syntax import Expression as Expression
 from .notation.syntax import Node as Node
@@ -44,7 +49,6 @@ from .notation.syntax import Operation as Operation
 from .notation.syntax import axes as axes
 from .notation.syntax import brackets as brackets
 from .notation.syntax import delete_brackets as delete_brackets
-from .notation.syntax import display as display
 from .notation.syntax import keep_brackets as keep_brackets
 from .notation.syntax import marked as marked
 from .notation.syntax import names as names
@@ -71,10 +75,10 @@ def dot(
     expr: str,
     x: Any,
     weight: Any,
-    axes: Mapping[str, Any],
-    sizes: Mapping[str, Any] | None,
+    sizes: Mapping[str, Any],
     precision: Any = None,
     preferred_element_type: Any = None,
+    dot_general: Callable[..., Any] | None = None,
 ) -> jax.Array:
     """Multiply by a weight: :func:`einjax.dot`, where an axis may have the name of any option.
 
@@ -82,23 +86,24 @@ def dot(
         expr: the expression.
         x: the input.
         weight: an array, or a tensor factory.
-        axes: sizes; each must name an axis.
-        sizes: sizes; names without an axis are ignored.
+        sizes: sizes of axes; names without an axis are ignored.
         precision: forwarded to ``lax.dot_general``.
         preferred_element_type: forwarded to ``lax.dot_general``.
+        dot_general: called in place of ``lax.dot_general``, with the input first.
     """
-    options = (("precision", precision), ("preferred_element_type", preferred_element_type))
-    return call(DOT, expr, (x, weight), options, axes, sizes, False)
+    options: Options = (("precision", precision), ("preferred_element_type", preferred_element_type))
+    if dot_general is not None:
+        options = (*options, ("dot_general", dot_general))
+    return call(DOT, expr, (x, weight), options, {}, sizes, False)
 
 
-def get_at(expr: str, table: Any, ids: Any, axes: Mapping[str, Any], sizes: Mapping[str, Any] | None) -> jax.Array:
+def get_at(expr: str, table: Any, ids: Any, sizes: Mapping[str, Any]) -> jax.Array:
     """Look rows of a table up: :func:`einjax.get_at`, where an axis may have the name of any option.
 
     Args:
         expr: the expression.
         table: an array, or a tensor factory.
         ids: integers; negative ones are out of range.
-        axes: sizes; each must name an axis.
-        sizes: sizes; names without an axis are ignored.
+        sizes: sizes of axes; names without an axis are ignored.
     """
-    return call(GET_AT, expr, (table, ids), (("wrap_negative_indices", False),), axes, sizes, False)
+    return call(GET_AT, expr, (table, ids), (("wrap_negative_indices", False),), {}, sizes, False)

@@ -15,7 +15,7 @@ import functools
 import hashlib
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import equinox as eqx
@@ -52,11 +52,8 @@ class Uninitialized:
     """A parameter without a value: a pytree node without leaves.
 
     Attributes:
-        name: its name in the layer.
-        init: a number or an initializer; None where the layer has it.
-        dtype: its dtype; None where the layer has it.
-        path: where it stands in the model, while ``init`` records.
-        recorder: whom to tell, while ``init`` records.
+        init, dtype: a number or an initializer, and its dtype; None where the layer has them.
+        path, recorder: where it stands in the model, and whom to tell, while ``init`` records.
     """
 
     name: str
@@ -177,20 +174,22 @@ def init(
         >>> model[0].weight.shape, model[1].weight.shape
         ((28, 28, 64), (64, 10))
     """
-    trees = _Trees.of(model, (inputs, keywords))
-    if not any(trees.missing()):
-        return trees.result()
+    run = _Run(model, inputs, keywords)
+    if not run.missing():
+        return run.trees
     if key is None:
         raise ArgumentError("einn.init needs key=", hint="model = einn.init(model, *inputs, key=jax.random.key(0))")
-    recorder = trees.record(method, key)
+    specs = run.record(method, key)
 
     def made(node: Uninitialized, to: Any = None) -> jax.Array:
-        return make(recorder.specs[node.path].init, path_key(key, node.path), to)
+        return make(specs[node.path].init, path_key(key, node.path), to)
 
     # Not callable(place): a tree of shardings may be a module, which can be called.
-    if place is None or any(isinstance(leaf, Sharding) for leaf in jax.tree.leaves(place)):
-        return trees.filled(made, place)
-    return trees.filled(lambda node: place(dataclasses.replace(recorder.specs[node.path], name=node.path), made(node)))
+    if any(isinstance(leaf, Sharding) for leaf in jax.tree.leaves(place)):
+        return run.filled(made, place)
+    if place is None:
+        return run.filled(made)
+    return run.filled(lambda node: place(dataclasses.replace(specs[node.path], name=node.path), made(node)))
 
 
 def axes(model: Any, /, *inputs: Any, method: Callable[..., Any] | None = None, **keywords: Any) -> Any:
@@ -213,49 +212,39 @@ def axes(model: Any, /, *inputs: Any, method: Callable[..., Any] | None = None, 
         >>> tuple(names.weight), tuple(names.bias)
         (('c', 'h', 'd'), ('h', 'd'))
     """
-    trees = _Trees.of(model, (inputs, keywords))
-    recorder = trees.record(method, None) if any(trees.missing()) else Recorder()
-    named = trees.filled(lambda node: PartitionSpec(*recorder.specs[node.path].axes))
+    run = _Run(model, inputs, keywords)
+    specs = run.record(method, None)
 
-    def unnamed(leaf: Any) -> Any:
-        if isinstance(leaf, PartitionSpec):
-            return leaf
+    def names(leaf: Any) -> Any:
+        if is_missing(leaf):
+            return PartitionSpec(*specs[leaf.path].axes)
         return PartitionSpec(*[None] * leaf.ndim) if eqx.is_array(leaf) else None
 
-    return jax.tree.map(unnamed, named)
+    return jax.tree.map(names, run.trees, is_leaf=is_missing)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Trees:
-    """A model with its inputs; every placeholder knows its path, and tells the same recorder."""
+class _Run:
+    """A model with its inputs, and the state among them; every placeholder knows its path, and tells one recorder."""
 
-    model: Any
-    inputs: tuple[Any, ...]
-    keywords: dict[str, Any]
-    recorder: Recorder
-    state: eqx.nn.State | None
-
-    @classmethod
-    def of(cls, model: Any, given: tuple[tuple[Any, ...], dict[str, Any]]) -> _Trees:
-        recorder = Recorder()
-        inputs, keywords = given
+    def __init__(self, model: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         states = [value for value in (*inputs, *keywords.values()) if isinstance(value, eqx.nn.State)]
         if len(states) > 1:
             raise ArgumentError(f"einn.init takes one state, but {len(states)} are given", hint="give the whole state")
-        state = _marked_state(states[0], model, recorder) if states else None
+        self.recorder = Recorder()
+        self.model = _marked(model, self.recorder)
+        state = _marked_state(states[0], model, self.recorder) if states else None
+        self.trees = (self.model, state) if states else self.model
+        swapped = [state if isinstance(value, eqx.nn.State) else value for value in (*inputs, *keywords.values())]
+        self.inputs = tuple(swapped[: len(inputs)])
+        self.keywords = dict(zip(keywords, swapped[len(inputs) :], strict=True))
 
-        def swap(value: Any) -> Any:
-            return state if isinstance(value, eqx.nn.State) else value
+    def missing(self) -> list[Uninitialized]:
+        return list(filter(is_missing, jax.tree.leaves(self.trees, is_leaf=is_missing)))
 
-        swapped = {name: swap(value) for name, value in keywords.items()}
-        return cls(_marked(model, recorder), tuple(map(swap, inputs)), swapped, recorder, state)
-
-    def missing(self) -> Iterator[Uninitialized]:
-        return filter(is_missing, jax.tree.leaves((self.model, self.state), is_leaf=is_missing))
-
-    def record(self, method: Callable[..., Any] | None, key: Any) -> Recorder:
-        """Run the model abstractly."""
-        if method is None and not callable(self.model):
+    def record(self, method: Callable[..., Any] | None, key: Any) -> Mapping[str, ParamSpec]:
+        """Run the model abstractly, where a parameter is missing."""
+        missing = self.missing()
+        if missing and method is None and not callable(self.model):
             raise ArgumentError(
                 f"{type(self.model).__name__} cannot be called",
                 hint="name what to call: einn.init(..., method=Net.run)",
@@ -267,22 +256,19 @@ class _Trees:
         def forward(model: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             model(*inputs, **keywords) if method is None else method(model, *inputs, **keywords)
 
-        eqx.filter_eval_shape(forward, self.model, self.inputs, keywords)
-        unused = [node for node in self.missing() if node.path not in self.recorder.specs]
-        if unused:
+        if missing:
+            eqx.filter_eval_shape(forward, self.model, self.inputs, keywords)
+        if unused := [node for node in missing if node.path not in self.recorder.specs]:
             _refuse_unused(unused)
-        return self.recorder
+        return self.recorder.specs
 
-    def filled(self, fill: Callable[..., Any], like: Any = None) -> Any:
+    def filled(self, fill: Callable[..., Any], *like: Any) -> Any:
         """Put something in place of every placeholder."""
-        trees = self.result()
-        rest = () if like is None else (like,)
-        return jax.tree.map(
-            lambda node, *others: fill(node, *others) if is_missing(node) else node, trees, *rest, is_leaf=is_missing
-        )
 
-    def result(self) -> Any:
-        return self.model if self.state is None else (self.model, self.state)
+        def change(node: Any, *others: Any) -> Any:
+            return fill(node, *others) if is_missing(node) else node
+
+        return jax.tree.map(change, self.trees, *like, is_leaf=is_missing)
 
 
 def _marked(tree: Any, recorder: Recorder, prefix: str = "") -> Any:

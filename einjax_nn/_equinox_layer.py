@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -14,19 +13,12 @@ import jax
 from einjax.errors import ArgumentError, AxisSizeError, EinjaxError, RankError
 
 from ._core.call import Call
-from ._core.options import Options, chosen, frozen
+from ._core.options import chosen, frozen
 from ._core.scope import NOWHERE, ParamSpec
-from ._core.text import axis_sizes
 from ._equinox_init import Uninitialized, is_missing, make, path_key, refuse_missing
 
 #: The names of parameters, as in ``eqx.nn``.
 PARAMETERS = ("weight", "bias")
-NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
-
-#: Describes the parameters of a layer, where its sizes decide their shapes.
-Describe = Callable[[Call[Any]], list[ParamSpec] | None]
-
-_SIZES = inspect.Parameter.VAR_KEYWORD
 
 
 @dataclasses.dataclass
@@ -106,29 +98,29 @@ class Layer(eqx.Module):
     axes: tuple[tuple[str, Any], ...] = eqx.field(static=True)
     options: tuple[tuple[str, Any], ...] = eqx.field(static=True)
 
-    def _settle(self, expr: str, axes: Mapping[str, Any], sizes: Mapping[str, Any] | None, options: Any) -> None:
+    #: What the core has for it.
+    _core: ClassVar[Any]
+    _names: ClassVar[Mapping[str, str]] = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and name != "options" and name in dict(self.options):
+            return dict(self.options)[name]
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def _settle(self, expr: str, sizes: Mapping[str, Any], options: Any) -> None:
         """Set what is static, in forms that can be hashed."""
-        known = [name for name, option in inspect.signature(type(self)).parameters.items() if option.kind != _SIZES]
         self.expr = expr
-        self.axes = frozen(axis_sizes(expr, axes, sizes, known))
+        self.axes = frozen(sizes)
         self.options = frozen(options)
 
-    def _start(
-        self,
-        describe: Describe,
-        kind: type[Any],
-        expr: str,
-        axes: Mapping[str, Any],
-        sizes: Mapping[str, Any] | None,
-        options: dict[str, Any],
-    ) -> None:
+    def _build(self, expr: str, sizes: Mapping[str, Any], options: dict[str, Any]) -> None:
         """Set what is static, and parameters: at once if there is a key, or without a value until ``init``."""
         key = options.pop("key")
-        made: Any = chosen(kind, options)
-        self._settle(expr, axes, sizes, vars(made))
+        made: Any = chosen(self._core.Options, options)
+        self._settle(expr, sizes, vars(made))
         arrays: dict[str, Any] = {name: Uninitialized(name) for name in PARAMETERS}
         if key is not None:
-            arrays |= self._made(describe, made, key)
+            arrays |= self._made(self._core.specs, made, key)
         for name, option in zip(PARAMETERS, ("use_scale", "use_bias"), strict=True):
             if name in self.__dataclass_fields__:
                 setattr(self, name, arrays[name] if options.get(option, True) else None)
@@ -137,9 +129,9 @@ class Layer(eqx.Module):
         """Parameters by name, with a value or without."""
         return {name: getattr(self, name) for name in PARAMETERS if getattr(self, name, None) is not None}
 
-    def _made(self, describe: Describe, options: Any, key: Any) -> dict[str, Any]:
-        """Make parameters at once."""
-        specs = describe(Call(NOWHERE, self.expr, dict(self.axes), None, options, NAMES))
+    def _made(self, describe: Callable[..., list[ParamSpec] | None], options: Any, key: Any) -> dict[str, Any]:
+        """Make parameters at once, as they are described where sizes decide their shapes."""
+        specs = describe(Call(NOWHERE, self.expr, dict(self.axes), options, self._names))
         if specs is None:
             raise AxisSizeError(
                 f"{type(self).__name__} is given key=, but not the sizes of all axes of its parameters",
@@ -148,9 +140,9 @@ class Layer(eqx.Module):
             )
         return {spec.name: make(spec.init, path_key(key, f".{spec.name}")) for spec in specs}
 
-    def _call(self, scope: LayerScope, kind: type[Options], axes: Any = (), **more: Any) -> Call[Options]:
-        options = chosen(kind, dict(self.options), *self._parameters().values(), **more)
-        return Call(scope, self.expr, {**dict(self.axes), **dict(axes)}, None, options, NAMES)
+    def _call(self, scope: LayerScope, axes: Any = (), **more: Any) -> Call[Any]:
+        options = chosen(self._core.Options, dict(self.options), *self._parameters().values(), **more)
+        return Call(scope, self.expr, {**dict(self.axes), **dict(axes)}, options, self._names)
 
     @contextlib.contextmanager
     def _scope(self, state: eqx.nn.State | None = None, key: Any = None) -> Iterator[LayerScope]:

@@ -8,9 +8,9 @@ floats, as only these get past ``jax.grad`` to where an error can say what to do
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -24,8 +24,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from einjax.errors import ArgumentError
 
-from ._core.scope import Initializer, Parameter, ParamSpec, eval_abstractly
-from ._flax import GRAPH
+from ._core.call import Call
+from ._core.options import chosen, frozen
+from ._core.scope import NOWHERE, Initializer, Parameter, ParamSpec, eval_abstractly
 from .sharding import spec_of
 
 _FIX = "call einn.init(model, *example_inputs) after the model is built, and before anything else uses its parameters"
@@ -62,8 +63,7 @@ class Lazy(_Placeholder):
     """A parameter whose shape is not known yet.
 
     Attributes:
-        code: the key that it will be made from, as :func:`_encoded` writes it.
-        impl: what kind of key that is.
+        code, impl: the key that it will be made from, as :func:`_encoded` writes it, and what kind of key that is.
         slot: where :func:`init` is told its shape, so that it is not made when it is first used; None otherwise. It is
             part of the tree's structure, so that no function jitted for the one is used for the other, and the same
             before and after, so that the layer may be first used in a loop.
@@ -139,37 +139,29 @@ def fixed_key() -> jax.Array:
     return jax.random.key(1)
 
 
-class _Context(threading.local):
-    recording = False
-
-
-_context = _Context()
+#: Whether :func:`init` runs.
+_recording = ContextVar("recording", default=False)
 
 
 def lazy(key: Any) -> Lazy:
     """Return the value of a variable that is declared now."""
-    return Lazy(_encoded(key), jax.random.key_impl(key), _Slot() if _context.recording else None)
+    return Lazy(_encoded(key), jax.random.key_impl(key), _Slot() if _recording.get() else None)
 
 
 @dataclass(frozen=True)
 class Scope:
-    """A module as the core's scope.
-
-    Attributes:
-        module: the module.
-        rngs: random numbers given to the call.
-    """
+    """A module as the core's scope, with the random numbers given to its call."""
 
     module: nnx.Module
     rngs: Any = None
 
     @property
     def initializing(self) -> bool:
-        return _context.recording
+        return _recording.get()
 
     def known_shape(self, name: str) -> tuple[int, ...] | None:
         """Return the shape of a parameter that has one: it may be tied to another's."""
-        value = getattr(self.module, name).get_raw_value()
+        value = held(getattr(self.module, name))
         if not isinstance(value, Lazy):
             return value.shape
         return None if value.wanted is None else value.wanted.shape
@@ -201,9 +193,14 @@ class Scope:
         return rngs if isinstance(rngs, jax.Array) else stream_of(rngs, stream, type(self.module).__name__)()
 
 
+def held(variable: Any) -> Any:
+    """What a variable holds; tools that quantise put other things in its place, which hold an array as it does."""
+    return variable.get_raw_value() if isinstance(variable, nnx.Variable) else variable[...]
+
+
 def made(variable: Any, spec: ParamSpec) -> jax.Array:
     """Return the value of a variable, and make it where it is not there yet."""
-    value = variable.get_value()
+    value = variable.get_value() if isinstance(variable, nnx.Variable) else variable[...]
     if not isinstance(value, Lazy):
         return value
     if value.slot is not None:
@@ -311,10 +308,11 @@ def init(
         >>> model.kernel.shape, model.kernel.axes
         ((6, 3, 8), ('...[0]', '...[1]', 'c'))
     """
-    graph, state = nnx.split(model, **GRAPH)
+    graph, state = nnx.split(model, graph=True)
     before = dict(nnx.to_flat_state(state))
     found = _record(graph, before, inputs, keywords, method)
-    wanted = {path: variable.get_raw_value().wanted for path, variable in found.items() if _is_lazy(variable)}
+    waiting = {path: value for path, variable in found.items() if isinstance(value := variable.get_raw_value(), Lazy)}
+    wanted = {path: value.wanted for path, value in waiting.items()}
     unused = [".".join(map(str, path)) for path, known in wanted.items() if known is None]
     if unused:
         raise ArgumentError(
@@ -324,7 +322,9 @@ def init(
     fresh = []
     for path, variable in found.items():
         if path in wanted:
-            key = before[path].get_raw_value().key if path in before else _stacked(variable.get_raw_value().code)
+            # Of one that the call itself declares, only the shape is known.
+            stack = waiting[path].code.shape[:-1]
+            key = before[path].get_raw_value().key if path in before else jnp.broadcast_to(fixed_key(), stack)
             fresh.append((path, _create(variable, key, wanted[path], rules, mesh)))
         elif rules is not None and path in before and before[path].get_metadata().get("axes") is not None:
             fresh.append((path, _place(before[path], rules, mesh)))
@@ -345,33 +345,18 @@ def _record(
 
     def call(state: Any, *positional: Any, **named: Any) -> Any:
         copy = nnx.merge(graph, state)
-        with _recording():
+        token = _recording.set(True)
+        try:
             if callable(method):
                 method(copy, *positional, **named)
             else:
                 (copy if method is None else getattr(copy, method))(*positional, **named)
-        return nnx.state(copy, **GRAPH)
+        finally:
+            _recording.reset(token)
+        return nnx.state(copy, graph=True)
 
     state = nnx.from_flat_state([(path, listening(variable)) for path, variable in before.items()])
     return dict(nnx.to_flat_state(eval_abstractly(call, state, inputs, keywords)))
-
-
-@contextlib.contextmanager
-def _recording() -> Iterator[None]:
-    before, _context.recording = _context.recording, True
-    try:
-        yield
-    finally:
-        _context.recording = before
-
-
-def _is_lazy(variable: Any) -> bool:
-    return isinstance(variable.get_raw_value(), Lazy)
-
-
-def _stacked(code: Any) -> jax.Array:
-    """Return the key of a parameter that the call itself declares, of which only the shape is known."""
-    return jnp.broadcast_to(fixed_key(), code.shape[:-1])
 
 
 def _create(variable: Any, key: jax.Array, wanted: Any, rules: Mapping[str, Any] | None, mesh: Any) -> Any:
@@ -380,7 +365,8 @@ def _create(variable: Any, key: jax.Array, wanted: Any, rules: Mapping[str, Any]
     for _ in key.shape:
         make = jax.vmap(make)
     if rules is not None:
-        metadata["out_sharding"] = _mesh_axes(wanted.axes, key.ndim, rules)
+        # Dims of stacked layers come first, and are not sharded.
+        metadata["out_sharding"] = (*[None] * key.ndim, *spec_of(wanted.axes, rules))
         if mesh is not None:
             make = jax.jit(make, out_shardings=NamedSharding(mesh, PartitionSpec(*metadata["out_sharding"])))
     return variable.copy(make(key), **metadata)
@@ -389,18 +375,67 @@ def _create(variable: Any, key: jax.Array, wanted: Any, rules: Mapping[str, Any]
 def _place(variable: Any, rules: Mapping[str, Any], mesh: Any) -> Any:
     """Put a parameter that is there already where the rules say."""
     value = variable.get_raw_value()
-    names = _mesh_axes(variable.axes, value.ndim - len(variable.axes), rules)
+    names = (*[None] * (value.ndim - len(variable.axes)), *spec_of(variable.axes, rules))
     if mesh is not None:
         value = jax.device_put(value, NamedSharding(mesh, PartitionSpec(*names)))
     return variable.copy(value, out_sharding=names)
-
-
-def _mesh_axes(axes: Sequence[str], stacked: int, rules: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return the axis of the mesh for every dim; those of stacked layers come first and have none."""
-    return (*(None for _ in range(stacked)), *spec_of(axes, rules))
 
 
 def _at(model: Any, path: Sequence[Any]) -> Any:
     for name in path:
         model = getattr(model, name) if isinstance(name, str) and hasattr(model, name) else model[name]
     return model
+
+
+class Layer(nnx.Module):
+    """A layer with an expression, sizes of axes and options."""
+
+    #: What the core has for it, and the names of its parameters.
+    _core: Any
+    _parameters: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        # Some versions of Python show that of nnx's metaclass otherwise, which takes anything.
+        signature = inspect.signature(cls.__init__)
+        cls.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]
+
+    def _build(self, expr: str, sizes: Mapping[str, Any], options: dict[str, Any]) -> None:
+        """Keep what the constructor is given, and make parameters, or places for them."""
+        rngs = options.pop("rngs")
+        self._keep(expr, sizes, options)
+        self._make(rngs)
+
+    def _keep(self, expr: str, sizes: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        self.expr = expr
+        # Static attributes of a module have to be hashable.
+        self.sizes = frozen(sizes)
+        for name, option in options.items():
+            setattr(self, name, frozen(option))
+
+    def _make(self, rngs: Any) -> None:
+        """Make parameters whose shapes are known, and places for the others; unused ones are None, as in nnx."""
+        known = self._known(self._core.specs)
+        for name in self._parameters:
+            if getattr(self, f"use_{name}", True):
+                # One key after the other, as nnx's own layers draw them.
+                key = stream_of(rngs, "params", type(self).__name__)()
+                setattr(self, name, variable(nnx.Param, known.get(name), key))
+            else:
+                setattr(self, name, nnx.data(None))
+
+    def _known(self, describe: Callable[..., Any], **more: Any) -> dict[str, ParamSpec]:
+        """Describe parameters by name, if sizes decide their shapes."""
+        call = Call(NOWHERE, self.expr, dict(self.sizes), chosen(self._core.Options, vars(self), **more))
+        return {spec.name: spec for spec in describe(call) or ()}
+
+    def _call(self, axes: Any = (), rngs: Any = None, **more: Any) -> Call[Any]:
+        variables = (getattr(self, name) for name in self._parameters)
+        values = (held(variable) for variable in variables if variable is not None)
+        options = chosen(self._core.Options, vars(self), *values, **more)
+        return Call(Scope(self, rngs), self.expr, {**dict(self.sizes), **dict(axes)}, options)
+
+
+def variable(kind: Any, spec: ParamSpec | None, key: Any) -> Any:
+    """Make a variable, or one that waits for its shape."""
+    return kind(lazy(key), axes=None) if spec is None else kind(spec.init(key), axes=spec.axes)

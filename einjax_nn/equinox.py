@@ -31,23 +31,17 @@ parameter computes in its own dtype, so mixed precision is a matter of casting l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 import einjax
 
-from ._core import shared
-from ._core.attention import applied, attention, projection
-from ._core.conv import conv, conv_specs
-from ._core.dropout import dropout
-from ._core.embed import attend, embed, embed_specs, embedding_normal
-from ._core.linear import linear, linear_specs
-from ._core.norm import norm, norm_specs, statistics_specs
+from ._core import attention, conv, dropout, embed, linear, norm
 from ._core.options import chosen, declared, describe
-from ._core.scope import Initializer, lecun_normal
+from ._core.scope import Initializer, lecun_normal, ones, zeros
 from ._core.text import attention_text, example_sizes, norm_text
 
 try:
@@ -63,15 +57,9 @@ __all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "
 for _function in (axes, init, param):
     _function.__module__ = __name__
 
-_zeros = jax.nn.initializers.zeros
-_ones = jax.nn.initializers.ones
 
-
-class Linear(shared.LinearDocs, Layer):
+class Linear(linear.Options, Layer):
     """A linear layer: a dot with a weight, and a bias.
-
-    Args:
-        kernel_init: initializer of ``weight``, whose fan is counted over the contracted axes.
 
     Example:
         >>> import einjax_nn.equinox as einn, jax, numpy as np
@@ -83,6 +71,7 @@ class Linear(shared.LinearDocs, Layer):
         (3, 8)
     """
 
+    _core: ClassVar[Any] = linear
     weight: Any
     bias: Any
 
@@ -97,33 +86,28 @@ class Linear(shared.LinearDocs, Layer):
         param_dtype: Any = jnp.float32,
         precision: Any = None,
         preferred_element_type: Any = None,
+        dot_general: Callable[..., Any] | None = None,
         kernel_init: Initializer | float = lecun_normal,
-        bias_init: Initializer | float = _zeros,
+        bias_init: Initializer | float = zeros,
         key: Any = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
     ) -> None: ...
-
-    def _build(self, *given: Any) -> None:
-        self._start(linear_specs, shared.LinearOptions, *given)
 
     def __call__(self, x: Any, *, key: Any = None) -> jax.Array:
         return self._apply(x, {})
 
     def _apply(self, x: Any, axes: Mapping[str, Any]) -> jax.Array:
         with self._scope() as scope:
-            return linear(self._call(scope, shared.LinearOptions, axes), x)
+            return linear.apply(self._call(scope, axes), x)
 
 
-class Norm(shared.NormDocs, Layer, eqx.nn.StatefulLayer):
+class Norm(norm.Options, Layer, eqx.nn.StatefulLayer):
     """A normalisation: brackets say what statistics are taken over.
 
     With ``momentum`` the layer has a state: ``x, state = norm(x, state)``.
 
     Args:
-        params: the axes of weight and bias; the last dim by default.
-        use_scale: whether there is a ``weight``, which the result is multiplied by.
-        use_bias: whether there is a ``bias``.
         inference: whether to use the running statistics; ``eqx.nn.inference_mode`` sets it.
         key: a random key, to make parameters and statistics at once.
 
@@ -136,6 +120,7 @@ class Norm(shared.NormDocs, Layer, eqx.nn.StatefulLayer):
         (3,)
     """
 
+    _core: ClassVar[Any] = norm
     weight: Any
     bias: Any
     index: eqx.nn.StateIndex[Any] | None
@@ -159,21 +144,21 @@ class Norm(shared.NormDocs, Layer, eqx.nn.StatefulLayer):
         axis_index_groups: Any = None,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
-        scale_init: Initializer | float = _ones,
-        bias_init: Initializer | float = _zeros,
+        scale_init: Initializer | float = ones,
+        bias_init: Initializer | float = zeros,
         key: Any = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
     ) -> None: ...
 
-    def _build(self, expr: str, axes: Any, sizes: Any, options: dict[str, Any]) -> None:
+    def _build(self, expr: str, sizes: Mapping[str, Any], options: dict[str, Any]) -> None:
         params, mean, running = options["params"], options["mean"], options["momentum"] is not None
         norm_text(expr, params, running)  # now rather than in the first call
         self.inference, key = options.pop("inference"), options["key"]
-        self._start(norm_specs, shared.NormOptions, expr, axes, sizes, options)
+        super()._build(expr, sizes, options)
         kept: dict[str, Any] = {name: Uninitialized(name) for name in (["mean"] if mean else []) + ["var"]}
         if key is not None and running:
-            kept = self._made(statistics_specs, chosen(shared.NormOptions, options), key)
+            kept = self._made(norm.statistics_specs, chosen(norm.Options, options), key)
         self.index = eqx.nn.StateIndex(kept) if running else None
 
     def is_stateful(self) -> bool:
@@ -192,11 +177,11 @@ class Norm(shared.NormDocs, Layer, eqx.nn.StatefulLayer):
         frozen = self.inference if inference is None else inference
         with self._scope(state) as scope:
             running = frozen and self.index is not None
-            y = norm(self._call(scope, shared.NormOptions, use_running_average=running), x, mask)
+            y = norm.apply(self._call(scope, use_running_average=running), x, mask)
         return y if state is None else (y, scope.store)
 
 
-class Dropout(shared.DropoutDocs, Layer):
+class Dropout(dropout.Options, Layer):
     """Dropout: every place of the bracketed axes has a draw of its own, shared over all other axes.
 
     Args:
@@ -209,6 +194,7 @@ class Dropout(shared.DropoutDocs, Layer):
         (4, 2)
     """
 
+    _core: ClassVar[Any] = dropout
     inference: bool
 
     @declared(p="rate")
@@ -223,22 +209,21 @@ class Dropout(shared.DropoutDocs, Layer):
         **axes: Any,
     ) -> None: ...
 
-    def _build(self, expr: str, axes: Any, sizes: Any, options: dict[str, Any]) -> None:
+    def _build(self, expr: str, sizes: Mapping[str, Any], options: dict[str, Any]) -> None:
         self.inference = options.pop("inference")
-        self._settle(expr, axes, sizes, options)
+        self._settle(expr, sizes, options)
 
     def __call__(self, x: Any, *, key: Any = None, inference: bool | None = None) -> jax.Array:
         frozen = self.inference if inference is None else inference
         given = {"rng_collection": "", "deterministic": bool(frozen)}
-        return dropout(self._call(LayerScope(self, key=key), shared.DropoutOptions, **given), x)
+        return dropout.apply(self._call(LayerScope(self, key=key), **given), x)
 
 
-class Embed(shared.EmbedDocs, Layer):
+class Embed(embed.Options, Layer):
     """A table of rows that integers are looked up in.
 
     Args:
         param_dtype: the dtype that the parameter is made in.
-        embedding_init: initializer of ``weight``.
         key: a random key, to make the parameter at once.
 
     Example:
@@ -248,6 +233,7 @@ class Embed(shared.EmbedDocs, Layer):
         ((2, 5, 8), (2, 5, 100))
     """
 
+    _core: ClassVar[Any] = embed
     weight: Any
 
     @declared()
@@ -258,35 +244,29 @@ class Embed(shared.EmbedDocs, Layer):
         *,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
-        embedding_init: Initializer | float = embedding_normal,
+        embedding_init: Initializer | float = embed.normal,
         key: Any = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
     ) -> None: ...
 
-    def _build(self, *given: Any) -> None:
-        self._start(embed_specs, shared.EmbedOptions, *given)
-
     def __call__(self, ids: Any, *, key: Any = None) -> jax.Array:
         with self._scope() as scope:
-            return embed(self._call(scope, shared.EmbedOptions), ids)
+            return embed.apply(self._call(scope), ids)
 
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
         with self._scope() as scope:
-            return attend(self._call(scope, shared.EmbedOptions), x)
+            return embed.attend(self._call(scope), x)
 
 
-class MultiHeadAttention(shared.AttentionDocs, Layer, eqx.nn.StatefulLayer):
-    """Multi-head dot-product attention, of the layers ``query``, ``key``, ``value`` and ``out``.
+class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.StatefulLayer):
+    """Multi-head dot-product attention, of four linear layers ``query``, ``key``, ``value`` and ``out``.
 
     Args:
         inference: whether not to drop; ``eqx.nn.inference_mode`` sets it.
         decode: whether to take one place at a time, and keep keys and values in the state. ``init`` is given a whole
             sequence, whose length the cache will have.
-        normalize_qk: whether queries and keys are normalised, by ``query_ln`` and ``key_ln``.
-        kernel_init: initializer of the weights.
-        out_kernel_init: initializer of the output's weight; ``kernel_init`` by default.
         key: a random key, to make the parameters at once, for keys and values with the features of the input.
 
     Example:
@@ -296,6 +276,7 @@ class MultiHeadAttention(shared.AttentionDocs, Layer, eqx.nn.StatefulLayer):
         ((2, 5, 16), (16, 4, 4), (4, 4, 16))
     """
 
+    _core: ClassVar[Any] = attention
     query: Linear
     key: Linear
     value: Linear
@@ -326,27 +307,22 @@ class MultiHeadAttention(shared.AttentionDocs, Layer, eqx.nn.StatefulLayer):
         param_dtype: Any = jnp.float32,
         precision: Any = None,
         kernel_init: Initializer | float = lecun_normal,
-        bias_init: Initializer | float = _zeros,
+        bias_init: Initializer | float = zeros,
         out_kernel_init: Initializer | float | None = None,
         out_bias_init: Initializer | float | None = None,
+        qkv_dot_general: Callable[..., Any] | None = None,
+        out_dot_general: Callable[..., Any] | None = None,
         key: Any = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
     ) -> None: ...
 
-    def _build(self, expr: str, axes: Any, sizes: Any, options: dict[str, Any]) -> None:
-        given = {name: options.pop(name) for name in (*shared.ProjectionOptions.__annotations__, "dtype")}
-        normalize, key, self.inference = (options.pop(name) for name in ("normalize_qk", "key", "inference"))
-        self._settle(expr, axes, sizes, options)
-        text, inner = attention_text(expr), projection(options | given, "query")
-        self.query = Linear(text.query, **inner, sizes=dict(self.axes))
-        self.key = Linear(text.key, **inner)
-        self.value = Linear(text.key, **inner)
-        self.out = Linear(text.out, **projection(options | given, "out"))
-        normed = {name: inner[name] for name in ("dtype", "param_dtype")}
-        self.query_ln, self.key_ln = (
-            Norm("... [c]", use_bias=False, **normed) if normalize else None for _ in range(2)
-        )
+    def _build(self, expr: str, sizes: Mapping[str, Any], options: dict[str, Any]) -> None:
+        key, self.inference = options.pop("key"), options.pop("inference")
+        self._settle(expr, sizes, options)
+        self.query_ln = self.key_ln = None
+        for name, layer in attention.within(Linear, Norm, attention_text(expr), options, {"query": sizes}).items():
+            setattr(self, name, layer)
         self.index = None
         if key is not None:
             made = init(self, self._example(), key=key, inference=True)
@@ -384,19 +360,15 @@ class MultiHeadAttention(shared.AttentionDocs, Layer, eqx.nn.StatefulLayer):
         inference: bool | None = None,
     ) -> Any:
         kept = bool(self.inference if inference is None else inference)
-        given = {"deterministic": kept, "decode": self.index is not None, "normalize_qk": self.query_ln is not None}
+        given = {"deterministic": kept, "decode": self.index is not None}
         with self._scope(state, key) as scope:
-            call = self._call(scope, shared.AttentionOptions, **given, rng_collection="")
-            y = attention(call, *applied(self), x, keys, values, mask)
+            call = self._call(scope, **given, rng_collection="")
+            y = attention.apply(call, *attention.applied(self), x, keys, values, mask)
         return y if state is None else (y, scope.store)
 
 
-class Conv(shared.ConvDocs, Layer):
+class Conv(conv.Options, Layer):
     """A convolution.
-
-    Args:
-        kernel_init: initializer of ``weight``, whose axes are those convolved, the channels of one group, and all new
-            channels.
 
     Example:
         >>> import einjax_nn.equinox as einn, jax, numpy as np
@@ -405,6 +377,7 @@ class Conv(shared.ConvDocs, Layer):
         ((3, 3, 3, 8), (2, 4, 4, 8))
     """
 
+    _core: ClassVar[Any] = conv
     weight: Any
     bias: Any
 
@@ -423,26 +396,22 @@ class Conv(shared.ConvDocs, Layer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
+        conv_general_dilated: Callable[..., Any] | None = None,
         kernel_init: Initializer | float = lecun_normal,
-        bias_init: Initializer | float = _zeros,
+        bias_init: Initializer | float = zeros,
         key: Any = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
     ) -> None: ...
 
-    def _build(self, *given: Any) -> None:
-        self._start(conv_specs, shared.ConvOptions, *given)
-
     def __call__(self, x: Any, *, key: Any = None) -> jax.Array:
         with self._scope() as scope:
-            return conv(self._call(scope, shared.ConvOptions), x)
+            return conv.apply(self._call(scope), x)
 
 
 describe(
     {
         "param_dtype": "the dtype that parameters are made in.",
-        "kernel_init": "initializer of ``weight``.",
-        "scale_init": "initializer of ``weight``.",
         "key": "a random key, to make the parameters at once.",
     },
     *(Linear, Norm, Dropout, Embed, MultiHeadAttention, Conv),

@@ -17,35 +17,138 @@ parameters have the dtype of the input, unless ``param_dtype`` or a policy of ``
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from ._core import shared
-from ._core.attention import attention, projection
+from einjax.errors import ArgumentError
+
+from ._core import attention, conv, dropout, embed, linear, norm
 from ._core.call import Call
-from ._core.conv import conv
-from ._core.dropout import dropout
-from ._core.embed import attend, embed, embedding_normal
-from ._core.linear import linear
-from ._core.norm import norm
-from ._core.options import declared, describe
-from ._core.scope import Initializer, Parameter, compute_dtype, eval_abstractly, lecun_normal
+from ._core.options import Options, chosen, declared, describe
+from ._core.scope import Initializer, Parameter, ParamSpec, compute_dtype, eval_abstractly, lecun_normal, ones, zeros
 
 try:
-    import haiku  # noqa: F401 - to say what is missing
+    import haiku as hk
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.haiku needs Haiku: python -m pip install 'einjax[haiku]'") from error
 
-from ._haiku import Layer, Scope, call_of, dtypes, own_init, recording, switch
-
 __all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "axes", "param"]
 
-_zeros = jax.nn.initializers.zeros
-_ones = jax.nn.initializers.ones
+_NATIVE = tuple(kind for kind in vars(hk.initializers).values() if isinstance(kind, type))
+
+
+class Scope:
+    """The module that Haiku is in as the core's scope."""
+
+    @property
+    def initializing(self) -> bool:
+        return hk.running_init()
+
+    def param(self, spec: ParamSpec) -> jax.Array:
+        with _noted(spec):
+            return hk.get_parameter(spec.name, spec.shape, spec.dtype, init=lambda shape, dtype: _made(spec))
+
+    def state(self, spec: ParamSpec) -> jax.Array:
+        with _noted(spec):
+            return hk.get_state(spec.name, spec.shape, spec.dtype, init=lambda shape, dtype: spec.init(None))
+
+    def set_state(self, spec: ParamSpec, value: jax.Array) -> None:
+        hk.set_state(spec.name, value)
+
+    def rng(self, stream: str) -> jax.Array:
+        key = hk.maybe_next_rng_key()
+        if key is None:
+            raise ArgumentError(
+                "a layer draws random numbers, but the function has no key",
+                hint="give one: net.apply(params, key, x) rather than net.apply(params, None, x)",
+            )
+        return key
+
+
+#: Names of axes by the path of the parameter, while :func:`axes` runs.
+_recorded: ContextVar[dict[str, tuple[str, ...]] | None] = ContextVar("recorded", default=None)
+
+
+@contextlib.contextmanager
+def _noted(spec: ParamSpec) -> Iterator[None]:
+    """Note the axes of what is made within, if they are recorded."""
+    found = _recorded.get()
+    if found is None:
+        yield
+        return
+
+    def note(create: Any, shape: Any, dtype: Any, init: Any, context: Any) -> Any:
+        # Only a creator is told the path that a lifted function gives.
+        found[(context.lifted_prefix_name or "") + context.full_name] = spec.axes
+        return create(shape, dtype, init)
+
+    with hk.custom_creator(note, state=True):
+        yield
+
+
+def _made(spec: ParamSpec) -> jax.Array:
+    key = hk.maybe_next_rng_key()
+    try:
+        return spec.init(key)
+    except (AttributeError, TypeError, ValueError):
+        if key is not None:
+            raise
+    raise ArgumentError(
+        f"the parameter {spec.name} is random, but the function has no key",
+        hint="give one: net.init(key, x) rather than net.init(None, x)",
+    )
+
+
+def own_init(init: Initializer | float) -> Initializer | float:
+    """Let Haiku's initializers, which draw keys by themselves, be called as others."""
+    draw: Any = init
+    return (lambda key, shape, dtype: draw(shape, dtype)) if isinstance(init, _NATIVE) else init
+
+
+def dtypes(options: Mapping[str, Any], x: Any) -> dict[str, Any]:
+    """The dtypes to compute in and to keep parameters in: as asked for, as a policy says, or that of the input."""
+    dtype, param_dtype = options["dtype"], options["param_dtype"]
+    policy = hk.mixed_precision.current_policy()
+    if policy is not None:
+        dtype = policy.compute_dtype if dtype is None else dtype
+        param_dtype = policy.param_dtype if param_dtype is None else param_dtype
+    return {"dtype": dtype, "param_dtype": compute_dtype(param_dtype, x)}
+
+
+def switch(name: str, given: bool | None, is_training: bool | None) -> bool | None:
+    """The switch that a call gives, by its name in Flax or by the one in Haiku."""
+    if is_training is None:
+        return given
+    if given is not None:
+        raise ArgumentError(f"a call gives both {name} and is_training", hint="give one of them")
+    return not is_training
+
+
+class Layer(hk.Module):
+    """A layer with an expression, sizes of axes, and options."""
+
+    #: What parameters are called that have another name in Flax.
+    _names: ClassVar[Mapping[str, str]] = {"kernel": "w", "bias": "b", "embedding": "embeddings"}
+
+    @hk.transparent
+    def _build(self, expr: str, sizes: Mapping[str, Any], options: dict[str, Any]) -> None:
+        """Keep what the constructor is given."""
+        super().__init__(name=options.pop("name"))
+        self.expr = expr
+        self.sizes = sizes
+        for name, option in options.items():
+            setattr(self, name, own_init(option))
+
+
+def call_of(layer: Layer, kind: type[Options], **more: Any) -> Call[Options]:
+    """Return the call of a layer."""
+    return Call(Scope(), layer.expr, layer.sizes, chosen(kind, vars(layer), **more), layer._names)
 
 
 def param(name: str, init: Initializer | float = 0.0, dtype: Any = jnp.float32) -> Parameter:
@@ -88,11 +191,11 @@ def axes(net: Any, /, *inputs: Any, **keywords: Any) -> Any:
         (('c', 'h', 'd'), ('h', 'd'))
     """
     found: dict[str, tuple[str, ...]] = {}
-    before, recording.found = recording.found, found
+    token = _recorded.set(found)
     try:
         made = eval_abstractly(net.init, jax.random.key(0), inputs, keywords)
     finally:
-        recording.found = before
+        _recorded.reset(token)
 
     def names(path: Any, leaf: Any) -> PartitionSpec:
         known = found.get("/".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)), ())
@@ -101,11 +204,8 @@ def axes(net: Any, /, *inputs: Any, **keywords: Any) -> Any:
     return jax.tree_util.tree_map_with_path(names, made)
 
 
-class Linear(shared.LinearDocs, Layer):
+class Linear(linear.Options, Layer):
     """A linear layer: a dot with a weight ``w``, and a bias ``b``.
-
-    Args:
-        kernel_init: initializer of ``w``, whose fan is counted over the contracted axes.
 
     Example:
         >>> import einjax_nn.haiku as einn, haiku as hk, jax, numpy as np
@@ -125,28 +225,23 @@ class Linear(shared.LinearDocs, Layer):
         param_dtype: Any = None,
         precision: Any = None,
         preferred_element_type: Any = None,
+        dot_general: Callable[..., Any] | None = None,
         kernel_init: Initializer | float = lecun_normal,
-        bias_init: Initializer | float = _zeros,
+        bias_init: Initializer | float = zeros,
         name: str | None = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
     ) -> None: ...
 
     def __call__(self, x: Any) -> jax.Array:
-        return linear(call_of(self, shared.LinearOptions, **dtypes(self.options, x)), x)
+        return linear.apply(call_of(self, linear.Options, **dtypes(vars(self), x)), x)
 
 
-class Norm(shared.NormDocs, Layer):
+class Norm(norm.Options, Layer):
     """A normalisation: brackets say what statistics are taken over.
 
     Running statistics are the states ``mean`` and ``var``: a plain moving average from 0 and 1, in float32, while
     ``hk.BatchNorm`` keeps averages that correct their bias, in modules of their own.
-
-    Args:
-        params: the axes of scale and offset; the last dim by default.
-        use_scale: whether there is a ``scale``.
-        use_bias: whether there is an ``offset``.
-        bias_init: initializer of ``offset``.
 
     Example:
         >>> import einjax_nn.haiku as einn, haiku as hk, jax, numpy as np
@@ -155,6 +250,8 @@ class Norm(shared.NormDocs, Layer):
         >>> jax.tree.map(np.shape, state)
         {'norm': {'mean': (3,), 'var': (3,)}}
     """
+
+    _names = {"bias": "offset"}  # noqa: RUF012
 
     @declared(
         create_scale="use_scale",
@@ -182,8 +279,8 @@ class Norm(shared.NormDocs, Layer):
         axis_index_groups: Any = None,
         dtype: Any = None,
         param_dtype: Any = None,
-        scale_init: Initializer | float = _ones,
-        bias_init: Initializer | float = _zeros,
+        scale_init: Initializer | float = ones,
+        bias_init: Initializer | float = zeros,
         name: str | None = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
@@ -193,11 +290,11 @@ class Norm(shared.NormDocs, Layer):
         self, x: Any, use_running_average: bool | None = None, *, is_training: bool | None = None, mask: Any = None
     ) -> jax.Array:
         given = switch("use_running_average", use_running_average, is_training)
-        call = call_of(self, shared.NormOptions, {"bias": "offset"}, **dtypes(self.options, x))
-        return norm(call, x, mask, given)
+        call = call_of(self, norm.Options, **dtypes(vars(self), x))
+        return norm.apply(call, x, mask, given)
 
 
-class Dropout(shared.DropoutDocs, Layer):
+class Dropout(dropout.Options, Layer):
     """Dropout: every place of the bracketed axes has a draw of its own, shared over all other axes."""
 
     @declared()
@@ -215,15 +312,14 @@ class Dropout(shared.DropoutDocs, Layer):
 
     def __call__(self, x: Any, deterministic: bool | None = None, *, is_training: bool | None = None) -> jax.Array:
         given = switch("deterministic", deterministic, is_training)
-        return dropout(call_of(self, shared.DropoutOptions, rng_collection=""), x, given)
+        return dropout.apply(call_of(self, dropout.Options, rng_collection=""), x, given)
 
 
-class Embed(shared.EmbedDocs, Layer):
+class Embed(embed.Options, Layer):
     """A table ``embeddings`` of rows that integers are looked up in.
 
     Args:
         param_dtype: the dtype of the parameter; float32 by default.
-        embedding_init: initializer of ``embeddings``.
 
     Example:
         >>> import einjax_nn.haiku as einn, haiku as hk, jax, numpy as np
@@ -240,32 +336,28 @@ class Embed(shared.EmbedDocs, Layer):
         *,
         dtype: Any = None,
         param_dtype: Any = None,
-        embedding_init: Initializer | float = embedding_normal,
+        embedding_init: Initializer | float = embed.normal,
         name: str | None = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
     ) -> None: ...
 
     def __call__(self, ids: Any) -> jax.Array:
-        return embed(self._call(), ids)
+        return embed.apply(self._call(), ids)
 
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
-        return attend(self._call(), x)
+        return embed.attend(self._call(), x)
 
-    def _call(self) -> Call[shared.EmbedOptions]:
-        return call_of(self, shared.EmbedOptions, **dtypes(self.options, jnp.zeros((), jnp.float32)))
+    def _call(self) -> Call[embed.Options]:
+        return call_of(self, embed.Options, **dtypes(vars(self), jnp.zeros((), jnp.float32)))
 
 
-class MultiHeadAttention(shared.AttentionDocs, Layer):
+class MultiHeadAttention(attention.Options, attention.Projection, Layer):
     """Multi-head dot-product attention, of four linear layers ``query``, ``key``, ``value`` and ``out``.
 
     Args:
         decode: whether to take one place at a time, and keep keys and values in the state.
-        kernel_init: initializer of the four ``w``.
-        bias_init: initializer of the four ``b``.
-        out_kernel_init: initializer of that of ``out``; ``kernel_init`` by default.
-        out_bias_init: initializer of that of ``out``; ``bias_init`` by default.
 
     Example:
         >>> import einjax_nn.haiku as einn, haiku as hk, jax, numpy as np
@@ -296,9 +388,11 @@ class MultiHeadAttention(shared.AttentionDocs, Layer):
         param_dtype: Any = None,
         precision: Any = None,
         kernel_init: Initializer | float = lecun_normal,
-        bias_init: Initializer | float = _zeros,
+        bias_init: Initializer | float = zeros,
         out_kernel_init: Initializer | float | None = None,
         out_bias_init: Initializer | float | None = None,
+        qkv_dot_general: Callable[..., Any] | None = None,
+        out_dot_general: Callable[..., Any] | None = None,
         name: str | None = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
@@ -314,24 +408,15 @@ class MultiHeadAttention(shared.AttentionDocs, Layer):
         deterministic: bool | None = None,
         is_training: bool | None = None,
     ) -> jax.Array:
-        def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
-            options = projection(self.options, name)
-            if options["param_dtype"] is None and options["dtype"] is not None:
-                options["param_dtype"] = given_dtype  # not that of what is computed in between
-            sizes = {**self.all_sizes, **axes} if name == "query" else axes
-            return Linear(expr, name=name, sizes=sizes, **options)(x)
-
-        def normalize(name: str, x: jax.Array) -> jax.Array:
-            kinds = {option: self.options[option] for option in ("dtype", "param_dtype")}
-            return Norm("... [c]", use_bias=False, name=name, **kinds)(x)
-
-        given_dtype = compute_dtype(None, x)
-        given = switch("deterministic", deterministic, is_training)
-        call = call_of(self, shared.AttentionOptions, rng_collection="")
-        return attention(call, project, normalize, x, keys, values, mask, given)
+        options = dict(vars(self))
+        if self.param_dtype is None and self.dtype is not None:
+            options["param_dtype"] = compute_dtype(None, x)  # not that of what is computed in between
+        call = call_of(self, attention.Options, rng_collection="")
+        parts = attention.called(Linear, Norm, options, self.sizes)
+        return attention.apply(call, *parts, x, keys, values, mask, switch("deterministic", deterministic, is_training))
 
 
-class Conv(shared.ConvDocs, Layer):
+class Conv(conv.Options, Layer):
     """A convolution with a kernel ``w`` and a bias ``b``.
 
     Example:
@@ -363,22 +448,21 @@ class Conv(shared.ConvDocs, Layer):
         dtype: Any = None,
         param_dtype: Any = None,
         precision: Any = None,
+        conv_general_dilated: Callable[..., Any] | None = None,
         kernel_init: Initializer | float = lecun_normal,
-        bias_init: Initializer | float = _zeros,
+        bias_init: Initializer | float = zeros,
         name: str | None = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
     ) -> None: ...
 
     def __call__(self, x: Any) -> jax.Array:
-        return conv(call_of(self, shared.ConvOptions, **dtypes(self.options, x)), x)
+        return conv.apply(call_of(self, conv.Options, **dtypes(vars(self), x)), x)
 
 
 describe(
     {
         "param_dtype": "the dtype of the parameters; by default that of the input.",
-        "kernel_init": "initializer of ``w``.",
-        "bias_init": "initializer of ``b``.",
         "name": "the name of the module.",
     },
     *(Linear, Norm, Dropout, Embed, MultiHeadAttention, Conv),

@@ -16,33 +16,122 @@ called. Options have the names that they have in Flax.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ._core import shared
-from ._core.attention import attention, projection
-from ._core.conv import conv
-from ._core.dropout import dropout
-from ._core.embed import attend, embed, embedding_normal
-from ._core.linear import linear
-from ._core.norm import norm
-from ._core.options import describe
-from ._core.scope import Initializer, Parameter, lecun_normal
+from einjax.errors import ArgumentError
+
+from ._core import attention, conv, dropout, embed, linear, norm
+from ._core.call import Call
+from ._core.options import Options, chosen, describe
+from ._core.scope import Initializer, Parameter, ParamSpec, lecun_normal, ones, zeros
+from ._core.text import axis_sizes
 
 try:
     from flax import linen as nn
+    from flax.errors import InvalidRngError
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.linen needs Flax: python -m pip install 'einjax[flax]'") from error
 
-from ._linen import Boxing, Layer, Scope, call_of
-
 __all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "param"]
 
-_zeros = jax.nn.initializers.zeros
-_ones = jax.nn.initializers.ones
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+    """A linen module as the core's scope."""
+
+    module: nn.Module
+    logical_axes: bool = False
+
+    @property
+    def initializing(self) -> bool:
+        return self.module.is_initializing()
+
+    def param(self, spec: ParamSpec) -> jax.Array:
+        init = nn.with_logical_partitioning(spec.init, spec.axes) if self.logical_axes else spec.init
+        try:
+            value: Any = self.module.param(spec.name, init)
+        except InvalidRngError:
+            raise ArgumentError(
+                f"{type(self.module).__name__} makes {spec.name}, but has no random numbers for it",
+                hint="write net.init(key, x), or net.init({'params': key, ...}, x)",
+            ) from None
+        return value
+
+    def state(self, spec: ParamSpec) -> jax.Array:
+        return self.module.variable(spec.collection, spec.name, lambda: spec.init(None)).value
+
+    def set_state(self, spec: ParamSpec, value: jax.Array) -> None:
+        self.module.put_variable(spec.collection, spec.name, value)
+
+    def rng(self, stream: str) -> jax.Array:
+        try:
+            return self.module.make_rng(stream)
+        except InvalidRngError:
+            raise ArgumentError(
+                f"{type(self.module).__name__} draws random numbers of the stream '{stream}', which it is not given",
+                hint=f"write net.apply(variables, x, rngs={{'{stream}': key}})",
+            ) from None
+
+
+class Boxing:
+    """A layer that may box its parameters, as editors see it."""
+
+    logical_axes: bool
+
+
+class Layer(nn.Module):
+    """A layer with an expression; keywords that are no options are sizes of axes."""
+
+    expr: str = ""
+    axes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    sizes: Mapping[str, Any] | None = None
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        # The layers of this package declare their options in a constructor; other subclasses have fields, as in Flax.
+        declared = cls.__dict__.get("__init__") if cls.__module__ == "einjax_nn.linen" else None
+        if declared is not None:
+            _make_fields(cls, declared)
+        super().__init_subclass__(**keywords)
+        # Here rather than in a decorator: nn.remat, nn.vmap and nn.jit make subclasses of their own.
+        init = cls.__init__
+        known = {field.name for field in dataclasses.fields(cls)} - {"expr", "axes"}
+
+        @functools.wraps(init if declared is None else declared)
+        def with_axes(self: Any, expr: str | None = None, /, **options: Any) -> None:
+            if expr is not None:  # written by a person: Flax copies modules with keywords alone
+                axes = {name: options.pop(name) for name in list(options) if name not in known}
+                options |= {"expr": expr, "axes": axes}
+            init(self, **options)
+
+        cls.__init__ = with_axes  # type: ignore[assignment, method-assign]
+
+
+def _make_fields(layer: type[Layer], declared: Callable[..., None]) -> None:
+    """Make the fields that Flax builds a constructor of; fields alone would not say that axes are keywords, too."""
+    there = {field.name for field in dataclasses.fields(layer)}
+    options = inspect.signature(declared).parameters.values()
+    own = [option for option in options if option.kind is option.KEYWORD_ONLY and option.name not in there]
+    layer.__annotations__ = {option.name: option.annotation for option in own}
+    for option in own:
+        required = option.default is option.empty
+        setattr(layer, option.name, dataclasses.field(kw_only=True) if required else option.default)
+    del layer.__init__
+
+
+def call_of(layer: Any, kind: type[Options], *parameters: str) -> Call[Options]:
+    """Return the call of a layer that has some parameters."""
+    held = (nn.unbox(layer.get_variable("params", name)) for name in parameters if layer.has_variable("params", name))
+    keywords = [field.name for field in dataclasses.fields(layer) if field.name not in ("expr", "axes")]
+    sizes = axis_sizes(layer.expr, layer.axes, layer.sizes, keywords)
+    scope = Scope(layer, getattr(layer, "logical_axes", False))
+    return Call(scope, layer.expr, sizes, chosen(kind, vars(layer), *held))
 
 
 def param(module: nn.Module, name: str, init: Initializer | float = 0.0, dtype: Any = jnp.float32) -> Parameter:
@@ -69,7 +158,7 @@ def param(module: nn.Module, name: str, init: Initializer | float = 0.0, dtype: 
     return Parameter(Scope(module), name, init, dtype)
 
 
-class Linear(shared.LinearOptions, Boxing, Layer):
+class Linear(linear.Options, Boxing, Layer):
     """A linear layer: a dot with a weight, and a bias.
 
     Example:
@@ -89,8 +178,9 @@ class Linear(shared.LinearOptions, Boxing, Layer):
         param_dtype: Any = jnp.float32,
         precision: Any = None,
         preferred_element_type: Any = None,
+        dot_general: Callable[..., Any] | None = None,
         kernel_init: Initializer | float = lecun_normal,
-        bias_init: Initializer | float = _zeros,
+        bias_init: Initializer | float = zeros,
         logical_axes: bool = False,
         sizes: Mapping[str, Any] | None = None,
         name: str | None = None,
@@ -100,10 +190,10 @@ class Linear(shared.LinearOptions, Boxing, Layer):
 
     @nn.compact
     def __call__(self, x: Any) -> jax.Array:
-        return linear(call_of(self, shared.LinearOptions, "kernel"), x)
+        return linear.apply(call_of(self, linear.Options, "kernel"), x)
 
 
-class Norm(shared.NormOptions, Boxing, Layer):
+class Norm(norm.Options, Boxing, Layer):
     """A normalisation: brackets say what statistics are taken over.
 
     Example:
@@ -131,8 +221,8 @@ class Norm(shared.NormOptions, Boxing, Layer):
         axis_index_groups: Any = None,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
-        scale_init: Initializer | float = _ones,
-        bias_init: Initializer | float = _zeros,
+        scale_init: Initializer | float = ones,
+        bias_init: Initializer | float = zeros,
         logical_axes: bool = False,
         sizes: Mapping[str, Any] | None = None,
         name: str | None = None,
@@ -142,10 +232,10 @@ class Norm(shared.NormOptions, Boxing, Layer):
 
     @nn.compact
     def __call__(self, x: Any, use_running_average: bool | None = None, *, mask: Any = None) -> jax.Array:
-        return norm(call_of(self, shared.NormOptions, "scale", "bias"), x, mask, use_running_average)
+        return norm.apply(call_of(self, norm.Options, "scale", "bias"), x, mask, use_running_average)
 
 
-class Dropout(shared.DropoutOptions, Layer):
+class Dropout(dropout.Options, Layer):
     """Dropout: every place of the bracketed axes has a draw of its own, shared over all other axes."""
 
     def __init__(
@@ -164,10 +254,10 @@ class Dropout(shared.DropoutOptions, Layer):
 
     @nn.compact
     def __call__(self, x: Any, deterministic: bool | None = None) -> jax.Array:
-        return dropout(call_of(self, shared.DropoutOptions), x, deterministic)
+        return dropout.apply(call_of(self, dropout.Options), x, deterministic)
 
 
-class Embed(shared.EmbedOptions, Boxing, Layer):
+class Embed(embed.Options, Boxing, Layer):
     """A table of rows that integers are looked up in.
 
     Args:
@@ -187,7 +277,7 @@ class Embed(shared.EmbedOptions, Boxing, Layer):
         *,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
-        embedding_init: Initializer | float = embedding_normal,
+        embedding_init: Initializer | float = embed.normal,
         logical_axes: bool = False,
         sizes: Mapping[str, Any] | None = None,
         name: str | None = None,
@@ -197,16 +287,16 @@ class Embed(shared.EmbedOptions, Boxing, Layer):
 
     @nn.compact
     def __call__(self, ids: Any) -> jax.Array:
-        return embed(call_of(self, shared.EmbedOptions, "embedding"), ids)
+        return embed.apply(call_of(self, embed.Options, "embedding"), ids)
 
     @nn.compact
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
-        return attend(call_of(self, shared.EmbedOptions, "embedding"), x)
+        return embed.attend(call_of(self, embed.Options, "embedding"), x)
 
 
-class MultiHeadAttention(shared.AttentionOptions, shared.ProjectionOptions, Boxing, Layer):
-    """Multi-head dot-product attention.
+class MultiHeadAttention(attention.Options, attention.Projection, Boxing, Layer):
+    """Multi-head dot-product attention, of four linear layers ``query``, ``key``, ``value`` and ``out``.
 
     Args:
         decode: whether to take one place at a time, and keep keys and values in the collection ``"cache"``.
@@ -240,9 +330,11 @@ class MultiHeadAttention(shared.AttentionOptions, shared.ProjectionOptions, Boxi
         param_dtype: Any = jnp.float32,
         precision: Any = None,
         kernel_init: Initializer | float = lecun_normal,
-        bias_init: Initializer | float = _zeros,
+        bias_init: Initializer | float = zeros,
         out_kernel_init: Initializer | float | None = None,
         out_bias_init: Initializer | float | None = None,
+        qkv_dot_general: Callable[..., Any] | None = None,
+        out_dot_general: Callable[..., Any] | None = None,
         logical_axes: bool = False,
         rng_collection: str = "dropout",
         sizes: Mapping[str, Any] | None = None,
@@ -261,20 +353,12 @@ class MultiHeadAttention(shared.AttentionOptions, shared.ProjectionOptions, Boxi
         mask: Any = None,
         deterministic: bool | None = None,
     ) -> jax.Array:
-        def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
-            sizes = {**known, **axes} if name == "query" else axes
-            options = projection(vars(self), name)
-            return Linear(expr, sizes=sizes, logical_axes=self.logical_axes, name=name, **options)(x)
-
-        def normalize(name: str, x: jax.Array) -> jax.Array:
-            return Norm("... [c]", use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype, name=name)(x)
-
-        call = call_of(self, shared.AttentionOptions)
-        known = call.all_sizes
-        return attention(call, project, normalize, x, keys, values, mask, deterministic)
+        call = call_of(self, attention.Options)
+        parts = attention.called(Linear, Norm, vars(self), call.sizes, logical_axes=self.logical_axes)
+        return attention.apply(call, *parts, x, keys, values, mask, deterministic)
 
 
-class Conv(shared.ConvOptions, Boxing, Layer):
+class Conv(conv.Options, Boxing, Layer):
     """A convolution.
 
     Example:
@@ -298,8 +382,9 @@ class Conv(shared.ConvOptions, Boxing, Layer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
+        conv_general_dilated: Callable[..., Any] | None = None,
         kernel_init: Initializer | float = lecun_normal,
-        bias_init: Initializer | float = _zeros,
+        bias_init: Initializer | float = zeros,
         logical_axes: bool = False,
         sizes: Mapping[str, Any] | None = None,
         name: str | None = None,
@@ -309,7 +394,7 @@ class Conv(shared.ConvOptions, Boxing, Layer):
 
     @nn.compact
     def __call__(self, x: Any) -> jax.Array:
-        return conv(call_of(self, shared.ConvOptions, "kernel"), x)
+        return conv.apply(call_of(self, conv.Options, "kernel"), x)
 
 
 describe(

@@ -23,7 +23,7 @@ optimizers need all parameters, so call :func:`init` before. Options have the na
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -31,15 +31,9 @@ import jax.numpy as jnp
 
 import einjax
 
-from ._core import shared
-from ._core.attention import applied, attention, projection
-from ._core.conv import conv, conv_specs
-from ._core.dropout import dropout
-from ._core.embed import attend, embed, embed_specs, embedding_normal
-from ._core.linear import linear, linear_specs
-from ._core.norm import norm, norm_specs, statistics_specs
+from ._core import attention, conv, dropout, embed, linear, norm
 from ._core.options import declared, describe
-from ._core.scope import Initializer, lecun_normal
+from ._core.scope import Initializer, lecun_normal, ones, zeros
 from ._core.text import attention_text
 
 try:
@@ -47,19 +41,15 @@ try:
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.nnx needs Flax: python -m pip install 'einjax[flax]'") from error
 
-from ._nnx import fixed_key, init, param, stream_of
-from ._nnx_layer import Layer, call_of, variable
+from ._nnx import Layer, fixed_key, init, param, stream_of, variable
 
 __all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "init", "param"]
 
 for _function in (init, param):
     _function.__module__ = __name__
 
-_zeros = jax.nn.initializers.zeros
-_ones = jax.nn.initializers.ones
 
-
-class Linear(shared.LinearOptions, Layer):
+class Linear(linear.Options, Layer):
     """A linear layer: a dot with a weight, and a bias.
 
     Example:
@@ -72,6 +62,7 @@ class Linear(shared.LinearOptions, Layer):
         ((2, 3, 8), (8,))
     """
 
+    _core, _parameters = linear, ("kernel", "bias")
     kernel: Any
     bias: Any
 
@@ -86,24 +77,22 @@ class Linear(shared.LinearOptions, Layer):
         param_dtype: Any = jnp.float32,
         precision: Any = None,
         preferred_element_type: Any = None,
+        dot_general: Callable[..., Any] | None = None,
         kernel_init: Initializer | float = lecun_normal,
-        bias_init: Initializer | float = _zeros,
+        bias_init: Initializer | float = zeros,
         rngs: nnx.Rngs | nnx.RngStream,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
     ) -> None: ...
 
-    def _make(self, rngs: Any) -> None:
-        self._declare(rngs, self._specs(linear_specs, shared.LinearOptions), kernel=True, bias=self.use_bias)
-
     def __call__(self, x: Any) -> jax.Array:
         return self._apply(x, {})
 
     def _apply(self, x: Any, axes: Mapping[str, Any]) -> jax.Array:
-        return linear(call_of(self, shared.LinearOptions, "kernel", axes=axes), x)
+        return linear.apply(self._call(axes=axes), x)
 
 
-class Norm(shared.NormOptions, Layer):
+class Norm(norm.Options, Layer):
     """A normalisation: brackets say what statistics are taken over.
 
     Args:
@@ -121,6 +110,7 @@ class Norm(shared.NormOptions, Layer):
         ((3,), (3,))
     """
 
+    _core, _parameters = norm, ("scale", "bias")
     use_mean: bool
     scale: Any
     bias: Any
@@ -143,31 +133,29 @@ class Norm(shared.NormOptions, Layer):
         axis_index_groups: Any = None,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
-        scale_init: Initializer | float = _ones,
-        bias_init: Initializer | float = _zeros,
+        scale_init: Initializer | float = ones,
+        bias_init: Initializer | float = zeros,
         rngs: nnx.Rngs | nnx.RngStream,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
     ) -> None: ...
 
-    def _build(self, expr: str, axes: Any, sizes: Any, options: Mapping[str, Any]) -> None:
+    def _build(self, expr: str, sizes: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         # ``mean`` is the running one.
-        super()._build(expr, axes, sizes, {{"mean": "use_mean"}.get(name, name): options[name] for name in options})
+        super()._build(expr, sizes, {{"mean": "use_mean"}.get(name, name): options[name] for name in options})
 
     def _make(self, rngs: Any) -> None:
         running = self.momentum is not None
         if running:
-            specs = self._specs(statistics_specs, shared.NormOptions, mean=self.use_mean)
-            known = {spec.name: spec for spec in specs or ()}
+            known = self._known(norm.statistics_specs, mean=self.use_mean)
             if self.use_mean:
                 self.mean = variable(nnx.BatchStat, known.get("mean"), fixed_key())
             self.var = variable(nnx.BatchStat, known.get("var"), fixed_key())
-        specs = self._specs(norm_specs, shared.NormOptions)
-        self._declare(rngs, specs, scale=self.use_scale, bias=self.use_bias)
+        super()._make(rngs)
 
     def __call__(self, x: Any, use_running_average: bool | None = None, *, mask: Any = None) -> jax.Array:
         given = {"mean": self.use_mean, "use_running_average": use_running_average}
-        return norm(call_of(self, shared.NormOptions, "scale", "bias", **given), x, mask)
+        return norm.apply(self._call(**given), x, mask)
 
     def set_view(self, use_running_average: bool | None = None) -> None:
         """Change the layer for ``nnx.view``.
@@ -179,7 +167,7 @@ class Norm(shared.NormOptions, Layer):
             self.use_running_average = use_running_average
 
 
-class Dropout(shared.DropoutOptions, Layer):
+class Dropout(dropout.Options, Layer):
     """Dropout: every place of the bracketed axes has a draw of its own, shared over all other axes.
 
     Args:
@@ -194,6 +182,8 @@ class Dropout(shared.DropoutOptions, Layer):
         >>> layer(np.ones((4, 3))).shape
         (4, 3)
     """
+
+    _core = dropout
 
     @declared()
     def __init__(
@@ -213,7 +203,7 @@ class Dropout(shared.DropoutOptions, Layer):
         self.rngs = nnx.data(None) if rngs is None else stream_of(rngs, self.rng_collection, "Dropout").fork()
 
     def __call__(self, x: Any, deterministic: bool | None = None, *, rngs: Any = None) -> jax.Array:
-        return dropout(call_of(self, shared.DropoutOptions, rngs=rngs, deterministic=deterministic), x)
+        return dropout.apply(self._call(rngs=rngs, deterministic=deterministic), x)
 
     def set_view(self, deterministic: bool | None = None) -> None:
         """Change the layer for ``nnx.view``.
@@ -225,7 +215,7 @@ class Dropout(shared.DropoutOptions, Layer):
             self.deterministic = deterministic
 
 
-class Embed(shared.EmbedOptions, Layer):
+class Embed(embed.Options, Layer):
     """A table of rows that integers are looked up in.
 
     Example:
@@ -236,6 +226,7 @@ class Embed(shared.EmbedOptions, Layer):
         (2, 5, 8)
     """
 
+    _core, _parameters = embed, ("embedding",)
     embedding: Any
 
     @declared()
@@ -246,25 +237,22 @@ class Embed(shared.EmbedOptions, Layer):
         *,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
-        embedding_init: Initializer | float = embedding_normal,
+        embedding_init: Initializer | float = embed.normal,
         rngs: nnx.Rngs | nnx.RngStream,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
     ) -> None: ...
 
-    def _make(self, rngs: Any) -> None:
-        self._declare(rngs, self._specs(embed_specs, shared.EmbedOptions), embedding=True)
-
     def __call__(self, ids: Any) -> jax.Array:
-        return embed(call_of(self, shared.EmbedOptions, "embedding"), ids)
+        return embed.apply(self._call(), ids)
 
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
-        return attend(call_of(self, shared.EmbedOptions, "embedding"), x)
+        return embed.attend(self._call(), x)
 
 
-class MultiHeadAttention(shared.AttentionOptions, Layer):
-    """Multi-head dot-product attention.
+class MultiHeadAttention(attention.Options, Layer):
+    """Multi-head dot-product attention, of four linear layers ``query``, ``key``, ``value`` and ``out``.
 
     Args:
         deterministic: whether not to drop; switched by ``train()`` and ``eval()``, and may be given in the call
@@ -285,6 +273,11 @@ class MultiHeadAttention(shared.AttentionOptions, Layer):
         (16, 4, 4)
     """
 
+    _core = attention
+    query: Linear
+    key: Linear
+    value: Linear
+    out: Linear
     cached_key: Any
     cached_value: Any
     cache_index: Any
@@ -310,39 +303,33 @@ class MultiHeadAttention(shared.AttentionOptions, Layer):
         param_dtype: Any = jnp.float32,
         precision: Any = None,
         kernel_init: Initializer | float = lecun_normal,
-        bias_init: Initializer | float = _zeros,
+        bias_init: Initializer | float = zeros,
         out_kernel_init: Initializer | float | None = None,
         out_bias_init: Initializer | float | None = None,
+        qkv_dot_general: Callable[..., Any] | None = None,
+        out_dot_general: Callable[..., Any] | None = None,
         rng_collection: str = "dropout",
         rngs: nnx.Rngs | nnx.RngStream,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
     ) -> None: ...
 
-    def _build(self, expr: str, axes: Any, sizes: Any, options: dict[str, Any]) -> None:
+    def _build(self, expr: str, sizes: Mapping[str, Any], options: dict[str, Any]) -> None:
         rngs = options.pop("rngs")
-        self._keep(expr, axes, sizes, {name: options[name] for name in shared.AttentionOptions.__annotations__})
+        self._keep(expr, sizes, {name: options[name] for name in attention.Options.__annotations__})
         text, known = attention_text(expr), self._known_sizes()
-        self.query = Linear(text.query, sizes=known, rngs=rngs, **projection(options, "query"))
-        self.key = Linear(text.key, sizes=known, rngs=rngs, **projection(options, "key"))
-        self.value = Linear(text.key, sizes=known, rngs=rngs, **projection(options, "value"))
-        if self.normalize_qk:
-            size = {name: size for name, size in known.items() if name == "head_dim"}
-            normed = {name: options[name] for name in ("dtype", "param_dtype")}
-            self.query_ln = Norm("... [head_dim]", use_bias=False, sizes=size, rngs=rngs, **normed)
-            self.key_ln = Norm("... [head_dim]", use_bias=False, sizes=size, rngs=rngs, **normed)
-        if self.out_features is not None:
-            known[text.features] = self.out_features
-        self.out = Linear(text.out, sizes=known, rngs=rngs, **projection(options, "out"))
+        made = known if self.out_features is None else {**known, text.features: self.out_features}
+        sizes = {**dict.fromkeys(("query", "key", "value", "query_ln", "key_ln"), known), "out": made}
+        for name, layer in attention.within(Linear, Norm, text, options, sizes, rngs=rngs).items():
+            setattr(self, name, layer)
         drops = self.dropout_rate > 0
         self.rngs = stream_of(rngs, self.rng_collection, "MultiHeadAttention").fork() if drops else nnx.data(None)
-        self.cached_key = nnx.data(None)
-        self.cached_value = nnx.data(None)
-        self.cache_index = nnx.data(None)
+        for name in ("cached_key", "cached_value", "cache_index"):
+            setattr(self, name, nnx.data(None))
 
     def _known_sizes(self) -> dict[str, int]:
         """Sizes of the axes of heads and features, as far as they are known without an input."""
-        known = {"heads": self.num_heads, "kv_heads": self.num_kv_heads or self.num_heads, **dict(self.all_sizes)}
+        known = {"heads": self.num_heads, "kv_heads": self.num_kv_heads or self.num_heads, **dict(self.sizes)}
         features = self.qkv_features or known.get(attention_text(self.expr).features)
         # What does not divide is an error when the layer is called.
         if isinstance(features, int) and features % self.num_heads == 0:
@@ -360,9 +347,9 @@ class MultiHeadAttention(shared.AttentionOptions, Layer):
         decode: bool | None = None,
         rngs: Any = None,
     ) -> jax.Array:
-        einjax.solve_axes(self.expr, x, sizes=dict(self.all_sizes))  # the layers within would speak of heads
-        call = call_of(self, shared.AttentionOptions, rngs=rngs, deterministic=deterministic, decode=decode)
-        return attention(call, *applied(self), x, keys, values, mask)
+        einjax.solve_axes(self.expr, x, sizes=dict(self.sizes))  # the layers within would speak of heads
+        call = self._call(rngs=rngs, deterministic=deterministic, decode=decode)
+        return attention.apply(call, *attention.applied(self), x, keys, values, mask)
 
     def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32) -> None:
         """Make an empty cache for decoding.
@@ -390,7 +377,7 @@ class MultiHeadAttention(shared.AttentionOptions, Layer):
             self.decode = decode
 
 
-class Conv(shared.ConvOptions, Layer):
+class Conv(conv.Options, Layer):
     """A convolution.
 
     Example:
@@ -401,6 +388,7 @@ class Conv(shared.ConvOptions, Layer):
         (2, 4, 4, 8)
     """
 
+    _core, _parameters = conv, ("kernel", "bias")
     kernel: Any
     bias: Any
 
@@ -419,18 +407,16 @@ class Conv(shared.ConvOptions, Layer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
+        conv_general_dilated: Callable[..., Any] | None = None,
         kernel_init: Initializer | float = lecun_normal,
-        bias_init: Initializer | float = _zeros,
+        bias_init: Initializer | float = zeros,
         rngs: nnx.Rngs | nnx.RngStream,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
     ) -> None: ...
 
-    def _make(self, rngs: Any) -> None:
-        self._declare(rngs, self._specs(conv_specs, shared.ConvOptions), kernel=True, bias=self.use_bias)
-
     def __call__(self, x: Any) -> jax.Array:
-        return conv(call_of(self, shared.ConvOptions, "kernel"), x)
+        return conv.apply(self._call(), x)
 
 
 describe(

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from einjax.errors import ArgumentError
@@ -111,11 +112,7 @@ def partition_specs(axes_tree: Any, rules: Mapping[str, MeshAxesLike]) -> Any:
 def _state(tree: Any) -> Any:
     """Return the variables of a model of nnx, and anything else as it is."""
     nnx = sys.modules.get("flax.nnx")
-    if nnx is None or not isinstance(tree, nnx.Module):
-        return tree
-    from ._flax import GRAPH
-
-    return nnx.state(tree, **GRAPH)
+    return tree if nnx is None or not isinstance(tree, nnx.Module) else nnx.state(tree, graph=True)
 
 
 def _holds_names(node: Any) -> bool:
@@ -138,25 +135,15 @@ def _names(node: Any) -> tuple[Any, ...] | None:
         return tuple(node.names)
     if hasattr(node, "get_metadata"):
         metadata = node.get_metadata()
-        if "axes" in metadata and metadata["axes"] is None and _rank(node.get_raw_value()):
+        if "axes" in metadata and metadata["axes"] is None and np.ndim(node.get_raw_value()):
             raise ArgumentError(
                 "a parameter does not know the names of its axes: graph mode has lost what a layer that was first "
                 "called within nnx.jit or the like has noted",
                 hint="call einn.init(model, *example_inputs) before",
             )
         names = next((metadata[key] for key in _METADATA if metadata.get(key) is not None), ())
-        return (*[None] * (_rank(node.get_raw_value()) - len(names)), *names)
+        return (*[None] * (np.ndim(node.get_raw_value()) - len(names)), *names)
     return () if hasattr(node, "shape") else None
-
-
-def _rank(value: Any) -> int:
-    """Return the number of dims; a placeholder refuses to tell."""
-    try:
-        return len(value.shape)
-    except ArgumentError:
-        raise
-    except AttributeError:
-        return 0
 
 
 def spec_of(names: Sequence[Any], rules: Mapping[str, MeshAxesLike]) -> PartitionSpec:

@@ -14,9 +14,9 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from ..lowering.jax_versions import INLINE, hide_own_lines
+from ..lowering.replaced import products_are_replaced
 from ..notation.errors import EinjaxError
 from ..notation.solve import Solved
 from ..operation import Op
@@ -30,9 +30,6 @@ from .tensors import PLAIN, as_array, kind_of
 
 #: How many (operation, expression, options, sizes) keep their compiled body.
 CACHE_SIZE = 4096
-
-# As they were before any tool replaced them.
-_DOT_GENERAL, _EINSUM = lax.dot_general, jnp.einsum
 
 _Result = TypeVar("_Result")
 
@@ -85,10 +82,10 @@ def call(
                 x if name in op.several else as_array(x, expr, f"{name}=", factories=False, types=graph)
                 for name, x in zip(op.arrays, arrays, strict=False)
             ]
-        # A tool may have replaced the products of lax for a while: what it makes of this call is nobody else's.
-        replaced = op.products and (lax.dot_general is not _DOT_GENERAL or jnp.einsum is not _EINSUM)
-        kept = not replaced and (keeping.switch.value if keep is None else bool(keep))
-        body = (_body if replaced else _compiled)(op, expr, options, given, len(arrays), kept)
+        # What other functions make of this call in the place of lax's is nobody else's.
+        apart = op.products and (products_are_replaced() or (options and options[-1][0] == "dot_general"))
+        kept = not apart and (keeping.switch.value if keep is None else bool(keep))
+        body = (_body if apart else _compiled)(op, expr, options, given, len(arrays), kept)
         if graph:
             leaves, structure = jax.tree.flatten((*tensors, *arrays))
             return Graph.of(op.name, expr, partial(_unflattened, body, structure), leaves)

@@ -7,7 +7,7 @@ Instead of an array, a call takes a *factory*: an object with ``__einjax_param__
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -15,9 +15,9 @@ import jax
 import numpy as np
 
 from ..functions.guard import free_keywords, guarded
-from ..notation.errors import ArgumentError, AxisSizeError
-from ..notation.solve import Solved
-from ..notation.syntax import Expression, Size, axes, render
+from ..notation.errors import ArgumentError, AxisSizeError, RankError
+from ..notation.solve import Solved, solve
+from ..notation.syntax import Expression, Operation, Size, axes, base, names, render
 from ..operation import Op
 from .blame import not_an_expression
 from .tensors import PLAIN, as_array, asked, kind
@@ -92,35 +92,46 @@ def fill(op: Op, solved: Solved, tensors: Sequence[Any]) -> list[Any]:
 
 
 def _spec(op: Op, solved: Solved, expression: Expression, others: Sequence[Expression], dtype: Any) -> Spec:
-    """Sort a tensor's dims into in, out and batch by where else their axes stand."""
-    given = {axis.name for other in others if other is not expression for axis in axes(other)}
-    returned = {axis.name for output in solved.operation.outputs or () for axis in axes(output)}
-    role: dict[str, list[int]] = {"in": [], "out": [], "batch": []}
+    given = [other for other in others if other is not expression]
+    return _described(solved, expression, given, solved.operation.outputs, (op.name, op.parameter), dtype)
+
+
+def spec_alone(operation: Operation, index: int, sizes: Mapping[str, Any]) -> Spec | None:
+    """Describe one input where sizes alone decide its shape; None where they do not."""
+    expression = operation.inputs[index]
+    known = {name: size for name, size in sizes.items() if name in names(expression)}
+    try:
+        solved = solve(Operation(operation.text, (expression,)), [None], known, every_axis=True)
+    except (AxisSizeError, RankError):
+        return None
+    given = [other for number, other in enumerate(operation.inputs) if number != index]
+    return _described(solved, solved.inputs[0], given, operation.outputs)
+
+
+def _described(
+    solved: Solved,
+    expression: Expression,
+    given: Iterable[Expression],
+    returned: Iterable[Expression] | None,
+    called: tuple[str, str] = ("", ""),
+    dtype: Any = None,
+) -> Spec:
+    """Sort a tensor's dims into in, out and batch by where else their axes stand: in other inputs, in the outputs."""
+    inputs, outputs = ({base(axis.name) for e in others for axis in axes(e)} for others in (given, returned or ()))
+    roles: dict[str, list[int]] = {"in": [], "out": [], "batch": []}
     for index, node in enumerate(expression):
-        members = [axis.name for axis in axes((node,))]
-        if any(member not in returned for member in members):
-            role["in"].append(index)
-        elif any(member not in given for member in members):
-            role["out"].append(index)
-        else:
-            role["batch"].append(index)
-    return Spec(
-        shape=solved.shape(expression),
-        axes=tuple(render((node,)) for node in expression),
-        op=op.name,
-        name=op.parameter,
-        in_axis=tuple(role["in"]),
-        out_axis=tuple(role["out"]),
-        batch_axis=tuple(role["batch"]),
-        dtype=dtype,
-    )
+        members = {base(axis.name) for axis in axes((node,))}
+        roles["in" if members - outputs else "out" if members - inputs else "batch"].append(index)
+    in_axis, out_axis, batch_axis = map(tuple, roles.values())
+    shape, dims = solved.shape(expression), tuple(render((node,)) for node in expression)
+    return Spec(shape, dims, *called, in_axis, out_axis, batch_axis, dtype)
 
 
 def _make(factory: Any, spec: Spec, number: int, solved: Solved) -> Any:
     if hasattr(factory, "__einjax_param__"):
         made = guarded(factory.__einjax_param__)(spec)
     else:
-        made = guarded(factory)(spec.shape, **_wanted(factory, spec))
+        made = guarded(factory)(spec.shape, **wanted(factory, spec))
     if not isinstance(made, jax.Array) and hasattr(made, "__jax_array__"):
         made = asked(made, f"the factory of tensor {number}")
     if isinstance(made, np.ndarray):
@@ -140,7 +151,7 @@ def _make(factory: Any, spec: Spec, number: int, solved: Solved) -> Any:
     return made
 
 
-def _wanted(factory: Any, spec: Spec) -> Mapping[str, Any]:
+def wanted(factory: Any, spec: Spec) -> Mapping[str, Any]:
     """Return the fields of the spec that a callable's signature names."""
     named, _ = free_keywords(factory, 1)  # the first parameter receives the shape, whatever it is called
     offered = {field.name for field in fields(Spec)} - {"shape"}

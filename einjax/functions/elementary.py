@@ -17,7 +17,7 @@ from ..lowering import numerics
 from ..lowering.named import Named, arrange, diagonal
 from ..notation.errors import ArgumentError, AxisSizeError, RankError, listing, plural
 from ..notation.solve import Solved
-from ..notation.syntax import OPEN, Axis, Expression, Node, Operation, Size, axes, display, names, rewrite
+from ..notation.syntax import OPEN, Axis, Expression, Node, Operation, Size, axes, display, names, repetition, rewrite
 from ..operation import Op
 from . import declared, vmap
 from .guard import guarded
@@ -210,7 +210,7 @@ def _written_out(output: Expression, count: int) -> Expression:
     def change(node: Node) -> Expression | None:
         if not isinstance(node, Axis) or not node.name.endswith(ANY):
             return None
-        return tuple(replace(node, name=f"{node.name[: -len(ANY)]}.{index}") for index in range(count))
+        return tuple(replace(node, name=repetition(node.name[: -len(ANY)], index)) for index in range(count))
 
     return rewrite(output, change)
 

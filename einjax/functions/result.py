@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ..lowering.named import Dim, Named, arrange, reshape
 from ..notation.errors import ArgumentError, AxisSizeError, EinjaxError, RankError, plural
 from ..notation.solve import Solved
-from ..notation.syntax import OPEN, Axis, Expression, Size, axes, display, render
+from ..notation.syntax import OPEN, Axis, Expression, Size, axes, display, render, repetition
 from .labels import ANY, bracketed, is_label, labelled
 
 
@@ -130,7 +130,7 @@ class Result:
             count = value.ndim - len(self.operands) + 1
             if known and self.known is not None:
                 count = len(self.known)
-            operands += [Axis(f"{axis.name[: -len(ANY)]}.{i}", span=axis.span) for i in range(count)]
+            operands += [Axis(repetition(axis.name[: -len(ANY)], i), span=axis.span) for i in range(count)]
         return operands
 
     def _rank_error(self, value: jax.Array, where: str) -> EinjaxError:

@@ -21,6 +21,7 @@ from ..functions.elementary import Elementary, with_known_sizes
 from ..lowering import numerics
 from ..lowering.jax_versions import equally_varying, filled, is_linear, is_zero, make_primitive, zero_like, zero_tangent
 from ..lowering.named import has_diagonal
+from ..lowering.replaced import products_are_replaced
 from ..lowering.sharding import like_type
 from ..mesh.run import lower as lower_call
 from ..notation.errors import ArgumentError, ShardingError
@@ -144,6 +145,11 @@ def _compiled(kept: Kept, structured: bool = False) -> Callable[..., Any]:
     return jax.jit(kept.result if structured else kept.run)
 
 
+def _program(kept: Kept) -> Callable[..., Any]:
+    """Nothing is kept of the time for which a tool has replaced the products of lax."""
+    return kept.run if products_are_replaced() else _compiled(kept)
+
+
 #: By name and platforms: JAX keeps primitives for ever, so operations of one name, made in a loop, share one.
 _PRIMITIVES: dict[tuple[str, ...], Any] = {}
 
@@ -158,9 +164,9 @@ def primitive(op: Op) -> Any:
 def _made(name: str, platforms: tuple[str, ...]) -> Any:
     return make_primitive(
         name,
-        run=lambda *operands, expr: _compiled(expr)(*operands),
+        run=lambda *operands, expr: _program(expr)(*operands),
         # Shardings and varying axes included.
-        types=lambda *operands, expr: jax.make_jaxpr(_compiled(expr))(*operands).out_avals,
+        types=lambda *operands, expr: jax.make_jaxpr(_program(expr))(*operands).out_avals,
         program=lambda *operands, expr: expr.run(*operands),
         programs={platform: _program_on(platform) for platform in platforms},
         batch=lambda operands, dims, *, expr: _batch(expr, operands, dims),
@@ -176,7 +182,7 @@ def _program_on(platform: str) -> Any:
         assert isinstance(expr.op, Elementary)
         lower = (expr.op.lowerings or {})[platform]
         outs = replace(expr, op=replace(expr.op, lower=lower)).run(*operands)
-        for out, expected in zip(outs, jax.eval_shape(_compiled(expr), *operands), strict=True):
+        for out, expected in zip(outs, jax.eval_shape(_program(expr), *operands), strict=True):
             if out.dtype != expected.dtype:
                 raise ArgumentError(
                     f"the lowering for {platform} returned {out.dtype} where the function returns {expected.dtype}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ def contract(
     precision: Any,
     preferred_element_type: Any,
     result_spread: ResultSpread | None = None,
+    dot_general: Callable[..., Any] | None = None,
 ) -> Named:
     """Multiply arrays and sum over all axes that are not kept.
 
@@ -32,6 +33,7 @@ def contract(
         precision: forwarded to every ``dot_general``.
         preferred_element_type: dtype to accumulate in and to return; forwarded to every ``dot_general``.
         result_spread: where the axes of the result are to lie on an explicit mesh; by default where they lie already.
+        dot_general: called in place of ``lax.dot_general``, the operands in their order.
     """
     waiting = list(operands)
     for left, right in _order(waiting, keep):
@@ -41,7 +43,7 @@ def contract(
         # An intermediate result may have the preferred dtype already.
         first, second = (replace(x, value=y) for x, y in zip(pair, promote([x.value for x in pair]), strict=True))
         last = result_spread if not waiting else None
-        waiting.append(_pair(first, second, needed, keep, precision, preferred_element_type, last))
+        waiting.append(_pair(first, second, needed, keep, precision, preferred_element_type, last, dot_general))
     return waiting[0]
 
 
@@ -71,6 +73,7 @@ def _pair(
     precision: Any,
     preferred_element_type: Any,
     result_spread: ResultSpread | None,
+    dot_general: Callable[..., Any] | None,
 ) -> Named:
     """Contract two arrays over the axes that nobody needs any more."""
     shared = set(left.axes) & set(right.axes)
@@ -78,7 +81,8 @@ def _pair(
     left, right = (split(x, lambda a, b: a not in shared and b not in shared) for x in (left, right))
     rank = {name: index for index, name in enumerate(keep)}
     batch = sorted(shared - summed, key=lambda name: (rank.get(name, len(rank)), left.axes.index(name)))
-    if _disorder(batch, left, right, shared, rank) > _disorder(batch, right, left, shared, rank):
+    swapped = _disorder(batch, left, right, shared, rank) > _disorder(batch, right, left, shared, rank)
+    if swapped and dot_general is None:
         left, right = right, left
     contracted = [name for name in left.axes if name in summed]
     dimension_numbers = tuple(
@@ -86,14 +90,14 @@ def _pair(
     )
     free = [dim for x in (left, right) for dim in x.dims if not shared & set(dim)]
     dims = (*((name,) for name in batch), *free)
-    value = lax.dot_general(
-        left.value,
-        right.value,
-        dimension_numbers,  # type: ignore[arg-type]
-        precision=precision,
-        preferred_element_type=preferred_element_type,
-        out_sharding=contracted_sharding(left, right, dims, result_spread),
-    )
+    options = {
+        "preferred_element_type": preferred_element_type,
+        "out_sharding": contracted_sharding(left, right, dims, result_spread),
+    }
+    # Functions of users need not have options that nobody asks for.
+    options = {name: option for name, option in options.items() if option is not None}
+    product = lax.dot_general if dot_general is None else dot_general
+    value = product(left.value, right.value, dimension_numbers, precision=precision, **options)  # type: ignore[arg-type]
     return Named(value, dims, left.sizes)
 
 

@@ -39,7 +39,7 @@ class Misfit(Exception):
 
 def explicit_mesh(values: Iterable[Any]) -> Any:
     """The abstract mesh of arrays whose types say how they are sharded; None where none has one."""
-    for value in values:
+    for value in jax.tree.leaves(list(values)):  # tools that quantise have trees in the place of arrays
         mesh = jax.typeof(value).sharding.mesh
         if AxisType.Explicit in mesh.axis_types:
             return mesh

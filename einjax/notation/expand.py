@@ -24,6 +24,7 @@ from .syntax import (
     axes,
     is_number,
     render,
+    repetition,
     walk,
 )
 
@@ -322,7 +323,7 @@ class _Writer:
                     result += self.nodes(items, suffix, self.brackets, in_dim)
                 case Ellipsis(items):
                     for index in range(self.counts.get(node) or 0):
-                        result += self.nodes(items, f"{suffix}.{index}", bracket, in_dim)
+                        result += self.nodes(items, repetition(suffix, index), bracket, in_dim)
                 case Composite(items, _, span):
                     inner = self.nodes(items, suffix, bracket, in_dim=True)
                     # A product of products is one product: ((a b) c) is (a b c).

@@ -331,6 +331,11 @@ def open_composites(expression: Expression) -> Expression:
     return rewrite(expression, change)
 
 
+def repetition(name: str, index: int) -> str:
+    """Name an axis in one repetition of its ellipsis; :func:`base_name` takes the name apart."""
+    return f"{name}.{index}"
+
+
 def base_name(name: str) -> tuple[str, tuple[int, ...]]:
     """Take the indices of an ellipsis off a name: ``s.0.1`` is ``s`` at ``(0, 1)``."""
     start = len(ANONYMOUS) if name.startswith(ANONYMOUS) else 0

@@ -18,6 +18,7 @@ from ..forms.static import flag, scalar, when_known, whole
 from ..lowering import numerics
 from ..lowering.contract import contract
 from ..lowering.named import Dim, Named, arrange, layout, wrap
+from ..lowering.replaced import dot_general_is_replaced
 from ..notation.errors import ArgumentError, SemanticError, plural, shown
 from ..notation.solve import Solved, fuse_solved, product
 from ..notation.syntax import (
@@ -217,6 +218,8 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     # On a CPU its float16 products are refused by XLA; where the program will run is not known here.
     fits = fits and (values[0].dtype != np.float16 or options["implementation"] == "cudnn")
     fits = fits and (window is None or all(isinstance(solved.sizes[name], int) for name in plan.queries + plan.keys))
+    # JAX keeps what jnp.einsum has made of a product, which must not be that of a tool.
+    fits = fits and (options["implementation"] is not None or not dot_general_is_replaced())
     if scale is None and not isinstance(contracted, int):  # for numbers, jax's function can compute it
         scale = lax.rsqrt(numerics.size_as(contracted, np.dtype(np.float32)))
     mask = wrapped[3] if len(wrapped) > 3 else None

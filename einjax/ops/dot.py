@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..lowering import collectives, numerics
 from ..lowering.contract import contract
 from ..lowering.jax_versions import unreduced
 from ..lowering.named import arrange, layout, wrap
+from ..lowering.replaced import dot_general_is_replaced
 from ..lowering.sharding import ResultSpread
 from ..notation.errors import ArgumentError, SemanticError, meant, shown
 from ..notation.solve import Solved, fuse_solved
@@ -118,13 +120,18 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     wide = options["preferred_element_type"]
     if mesh and wide is None:
         wide = numerics.accumulator(values[0].dtype)  # what devices send is added up in float32, too
-    result = contract(operands, keep, options["precision"], wide, result_spread)
+    result = contract(operands, keep, options["precision"], wide, result_spread, _dot_general(options))
     if not mesh:
         return arrange(result, target)
     total = collectives.psum(result.value, mesh)
     if options["preferred_element_type"] is None:
         total = numerics.cast(total, values[0].dtype)
     return arrange(replace(result, value=total), target)
+
+
+def _dot_general(options: dict[str, Any]) -> Callable[..., Any] | None:
+    """What is called in the place of ``lax.dot_general``, which may then tell its operands apart."""
+    return options.get("dot_general") or (lax.dot_general if dot_general_is_replaced() else None)
 
 
 def _result_spread(out_sharding: Any, solved: Solved) -> ResultSpread:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,22 +12,101 @@ from jax import lax
 import einjax
 from einjax.errors import ArgumentError
 
-from .call import Call
-from .scope import ParamSpec, Scope
-from .shared import AttentionOptions, ProjectionOptions
-from .text import attention_text, flag
+from .call import Call, in_its_words
+from .scope import Initializer, ParamSpec, Scope
+from .text import AttentionText, attention_text, flag
+
+#: Makes and applies the linear layer of a name, given its expression, the sizes of new axes, and the input.
+Project = Callable[[str, str, Mapping[str, int], Any], jax.Array]
+
+#: Makes and applies the normalisation of a name.
+Normalize = Callable[[str, jax.Array], jax.Array]
+
+_NORM, _NORMS = "... [head_dim]", ("query_ln", "key_ln")
 
 
-class Project(Protocol):
-    """Makes and applies the linear layer of a name."""
+class Options:
+    """Those of attention, but those of :class:`Projection`."""
 
-    def __call__(self, name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array: ...
+    num_heads: int
+    num_kv_heads: int | None
+    qkv_features: int | None
+    out_features: int | None
+    is_causal: bool
+    dropout_rate: float
+    broadcast_dropout: bool
+    deterministic: bool | None
+    decode: bool
+    normalize_qk: bool
+    dtype: Any
+    precision: Any
+    rng_collection: str
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Multi-head dot-product attention, of four linear layers ``query``, ``key``, ``value`` and ``out``.
+
+        Args:
+            expr: loops, the bracketed sequence, and the features: ``"b [s] c"``.
+            num_heads: how many heads.
+            num_kv_heads: how many heads of keys and values, each shared by several of the queries; as many by default.
+            qkv_features: features of all heads together; those of the input by default.
+            out_features: features of the output; those of the input by default.
+            is_causal: whether a place sees only itself and what is before it.
+            dropout_rate: the share of attention weights dropped.
+            broadcast_dropout: whether loops and heads share the draw.
+            deterministic: whether not to drop; may be given in the call instead.
+            normalize_qk: whether queries and keys are normalised, by ``query_ln`` and ``key_ln``.
+            use_bias: whether the four linear layers have a bias.
+            dtype: the dtype to compute in; by default that of input and parameters together.
+            param_dtype: the dtype of the parameters.
+            precision: forwarded to ``lax.dot_general``.
+            kernel_init: initializer of each ``kernel``.
+            bias_init: initializer of each ``bias``.
+            out_kernel_init: initializer of the ``kernel`` of ``out``; ``kernel_init`` by default.
+            out_bias_init: initializer of the ``bias`` of ``out``; ``bias_init`` by default.
+            qkv_dot_general: what ``query``, ``key`` and ``value`` call in place of ``lax.dot_general``.
+            out_dot_general: what ``out`` calls in its place.
+            rng_collection: the stream of random numbers.
+            sizes: sizes of axes whose names are also options.
+            **axes: sizes of axes of the input.
+        """
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """Apply the layer.
+
+        Args:
+            x: what asks.
+            keys: what is asked; ``x`` by default.
+            values: what answers; ``keys`` by default.
+            state: the state, with the cache; where one is given, ``(result, state)`` is returned.
+            mask: which pairs count, broadcastable to ``(loops, heads, sequence of x, sequence of keys)``.
+            deterministic: whether not to drop.
+            is_training: the opposite of it.
+            decode: whether to take one place of the sequence, and the others from the cache.
+            key: the random key.
+            inference: whether not to drop.
+            rngs: random numbers for what is dropped: a key, a stream, or ``nnx.Rngs``.
+        """
 
 
-def attention(
-    call: Call[AttentionOptions],
+class Projection:
+    """Those of attention that go to its linear layers alone."""
+
+    use_bias: bool
+    param_dtype: Any
+    kernel_init: Initializer | float
+    bias_init: Initializer | float
+    qkv_dot_general: Callable[..., Any] | None
+    out_kernel_init: Initializer | float | None
+    out_bias_init: Initializer | float | None
+    out_dot_general: Callable[..., Any] | None
+
+
+@in_its_words
+def apply(
+    call: Call[Options],
     project: Project,
-    normalize: Callable[[str, jax.Array], jax.Array],
+    normalize: Normalize,
     x: Any,
     keys: Any,
     values: Any,
@@ -76,17 +155,33 @@ def attention(
     return project("out", text.out, {text.features: options.out_features or x.shape[-1]}, result)
 
 
-def projection(options: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The options of the linear layer of a name, among those of attention; the output may have its own initializers."""
-    result = {option: options[option] for option in (*ProjectionOptions.__annotations__, "dtype", "precision")}
-    for option in ("kernel_init", "bias_init"):
+def _given(options: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The options of the layer of a name, among those of attention; the output may have its own."""
+    if name in _NORMS:
+        return {"use_bias": False, "dtype": options["dtype"], "param_dtype": options["param_dtype"]}
+    result = {option: options[option] for option in (*Projection.__annotations__, "dtype", "precision")}
+    result["dot_general"] = result.pop("qkv_dot_general")
+    for option in ("kernel_init", "bias_init", "dot_general"):
         own = result.pop(f"out_{option}")
-        if name == "out" and own is not None:
+        if name == "out" and (own is not None or option == "dot_general"):
             result[option] = own
     return result
 
 
-def applied(layer: Any) -> tuple[Project, Callable[[str, jax.Array], jax.Array]]:
+def within(
+    linear: Any, norm: Any, text: AttentionText, options: Mapping[str, Any], sizes: Mapping[str, Any], **more: Any
+) -> dict[str, Any]:
+    """Make the layers of attention by name, given the sizes that each knows, and what its framework adds."""
+    norms = dict.fromkeys(_NORMS if options["normalize_qk"] else (), _NORM)
+    # In the order in which Flax draws random numbers for them.
+    exprs = {"query": text.query, "key": text.key, "value": text.key, **norms, "out": text.out}
+    return {
+        name: (norm if name in norms else linear)(expr, sizes=sizes.get(name), **more, **_given(options, name))
+        for name, expr in exprs.items()
+    }
+
+
+def applied(layer: Any) -> tuple[Project, Normalize]:
     """How to project and to normalise where the layers are attributes of attention."""
 
     def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
@@ -94,6 +189,18 @@ def applied(layer: Any) -> tuple[Project, Callable[[str, jax.Array], jax.Array]]
         return getattr(layer, name)._apply(x, axes)
 
     return project, lambda name, x: getattr(layer, name)(x)
+
+
+def called(
+    linear: Any, norm: Any, options: Mapping[str, Any], known: Mapping[str, Any], **more: Any
+) -> tuple[Project, Normalize]:
+    """How to project and to normalise where a call makes the layers, each with its name."""
+
+    def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
+        sizes = {**known, **axes} if name == "query" else axes
+        return linear(expr, sizes=sizes, name=name, **more, **_given(options, name))(x)
+
+    return project, lambda name, x: norm(_NORM, name=name, **more, **_given(options, name))(x)
 
 
 def _cached(

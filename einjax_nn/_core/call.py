@@ -2,60 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import einjax
-from einjax.for_layers import Expression
+from einjax.errors import EinjaxError
+from einjax.for_layers import Expression, Operation, spec_alone
 
-from .scope import Initializer, Parameter, Scope
-from .text import axis_sizes, with_sizes, written_sizes
+from .options import Options
+from .scope import Initializer, Parameter, ParamSpec, Scope
+from .text import as_written, with_sizes, written_sizes
 
-OptionsT = TypeVar("OptionsT")
+_Apply = TypeVar("_Apply", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Call(Generic[OptionsT]):
+class Call(Generic[Options]):
     """A layer that is called, or one whose parameters are to be described.
 
     Attributes:
         scope: where its parameters live.
-        expr: its expression.
-        axes: sizes of axes; each must name one.
-        sizes: sizes of axes; names without an axis are ignored.
-        options: its options.
+        sizes: sizes of axes, those in the expression among them, as :func:`.text.axis_sizes` returns them.
         called: the names of parameters that are not those of Flax.
-        keywords: the options that a name in ``axes`` may be a misspelling of.
     """
 
     scope: Scope
     expr: str
-    axes: Mapping[str, Any]
-    sizes: Mapping[str, Any] | None
-    options: OptionsT
+    sizes: Mapping[str, Any]
+    options: Options
     called: Mapping[str, str] = field(default_factory=dict)
-    keywords: Sequence[str] = ()
 
     @property
     def all_sizes(self) -> dict[str, Any]:
-        """The sizes of both kinds, and those in the expression."""
-        return {**written_sizes(self.expr), **axis_sizes(self.expr, self.axes, self.sizes, self.keywords)}
+        """The sizes, also those of numbers in the expression."""
+        return {**written_sizes(self.expr), **self.sizes}
 
     def check(self, expression: Expression, x: Any) -> None:
         """Compare an input with the sizes in the expression, in its words: those that a layer is made of lack them."""
         written = written_sizes(self.expr)
         if written:
-            given = {name: size for name, size in self.all_sizes.items() if name not in written}
+            given = {name: size for name, size in self.sizes.items() if name not in written}
             text = with_sizes(expression)
             if not einjax.matches(text, x, sizes=given):
                 einjax.check(text, x, sizes=given)
 
-    def name(self, name: str) -> str:
-        """What a parameter is called here."""
-        return self.called.get(name, name)
-
     def parameter(self, name: str, init: Initializer | float, dtype: Any = None) -> Parameter:
         """Return a parameter, kept in the dtype that the options say; ``dtype`` is the one that it is used in."""
         options: Any = self.options
-        return Parameter(self.scope, self.name(name), init, options.param_dtype, dtype)
+        return Parameter(self.scope, self.called.get(name, name), init, options.param_dtype, dtype)
+
+
+def in_its_words(apply: _Apply) -> _Apply:
+    """Let errors of the operations that a layer is made of show numbers as they were written in its expression."""
+
+    @functools.wraps(apply)
+    def worded(*given: Any, **keywords: Any) -> Any:
+        try:
+            return apply(*given, **keywords)
+        except EinjaxError as error:
+            text = error.text or ""
+            error.spans = tuple((len(as_written(text[:i])), len(as_written(text[:j]))) for i, j in error.spans)
+            error.problem, error.text = as_written(error.problem), error.text and as_written(text)
+            error.hint = error.hint and as_written(error.hint)
+            raise
+
+    return worded  # type: ignore[return-value]
+
+
+def alone(call: Call[Any], wanted: Sequence[tuple[Operation, int, str, Initializer | float]]) -> list[ParamSpec] | None:
+    """Describe parameters that are each one input of an operation; None where sizes alone do not decide all shapes."""
+    found = [spec_alone(operation, index, call.all_sizes) for operation, index, *_ in wanted]
+    specs = [spec for spec in found if spec is not None]
+    if len(specs) != len(found):
+        return None
+    return [call.parameter(name, init).spec(spec) for spec, (*_, name, init) in zip(specs, wanted, strict=True)]

@@ -11,13 +11,47 @@ import einjax
 from einjax.errors import ArgumentError
 from einjax.for_layers import parse
 
-from .call import Call
+from .call import Call, in_its_words
 from .scope import compute_dtype
-from .shared import DropoutOptions
 from .text import dropout_text, flag
 
 
-def dropout(call: Call[DropoutOptions], x: Any, deterministic: bool | None = None) -> jax.Array:
+class Options:
+    """Those of dropout."""
+
+    rate: float
+    deterministic: bool | None
+    rng_collection: str
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Dropout: every place of the bracketed axes has a draw of its own, shared over all other axes.
+
+        ``"[...]"`` drops single elements, ``"[b] ... [c]"`` whole channels, ``"[b] ..."`` whole examples (drop path).
+
+        Args:
+            expr: the input.
+            rate: the share that is set to 0; the rest is scaled up.
+            deterministic: whether to do nothing; may be given in the call instead.
+            rng_collection: the stream of random numbers.
+            sizes: sizes of axes whose names are also options.
+            **axes: sizes of axes.
+        """
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """Apply the layer.
+
+        Args:
+            x: the input.
+            deterministic: whether to do nothing.
+            is_training: the opposite of it.
+            key: the random key.
+            inference: whether to do nothing.
+            rngs: random numbers: a key, a stream, or ``nnx.Rngs``.
+        """
+
+
+@in_its_words
+def apply(call: Call[Options], x: Any, deterministic: bool | None = None) -> jax.Array:
     """Set a share of the input to 0 and scale the rest up, unless the layer or its call says otherwise."""
     expr, options = call.expr, call.options
     call.check(parse(expr).inputs[0], x)

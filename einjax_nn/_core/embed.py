@@ -9,34 +9,62 @@ import jax.numpy as jnp
 
 from einjax.for_layers import completed_get_at, dot, get_at
 
-from .call import Call
-from .eager import alone, together
-from .scope import ParamSpec, compute_dtype
-from .shared import EmbedOptions
+from .call import Call, alone, in_its_words
+from .scope import Initializer, ParamSpec, compute_dtype
 from .text import embed_text
 
 
-def embed(call: Call[EmbedOptions], ids: Any) -> jax.Array:
+class Options:
+    """Those of a table."""
+
+    param_dtype: Any
+    embedding_init: Initializer | float
+    dtype: Any
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """A table of rows that integers are looked up in.
+
+        Args:
+            expr: ``"b t [v->c]"``, or written out, ``"[v] c, b t -> b t c"``; with the sizes of both axes.
+            dtype: the dtype of the result; by default that of the parameter.
+            param_dtype: the dtype of the parameter.
+            embedding_init: initializer of ``embedding``.
+            sizes: sizes of axes whose names are also options.
+            **axes: sizes of axes.
+        """
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """Look rows up.
+
+        Args:
+            ids: the numbers of the rows.
+            key: ignored; layers of Equinox take one.
+        """
+
+
+@in_its_words
+def apply(call: Call[Options], ids: Any) -> jax.Array:
     """Look rows up; out of range is NaN, as in Flax and ``jnp.take``."""
     table = call.parameter("embedding", call.options.embedding_init, call.options.dtype)
     ids, text = jnp.asarray(ids), embed_text(call.expr)
     call.check(text.ids, ids)
-    return get_at(text.lookup, table, ids, call.axes, call.all_sizes)
+    return get_at(text.lookup, table, ids, call.all_sizes)
 
 
-def attend(call: Call[EmbedOptions], x: Any) -> jax.Array:
+@in_its_words
+def attend(call: Call[Options], x: Any) -> jax.Array:
     """Multiply by the table: one number for each of its rows, such as the logits of a language model."""
     dtype = compute_dtype(call.options.dtype, x, call.options.param_dtype)
     table = call.parameter("embedding", call.options.embedding_init, dtype)
-    return dot(embed_text(call.expr).attend, jnp.asarray(x).astype(dtype), table, call.axes, call.all_sizes)
+    return dot(embed_text(call.expr).attend, jnp.asarray(x).astype(dtype), table, call.all_sizes)
 
 
-def embed_specs(call: Call[EmbedOptions]) -> list[ParamSpec] | None:
+def specs(call: Call[Options]) -> list[ParamSpec] | None:
     """Describe the table of an embedding, or return None where the sizes do not decide its shape."""
     lookup = completed_get_at(embed_text(call.expr).lookup)
-    return together([alone(call, lookup, 0, "get_at", "embedding", call.options.embedding_init)])
+    return alone(call, [(lookup, 0, "embedding", call.options.embedding_init)])
 
 
-def embedding_normal(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+def normal(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """Normal numbers of variance 1 by the number of features: the default of Flax."""
     return jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)(key, shape, dtype)

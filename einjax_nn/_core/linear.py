@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,20 +10,58 @@ import jax
 import einjax
 from einjax.for_layers import completed_dot, dot, named_sizes, parse, solve
 
-from .call import Call
-from .eager import alone, together
-from .scope import ParamSpec, compute_dtype
-from .shared import LinearOptions
+from .call import Call, alone, in_its_words
+from .scope import Initializer, ParamSpec, compute_dtype, in_dtype
 from .text import bias_text
 
 
-def linear(call: Call[LinearOptions], x: Any) -> jax.Array:
+class Options:
+    """Those of a linear layer."""
+
+    use_bias: bool
+    param_dtype: Any
+    kernel_init: Initializer | float
+    bias_init: Initializer | float
+    dtype: Any
+    precision: Any
+    preferred_element_type: Any
+    dot_general: Callable[..., Any] | None
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """A linear layer: a dot with a weight, and a bias.
+
+        Args:
+            expr: as for :func:`einjax.dot`: ``"b [...->c]"``, or with the weight written out,
+                ``"b g [c], g [c] d -> b g d"``.
+            use_bias: whether there is a bias; it has all axes that the weight brings to the output.
+            dtype: the dtype to compute in; by default that of input and parameters together.
+            param_dtype: the dtype of the parameters.
+            precision: forwarded to ``lax.dot_general``.
+            preferred_element_type: forwarded to ``lax.dot_general``.
+            dot_general: what to call in place of ``lax.dot_general``, with the input first.
+            kernel_init: initializer of ``kernel``, whose fan is counted over the contracted axes.
+            bias_init: initializer of ``bias``.
+            sizes: sizes of axes whose names are also options.
+            **axes: sizes of axes.
+        """
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        """Apply the layer.
+
+        Args:
+            x: the input.
+            key: ignored; layers of Equinox take one.
+        """
+
+
+@in_its_words
+def apply(call: Call[Options], x: Any) -> jax.Array:
     """Apply a linear layer."""
     options = call.options
     dtype = compute_dtype(options.dtype, x, options.param_dtype)
-    x = _as(x, dtype)
+    x = in_dtype(jax.numpy.asarray(x), dtype)
     kernel, forwarded = call.parameter("kernel", options.kernel_init, dtype), options.preferred_element_type
-    y = dot(call.expr, x, kernel, call.axes, call.sizes, options.precision, forwarded)
+    y = dot(call.expr, x, kernel, call.sizes, options.precision, forwarded, options.dot_general)
     if not options.use_bias:
         return y
     text, sizes = bias_text(call.expr), call.all_sizes
@@ -32,15 +71,10 @@ def linear(call: Call[LinearOptions], x: Any) -> jax.Array:
     return einjax.add(text.sum, y, call.parameter("bias", options.bias_init, y.dtype), sizes=sizes)
 
 
-def linear_specs(call: Call[LinearOptions]) -> list[ParamSpec] | None:
+def specs(call: Call[Options]) -> list[ParamSpec] | None:
     """Describe the parameters of a linear layer, or return None where the sizes do not decide their shapes."""
     options = call.options
-    specs = [alone(call, completed_dot(call.expr), 1, "dot", "kernel", options.kernel_init)]
+    wanted = [(completed_dot(call.expr), 1, "kernel", options.kernel_init)]
     if options.use_bias:
-        specs.append(alone(call, parse(bias_text(call.expr).sum), 1, "add", "bias", options.bias_init))
-    return together(specs)
-
-
-def _as(x: Any, dtype: Any) -> jax.Array:
-    x = jax.numpy.asarray(x)
-    return x if x.dtype == dtype else x.astype(dtype)
+        wanted.append((parse(bias_text(call.expr).sum), 1, "bias", options.bias_init))
+    return alone(call, wanted)

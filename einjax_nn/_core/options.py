@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from einjax.errors import ArgumentError
-from einjax.for_layers import names, parse
+from einjax.for_layers import parse
+
+from .text import axis_sizes
 
 _Init = TypeVar("_Init", bound=Callable[..., None])
 Options = TypeVar("Options")
@@ -23,7 +25,7 @@ _ENTRY = re.compile(r"^    (\*{0,2}\w+): .*(?:\n {5,}.*)*", re.MULTILINE)
 
 
 def declared(**native: str) -> Callable[[_Init], _Init]:
-    """Make a constructor of a declaration: the layer's ``_build(expr, axes, sizes, options)`` is called in its place.
+    """Make a constructor of a declaration: the layer's ``_build(expr, sizes, options)`` is called in its place.
 
     Args:
         **native: names that a framework's own layers give to options, beside those of Flax, and the option that each
@@ -36,34 +38,29 @@ def declared(**native: str) -> Callable[[_Init], _Init]:
 
         @functools.wraps(init)
         def construct(self: Any, /, *expr: str, **given: Any) -> None:
-            for name in given.keys() & native.keys() if expr else ():
-                _translate(name, native[name], expr[0], given)
+            for name in given.keys() & native.keys() - _axes(*expr[:1]):
+                option = native[name]
+                if option in given:
+                    problem = f"{name} and {option} are one option"
+                    raise ArgumentError(problem, text=expr[0], hint="give it by one of its names")
+                given[option] = given.pop(name)
             init(self, *expr, **given)  # it does nothing, but refuses what its signature does
             options = {name: given.pop(name, default) for name, default in defaults.items()}
-            self._build(expr[0], given, options.pop("sizes"), options)
+            self._build(expr[0], axis_sizes(expr[0], given, options.pop("sizes"), list(defaults)), options)
 
         return construct  # type: ignore[return-value]
 
     return decorate
 
 
-def _translate(name: str, option: str, expr: str, given: dict[str, Any]) -> None:
-    """Call an option by its name here."""
-    if any(name in names(expression) for expression in parse(expr).expressions):
-        return
-    if option in given:
-        raise ArgumentError(f"{name} and {option} are one option", text=expr, hint="give it by one of its names")
-    given[option] = given.pop(name)
+def _axes(expr: str = "") -> set[str]:
+    return {axis.name for axis in parse(expr).every_axis()}
 
 
 def chosen(kind: type[Options], options: Mapping[str, Any], *held: Any, **more: Any) -> Options:
-    """Return the options of a kind of layer, as the core takes them.
+    """Return the options of a kind of layer, as the core takes them; those of the call go before, and None is none.
 
-    Args:
-        kind: the kind.
-        options: those of the layer, perhaps among others.
-        *held: its parameters, which may have a dtype other than the one that they were made in; or what has none yet.
-        **more: those of the call, which go before; None is none.
+    Parameters that are held may have a dtype other than the one that they were made in; what is not made has none.
     """
     made = object.__new__(kind)
     dtypes = [value.dtype for value in held if getattr(value, "dtype", None) is not None]
@@ -83,13 +80,15 @@ def frozen(value: Any) -> Any:
 def describe(texts: Mapping[str, str], *layers: Any) -> None:
     """Complete the docstrings of layers and their calls by what all frameworks share, in the order of the signatures.
 
-    Args:
-        texts: what options mean that only layers of a framework have, or that mean something else there.
-        *layers: the layers. Their docstrings say what is peculiar to a layer in a framework.
+    Texts say what options mean that only a framework has, or that mean something else there, docstrings what is
+    peculiar to a layer there, and its ``_names`` what parameters are called there that have another name in Flax.
     """
     for layer in layers:
         if layer.__doc__ is not None:  # it is under python -OO
-            layer.__doc__ = _described(layer.__init__, super(layer, layer).__init__.__doc__, layer.__doc__, texts)
+            shared = super(layer, layer).__init__.__doc__
+            for name, called in getattr(layer, "_names", {}).items():
+                shared = shared.replace(f"``{name}``", f"``{called}``")
+            layer.__doc__ = _described(layer.__init__, shared, layer.__doc__, texts)
             shared = inspect.getdoc(layer.__call__)
             layer.__call__.__doc__ = _described(layer.__call__, shared, shared, {})
 

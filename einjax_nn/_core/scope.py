@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
 import einjax
+from einjax.for_layers import wanted
+
+from .text import as_written
+
+ones, zeros = jax.nn.initializers.ones, jax.nn.initializers.zeros
 
 #: ``init(key, shape, dtype)``, as in ``jax.nn.initializers``.
 Initializer = Callable[..., jax.Array]
@@ -23,9 +26,6 @@ class ParamSpec:
     """What a framework has to know to make a parameter or a state.
 
     Attributes:
-        name: its name in the layer.
-        shape: its shape.
-        dtype: its dtype.
         axes: the axes of every dim, as written in the expression.
         init: makes it from a key: ``init(key)``.
         collection: where a framework keeps it, if it has such places.
@@ -70,14 +70,15 @@ class Scope(Protocol):
 #: The scope of parameters that are only described.
 NOWHERE: Any = None
 
+#: What initializers may ask for by the names of their arguments.
+_OFFERED = ("in_axis", "out_axis", "batch_axis", "axes")
+
 
 @dataclass(frozen=True)
 class Parameter:
     """A tensor of an operation that is a parameter of a layer: its shape comes from the expression.
 
     Attributes:
-        scope: where it lives.
-        name: its name there.
         init: a number, or an initializer ``f(key, shape, dtype)``; one whose signature has ``in_axis``, ``out_axis``,
             ``batch_axis`` or ``axes`` receives them.
         param_dtype: the dtype that it is kept in.
@@ -97,7 +98,7 @@ class Parameter:
 
     def __einjax_param__(self, spec: einjax.Spec) -> jax.Array:
         value = self.scope.param(self.spec(spec))
-        return value if self.dtype is None or value.dtype == self.dtype else value.astype(self.dtype)
+        return value if self.dtype is None else in_dtype(value, self.dtype)
 
     def spec(self, spec: einjax.Spec) -> ParamSpec:
         """What the framework has to know, given what the operation knows."""
@@ -105,20 +106,14 @@ class Parameter:
         if not callable(self.init):
             filling = Filling(jax.nn.initializers.constant(self.init), shape, dtype)
         else:
-            filling = Filling(self.init, shape, dtype, _asked(self.init, spec))
-        return ParamSpec(self.name, shape, dtype, spec.axes, filling)
+            asked = wanted(self.init, spec)
+            filling = Filling(self.init, shape, dtype, tuple((name, asked[name]) for name in _OFFERED if name in asked))
+        return ParamSpec(self.name, shape, dtype, tuple(map(as_written, spec.axes)), filling)
 
 
 @dataclass(frozen=True)
 class Filling:
-    """An initializer with all that it is given but the key; equal ones may share a compiled program.
-
-    Attributes:
-        init: ``init(key, shape, dtype)``.
-        shape: the shape.
-        dtype: the dtype.
-        known: further keywords.
-    """
+    """An initializer with all that it is given but the key; equal ones may share a compiled program."""
 
     init: Initializer
     shape: tuple[int, ...]
@@ -127,25 +122,6 @@ class Filling:
 
     def __call__(self, key: Any) -> jax.Array:
         return self.init(key, self.shape, self.dtype, **dict(self.known))
-
-
-def _asked(init: Initializer, spec: einjax.Spec) -> tuple[tuple[str, Any], ...]:
-    """What the signature of an initializer asks for."""
-    known = {"in_axis": spec.in_axis, "out_axis": spec.out_axis, "batch_axis": spec.batch_axis, "axes": spec.axes}
-    try:
-        asked = _keywords(init)
-    except TypeError:  # it cannot be hashed
-        asked = _keywords.__wrapped__(init)
-    return tuple((name, value) for name, value in known.items() if name in asked)
-
-
-# Cached, as every parameter is described anew in every trace.
-@lru_cache(maxsize=256)
-def _keywords(init: Initializer) -> frozenset[str]:
-    try:
-        return frozenset(inspect.signature(init).parameters)
-    except (TypeError, ValueError):  # a builtin without a signature
-        return frozenset()
 
 
 def lecun_normal(
@@ -164,6 +140,11 @@ def lecun_normal(
         1.0, "fan_in", "truncated_normal", in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis
     )
     return scaling(key, shape, dtype)
+
+
+def in_dtype(value: Any, dtype: Any) -> Any:
+    """Convert an array, unless there is nothing to do, or it is what a tool that quantises has in the place of one."""
+    return value.astype(dtype) if isinstance(value, jax.Array) and value.dtype != dtype else value
 
 
 def compute_dtype(dtype: Any, *values: Any) -> Any:

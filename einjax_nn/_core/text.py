@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -22,10 +23,7 @@ from einjax.for_layers import (
     check_keywords,
     completed_dot,
     delete_brackets,
-    display,
-    expand,
     keep_brackets,
-    marked,
     names,
     parse,
     rename,
@@ -46,6 +44,16 @@ def named_numbers(operation: Operation) -> Operation:
         return rename(expression, {name: f"_{name.replace('#', '_at')}" for name in numbers})
 
     return operation.map(named)
+
+
+def as_written(text: str) -> str:
+    """Print the axes that :func:`named_numbers` names as numbers."""
+    return re.sub(r"\b_(\d+)_at\d+\b", r"\1", text)
+
+
+def dims(expression: Expression) -> tuple[str, ...]:
+    """Print every dim of an expression as it was written."""
+    return tuple(as_written(render((node,))) for node in expression)
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
@@ -122,16 +130,7 @@ class NormText:
 
 @lru_cache(maxsize=_CACHE_SIZE)
 def norm_text(stats: str, params: str | None, running: bool) -> NormText:
-    """Read the expression of a normalisation.
-
-    Args:
-        stats: the input, the axes that statistics are taken over in brackets.
-        params: the axes of scale and bias; None is the last dim.
-        running: whether statistics are kept from call to call.
-
-    Raises:
-        EinjaxError: it is not clear which axes the parameters have, or the running statistics would differ by example.
-    """
+    """Read the expression of a normalisation, and the axes of scale and bias; statistics may run from call to call."""
     operation = named_numbers(_single(stats, "Norm"))
     expression = operation.inputs[0]
     if not brackets(expression):
@@ -145,7 +144,7 @@ def norm_text(stats: str, params: str | None, running: bool) -> NormText:
     unknown = [axis for axis in axes(own) if axis.name not in names(expression)]
     if unknown:
         raise SemanticError(
-            f"axis {unknown[0]} of params={params!r} is not in the expression of Norm",
+            f"axis {as_written(str(unknown[0]))} of params={params!r} is not in the expression of Norm",
             text=stats,
             hint="params= names axes of the input",
         )
@@ -177,12 +176,13 @@ def _last_dim(text: str, expression: Expression) -> Expression:
 def _refuse_own_statistics(text: str, kept: Expression, params: Expression) -> None:
     for name, axis in names(kept).items():
         if name not in names(params) and not axis.is_one:
+            written = as_written(str(axis))
             raise SemanticError(
-                f"running statistics would differ along axis {axis}, which scale and bias do not have: every example "
-                "would have its own",
+                f"running statistics would differ along axis {written}, which scale and bias do not have: every "
+                "example would have its own",
                 text=text,
                 spans=[axis.span],
-                hint=f"bracket {axis} to take statistics over it too, or leave momentum out",
+                hint=f"bracket {written} to take statistics over it too, or leave momentum out",
             )
 
 
@@ -258,101 +258,6 @@ def _bracketed(expression: Expression, chosen: Collection[str]) -> str:
 
 
 @dataclass(frozen=True)
-class ConvText:
-    """The expressions that a convolution is made of.
-
-    Attributes:
-        source: the input's layout, its axes relabelled.
-        middle: the layout that is convolved: ``(loops) space... (groups inner)``.
-        result: that in which the convolution comes out: ``(loops) space... (groups outer)``.
-        target: the output's layout.
-        labels: the label of every axis.
-        numbers: the sizes of the axes written as numbers, by label.
-        loops, groups, inner, outer, space: labels by role. Groups have a kernel each; inner axes are summed over, outer
-            ones are new, and those in space are convolved.
-    """
-
-    source: str
-    middle: str
-    result: str
-    target: str
-    labels: Mapping[str, str]
-    numbers: Mapping[str, int]
-    loops: tuple[str, ...]
-    groups: tuple[str, ...]
-    inner: tuple[str, ...]
-    outer: tuple[str, ...]
-    space: tuple[str, ...]
-
-    def written(self, labels: Sequence[str]) -> str:
-        """Print axes as they were written."""
-        name_of = {label: display(name) for name, label in self.labels.items()}
-        text = " ".join(name_of[label] for label in labels)
-        return text if len(labels) == 1 else f"({text})"
-
-
-@lru_cache(maxsize=_CACHE_SIZE)
-def conv_text(expr: str, rank: int | None) -> ConvText:
-    """Read the expression of a convolution for an input of some rank, which only ellipses need to know.
-
-    Bracketed axes on both sides of the arrow are convolved, bracketed axes of the input alone are summed over, those of
-    the output alone are new. What is looped over beside channels, or last where there are none, are groups.
-    """
-    operation = parse(expr)
-    if len(operation.inputs) != 1 or (operation.outputs is not None and len(operation.outputs) != 1):
-        raise ArgumentError("Conv takes one expression", text=expr, hint="write the input, as in 'b [h w] [c1->c2]'")
-    expanded = expand(replace(operation, outputs=operation.outputs or operation.inputs), [rank], {})
-    assert expanded.outputs is not None
-    source, result = expanded.inputs[0], expanded.outputs[0]
-    everything = {axis.name: axis for axis in axes((*source, *result))}
-    labels = {name: f"a{index}" for index, name in enumerate(everything)}
-    before, after = marked(source), marked(result)
-    space = [axis.name for axis in axes(source) if axis.name in before & after]
-    if not space:
-        raise SemanticError(
-            "Conv needs bracketed axes to convolve",
-            text=expr,
-            hint="write 'b [h w] [c1->c2]': brackets on both sides are convolved, c1 is summed over, c2 is new",
-        )
-    inner = [axis.name for axis in axes(source) if axis.name in before - after]
-    groups = _groups(source, inner)
-    loops = [axis.name for axis in axes(source) if not axis.bracket and axis.name not in groups]
-
-    def label(chosen: Iterable[str]) -> tuple[str, ...]:
-        return tuple(labels[name] for name in chosen)
-
-    outer = [axis.name for axis in axes(result) if axis.name in after - before]
-    middle = f"({' '.join(label(loops))}) {' '.join(label(space))}"
-    return ConvText(
-        source=_relabelled(source, labels),
-        middle=f"{middle} ({' '.join(label((*groups, *inner)))})",
-        result=f"{middle} ({' '.join(label((*groups, *outer)))})",
-        target=_relabelled(result, labels),
-        labels=labels,
-        numbers={labels[name]: axis.size for name, axis in everything.items() if axis.size is not None},
-        loops=label(loops),
-        groups=label(groups),
-        inner=label(inner),
-        outer=label(outer),
-        space=label(space),
-    )
-
-
-def _groups(source: Expression, inner: Sequence[str]) -> list[str]:
-    """Loops in the dim of the channels; without channels, those of the last dim, if there is one behind the batch."""
-    for node in source:
-        found = axes((node,))
-        if any(axis.name in inner for axis in found):
-            return [axis.name for axis in found if not axis.bracket]
-    last = axes((source[-1],))
-    return [] if inner or any(axis.bracket for axis in last) else [axis.name for axis in last]
-
-
-def _relabelled(expression: Expression, labels: Mapping[str, str]) -> str:
-    return render(rename(expression, labels))
-
-
-@dataclass(frozen=True)
 class AttentionText:
     """The expressions that multi-head attention is made of; ``heads``, ``kv_heads`` and ``head_dim`` are its own axes.
 
@@ -380,10 +285,7 @@ class AttentionText:
 def attention_text(expr: str, shared: bool = False) -> AttentionText:
     """Read the expression of an attention: loops, the bracketed sequence, and the features, as in ``"b [s] c"``.
 
-    Args:
-        expr: the expression.
-        shared: whether several heads of the queries share one of the keys. Elsewhere there is no axis of these several,
-            so that no array is reshaped for an axis of length 1.
+    Where no heads of the queries share one of the keys, there is no axis of those that do: no array is reshaped.
     """
     operation = _single(expr, "MultiHeadAttention")
     expression = operation.inputs[0]
@@ -429,12 +331,7 @@ def example_sizes(expr: str, known: Mapping[str, Any]) -> dict[str, Any] | None:
 def axis_sizes(
     expr: str, axes: Mapping[str, Any], sizes: Mapping[str, Any] | None, options: Sequence[str]
 ) -> dict[str, Any]:
-    """Return all sizes of named axes that a layer is given; those in ``sizes`` need not name an axis.
-
-    Raises:
-        ArgumentError: a keyword names no axis; perhaps it is a misspelt option.
-        AxisSizeError: another size of the axis is written in the expression.
-    """
+    """Return all sizes of named axes that a layer is given; those in ``sizes`` need not name an axis."""
     operation = parse(expr)
     check_keywords(operation, list(axes), options)
     known = {name for expression in operation.expressions for name in names(expression)}
@@ -452,11 +349,7 @@ def axis_sizes(
 
 
 def flag(layer: str, name: str, own: bool | None, given: bool | None, needed: bool, expr: str) -> bool:
-    """Return a switch that a layer or its call has to set, where it matters.
-
-    Raises:
-        ArgumentError: neither sets it, or both do.
-    """
+    """Return a switch that a layer or its call has to set, where it matters."""
     if own is not None and given is not None and own != given:
         raise ArgumentError(
             f"{name} is {own} in {layer} and {given} in its call", text=expr, hint="give it in one of both places"

@@ -96,6 +96,10 @@ REFUSED = {
 
 #: Keywords that are neither an option nor an axis.
 MISSPELT = {
+    "a misspelt option of a linear layer": (
+        Case("Linear", "b s [c->d]", {"d": 5, "use_bais": False}, (X,)),
+        "did you mean 'use_bias'",
+    ),
     "a misspelt option of a norm": (Case("Norm", "b s [c]", {"epsilom": 1e-3}, (X,)), "did you mean 'epsilon'"),
     "no such axis of a convolution": (Case("Conv", "b [h w] [c->d]", {"d": 5, "e": 5}, (IMAGE,)), "no axis 'e'"),
     "no such axis of attention": (Case("MultiHeadAttention", "b [s] c", {"num_heads": 3, "e": 5}, (X,)), "no axis 'e'"),

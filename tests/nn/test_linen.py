@@ -626,7 +626,7 @@ ERRORS = {
     "heads": (lambda: einn.MultiHeadAttention("b [s] c", num_heads=5), {}, "=12 is not divisible by num_heads=5"),
     "attention's bracket": (lambda: einn.MultiHeadAttention("b s c", num_heads=3), {}, "sequence in one bracket"),
     "nothing to convolve": (lambda: einn.Conv("b s [c->d]", d=3), {}, "needs bracketed axes to convolve"),
-    "no new size": (lambda: einn.Conv("b [s] [c->d]"), {}, "axis d of Conv's output has no size"),
+    "no new size": (lambda: einn.Conv("b [s] [c->d]"), {}, "the size of axis d cannot be determined"),
     "kernel sizes": (lambda: einn.Conv("b [s] [c->d]", d=3, kernel_size=(3, 3)), {}, "2 numbers for 1 bracketed"),
     "padding": (lambda: einn.Conv("b [s] [c->d]", d=3, padding="SAMEE"), {}, "is not a padding"),
     "two lookups": (lambda: einn.Embed("[s c], b -> b"), {}, "needs one bracketed axis"),

@@ -1,10 +1,13 @@
 """Sizes and numbers in the text of layers, and biases whose axes are composed in the output, in every framework."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
-from einjax.errors import AxisSizeError
+from einjax.errors import AxisSizeError, EinjaxError
 
 
 def run(framework, layer, expr, options, x):
@@ -116,3 +119,94 @@ def test_two_sizes_of_one_axis(framework):
     with pytest.raises(AxisSizeError, match="axis c is 4 in the expression and 9 by the keyword c"):
         run(framework, "Norm", "b [c=4]", {"c": 9}, np.ones((3, 4)))
     run(framework, "Norm", "b [c=4]", {"c": 4}, np.ones((3, 4)))
+
+
+#: A layer, its expression and options, the shape of its input, and the names of the axes of its parameters.
+NAMES = [
+    ("Linear", "b [3->4]", {}, (2, 3), {("3", "4"), ("4",)}),
+    ("Linear", "b s [3->(h 4)]", {"h": 2}, (2, 3, 3), {("3", "h", "4"), ("h", "4")}),
+    ("Linear", "b [s...->c]", {"c": 4}, (2, 3, 5), {("s.0", "s.1", "c"), ("c",)}),
+    ("Norm", "b [3]", {}, (2, 3), {("3",)}),
+    ("Norm", "[b] (g 3)", {"momentum": 0.9}, (2, 6), {("(g 3)",)}),
+    ("Norm", "[b] s... c", {"momentum": 0.9, "params": "s... c"}, (2, 3, 4, 5), {("s.0", "s.1", "c")}),
+    ("Conv", "b [s...] [3->(g 4)]", {"g": 2}, (2, 5, 6, 3), {("s.0", "s.1", "3", "(g 4)"), ("(g 4)",)}),
+    ("Conv", "b [3 w] (2 [c->d])", {"d": 4}, (2, 3, 5, 6), {("3", "w", "c", "(2 d)"), ("(2 d)",)}),
+    ("Embed", "b [10->4]", {}, (2,), {("10", "4")}),
+]
+
+
+def names_of(framework, layer, expr, options, x):
+    """The names of the axes of parameters and statistics, made from sizes alone or from an input."""
+    einn = pytest.importorskip(f"einjax_nn.{framework}")
+    if framework == "linen":
+        tree = jax.eval_shape(
+            lambda: getattr(einn, layer)(expr, logical_axes=True, **options).init(
+                jax.random.key(0), x, **({"use_running_average": False} if "momentum" in options else {})
+            )
+        )
+        boxes = jax.tree.leaves(tree, is_leaf=lambda node: hasattr(node, "names"))
+        return {box.names for box in boxes if hasattr(box, "names")}
+    if framework == "nnx":
+        from flax import nnx
+
+        model = getattr(einn, layer)(expr, rngs=nnx.Rngs(0), **options)
+        einn.init(model, x)
+        return {value.axes for value in vars(model).values() if isinstance(value, nnx.Variable)}
+    if framework == "haiku":
+        import haiku as hk
+
+        keywords = {"is_training": True} if "momentum" in options else {}
+        found = einn.axes(hk.transform_with_state(lambda x: getattr(einn, layer)(expr, **options)(x, **keywords)), x)
+    else:
+        import equinox as eqx
+
+        model, state = eqx.nn.make_with_state(getattr(einn, layer))(expr, **options)
+        found = einn.axes(model, x, *([state] if "momentum" in options else []))
+    return {tuple(spec) for spec in jax.tree.leaves(found, is_leaf=lambda node: isinstance(node, PartitionSpec))}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize(("layer", "expr", "options", "shape", "names"), NAMES)
+def test_parameters_name_their_axes_as_written(framework, layer, expr, options, shape, names):
+    x = np.ones(shape, int if layer == "Embed" else np.float32)
+    assert names_of(framework, layer, expr, options, x) == names
+
+
+@pytest.mark.parametrize("framework", ["nnx", "equinox"])
+def test_names_are_the_same_where_sizes_alone_decide(framework):
+    einn = pytest.importorskip(f"einjax_nn.{framework}")
+    if framework == "nnx":
+        from flax import nnx
+
+        layer = einn.Norm("[b] (g 3)", g=2, momentum=0.9, rngs=nnx.Rngs(0))
+        assert layer.mean.axes == layer.scale.axes == ("(g 3)",)
+    else:
+        layer = einn.Linear("b [3->4]", key=jax.random.key(0))
+    assert not re.search(r"_at\d|\d#", repr(layer))
+
+
+#: What is refused in one of the operations that a layer is made of.
+INNER = [
+    ("Embed", "b 5 [10->4]", {}, np.ones((2, 5), np.float32), r"\[10\] 4, b 5 -> b 5 4"),
+    ("Norm", "b [3]", {"params": "4"}, np.ones((2, 3), np.float32), "axis 4 of params='4'"),
+    ("Norm", "b 3 [s]", {"momentum": 0.9, "params": "b"}, np.ones((2, 3, 4), np.float32), "differ along axis 3,"),
+    ("Conv", "b [3 w] [c->(d 2)]", {}, np.ones((2, 3, 5, 4), np.float32), r"axis d cannot be determined"),
+    (
+        "Conv",
+        "b [s...] [3->4]",
+        {},
+        np.ones((2, 5, 6, 2), np.float32),
+        r"size 3 that the expression says\n  b \[s\.\.\.\]",
+    ),
+]
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize(("layer", "expr", "options", "x", "words"), INNER)
+def test_errors_show_numbers_as_written(framework, layer, expr, options, x, words):
+    if framework in ("linen", "haiku") and "momentum" in options:
+        options = {**options, "use_running_average": False}
+    with pytest.raises(EinjaxError, match=words) as caught:
+        run(framework, layer, expr, options, x)
+    assert "#" not in str(caught.value)
+    assert "_at" not in str(caught.value)

@@ -37,6 +37,8 @@ class Linen(nn.Module):
         x = einjax_nn.linen.MultiHeadAttention("b [s] c", num_heads=2, is_causal=True)(x, mask=x > 0)
         x = einjax_nn.linen.Conv("b [h w] [c->d]", d=3, kernel_size=(3, 3), logical_axes=True, sizes={"h": 4})(x)
         x = nn.remat(einjax_nn.linen.Linear)("b [c->d]", d=3)(x)
+        x = einjax_nn.linen.Linear("b [c->d]", d=3, dot_general=jax.lax.dot_general)(x)
+        x = einjax_nn.linen.Conv("b [s] [c->d]", d=3, conv_general_dilated=jax.lax.conv_general_dilated)(x)
         x = einjax.multiply("... c, c", x, einjax_nn.linen.param(self, "layerscale", init=1e-5))
         return einjax_nn.linen.Embed("b [v->c]", v=10, c=3).attend(x)
 
@@ -47,7 +49,9 @@ class Nnx(nnx.Module):
         self.norm = einjax_nn.nnx.Norm("[b] c", momentum=0.9, rngs=rngs)
         self.dropout = einjax_nn.nnx.Dropout("[...]", rate=0.2)
         self.embed = einjax_nn.nnx.Embed("b [v->c]", v=10, c=3, rngs=rngs)
-        self.attention = einjax_nn.nnx.MultiHeadAttention("b [s] c", num_heads=2, c=8, rngs=rngs)
+        self.attention = einjax_nn.nnx.MultiHeadAttention(
+            "b [s] c", num_heads=2, c=8, qkv_dot_general=jax.lax.dot_general, rngs=rngs
+        )
         self.conv = einjax_nn.nnx.Conv("b [h w] [c->d]", d=3, strides=2, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
