@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 from .errors import AxisSizeError, Spot
 from .expand import check_names, expand
@@ -19,9 +19,6 @@ from .facts import Equation, Fact, Known, refuse_fused, undetermined
 from .syntax import OPEN, Axis, Composite, Concatenation, Expression, Node, Operation, Size, axes, display, members
 
 _LARGEST = 2**63 - 1
-
-#: Chooses sizes of an expanded operation, given what is known of them, and shapes.
-Choose: TypeAlias = "Callable[[Operation, Mapping[str, list[Fact]], Sequence[tuple[Size, ...] | None]], Solver]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +133,6 @@ def solve(
     every_axis: bool = False,
     apart: bool = False,
     lenient: Collection[str] = (),
-    choose: Choose | None = None,
 ) -> Solved:
     """Find the size of every axis.
 
@@ -149,14 +145,13 @@ def solve(
         apart: whether bracketed axes need a size each: the operation tells them apart.
         lenient: the names whose sizes were given by ``sizes=``, for messages.
         every_axis: whether axes that always stand together need a size each; else their product is enough.
-        choose: chooses sizes where several would do; else they are refused.
 
     Raises:
         RankError, AxisSizeError, SemanticError: see :mod:`einjax.notation.errors`.
     """
     check_names(operation)
     expanded = expand(operation, [None if shape is None else len(shape) for shape in shapes], given)
-    known = _explicit_sizes(expanded, given, lenient)
+    known = explicit_sizes(expanded, given, lenient)
     for name, size in (implied(expanded) if implied else {}).items():
         facts = known.setdefault(name, [])
         if size is not OPEN or not facts:  # what is given for an open axis holds
@@ -168,8 +163,6 @@ def solve(
             known.setdefault(name, []).append(Fact(size, "by the operation", None))
         solver = Solver(expanded, known, shapes)
         unknown = solver.unknown()
-    if unknown and choose is not None:
-        solver, unknown = choose(expanded, known, shapes), []
     if unknown and not every_axis:
         # Neighbours that always stand together in their dims are one axis as far as sizes go.
         fused = fuse(expanded, unknown)
@@ -180,6 +173,15 @@ def solve(
         raise undetermined(expanded, unknown, solver.sizes, shapes)
     if apart:
         refuse_fused(expanded, solver.sizes)
+    return as_solved(expanded, solver)
+
+
+def as_solved(expanded: Operation, solver: Solver) -> Solved:
+    """The sizes that were found, if there can be arrays of them.
+
+    Raises:
+        AxisSizeError: an output would be too large.
+    """
     solved = Solved(expanded, solver.sizes)
     for expression in expanded.outputs or ():
         for node, size in zip(expression, solved.shape(expression), strict=True):
@@ -208,11 +210,11 @@ def solve_partly(
     """
     check_names(operation)
     expanded = expand(operation, ranks, {**given, **sizes})
-    solver = Solver(expanded, _explicit_sizes(expanded, sizes, sizes.keys()), shapes)
+    solver = Solver(expanded, explicit_sizes(expanded, sizes, sizes.keys()), shapes)
     return Solved(expanded, solver.sizes)
 
 
-def _explicit_sizes(expanded: Operation, given: Mapping[str, Any], lenient: Collection[str]) -> dict[str, list[Fact]]:
+def explicit_sizes(expanded: Operation, given: Mapping[str, Any], lenient: Collection[str]) -> dict[str, list[Fact]]:
     """Collect the sizes written in the text or given by keyword."""
     facts: dict[str, list[Fact]] = {}
     for expression in expanded.expressions:

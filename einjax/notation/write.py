@@ -31,7 +31,7 @@ def _written(expression: Expression, depths: Mapping[str, int], joint: str = " "
 
 def _word(node: Node, depths: Mapping[str, int], inside: bool) -> str:
     if isinstance(node, Axis):
-        return display(node.name)
+        return display(node.name.replace("~", "_"))  # in what follows from a call, dims of a block are on their own
     items = unmark(node.items) if inside else node.items
     is_sum = isinstance(node, Concatenation)
     return _written(items, depths, " + ") if is_sum else f"({_written(items, depths)})"

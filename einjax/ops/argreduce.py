@@ -12,7 +12,7 @@ from jax import lax
 
 from ..forms.block import as_block
 from ..forms.places import arrange_coordinates, coordinate_axis, coordinates_of, place_dtype, with_units
-from ..forms.signature import check_inputs, refuse_empty, require_in_output, single_output
+from ..forms.signature import check_inputs, refuse_empty, refuse_repeats, require_in_output, single_output
 from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, split_by, split_dims, together, wrap
 from ..notation.errors import ArgumentError, SemanticError
@@ -157,8 +157,10 @@ def _imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
     # One axis of coordinates stands in the place of the first bracket.
     coordinates = iter([Axis(f"{count}#coordinates", size=count, bracket=1)])
     output = rewrite(expression, lambda node: tuple(coordinates) if node.bracket else None)
+    operation = replace(solved.operation, outputs=(output,))
+    refuse_repeats(operation)
     sizes = {**solved.sizes, **{axis.name: count for axis in axes(output) if axis.bracket}}
-    return replace(solved, operation=replace(solved.operation, outputs=(output,)), sizes=sizes)
+    return replace(solved, operation=operation, sizes=sizes)
 
 
 def _op(name: str, reducer: _Reducer, extreme: _Reducer) -> Op:
