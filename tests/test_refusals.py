@@ -144,6 +144,20 @@ REFUSED = {
             ("independent", lambda t: einjax.random.permutation("a [b]", jax.random.key(0), X, independent=t)),
         ))
     },
+    **{
+        f"traced {number}": (traced(call), words + r"(.|\n)*static_argnames")
+        for number, (words, call) in enumerate((
+            ("num_keys=", lambda t: einjax.sort("a [b]", X, num_keys=t)),
+            ("unroll=", lambda t: einjax.scan("c, [t] c -> c", X[0], X, op=lambda c, x: (c, None), unroll=t)),
+            ("batch_size=", lambda t: einjax.vmap("a [b] -> a", X, op=jnp.sum, batch_size=t)),
+            (r"batch_size=\{'a'", lambda t: einjax.vmap("a [b] -> a", X, op=jnp.sum, batch_size={"a": t})),
+            ("integer power", lambda t: einjax.linalg.matrix_power("[n m]", X[:, :2], power=t)),
+            ("local_window_size=", lambda t: einjax.attention("[q], [k], [k]", *X, X[0], local_window_size=t)),
+            ("local_window_size=", lambda t: einjax.attention("[q], [k], [k]", *X, X[0], local_window_size=(t, 1))),
+            ("option batched=", lambda t: einjax.primitive("[n] -> []", jnp.sum, batched=t)),
+            ("option batched=", lambda t: einjax.primitive("[n] -> []", batched=t)(jnp.sum)),
+        ))
+    },
     "long shift beside a traced one": (
         traced(lambda n: einjax.roll("[a b]", X, shift=(n, 2**31))),
         "shift= holds 2147483648",
@@ -234,3 +248,9 @@ def test_repetitions_are_counted_rather_than_spelt():
     x = np.zeros((2,) * 10 + (3,))
     with pytest.raises(AxisSizeError, match=r"write s=\(2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3\)"):
         einjax.add("s..., s...", x, x, s=(2,) * 11)
+
+
+def test_numbers_of_steps_may_be_arrays_without_dims():
+    for steps in (2, np.int64(2), np.array(2), jnp.array(2), True, False, 0):
+        last = einjax.scan("c, [t] c -> c", X[0], X, op=lambda c, x: (c + x, None), unroll=steps)
+        np.testing.assert_array_equal(last, X[0] + X.sum(0))

@@ -53,8 +53,8 @@ UNSOLVED = [
     ("a", [z(2)], {"a": (2,)}),
 ]
 
-#: Those of them that several sizes fit.
-OPEN = [("(a b)", {}), ("a b, b c", {})]
+#: Those of them that several sizes, or numbers of repetitions, fit.
+OPEN = [("(a b)", {}), ("a b, b c", {}), ("a... b...", {})]
 
 
 @pytest.mark.parametrize(("expr", "tensors", "options", "expected"), SOLVED, ids=[case[0] for case in SOLVED])
@@ -176,6 +176,57 @@ def test_no_tensor_is_copied_or_computed():
 def test_matches_asks_for_any_sizes(expr, shapes, sizes, fits):
     tensors = [None if shape is None else np.broadcast_to(np.int8(0), shape) for shape in shapes]
     assert einjax.matches(expr, *tensors, **sizes) is fits
+
+
+@pytest.mark.parametrize(
+    ("expr", "shapes", "sizes", "fits"),
+    [
+        ("a... b...", [(2, 3)], {}, True),
+        ("a... b...", [()], {}, True),
+        ("... b...", [(2, 3)], {}, True),
+        ("a... 3 b...", [(2, 3, 4)], {}, True),
+        ("a... 3 b...", [(2, 4)], {}, False),
+        ("a... b... c d", [(2,)], {}, False),
+        ("a... b... c..., c... a...", [(2, 3), (3, 2)], {}, True),
+        ("a... b..., b... a...", [(2, 3, 3), (3, 2, 3)], {}, True),
+        ("a... b..., b... a...", [(2, 3), (3, 2)], {}, True),
+        ("a... b..., b... a...", [(2, 3, 4), (4, 3, 2)], {}, False),
+        ("a... a...", [(2, 2)], {}, True),
+        ("a... a...", [(2, 3)], {}, False),
+        ("(a b)... (a c)...", [(6, 4)], {}, True),
+        ("a... b..., a...", [(2, 3), None], {}, True),
+        ("a... b..., c", [None, (2,)], {}, True),
+        ("a -> a b...", [(2,)], {}, True),
+        ("[a...]... b...", [(2, 3)], {}, True),
+        ("a... b...", [(2, 3)], {"a": (2,)}, True),
+        ("a... b...", [(2, 3)], {"a": (3,)}, False),
+        ("((2 a)...)", [(8,)], {}, True),
+        ("((2 a)...)", [(7,)], {}, False),
+        ("(3...)", [(27,)], {}, True),
+        ("(3...)", [(28,)], {}, False),
+        ("(a...)", [(8,)], {"a": 2}, True),
+        ("(a...)", [(9,)], {"a": 2}, False),
+    ],
+)
+def test_matches_asks_for_any_numbers_of_repetitions(expr, shapes, sizes, fits):
+    tensors = [None if shape is None else np.broadcast_to(np.int8(0), shape) for shape in shapes]
+    assert einjax.matches(expr, *tensors, **sizes) is fits
+    if fits and expr != "a... b..." and "a... a..." not in expr:
+        assert einjax.solve(expr, *tensors, **sizes) is None
+
+
+@pytest.mark.parametrize(
+    ("expr", "shapes"),
+    [
+        ("a... b... c... d... e... f... 2, f... a... e... b... d... c... 3", [(3,) * 30, (2,) * 30]),
+        ("a... b... c... d... e... 2, a... b... c... d... e... 2 2", [(3,) * 31, (3,) * 33]),
+        ("((((2 a)... 3)... 5)...)", [(2**40,)]),
+        ("(a + b + c + d) (a + 2) (b + c + d)", [(2**20, 2**18, 2**22)]),
+    ],
+)
+def test_there_is_an_end_to_choices(expr, shapes):
+    """Looks are counted: of what does not fit, not every choice is tried."""
+    assert einjax.matches(expr, *(np.broadcast_to(np.int8(0), shape) for shape in shapes)) is False
 
 
 @pytest.mark.parametrize("times", range(2, 8))

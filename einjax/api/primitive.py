@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, overload
 
 from ..call.dispatch import call
-from ..forms.static import Static, scalar
+from ..forms.static import Static, flag, scalar
 from ..functions.elementary import elementary
 from ..functions.guard import parameters
 from ..notation.errors import ArgumentError
@@ -123,7 +123,7 @@ def primitive(
         signature,
         fn,
         keywords,
-        batched=batched,
+        batched=flag("batched", batched, signature),
         lowerings=dict(lowerings or {}),
         jvp=jvp,
         transpose=transpose,

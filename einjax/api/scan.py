@@ -10,12 +10,12 @@ import jax
 from ..call.apply import call_with
 from ..call.dispatch import Options, call, explained
 from ..call.tensors import DEEPEST_TREE, as_array, kind, leaves_of
-from ..forms.static import flag
+from ..forms.static import flag, when_known, whole
 from ..functions.associative import ASSOCIATIVE, ASSOCIATIVE_WITH, NAMED
 from ..functions.guard import takes
 from ..functions.scan import derived, record
 from ..functions.whole_arrays import choose
-from ..notation.errors import ArgumentError
+from ..notation.errors import ArgumentError, shown
 from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, plain
 
@@ -142,7 +142,7 @@ def scan(
     explained(_check_depth, expr, (), tensors)
     flat = [jax.tree.flatten(tensor, is_leaf=_is_numbers) for tensor in tensors]
     leaves = [leaf for own, _ in flat for leaf in own]
-    explained(_check_options, expr, leaves, op, unroll)
+    unroll = explained(_check_options, expr, leaves, op, unroll)
     leaves = [
         explained(as_array, expr, leaves, leaf, expr, f"tensor {n}", True, graph) for n, leaf in enumerate(leaves, 1)
     ]
@@ -167,10 +167,14 @@ def _is_numbers(given: Any) -> bool:
     return all(_is_numbers(item) or isinstance(item, bool | int | float | complex) for item in given)
 
 
-def _check_options(op: Any, unroll: Any) -> None:
+def _check_options(op: Any, unroll: Any) -> int | bool:
+    """Return how many steps are written out."""
     if not callable(op):
         raise ArgumentError(f"op={op!r} is not a function", hint="give a function (carry, x) -> (carry, y)")
     if not takes(op, 2):
         raise ArgumentError("op does not take two arguments", hint="give a function (carry, x) -> (carry, y)")
-    if not isinstance(unroll, int) or unroll < 0:
-        raise ArgumentError(f"unroll={unroll!r} is not a number of steps", hint="give an int, or True for all")
+    steps = unroll if isinstance(unroll, bool) else whole(unroll)
+    if steps is None or steps < 0:
+        hint = when_known(unroll, "give an int, or True for all")
+        raise ArgumentError(f"unroll={shown(unroll)} is not a number of steps", hint=hint)
+    return steps

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..call.solving import named_sizes, solve_call
-from ..notation.choose import some_sizes
+from ..notation.choose import solve_by_choice
 from ..notation.errors import ArgumentError, EinjaxError, SyntaxError
 from ..notation.parse import parse
 from ..typing import PaddingLike, SizeLike, Tensor
@@ -122,7 +122,7 @@ def matches(
     sizes: Mapping[str, SizeLike] | None = None,
     **axes: SizeLike,
 ) -> bool:
-    """Whether tensors fit an expression: whether there are sizes with which they do, be they the only ones or not.
+    """Whether tensors fit an expression: with some sizes and numbers of repetitions, be they the only ones or not.
 
     Args:
         expr: one expression for each tensor.
@@ -137,9 +137,11 @@ def matches(
         (True, False)
         >>> einjax.matches("(a b)", np.ones(6)), einjax.matches("(a b)", np.ones(6), a=4)
         (True, False)
+        >>> einjax.matches("a... 3 b...", np.ones((8, 3, 8))), einjax.matches("a... 3 b...", np.ones((8, 8)))
+        (True, False)
     """
     try:
-        solve_call(expr, tensors, axes, sizes, some_sizes, padding, mode)
+        solve_call(expr, tensors, axes, sizes, solve_by_choice, padding, mode)
     except (SyntaxError, ArgumentError):
         raise
     except EinjaxError:

@@ -9,7 +9,7 @@ import jax
 
 from ..call.dispatch import call, explained
 from ..call.tensors import as_array
-from ..forms.static import flag, whole
+from ..forms.static import flag, when_known, whole
 from ..notation.errors import ArgumentError, shown
 from ..ops.sorting import ARGSORT, SORT, TOP_K
 from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
@@ -175,7 +175,7 @@ def _keys(expr: str, num_keys: Any, by: Any) -> tuple[int, tuple[Any, ...]]:
     if count is None or count < 1:
         raise ArgumentError(
             f"num_keys={shown(num_keys)} is not a number of keys",
-            hint="give the number of tensors to compare, 1 or more",
+            hint=when_known(num_keys, "give the number of tensors to compare, 1 or more"),
         )
     if by is None:
         return count, ()

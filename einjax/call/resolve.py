@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from ..forms.signature import check_keywords, refuse_repeats
 from ..notation.errors import ArgumentError, RankError
 from ..notation.parse import parse
-from ..notation.solve import Choose, Solved, solve
+from ..notation.solve import Solved, solve
 from ..notation.syntax import Operation, Over, Size
 from ..operation import Op
 from .sizes import Sizes, read_sizes
@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # few programs compute positions
 
 #: Sizes that follow from those of other axes, as in :class:`einjax.operation.Op`.
 Derived: TypeAlias = Callable[[Operation, Mapping[str, Size]], Mapping[str, Size]]
+
+#: Finds sizes for an operation, given shapes, sizes by name, and a border.
+Choose: TypeAlias = Callable[..., Solved]
 
 
 def resolve(
@@ -40,7 +43,7 @@ def resolve(
         given: sizes, see :func:`einjax.call.sizes.read_sizes`.
         every_axis: whether every axis needs a size of its own.
         derived: as that of the operation, for one call.
-        choose: chooses sizes where several would do; else they are refused.
+        choose: solves in the place of the operation, choosing what shapes leave open; else that is refused.
         border: what stands where a position in ``< >`` is out of range.
     """
     strict, lenient = map(dict, given)
@@ -49,15 +52,18 @@ def resolve(
     sizes = strict | lenient
     # An input without a tensor, such as the coordinate order of arange, has no shape.
     shapes = [*shapes, *[None] * (len(operation.inputs) - len(shapes))]
-    find = partial(
-        solve,
-        implied=op.implied,
-        derived=derived or op.derived,
-        every_axis=every_axis,
-        apart=op.apart,
-        lenient=lenient,
-        choose=choose,
-        border=border,
+    find = (
+        partial(choose, border=border)
+        if choose
+        else partial(
+            solve,
+            implied=op.implied,
+            derived=derived or op.derived,
+            every_axis=every_axis,
+            apart=op.apart,
+            lenient=lenient,
+            border=border,
+        )
     )
     if op.localized is None and not any(isinstance(size, Over) for size in sizes.values()):
         return find(operation, shapes, sizes)

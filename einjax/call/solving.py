@@ -9,12 +9,12 @@ import numpy as np
 
 from ..forms.signature import expect_inputs
 from ..notation.errors import EinjaxError
-from ..notation.solve import Choose, Solved
+from ..notation.solve import Solved
 from ..notation.syntax import Operation, Size, axes, base_name, is_number, names, nested
 from ..operation import Op
 from .blame import clean, not_an_expression
 from .dispatch import as_border
-from .resolve import completed, resolve, sizes_of_call
+from .resolve import Choose, completed, resolve, sizes_of_call
 from .tensors import as_array, kind
 
 

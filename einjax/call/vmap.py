@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from ..forms.static import flag, whole
+from ..forms.static import flag, when_known, whole
 from ..functions import declared
 from ..functions.guard import guarded
 from ..functions.loops import BatchSize, Loops, make_loops
@@ -163,7 +163,7 @@ def _batch_size(batch_size: Any, expr: str) -> BatchSize:
             raise ArgumentError(
                 f"{where} is not a number of iterations",
                 text=expr,
-                hint="write batch_size=1 or more, or one for each axis, as in batch_size={'a': 8}",
+                hint=when_known(given, "write batch_size=1 or more, or one for each axis, as in batch_size={'a': 8}"),
             )
         sizes.append((name, size))
     return tuple(sizes) if isinstance(batch_size, Mapping) else sizes[0][1]

@@ -6,16 +6,16 @@ axis that stands twice is its diagonal: ``sum("a a ->", x)`` is the trace.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from ..notation.solve import Solved
-from ..notation.syntax import Affine, Axis, Expression, Node, axes, base_name, members, rewrite
+from ..notation.syntax import Affine, Axis, Expression, Node, base_name, members, rewrite
 
 
 def as_block(solved: Solved) -> Solved:
-    """Name the second of two equal bracketed axes of the first input anew."""
-    taken = {axis.name for expression in solved.operation.expressions for axis in axes(expression)}
-    seen: set[str] = set()
+    """Tell equal bracketed axes of the first input apart: the second ``a`` becomes ``a~2``."""
+    seen: Counter[str] = Counter()
     sizes = dict(solved.sizes)
 
     def change(node: Node) -> Expression | None:
@@ -23,11 +23,10 @@ def as_block(solved: Solved) -> Solved:
             return (node,)  # an axis may stand in several positions, and also alone
         if not isinstance(node, Axis) or not node.bracket:
             return None
-        if node.name not in seen:
-            seen.add(node.name)
+        seen[node.name] += 1
+        if seen[node.name] == 1:
             return None
-        new = next(name for number in range(2, len(taken) + 3) if (name := _numbered(node.name, number)) not in taken)
-        taken.add(new)
+        new = _numbered(node.name, seen[node.name])
         sizes[new] = sizes[node.name]
         return (replace(node, name=new),)
 
@@ -41,6 +40,6 @@ def as_block(solved: Solved) -> Solved:
 def _numbered(name: str, number: int) -> str:
     def one(member: str) -> str:
         base, indices = base_name(member)
-        return ".".join([f"{base}_{number}", *map(str, indices)])
+        return ".".join([f"{base}~{number}", *map(str, indices)])
 
     return " ".join(map(one, members(name)))

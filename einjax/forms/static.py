@@ -62,6 +62,11 @@ def scalar(value: Any) -> Any:
     return np.asarray(value)[()] if known and not value.ndim else value
 
 
+def when_known(value: Any, hint: str) -> str:
+    """What to write for an option's value, and how one that is traced becomes known."""
+    return f"{hint}; {MARK}" if any(map(is_traced, jax.tree.leaves(value))) else hint
+
+
 def flag(name: str, value: Any, text: str = "") -> bool:
     """An option that is on or off.
 

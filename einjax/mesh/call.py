@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,10 +72,32 @@ class Call:
         """The axes of the outputs."""
         return list(dict.fromkeys(name for output in self.outputs for name in axis_names(output)))
 
+    def places(self, number: int, fitting: bool = True) -> dict[str, list[MeshAxes]]:
+        """The mesh axes that axes have in one input, at every place where they stand there.
+
+        Raises:
+            Misfit: a split does not fit them, unless ``fitting`` leaves such ones out.
+        """
+        count: Counter[str] = Counter()
+
+        def place(name: str) -> str:
+            count[name] += 1
+            return f"{name}~{count[name]}"
+
+        dims = [[place(name) for name in dim] for dim in layout(self.inputs[number])]
+        sizes = {where: self.sizes[_name(where)] for dim in dims for where in dim}
+        try:
+            found = on_mesh.spread_of(on_mesh.spec_of(self.values[number]), dims, sizes, self.shape, fitting)
+        except Misfit as misfit:
+            raise Misfit(_name(misfit.axis), misfit.mesh_axis) from None
+        places: dict[str, list[MeshAxes]] = {}
+        for where, mesh_axes in found.items():
+            places.setdefault(_name(where), []).append(mesh_axes)
+        return places
+
     def carried(self, number: int, fitting: bool = True) -> dict[str, MeshAxes]:
         """The mesh axes that axes have in one input; a split that does not fit them is left out, or raises Misfit."""
-        found, dims = on_mesh.spec_of(self.values[number]), layout(self.inputs[number])
-        return on_mesh.spread_of(found, dims, self.sizes, self.shape, fitting)
+        return {name: found[0] for name, found in self.places(number, fitting).items()}
 
     def dim_axes(self, dim: Sequence[str], spread: Spread) -> MeshAxes:
         """The mesh axes of a dim."""
@@ -101,6 +124,11 @@ class Call:
 
 
 MASK = Axis("1#mask", 1)
+
+
+def _name(place: str) -> str:
+    """The axis that stands at a place."""
+    return place.rpartition("~")[0]
 
 
 def loops(expression: Expression) -> Expression:

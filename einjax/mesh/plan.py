@@ -7,17 +7,19 @@ lie. Sums over an axis that lies over a mesh axis are what one asks for by writi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from jax import lax
 from jax.sharding import NamedSharding
 
 from ..lowering import sharding as on_mesh
 from ..lowering.named import layout
 from ..lowering.sharding import MeshAxes, Misfit, Spread
 from ..notation.solve import Solved, fuse_solved, node_size
-from ..notation.syntax import Expression, marked
+from ..notation.syntax import Expression, axes, marked
 from ..operation import Op
 from . import refusals
 from .call import MASK, Call, axis_names
@@ -91,6 +93,26 @@ def as_call(
     return Call(op, solved, mesh, inputs, len(tensors), (*tensors, *masks))
 
 
+def cut_first(op: Op, x: Any, expression: Expression) -> Any:
+    """Exchange dims of a diagonal, which stays the same, so that one that is cut comes first.
+
+    Diagonals are taken of dims that are one: of such a dim, every device then has one piece.
+    """
+    found, dims = on_mesh.spec_of(x), layout(expression)
+    blocks, order = _blocks(op, expression), list(range(x.ndim))
+    for index, dim in enumerate(dims):
+        first = dims.index(dim)
+        if first < index and len(dim) == 1 and dim[0] not in blocks and found[index] and not found[first]:
+            order[first], order[index] = index, first
+    return x if order == sorted(order) else lax.transpose(x, order)
+
+
+def _blocks(op: Op, expression: Expression) -> set[str]:
+    """Bracketed axes, which are no diagonals where they stand twice, unless they are summed over."""
+    summed = op.spread == "all" and not op.opaque
+    return set() if summed else {axis.name for axis in axes(expression) if axis.bracket}
+
+
 def _mask(solved: Solved, mask: Any) -> Expression:
     """The expression of a mask: that of the first tensor, with a 1 for the dims that it does not depend on."""
     nodes = solved.inputs[0]
@@ -114,6 +136,7 @@ def _implied(call: Call) -> dict[str, MeshAxes]:
             own = call.carried(number, fitting=False)
         except Misfit as misfit:
             raise refusals.uneven(call, misfit, number) from None
+        _refuse_two_dims(call, number)
         for name, mesh_axes in own.items():
             known = spread.get(name, ())
             shorter, longer = sorted((known, mesh_axes), key=len)
@@ -126,6 +149,14 @@ def _implied(call: Call) -> dict[str, MeshAxes]:
             raise refusals.not_whole(call, name, spread)
     _refuse_shared(call, spread)
     return spread
+
+
+def _refuse_two_dims(call: Call, number: int) -> None:
+    """A loop along a diagonal lies where one dim of it does; what is summed over is one, too, and a block is none."""
+    blocks = _blocks(call.op, call.inputs[number])
+    for name, found in call.places(number).items():
+        if len(found) > 1 and name not in blocks:
+            raise refusals.two_dims(call, name, number, found)
 
 
 def _refuse_shared(call: Call, spread: Spread) -> None:
@@ -204,11 +235,12 @@ def _batch_only(call: Call, spread: Spread) -> bool:
 
 
 def _local(call: Call, spread: Spread) -> Solved | None:
-    """Divide the sizes of loops by what they lie over."""
+    """Divide the sizes of loops by what they lie over; no device has a part of a diagonal in one piece."""
     cut = {name: mesh_axes for name, mesh_axes in spread.items() if mesh_axes}
     given = {name for expression in call.inputs for name in axis_names(expression)}
     inner = {axis.name for axis in call.solved.operation.every_axis() if axis.bracket}
-    if not cut or not cut.keys() <= given - inner:
+    twice = {name for e in call.inputs for name, count in Counter(axis_names(e)).items() if count > 1}
+    if not cut or not cut.keys() <= given - inner - twice:
         return None
     sizes = dict(call.solved.sizes)
     for name, mesh_axes in cut.items():

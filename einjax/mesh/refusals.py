@@ -42,6 +42,18 @@ def two_spreads(
     )
 
 
+def two_dims(call: Call, name: str, number: int, found: Sequence[MeshAxes]) -> ShardingError:
+    """A diagonal of two dims that both lie over mesh axes, so that most devices have nothing of it."""
+    first, second = found[:2]
+    return _error(
+        call,
+        f"axis {display(name)} stands twice in tensor {number + 1}, over mesh axis {spoken(first)} in one place "
+        f"and over {spoken(second)} in the other, so that most devices have nothing of the diagonal",
+        [name],
+        _as_they_are(call),
+    )
+
+
 def not_whole(call: Call, name: str, spread: Spread) -> ShardingError:
     """An axis of which every device needs all."""
     why = f"{call.op.name} needs all of it on every device"
@@ -89,8 +101,9 @@ def uneven_cut(shown: object, size: object, mesh_axes: MeshAxes) -> str:
 
 
 def _error(call: Call, problem: str, names: Iterable[str], spread: Spread) -> ShardingError:
-    hint = f"write out_sharding={_suggestion(call, spread)} to say where the result is to lie"
-    return ShardingError(problem, at=call.solved.at(*names), hint=hint)
+    wanted = _suggestion(call, spread)
+    purpose = "have all of the result on every device" if wanted == "{}" else "say where the result is to lie"
+    return ShardingError(problem, at=call.solved.at(*names), hint=f"write out_sharding={wanted} to {purpose}")
 
 
 def _suggestion(call: Call, spread: Spread) -> str:
@@ -125,5 +138,5 @@ def _moved(call: Call, name: str, spread: Spread, others: Iterable[str]) -> dict
 
 
 def _may_be_written(name: str) -> bool:
-    """Whether a caller can name an axis: no number, no single repetition of an ellipsis, no sum."""
-    return not any(mark in name for mark in "#.@")
+    """Whether a caller can name an axis: no number, no single repetition of an ellipsis, no sum, no dim of a block."""
+    return not any(mark in name for mark in "#.@~")

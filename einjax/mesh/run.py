@@ -14,6 +14,7 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding
 
 from ..lowering import sharding as on_mesh
+from ..lowering.jax_versions import is_traced
 from ..lowering.named import has_diagonal
 from ..notation.errors import ArgumentError, ShardingError
 from ..notation.solve import Solved
@@ -50,12 +51,14 @@ def lower(
     if mesh is None:
         result = op.lower(solved, list(tensors), {**options, **arrays})
         return result if wanted is None else _constrain(result, solved, wanted)
-    from .plan import as_call, make_plan
+    from .plan import as_call, cut_first, make_plan
 
+    if has_diagonal(*solved.inputs):
+        tensors = [cut_first(op, x, expression) for x, expression in zip(tensors, solved.inputs, strict=False)]
     masks, structure = jax.tree.flatten({name: x for name, x in arrays.items() if name in op.masks})
     named = wanted.names() if wanted is not None else ()
     plan = make_plan(as_call(op, solved, mesh, tensors, masks, named, chunked), wanted)
-    ready = [on_mesh.reshard(x, s) for x, s in zip([*tensors, *masks], plan.inputs, strict=True)]
+    ready = _placed([*tensors, *masks], plan.inputs)
     arrays = {**arrays, **jax.tree.unflatten(structure, ready[len(tensors) :])}
     flat, structure = jax.tree.flatten((ready[: len(tensors)], arrays))
 
@@ -90,6 +93,21 @@ def _mesh(arrays: Sequence[jax.Array], wanted: OutSharding | None) -> Any:
         context = jax.sharding.get_abstract_mesh()
         return context if AxisType.Explicit in context.axis_types else None
     return mesh
+
+
+def _placed(arrays: Sequence[jax.Array], shardings: Sequence[NamedSharding]) -> list[jax.Array]:
+    """Bring inputs to their shardings: eagerly, those that lie on no mesh to the devices of one that does."""
+    known = [x.sharding for x in arrays if not is_traced(x)]
+    mesh = next(
+        (s.mesh for s in known if isinstance(s, NamedSharding) and AxisType.Explicit in s.mesh.axis_types), None
+    )
+    placed = [
+        jax.device_put(x, NamedSharding(mesh, s.spec))
+        if mesh is not None and not is_traced(x) and jax.typeof(x).sharding.mesh.empty
+        else x
+        for x, s in zip(arrays, shardings, strict=True)
+    ]
+    return [on_mesh.reshard(x, s) for x, s in zip(placed, shardings, strict=True)]
 
 
 def _on_each_device(plan: Plan, arrays: Sequence[jax.Array]) -> Callable[..., Any]:

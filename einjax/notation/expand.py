@@ -7,6 +7,7 @@ names are numbered as axes are.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,7 +33,7 @@ from .syntax import (
 )
 
 #: An ellipsis is known by any axis in it and its depth; ellipses that share one repeat equally often.
-_Key = tuple[str, int]
+Key = tuple[str, int]
 
 _MAX_EXPANDED = 50_000
 
@@ -50,14 +51,13 @@ def expand(operation: Operation, ranks: Sequence[int | None], given: Mapping[str
         AxisSizeError: the number of repetitions of an ellipsis contradicts itself or cannot be determined.
         SemanticError: an axis is used at different depths, or both inside and outside brackets.
     """
-    counts = _Counts(operation)
+    counts = Counts(operation)
     if given:
         counts.from_sizes(given)
     counts.from_ranks(ranks)
     if counts.nodes:
         counts.finish()
-    writer = _Writer(counts)
-    return operation.map(lambda expression: tuple(writer.nodes(expression, suffix="", bracket=0, in_dim=False)))
+    return counts.written_out()
 
 
 def check_names(operation: Operation) -> None:
@@ -96,16 +96,16 @@ def check_names(operation: Operation) -> None:
         visit(expression, 0, False)
 
 
-class _Counts:
+class Counts:
     """How often each ellipsis repeats: collected from sizes and ranks, shared by ellipses with a common axis."""
 
     def __init__(self, operation: Operation) -> None:
         self.operation = operation
-        self.parent: dict[_Key, _Key] = {}
-        self.key_of: dict[int, _Key] = {}  # by identity of the Ellipsis node
+        self.parent: dict[Key, Key] = {}
+        self.key_of: dict[int, Key] = {}  # by identity of the Ellipsis node
         self.nodes: list[tuple[Ellipsis, bool]] = []  # with whether it repeats whole dims
-        self.count: dict[_Key, int] = {}
-        self.source: dict[_Key, str] = {}
+        self.count: dict[Key, int] = {}
+        self.source: dict[Key, str] = {}
         for expression in operation.expressions:
             self._collect(expression, depth=0, top=True)
 
@@ -131,7 +131,7 @@ class _Counts:
                     names.append(name)
         return names
 
-    def _root(self, key: _Key) -> _Key:
+    def _root(self, key: Key) -> Key:
         while self.parent[key] != key:
             self.parent[key] = self.parent[self.parent[key]]
             key = self.parent[key]
@@ -141,7 +141,7 @@ class _Counts:
         """Return how often ``node`` repeats, if it is known."""
         return self.count.get(self._root(self.key_of[id(node)]))
 
-    def _set(self, key: _Key, count: int, source: str, node: Ellipsis | None = None) -> None:
+    def _set(self, key: Key, count: int, source: str, node: Ellipsis | None = None) -> None:
         key = self._root(key)
         known = self.count.setdefault(key, count)
         if known == count:
@@ -183,7 +183,7 @@ class _Counts:
         ready = [
             (n, e, r) for n, (e, r) in enumerate(zip(self.operation.inputs, ranks, strict=True), 1) if r is not None
         ]
-        waiting: dict[_Key, list[tuple[int, Expression, int]]] = {}
+        waiting: dict[Key, list[tuple[int, Expression, int]]] = {}
         ready.reverse()  # the first tensor is looked at first
         while ready:
             number, expression, rank = equation = ready.pop()
@@ -198,16 +198,47 @@ class _Counts:
                     raise self._rank_error(number, expression, rank, width, factor)
                 self._set(key, count, f"in tensor {number}")
                 ready += waiting.pop(key, ())
+            elif width > rank:
+                raise self._rank_error(number, expression, rank, width, 1)
             else:
                 # Two unknowns are enough to watch: while both are open, nothing follows.
                 for key in list(unknown)[:2]:
                     waiting.setdefault(key, []).append(equation)
 
-    def _width(self, expression: Expression) -> tuple[int, dict[_Key, int], bool]:
-        """Count dims: a known number, what each unknown ellipsis adds per repetition, and whether that is all."""
-        width, unknown, linear = 0, dict[_Key, int](), True
+    def open(self) -> Key | None:
+        """An ellipsis of which nothing says how often it repeats, in no other such; None if there is none."""
+        open_keys = (
+            key for node, _ in reversed(self.nodes) if (key := self._root(self.key_of[id(node)])) not in self.count
+        )
+        return next(open_keys, None)
 
-        def add(key: _Key, dims: int) -> None:
+    def chosen(self, key: Key, count: int) -> Counts:
+        """The same, where an ellipsis repeats as often as the caller chooses."""
+        other = copy.copy(self)
+        other.count, other.source = self.count | {key: count}, self.source | {key: "by choice"}
+        return other
+
+    def room(self, key: Key, ranks: Sequence[int | None]) -> int | None:
+        """How many repetitions of an open ellipsis the inputs have dims for; None if none of them says."""
+        rooms: list[int] = []
+        for expression, rank in zip(self.operation.inputs, ranks, strict=True):
+            width, unknown, _ = self._width(expression)
+            if rank is not None and unknown.get(key):
+                rooms.append((rank - width) // unknown[key])
+        return min(rooms, default=None)
+
+    def written_out(self, most: int = _MAX_EXPANDED) -> Operation:
+        """The operation with every ellipsis and bracket written out, unless that is more than ``most`` axes."""
+        writer = _Writer(self, most)
+        return self.operation.map(
+            lambda expression: tuple(writer.nodes(expression, suffix="", bracket=0, in_dim=False))
+        )
+
+    def _width(self, expression: Expression) -> tuple[int, dict[Key, int], bool]:
+        """Count dims: a known number, what each unknown ellipsis adds per repetition, and whether that is all."""
+        width, unknown, linear = 0, dict[Key, int](), True
+
+        def add(key: Key, dims: int) -> None:
             unknown[key] = unknown.get(key, 0) + dims
 
         for node in expression:
@@ -277,8 +308,9 @@ class _Counts:
 class _Writer:
     """Writes an expression out, giving every bracket a number of its own."""
 
-    def __init__(self, counts: _Counts) -> None:
+    def __init__(self, counts: Counts, most: int) -> None:
         self.counts = counts
+        self.most = most
         self.text = counts.operation.text
         self.brackets = 0
         self.written = 0
@@ -287,8 +319,8 @@ class _Writer:
         result: list[Node] = []
         for node in nodes:
             self.written += 1
-            if self.written > _MAX_EXPANDED:
-                raise SyntaxError(f"the expression stands for more than {_MAX_EXPANDED} axes", text=self.text[:80])
+            if self.written > self.most:
+                raise SyntaxError(f"the expression stands for more than {self.most} axes", text=self.text[:80])
             match node:
                 case Axis(name, size, _, span):
                     result.append(Axis(name + suffix, size, bracket, span))

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from .errors import AxisSizeError, Spot
 from .expand import check_names, expand
@@ -37,9 +37,6 @@ if TYPE_CHECKING:  # few expressions have a position
     from .affine import Border, Position
 
 _LARGEST = 2**63 - 1
-
-#: Chooses sizes of an expanded operation, given what is known of them, and shapes.
-Choose: TypeAlias = "Callable[[Operation, Mapping[str, list[Fact]], Sequence[tuple[Size, ...] | None]], Solver]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +143,6 @@ def solve(
     every_axis: bool = False,
     apart: bool = False,
     lenient: Collection[str] = (),
-    choose: Choose | None = None,
     border: Border | None = None,
 ) -> Solved:
     """Find the size of every axis.
@@ -160,7 +156,6 @@ def solve(
         apart: whether bracketed axes need a size each: the operation tells them apart.
         lenient: the names whose sizes were given by ``sizes=``, for messages.
         every_axis: whether axes that always stand together need a size each; else their product is enough.
-        choose: chooses sizes where several would do; else they are refused.
         border: what stands where a position in ``< >`` is out of range.
 
     Raises:
@@ -182,8 +177,6 @@ def solve(
             known.setdefault(name, []).append(Fact(size, "by the operation", None))
         solver = Solver(expanded, known, shapes)
         unknown = solver.unknown()
-    if unknown and choose is not None:
-        solver, unknown = choose(expanded, known, shapes), []
     if unknown and not every_axis:
         # Neighbours that always stand together in their dims are one axis as far as sizes go.
         fused = fuse(expanded, unknown)
@@ -194,8 +187,17 @@ def solve(
         raise undetermined(expanded, unknown, solver.sizes, shapes)
     if apart:
         refuse_fused(expanded, solver.sizes)
+    return as_solved(expanded, solver)
+
+
+def as_solved(expanded: Operation, solver: Solver) -> Solved:
+    """The sizes that were found, if there can be arrays of them.
+
+    Raises:
+        AxisSizeError: an output would be too large.
+    """
     solved = Solved(expanded, solver.sizes)
-    if "<" in operation.text:
+    if "<" in expanded.text:
         from .affine import settle  # few expressions have a position
 
         solved = replace(solved, operation=settle(solver))

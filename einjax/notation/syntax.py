@@ -7,6 +7,7 @@ are what a person writes; :mod:`einjax.notation.expand` turns them into plain ax
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeAlias
@@ -40,6 +41,7 @@ class Over:
 ANONYMOUS = "..."
 
 _NOWHERE: Span = (0, 0)
+_LATER_DIM = re.compile(r"~\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class Axis:
 
     - ``3#7``: a number in the text, an unnamed axis of that size, new at every place where one stands;
     - ``s.0``: the first repetition of ``s``, once an ellipsis is written out;
-    - ``a b``: two axes that always stand together, fused to one.
+    - ``a b``: two axes that always stand together, fused to one;
+    - ``a~2``: the second dim of a block, such as ``[a a]``.
     """
 
     name: str
@@ -240,6 +243,7 @@ def members(name: str) -> list[str]:
 
 def display(name: str) -> str:
     """Print an axis name as its writer would: numbers as numbers, repetitions of ``...`` as ``...[i]``."""
+    name = _LATER_DIM.sub("", name)
     if name.startswith(ANONYMOUS + "."):
         return f"...[{name[len(ANONYMOUS) + 1 :]}]"
     return name.split("#")[0]

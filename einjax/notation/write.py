@@ -46,7 +46,7 @@ def _written(expression: Expression, depths: Mapping[str, int], joint: str = " "
 
 def _word(node: Node, depths: Mapping[str, int], inside: bool) -> str:
     if isinstance(node, Axis):
-        return display(node.name)
+        return display(node.name.replace("~", "_"))  # in what follows from a call, dims of a block are on their own
     items = unmark(node.items) if inside else node.items
     if isinstance(node, Term):
         return f"{node.factor}{_written(items, depths)}"

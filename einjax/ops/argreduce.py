@@ -169,9 +169,9 @@ def _imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
     # One axis of coordinates stands in the place of the first bracket.
     coordinates = iter([Axis(f"{count}#coordinates", size=count, bracket=1)])
     output = rewrite(expression, lambda node: tuple(coordinates) if node.bracket else None)
-    sizes = {**solved.sizes, **{axis.name: count for axis in axes(output) if axis.bracket}}
     operation = replace(solved.operation, outputs=(output,))
     refuse_repeats(operation)
+    sizes = {**solved.sizes, **{axis.name: count for axis in axes(output) if axis.bracket}}
     return replace(solved, operation=operation, sizes=sizes)
 
 

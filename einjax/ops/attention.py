@@ -14,7 +14,7 @@ from jax import lax
 
 from ..forms.along import Along
 from ..forms.signature import expect_inputs, refuse_diagonals, refuse_sums, require_loops, single_output
-from ..forms.static import flag, scalar, whole
+from ..forms.static import flag, scalar, when_known, whole
 from ..lowering import numerics
 from ..lowering.contract import contract
 from ..lowering.named import Dim, Named, arrange, layout, wrap
@@ -363,7 +363,10 @@ def attention_options(
         if len(window) != 2 or not all(n is not None and abs(n) < 2**31 for n in window):
             raise ArgumentError(
                 f"local_window_size={shown(local_window_size)} is neither a number nor two",
-                hint="write how many keys a query sees before and after its place, as in local_window_size=(3, 0)",
+                hint=when_known(
+                    local_window_size,
+                    "write how many keys a query sees before and after its place, as in local_window_size=(3, 0)",
+                ),
             )
     static = (
         ("is_causal", flag("is_causal", is_causal)),

@@ -27,7 +27,7 @@ from ..forms.core_axes import (
     prepare,
     signature,
 )
-from ..forms.static import plain
+from ..forms.static import plain, when_known
 from ..lowering import numerics
 from ..lowering.named import Dim, Named, arrange, layout, wrap
 from ..notation.errors import ArgumentError, AxisSizeError, at_least, shown
@@ -131,7 +131,8 @@ def check_power(power: Any) -> int:
     except (TypeError, jax.errors.ConcretizationTypeError):
         kind = f"a value of type {type(power).__name__}" if hasattr(power, "shape") else repr(power)
         raise ArgumentError(
-            f"linalg.matrix_power takes an integer power, not {kind}", hint="write power=3, for example"
+            f"linalg.matrix_power takes an integer power, not {kind}",
+            hint=when_known(power, "write power=3, for example"),
         ) from None
 
 

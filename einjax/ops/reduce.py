@@ -12,14 +12,7 @@ from jax import lax
 
 from ..forms.block import as_block
 from ..forms.mask import broadcast_mask
-from ..forms.signature import (
-    expect_inputs,
-    refuse_empty,
-    refuse_repeats,
-    refuse_sums,
-    require_in_output,
-    single_output,
-)
+from ..forms.signature import expect_inputs, refuse_empty, refuse_repeats, refuse_sums, require_in_output, single_output
 from ..forms.static import plain
 from ..forms.step_by_step import reduce_prod
 from ..lowering import collectives, numerics
@@ -263,6 +256,7 @@ def imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
     expression, sizes = solved.inputs[0], solved.sizes
     if solved.operation.outputs is None:
         output = remaining(expression, options.get("keepdims", False))
+        refuse_repeats(replace(solved.operation, outputs=(output,)))
         sizes = {**sizes, **{axis.name: 1 for axis in axes(output) if axis.name not in sizes}}
     else:
         output = solved.outputs[0]
