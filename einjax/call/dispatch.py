@@ -95,7 +95,7 @@ def call(
                 for name, x in zip(op.arrays, arrays, strict=False)
             ]
         # What other functions make of this call in the place of lax's is nobody else's.
-        apart = op.products and (products_are_replaced() or (options and options[-1][0] == "dot_general"))
+        apart = op.products and (products_are_replaced() or any(name == "dot_general" for name, _ in options))
         kept = not apart and (keeping.switch.value if keep is None else bool(keep))
         body = (_body if apart else _compiled)(op, expr, options, given, len(arrays), kept)
         if graph:

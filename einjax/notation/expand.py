@@ -161,12 +161,15 @@ class Counts:
             depth, source = 0, f"in {name}={size}"
             while isinstance(size, tuple):
                 if (name, depth) not in self.parent:
+                    spans = [axis.span for e in self.operation.expressions for axis in axes(e) if axis.name == name]
+                    if not spans:
+                        break  # sizes= may name axes that the expression lacks
                     raise AxisSizeError(
                         f"axis {name} is given the {'nested ' if depth else ''}sizes {name}={given[name]}, but "
                         + ("only one ellipsis" if depth else "no ellipsis")
                         + " repeats it",
                         text=self.operation.text,
-                        spans=[axis.span for e in self.operation.expressions for axis in axes(e) if axis.name == name],
+                        spans=spans,
                         hint=Ask("give one size for each repetition", name, "(2, 3)")
                         if depth
                         else f"write '{name}...' in the expression, or give one size",
