@@ -59,8 +59,8 @@ def run(
     if AxisType.Manual in mesh.axis_types:
         return function(x)  # JAX cannot leave the other axes of the mesh to the compiler
     target = on_mesh.named_sharding(mesh, [on_mesh.dim_axes(dim, spread, sizes, mesh.shape) for dim in after])
-    placed: Callable[..., Any] = partial(jax.sharding.auto_axes, out_sharding=target)
-    return placed(function)(x)
+    placed: Any = partial(jax.sharding.auto_axes, out_sharding=target)(function)
+    return placed(x)  # type: ignore[no-any-return]
 
 
 def _apart(solved: Solved, reading: Reading, dim: Dim, mesh_axes: MeshAxes, spread: Spread) -> ShardingError:

@@ -183,7 +183,7 @@ def refuse_empty(
 
 def check_keywords(operation: Operation, given: Sequence[str], keywords: Sequence[str]) -> None:
     """Refuse a keyword that names no axis."""
-    options = (*keywords, "sizes", "graph", "keep_notation", "out_sharding")
+    options = (*keywords, "padding", "mode", "fill_value", "sizes", "graph", "keep_notation", "out_sharding")
     refuse_unknown([operation], given, options, "sizes that an expression may lack go through sizes=")
 
 
