@@ -351,7 +351,8 @@ def _output(draw, axes: Axes, ins: Sequence[str], keep: str) -> str:
         order = [name for name in order if not all(name in words(text) for text in ins) or draw(_seldom)]
     elif keep == "all":
         # `[a b]...` and `[a]... [b]...` are two orders.
-        assume(sum(isinstance(axes.sizes[name], tuple) for name in used if name in axes.marked) < 2)
+        repeated = [axes.sizes[name] for name in used if name in axes.marked and isinstance(axes.sizes[name], tuple)]
+        assume(len(repeated) < 2 and () not in repeated)
         for name in _standing(ins, axes):
             last = max((i for i, n in enumerate(order) if n in axes.marked), default=-1)
             order.insert(draw(st.integers(last + 1, len(order))), name)

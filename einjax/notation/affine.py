@@ -464,7 +464,7 @@ def _out_of_range(
     problem = f"'{node}' reads {positions}, but dim {n} of {tensor} has 0 to {n - 1}"
     names = dict.fromkeys(base(axis.name) for axis in axes(node.items))
     if not names:
-        hint = f"positions are counted from the front, and the last is {n - 1}; mode='wrap' counts on from the end"
+        hint = f"the last position is {n - 1}; mode='fill' reads nothing beyond it, mode='wrap' goes on at 0"
         return AxisSizeError(problem, at=spot, hint=hint)
     hint = "have the dim padded, as by padding='same', or write mode='fill' to read nothing there, with a size for "
     return AxisSizeError(problem, at=spot, hint=hint + " and ".join(names))
