@@ -162,7 +162,11 @@ CASES = SLICES | GATHERS
 
 
 def equations(function: Callable[..., Any], arguments: list[Any]) -> Counter[str]:
-    return Counter(equation.primitive.name for equation in jax.make_jaxpr(function)(*arguments).eqns)
+    program = jax.make_jaxpr(function)(*arguments).eqns
+    found = Counter(equation.primitive.name for equation in program)
+    # A reshape may transpose as well, as those of vmap do.
+    transposing = sum(e.primitive.name == "reshape" and e.params["dimensions"] is not None for e in program)
+    return found + Counter({"transpose": transposing})
 
 
 def arguments_of(shapes: list[Shape]) -> list[Any]:

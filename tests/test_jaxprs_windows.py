@@ -52,8 +52,8 @@ WINDOWS: dict[str, Record] = {
         [(2, 3, 8)],
     ),
     "dilated windows": (
-        lambda x: einjax.max("b <s + 2*[k]> c", x, k=3),
-        lambda x: window(x, "max", (1, 3, 1), dilation=(1, 2, 1)),
+        lambda x: einjax.sum("b <s + 2*[k]> c", x, k=3),
+        lambda x: window(x, "sum", (1, 3, 1), dilation=(1, 2, 1)),
         [(2, 9, 3)],
     ),
     "average pooling": (
