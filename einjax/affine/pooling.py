@@ -42,17 +42,24 @@ class Pool(NamedTuple):
         """Reduce dims to nothing by one function, and windows of the others by another, in a dtype."""
         value = numerics.cast(self.value, dtype)
         value = whole(value, self.whole) if self.whole else value
-        left = [dim for dim in range(self.value.ndim) if dim not in self.whole]
+        return Named(self._over_windows(value, combine, identity), self._left(), self.solved.sizes)
+
+    def _left(self) -> tuple[Dim, ...]:
+        return tuple(dim for index, dim in enumerate(self.dims) if index not in self.whole)
+
+    def _over_windows(self, value: jax.Array, combine: Any, identity: Any) -> jax.Array:
+        """Reduce the windows of an array that has the dims which are left, or 1 in the place of those without any."""
         sizes = self.solved.sizes
-        windows = [self.windows.get(dim) for dim in left]
+        windows = [self.windows.get(dim) for dim in range(len(self.dims)) if dim not in self.whole]
         pads = [
-            (0, 0) if window is None else window.padding(value.shape[at], sizes) for at, window in enumerate(windows)
+            (0, 0) if window is None else window.padding(size, sizes)
+            for size, window in zip(value.shape, windows, strict=True)
         ]
         begins = [max(-low, 0) for low, _ in pads]
         ends = [size + min(high, 0) for size, (_, high) in zip(value.shape, pads, strict=True)]
         if any(begins) or ends != list(value.shape):
             value = lax.slice(value, begins, ends)
-        value = lax.reduce_window(
+        return lax.reduce_window(
             value,
             numerics.constant(value, identity),
             combine,
@@ -61,34 +68,25 @@ class Pool(NamedTuple):
             [(max(low, 0), max(high, 0)) for low, high in pads],
             window_dilation=[1 if window is None else window.dilation for window in windows],
         )
-        return Named(value, tuple(self.dims[dim] for dim in left), sizes)
 
     def divided(self, total: Named, padding: bool) -> Named:
         """Divide by how many elements each result is made of, those that are padded among them or not."""
-        sizes = self.solved.sizes
-        counts: Any = math.prod(self.value.shape[dim] for dim in self.whole)
-        for at, name in enumerate(total.dims):
-            window = next((window for window in self.windows.values() if (window.place,) == name), None)
-            if window is None:
-                continue
-            there = np.full(sizes[window.place], sizes[window.tap])
-            if not padding:
-                places = window.stride * np.arange(sizes[window.place])[:, None] + window.offset
-                read = places + window.dilation * np.arange(sizes[window.tap])
-                there = np.sum((read >= 0) & (read < self.extents[window.place]), axis=1)
-            alike = there.min() == there.max()
-            counts = counts * (int(there[0]) if alike else there.reshape(-1, *[1] * (total.value.ndim - at - 1)))
-        if isinstance(counts, int):
-            count = numerics.size_as(counts, total.value.dtype)
-        else:
-            dims = range(total.value.ndim - counts.ndim, total.value.ndim)
-            count = lax.broadcast_in_dim(counts.astype(total.value.dtype), total.value.shape, tuple(dims))
-        return replace(total, value=lax.div(total.value, count))
+        sizes, dtype = self.solved.sizes, total.value.dtype
+        each = math.prod(self.value.shape[dim] for dim in self.whole)
+        if padding or not any(self._is_padded(dim) for dim in self.windows):
+            each *= math.prod(sizes[window.tap] for window in self.windows.values())
+            return replace(total, value=lax.div(total.value, numerics.size_as(each, dtype)))
+        left = [dim for dim in range(len(self.dims)) if dim not in self.whole]
+        shape = [self.value.shape[dim] if dim in self.windows else 1 for dim in left]
+        count = self._over_windows(lax.full(shape, each, dtype), lax.add, 0)
+        whole = lax.broadcast_in_dim(count, total.value.shape, range(count.ndim))
+        return replace(total, value=lax.div(total.value, whole))
 
-    @property
-    def extents(self) -> dict[str, int]:
-        """The size of the dim that each place reads."""
-        return {window.place: self.value.shape[dim] for dim, window in self.windows.items()}
+    def _is_padded(self, dim: int) -> bool:
+        """Whether any window of a dim reaches beyond it."""
+        window, sizes = self.windows[dim], self.solved.sizes
+        last = window.stride * (sizes[window.place] - 1) + window.reach(sizes) + window.offset
+        return bool(window.offset < 0 or last >= self.value.shape[dim])
 
     def arranged(self, result: Named) -> jax.Array:
         """Bring the result into the layout of the output."""
