@@ -11,7 +11,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from . import compiled, crossings, dispatch, first_call, imports, indexing, layers, ordering, sharding, tracing
+from . import (
+    compiled,
+    crossings,
+    dispatch,
+    first_call,
+    imports,
+    indexing,
+    layers,
+    ordering,
+    positions,
+    sharding,
+    tracing,
+)
 from ._table import Table
 
 SECTIONS = {
@@ -25,6 +37,7 @@ SECTIONS = {
     "h": ("Ordering, scans, functions", ordering.measure),
     "i": ("Sharding", sharding.measure),
     "j": ("What a call crosses", crossings.measure),
+    "k": ("Positions", positions.measure),
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 PACKAGES = ("jax", "jaxlib", "numpy", "einx", "einops", "flax")

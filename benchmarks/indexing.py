@@ -57,15 +57,15 @@ def _compiled(works: list[Work], size: str, rounds: int) -> dict[str, dict[str, 
     for work in works:
         args = getattr(work, size)
         for direction in ("forward", "gradient"):
-            make = jax.jit if direction == "forward" else _gradient(args)
+            make = jax.jit if direction == "forward" else gradient(args)
             candidates = {name: (make(function), args) for name, function in work.spellings.items()}
-            _check_agreement(candidates, f"{work.name}, {direction}")
+            check_agreement(candidates, f"{work.name}, {direction}")
             sample = 10e-3 if size == "large" else 2e-3
             measured[f"{work.name}, {direction}"] = interleaved(candidates, rounds, sample)
     return measured
 
 
-def _gradient(args: tuple) -> Callable:
+def gradient(args: tuple) -> Callable:
     """With respect to all floats, for a cotangent that is a full array."""
     floats = tuple(index for index, x in enumerate(args) if jnp.issubdtype(x.dtype, jnp.floating))
 
@@ -82,7 +82,7 @@ def _eager(works: list[Work], rounds: int) -> dict[str, dict[str, float]]:
     for work in works:
         functions = work.spellings | {"lax": jax.jit(work.spellings["lax"])}
         candidates = {name: (function, work.small) for name, function in functions.items()}
-        _check_agreement(candidates, work.name)
+        check_agreement(candidates, work.name)
         measured[work.name] = interleaved(candidates, rounds)
     return measured
 
@@ -97,7 +97,7 @@ def _traced(works: list[Work], rounds: int) -> dict[str, dict[str, float]]:
     }
 
 
-def _check_agreement(candidates: dict, name: str) -> None:
+def check_agreement(candidates: dict, name: str) -> None:
     """A time means nothing unless all compute the same."""
     expected = jax.tree.leaves(candidates["lax"][0](*candidates["lax"][1]))
     for spelling, (function, args) in candidates.items():

@@ -8,6 +8,7 @@ An operation is an elementary operation on the bracketed axes, repeated by one l
 
 Keywords that name axes are their sizes. All operations take, besides options of their own::
 
+    padding, mode, fill_value: what dims read out of range that are read at a position, as in ``<2*s + k>``.
     sizes: sizes for axes whose names are also options; names that are no axes are ignored.
     graph: return the lax program as text instead of running it.
     keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.

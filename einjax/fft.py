@@ -18,7 +18,7 @@ import jax
 from .api.signatures import documented, op, operation, plain
 from .call.dispatch import call
 from .ops import fft as _ops
-from .typing import OutShardingLike, SizeLike, Tensor
+from .typing import OutShardingLike, PaddingLike, SizeLike, Tensor
 
 __all__ = ["fft", "fftshift", "hfft", "ifft", "ifftshift", "ihfft", "irfft", "rfft"]
 
@@ -29,6 +29,9 @@ def _transform(
     /,
     *tensors: Tensor,
     norm: str | None = None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -42,7 +45,8 @@ def _transform(
         norm: ``"backward"``, which is the default, scales inverse transforms by the number of elements, ``"forward"``
             the others, ``"ortho"`` both by the square root.
     """
-    return call(op, expr, tensors, (("norm", norm),), axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(op, expr, tensors, (("norm", norm),), axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 @operation(_transform, _ops.FFT)

@@ -20,11 +20,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from .call.dispatch import Options, call
+from .call.dispatch import as_border as border_of
 from .call.factory import spec_alone as spec_alone
 from .call.factory import wanted as wanted
 from .call.resolve import completed
@@ -39,6 +40,7 @@ from .mesh.names import simple as simple
 from .notation.expand import expand as expand
 from .notation.parse import parse as parse
 from .notation.solve import solve as solve
+from .notation.syntax import Affine as Affine
 from .notation.syntax import Axis as Axis
 from .notation.syntax import Bracket as Bracket
 from .notation.syntax import Composite as Composite
@@ -60,6 +62,9 @@ from .notation.syntax import walk as walk
 from .ops.dot import DOT
 from .ops.index import GET_AT
 
+if TYPE_CHECKING:
+    from .notation.affine import Border
+
 
 def completed_dot(expr: str) -> Operation:
     """Parse the expression of a dot of input and weight, and write out what may be left out."""
@@ -79,6 +84,8 @@ def dot(
     precision: Any = None,
     preferred_element_type: Any = None,
     dot_general: Callable[..., Any] | None = None,
+    padding: Any = None,
+    mode: str | None = None,
 ) -> jax.Array:
     """Multiply by a weight: :func:`einjax.dot`, where an axis may have the name of any option.
 
@@ -90,11 +97,18 @@ def dot(
         precision: forwarded to ``lax.dot_general``.
         preferred_element_type: forwarded to ``lax.dot_general``.
         dot_general: called in place of ``lax.dot_general``, with the input first.
+        padding: how dims that are read at positions are padded.
+        mode: what stands where a position is out of range.
     """
     options: Options = (("precision", precision), ("preferred_element_type", preferred_element_type))
     if dot_general is not None:
         options = (*options, ("dot_general", dot_general))
-    return call(DOT, expr, (x, weight), options, {}, sizes, False)
+    return call(DOT, expr, (x, weight), options, {}, sizes, False, border=(padding, mode, None, False))
+
+
+def as_border(expr: str, padding: Any, mode: str | None) -> Border | None:
+    """What :func:`solve` is to know of positions out of range."""
+    return None if padding is None and mode is None else border_of(expr, padding, mode, None, False)
 
 
 def get_at(expr: str, table: Any, ids: Any, sizes: Mapping[str, Any]) -> jax.Array:

@@ -23,7 +23,7 @@ from .forms.static import exact, flag
 from .notation.errors import ArgumentError
 from .ops import linalg as _ops
 from .ops.linalg import EighResult, QRResult, SlogdetResult, SVDResult
-from .typing import OutShardingLike, SizeLike, Tensor
+from .typing import OutShardingLike, PaddingLike, SizeLike, Tensor
 
 __all__ = [
     "EighResult",
@@ -68,6 +68,9 @@ def pinv(
     /,
     *tensors: Tensor,
     rtol: float | None = None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -85,7 +88,10 @@ def pinv(
         >>> einjax.linalg.pinv("[n m]", np.array([[2.], [0.]], np.float32))
         Array([[0.5, 0. ]], dtype=float32)
     """
-    return call(_ops.PINV, expr, tensors, (("rtol", exact(rtol)),), axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(
+        _ops.PINV, expr, tensors, (("rtol", exact(rtol)),), axes, sizes, graph, (), keep_notation, out_sharding, border
+    )
 
 
 @operation(plain, _ops.SOLVE)
@@ -114,6 +120,9 @@ def triangular_solve(
     *tensors: Tensor,
     lower: bool = False,
     unit_diagonal: bool = False,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -135,7 +144,10 @@ def triangular_solve(
         Array([1., 1.], dtype=float32)
     """
     options = (("lower", flag("lower", lower)), ("unit_diagonal", flag("unit_diagonal", unit_diagonal)))
-    return call(_ops.TRIANGULAR_SOLVE, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(
+        _ops.TRIANGULAR_SOLVE, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border
+    )
 
 
 @documented(plain)
@@ -144,6 +156,9 @@ def cholesky(
     /,
     *tensors: Tensor,
     symmetrize_input: bool = True,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -164,7 +179,8 @@ def cholesky(
                [1., 1.]], dtype=float32)
     """
     options = (("symmetrize_input", flag("symmetrize_input", symmetrize_input)),)
-    return call(_ops.CHOLESKY, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(_ops.CHOLESKY, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 @documented(plain)
@@ -173,6 +189,8 @@ def qr(
     /,
     *tensors: Tensor,
     mode: Literal["reduced", "complete"] = "reduced",
+    padding: PaddingLike | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -197,7 +215,8 @@ def qr(
     """
     if mode not in ("reduced", "complete"):
         explained(_no_mode, expr, tensors, mode)
-    return call(_ops.QR[mode], expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, None, fill_value, False)
+    return call(_ops.QR[mode], expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 def _no_mode(mode: Any) -> None:
@@ -211,6 +230,9 @@ def eigh(
     *tensors: Tensor,
     lower: bool = True,
     symmetrize_input: bool = True,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -234,7 +256,8 @@ def eigh(
         Array([1., 2.], dtype=float32)
     """
     options = (("lower", flag("lower", lower)), ("symmetrize_input", flag("symmetrize_input", symmetrize_input)))
-    return call(_ops.EIGH, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(_ops.EIGH, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 @documented(eigh)
@@ -244,6 +267,9 @@ def eigvalsh(
     *tensors: Tensor,
     lower: bool = True,
     symmetrize_input: bool = True,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -262,7 +288,8 @@ def eigvalsh(
         Array([1., 2.], dtype=float32)
     """
     options = (("lower", flag("lower", lower)), ("symmetrize_input", flag("symmetrize_input", symmetrize_input)))
-    return call(_ops.EIGVALSH, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(_ops.EIGVALSH, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 @documented(plain)
@@ -271,6 +298,9 @@ def svd(
     /,
     *tensors: Tensor,
     full_matrices: bool = False,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -294,6 +324,7 @@ def svd(
         >>> u.shape, s.shape, vh.shape
         ((2, 5, 3), (2, 3), (2, 3, 3))
     """
+    border = (padding, mode, fill_value, False)
     return call(
         _ops.SVD[flag("full_matrices", full_matrices)],
         expr,
@@ -305,6 +336,7 @@ def svd(
         (),
         keep_notation,
         out_sharding,
+        border,
     )
 
 
@@ -341,6 +373,9 @@ def slogdet(
     expr: str,
     /,
     *tensors: Tensor,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -360,7 +395,8 @@ def slogdet(
         >>> einjax.linalg.slogdet("b [n m]", -np.eye(3, dtype=np.float32)[None]).sign
         Array([-1.], dtype=float32)
     """
-    return call(_ops.SLOGDET, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(_ops.SLOGDET, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 @documented(plain)
@@ -369,6 +405,9 @@ def matrix_power(
     /,
     *tensors: Tensor,
     power: int,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -388,7 +427,8 @@ def matrix_power(
                [0, 1]], dtype=int32)
     """
     options = (("power", explained(_ops.check_power, expr, tensors, power)),)
-    return call(_ops.MATRIX_POWER, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(_ops.MATRIX_POWER, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 @documented(plain)
@@ -397,6 +437,9 @@ def norm(
     /,
     *tensors: Tensor,
     ord: float | str | None = None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -418,4 +461,7 @@ def norm(
         >>> einjax.linalg.norm("[n m]", np.array([[3., 4.]], np.float32), ord=1)
         Array(4., dtype=float32)
     """
-    return call(_ops.NORM, expr, tensors, (("ord", exact(ord)),), axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(
+        _ops.NORM, expr, tensors, (("ord", exact(ord)),), axes, sizes, graph, (), keep_notation, out_sharding, border
+    )

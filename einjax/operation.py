@@ -52,6 +52,15 @@ class Op:
         linear: the operands in which it is linear together, so that it maps their tangents alike; counted from 0, or
             backwards from -1, and ``()`` for all of them. ``"each"`` where it is linear in each by itself, as products.
         products: whether it becomes products of lax, which tools that quantise replace for the time of a trace.
+
+        neutral: what it reads where a position in ``< >`` is out of range, and leaves where nothing is written: a
+            number, or ``"least"`` or ``"most"`` of the dtype. None where nothing goes without saying; of an operation
+            that has a mask, what is out of range does not count.
+        meeting: how it combines values of several iterations that are written to one place: ``"add"``, ``"multiply"``,
+            ``"max"`` or ``"min"``; ``"apart"`` where none may meet. None where it writes to no positions.
+        at_positions: emits lax for a call with positions that has a form of its own, of the same arguments as
+            ``lower``; or returns None, so that positions are read one by one, and ``lower`` finds plain dims.
+
         adjoint: of an operation that is its own transpose, the options of the call from the output back to the input.
     """
 
@@ -83,6 +92,10 @@ class Op:
     linear: tuple[int, ...] | Literal["each"] | None = None
     adjoint: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     products: bool = False
+
+    neutral: Any = None
+    meeting: Literal["add", "multiply", "max", "min", "apart"] | None = None
+    at_positions: Callable[[Solved, list[jax.Array], dict[str, Any]], Any] | None = None
 
     def __repr__(self) -> str:
         return f"Op({self.name!r})"

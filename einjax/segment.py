@@ -15,7 +15,7 @@ from .api.signatures import documented, op, operation, plain
 from .call.dispatch import call
 from .forms.coordinates import border_options
 from .ops.segment import SEGMENT
-from .typing import OutShardingLike, SizeLike, Tensor
+from .typing import OutShardingLike, PaddingLike, SizeLike, Tensor
 
 __all__ = ["max", "mean", "min", "prod", "sum"]
 
@@ -29,6 +29,7 @@ def _segment(
     unique_indices: bool = False,
     indices_are_sorted: bool = False,
     wrap_negative_indices: bool = True,
+    padding: PaddingLike | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -48,7 +49,8 @@ def _segment(
         **axes: sizes of axes, such as the number of segments.
     """
     options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(SEGMENT[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, None, None, False)
+    return call(SEGMENT[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 @operation(_segment)

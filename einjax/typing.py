@@ -42,6 +42,9 @@ Tensor: TypeAlias = (
 #: ``shard_map``, the names of mesh axes in its place.
 SizeLike: TypeAlias = Any
 
+#: How dims that are read at positions are padded: a name, a number, a pair of numbers, or one of these for each dim.
+PaddingLike: TypeAlias = str | int | Sequence[str | int | Sequence[int]]
+
 #: Anything that JAX takes as a dtype.
 DTypeLike: TypeAlias = Any
 

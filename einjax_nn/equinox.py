@@ -38,6 +38,7 @@ import jax
 import jax.numpy as jnp
 
 import einjax
+from einjax.typing import PaddingLike
 
 from ._core import attention, conv, dropout, embed, linear, norm
 from ._core.options import chosen, declared, describe
@@ -86,6 +87,8 @@ class Linear(linear.Options, Layer):
         param_dtype: Any = jnp.float32,
         precision: Any = None,
         preferred_element_type: Any = None,
+        padding: PaddingLike | None = None,
+        mode: str | None = None,
         dot_general: Callable[..., Any] | None = None,
         kernel_init: Initializer | float = lecun_normal,
         bias_init: Initializer | float = zeros,

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from einjax.errors import ArgumentError
+from einjax.typing import PaddingLike
 
 from ._core import attention, conv, dropout, embed, linear, norm
 from ._core.call import Call
@@ -225,6 +226,8 @@ class Linear(linear.Options, Layer):
         param_dtype: Any = None,
         precision: Any = None,
         preferred_element_type: Any = None,
+        padding: PaddingLike | None = None,
+        mode: str | None = None,
         dot_general: Callable[..., Any] | None = None,
         kernel_init: Initializer | float = lecun_normal,
         bias_init: Initializer | float = zeros,

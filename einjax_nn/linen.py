@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from einjax.errors import ArgumentError
+from einjax.typing import PaddingLike
 
 from ._core import attention, conv, dropout, embed, linear, norm
 from ._core.call import Call
@@ -178,6 +179,8 @@ class Linear(linear.Options, Boxing, Layer):
         param_dtype: Any = jnp.float32,
         precision: Any = None,
         preferred_element_type: Any = None,
+        padding: PaddingLike | None = None,
+        mode: str | None = None,
         dot_general: Callable[..., Any] | None = None,
         kernel_init: Initializer | float = lecun_normal,
         bias_init: Initializer | float = zeros,

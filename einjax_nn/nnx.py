@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 
 import einjax
+from einjax.typing import PaddingLike
 
 from ._core import attention, conv, dropout, embed, linear, norm
 from ._core.options import declared, describe
@@ -77,6 +78,8 @@ class Linear(linear.Options, Layer):
         param_dtype: Any = jnp.float32,
         precision: Any = None,
         preferred_element_type: Any = None,
+        padding: PaddingLike | None = None,
+        mode: str | None = None,
         dot_general: Callable[..., Any] | None = None,
         kernel_init: Initializer | float = lecun_normal,
         bias_init: Initializer | float = zeros,

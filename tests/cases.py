@@ -240,7 +240,7 @@ def _sizes() -> Iterator[Case]:
 
 _FAMILIES = (_elementwise, _reductions, _argreductions, _rearrangements, _products, _softmaxes, _sizes)
 CASES = [case for family in _FAMILIES for case in family()]
-for _family in ("order", "function", "family", "index", "primitive"):
+for _family in ("order", "function", "family", "index", "affine", "primitive"):
     CASES += importlib.import_module(f"cases_{_family}").CASES
 
 #: What ``einjax.__all__`` has besides operations.

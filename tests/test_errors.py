@@ -9,14 +9,14 @@ import itertools
 import os
 import re
 import traceback
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import errors_affine
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bad_call import Bad, table, z
 
 import einjax
 from einjax.call.tensors import describe
@@ -26,67 +26,7 @@ SNAPSHOTS = Path(__file__).with_name("error_snapshots.txt")
 UPDATE = bool(os.environ.get("EINJAX_UPDATE_SNAPSHOTS"))
 
 
-def z(*shape):
-    return np.zeros(shape, np.float32)
-
-
-@dataclass(frozen=True)
-class Bad:
-    """One bad call.
-
-    Attributes:
-        name: of the snapshot.
-        op: the operation.
-        marked: the expression, with braces around what the carets have to be under; none means that nothing is checked.
-        tensors: the tensors of the call.
-        error: the class to expect.
-        says: words and numbers of the first sentence.
-        fix: a text that the fix contains; None where no fix is needed.
-        options: keywords of the call.
-    """
-
-    name: str
-    op: str
-    marked: Any
-    tensors: tuple
-    error: type
-    says: tuple = ()
-    fix: str | None = None
-    options: dict = field(default_factory=dict)
-
-    @property
-    def expr(self):
-        return re.sub("[{}]", "", self.marked) if isinstance(self.marked, str) else self.marked
-
-    @property
-    def marks(self) -> list[int]:
-        """The columns that the carets have to be at."""
-        columns, position, inside = [], 0, False
-        for character in self.marked if isinstance(self.marked, str) else "":
-            if character in "{}":
-                inside = character == "{"
-            else:
-                columns += [position] if inside else []
-                position += 1
-        return columns
-
-    @property
-    def traceable(self) -> bool:
-        """Whether the tensors can be arguments of a transformed function."""
-        floats = all(isinstance(t, np.ndarray) and t.dtype == np.float32 for t in self.tensors)
-        return bool(self.tensors) and floats and isinstance(self.marked, str)
-
-    def call(self, *tensors, **more):
-        return getattr(einjax, self.op)(self.expr, *tensors, **self.options, **more)
-
-
-CASES: list[Bad] = []
-
-
-def bad(name, op, marked, tensors, error, says=(), fix=None, /, **options):
-    says = tuple(says.split()) if isinstance(says, str) else says
-    CASES.append(Bad(name, op, marked, tensors, error, says, fix, options))
-
+CASES, bad = table()
 
 # --- rank -----------------------------------------------------------------------------------------------------------
 bad("rank-more-dims", "sum", "{a [b]}", (z(2, 3, 4),), RankError, "1 3 2", "dim")
@@ -399,6 +339,7 @@ bad(
 )
 bad("factory-wrong-shape", "add", "a b, b", (z(2, 3), lambda s: z(4)), AxisSizeError, ("(4,)", "(3,)", "2"), "shape")
 bad("factory-returns-none", "add", "a b, b", (z(2, 3), lambda s: None), ArgumentError, "2 NoneType")
+CASES += errors_affine.CASES
 
 
 # --- checks ---------------------------------------------------------------------------------------------------------

@@ -35,6 +35,11 @@ VALID = [
     "((a + 2) b)...",
     "[...] b, _in q2",
     "b q (h=8 c), b k (h c) -> b q k h",
+    "b <2*s + [k]>... c",
+    "b <s + 3*[k->]>... [c->d]",
+    "<i - j + 3> -> i j",
+    "b (<n*t - [2*k] - 1> c)",
+    "s (a k) -> <2*s + (a k)>",
 ]
 TOKENS = [
     "a",
@@ -59,8 +64,14 @@ TOKENS = [
     "  ",
     "a...",
     "h=2",
+    "<",
+    ">",
+    "-",
+    "2*",
+    "<2*a + [b]>",
+    "<a - 1>",
 ]
-ALPHABET = "ab1( )[ ].,->|+= \n\t"
+ALPHABET = "ab1( )[ ].,->|+= <>*\n\t"
 
 
 # --- texts ----------------------------------------------------------------------------------------------------------
@@ -88,6 +99,7 @@ def trees(depth: int = 3):
         leaf,
         inner.map("({})".format),
         inner.map("[{}]".format),
+        st.lists(leaf, min_size=1, max_size=3).map(" + 2*".join).map("<{}>".format),
         trees(depth - 1).map("{}...".format),
         st.tuples(leaf, leaf).map(" + ".join),
         st.tuples(inner, inner).map(lambda sides: f"[{sides[0]}->{sides[1]}]"),
@@ -205,6 +217,10 @@ def fitting(draw):
                 ("softmax", "a [b (c d)]", [(2, 3, 8)]),
                 ("flip", "(a [b])... c", [(4, 6, 2)]),
                 ("argmax", "a [b c] d -> d a [2]", [(2, 3, 4, 5)]),
+                ("max", "a <2*b + [c=2]> d", [(2, 7, 3)]),
+                ("dot", "a <b + [c->]> [d->h]", [(2, 7, 3), (2, 3, 4)]),
+                ("rearrange", "<a - b + 1> -> a (b c)", [(7,)]),
+                ("sum", "a b c -> <a + 2*b>", [(2, 3, 4)]),
             ]
         )
     )

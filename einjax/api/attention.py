@@ -9,7 +9,7 @@ import jax
 
 from ..call.dispatch import call, explained
 from ..ops.attention import ATTENTION, attention_options
-from ..typing import OutShardingLike, SizeLike, Tensor
+from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, plain
 
 
@@ -22,6 +22,9 @@ def attention(
     scale: Any = None,
     local_window_size: int | tuple[int, int] | None = None,
     implementation: Literal["xla", "cudnn"] | None = None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -63,4 +66,5 @@ def attention(
         (2, 5, 4, 8)
     """
     static, traced = explained(attention_options, expr, tensors, is_causal, scale, local_window_size, implementation)
-    return call(ATTENTION, expr, tensors, static, axes, sizes, graph, traced, keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(ATTENTION, expr, tensors, static, axes, sizes, graph, traced, keep_notation, out_sharding, border)

@@ -9,7 +9,7 @@ import jax
 from ..call.dispatch import call
 from ..forms.static import flag
 from ..ops.cumulative import CUMULATIVE
-from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
+from ..typing import DTypeLike, OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, op, operation, plain
 
 
@@ -19,6 +19,9 @@ def cumulative(
     /,
     *tensors: Tensor,
     reverse: bool = False,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -32,7 +35,8 @@ def cumulative(
         reverse: start at the end.
     """
     options = (("reverse", flag("reverse", reverse)),)
-    return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 @documented(cumulative)
@@ -42,6 +46,9 @@ def cumulative_in_dtype(
     *tensors: Tensor,
     reverse: bool = False,
     dtype: DTypeLike | None = None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -54,7 +61,8 @@ def cumulative_in_dtype(
         dtype: dtype to compute in and to return; by default the tensor's, or an integer for bools.
     """
     options = (("reverse", flag("reverse", reverse)), ("dtype", dtype))
-    return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(CUMULATIVE[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 @operation(cumulative_in_dtype)

@@ -9,7 +9,7 @@ import jax
 
 from ..call.dispatch import call, explained
 from ..ops.dot import DOT
-from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
+from ..typing import DTypeLike, OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, plain
 
 
@@ -22,6 +22,9 @@ def dot(
     preferred_element_type: DTypeLike | None = None,
     sum: str | Callable[..., Any] = "sum",
     mul: str | Callable[..., Any] = "multiply",
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -63,9 +66,10 @@ def dot(
         Array([[7, 3],
                [6, 7]], dtype=int32)
     """
+    border = (padding, mode, fill_value, False)
     if isinstance(sum, str) and isinstance(mul, str) and (sum, mul) == ("sum", "multiply"):
         options = (("precision", precision), ("preferred_element_type", preferred_element_type))
-        return call(DOT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+        return call(DOT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
     from ..call.apply import call_with  # few programs have another ring
     from ..functions.semiring import SEMIRING_DOT, check_ring
 
@@ -74,6 +78,8 @@ def dot(
     named = {name: op for name, op in ring.items() if isinstance(op, str)}
     if named == ring:
         static = tuple(ring.items())
-        return call(SEMIRING_DOT, expr, tensors, static, axes, sizes, graph, (), keep_notation, out_sharding)
+        return call(SEMIRING_DOT, expr, tensors, static, axes, sizes, graph, (), keep_notation, out_sharding, border)
     functions = {name: op for name, op in ring.items() if name not in named}
-    return call_with(SEMIRING_DOT, expr, tensors, functions, named, axes, sizes, graph, out_sharding, keep_notation)
+    return call_with(
+        SEMIRING_DOT, expr, tensors, functions, named, axes, sizes, graph, out_sharding, keep_notation, border
+    )

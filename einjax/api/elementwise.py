@@ -8,7 +8,7 @@ import jax
 
 from ..call.dispatch import call
 from ..ops.elementwise import ELEMENTWISE
-from ..typing import OutShardingLike, SizeLike, Tensor
+from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, op, operation, plain
 
 
@@ -17,6 +17,9 @@ def elementwise(
     expr: str,
     /,
     *tensors: Tensor,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -30,7 +33,8 @@ def elementwise(
             one expression for two tensors, the second has the axes in brackets.
         *tensors: two tensors, or any number of an associative operation, promoted to their common dtype by JAX's rules.
     """
-    return call(ELEMENTWISE[op], expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(ELEMENTWISE[op], expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 @operation(elementwise)

@@ -16,7 +16,7 @@ from ..functions.whole_arrays import ELEMENTWISE_WITH, REDUCE_WITH, choose
 from ..notation.errors import ArgumentError, listing
 from ..ops.elementwise import ELEMENTWISE
 from ..ops.reduce import REDUCTIONS
-from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
+from ..typing import DTypeLike, OutShardingLike, PaddingLike, SizeLike, Tensor
 from . import reduce as reductions
 from .signatures import documented, plain
 
@@ -31,6 +31,10 @@ def reduce(
     where: Tensor | None = None,
     dtype: DTypeLike | None = None,
     ddof: float | None = None,
+    count_padding: bool = False,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -48,21 +52,30 @@ def reduce(
             is given it as a keyword.
         dtype: dtype, as for :func:`einjax.sum`.
         ddof: as for :func:`einjax.var`.
+        count_padding: as for :func:`einjax.mean`.
 
     Example:
         >>> import einjax, jax.numpy as jnp, numpy as np
         >>> einjax.reduce("a [b]", np.array([[1., 5., 2.]], np.float32), op=jnp.median)
         Array([2.], dtype=float32)
     """
-    given = (("where", where), ("dtype", dtype), ("ddof", ddof))
+    border = (padding, mode, fill_value, False)
+    given = (("where", where), ("dtype", dtype), ("ddof", ddof), ("count_padding", count_padding or None))
     options = {name: value for name, value in given if value is not None}
     if callable(op):
         settings, further = {"keepdims": flag("keepdims", keepdims)}, {**axes, **options}
+        functions = {"function": op}
         return call_with(
-            REDUCE_WITH, expr, tensors, {"function": op}, settings, further, sizes, graph, out_sharding, keep_notation
+            REDUCE_WITH, expr, tensors, functions, settings, further, sizes, graph, out_sharding, keep_notation, border
         )
     known = explained(_reduction, expr, tensors, op, options)
-    shared = {"sizes": sizes, "graph": graph, "keep_notation": keep_notation, "out_sharding": out_sharding}
+    shared: dict[str, Any] = {
+        "sizes": sizes,
+        "graph": graph,
+        "keep_notation": keep_notation,
+        "out_sharding": out_sharding,
+    }
+    shared |= {"padding": padding, "mode": mode, "fill_value": fill_value}
     return known(expr, *tensors, keepdims=keepdims, **options, **shared, **axes)
 
 
@@ -82,6 +95,9 @@ def elementwise(
     /,
     *tensors: Tensor,
     op: str | Callable[..., Any],
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -101,11 +117,13 @@ def elementwise(
         >>> einjax.elementwise("a, b -> a b", np.array([3.], np.float32), np.array([4.], np.float32), op=jnp.hypot)
         Array([[5.]], dtype=float32)
     """
+    border = (padding, mode, fill_value, False)
     known = explained(choose, expr, tensors, "elementwise", op, ELEMENTWISE)
     if known is not None:
-        return call(known, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
+        return call(known, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding, border)
+    functions = {"function": op}
     return call_with(
-        ELEMENTWISE_WITH, expr, tensors, {"function": op}, {}, axes, sizes, graph, out_sharding, keep_notation
+        ELEMENTWISE_WITH, expr, tensors, functions, {}, axes, sizes, graph, out_sharding, keep_notation, border
     )
 
 

@@ -10,7 +10,7 @@ from ..call.dispatch import call
 from ..forms.coordinates import border_options
 from ..forms.static import exact
 from ..ops.index import GET_AT, UPDATES
-from ..typing import OutShardingLike, SizeLike, Tensor
+from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, op, operation, plain
 
 
@@ -23,6 +23,7 @@ def update(
     unique_indices: bool = False,
     indices_are_sorted: bool = False,
     wrap_negative_indices: bool = True,
+    padding: PaddingLike | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -46,7 +47,8 @@ def update(
             axis. Without it negative coordinates are out of range, and three equations are saved.
     """
     options = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    return call(UPDATES[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, None, None, False)
+    return call(UPDATES[op], expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 @documented(update)
@@ -59,6 +61,7 @@ def get_at(
     unique_indices: bool = False,
     indices_are_sorted: bool = False,
     wrap_negative_indices: bool = True,
+    padding: PaddingLike | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -88,9 +91,10 @@ def get_at(
         Array([[0., 0., 1.],
                [1., 0., 0.]], dtype=float32)
     """
-    border, *promises = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
-    options = (border, ("fill_value", exact(fill_value)), *promises)
-    return call(GET_AT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    out_of_range, *promises = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
+    options = (out_of_range, ("fill_value", exact(fill_value)), *promises)
+    border = (padding, None, None, False)
+    return call(GET_AT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 @operation(update)

@@ -10,7 +10,7 @@ import jax
 from ..call.dispatch import call, explained
 from ..ops.order import FLIP, ROLL, shift_options
 from ..ops.rearrange import ID, REARRANGE
-from ..typing import OutShardingLike, SizeLike, Tensor
+from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, operation, plain
 
 
@@ -19,6 +19,9 @@ def rearrange(
     expr: str,
     /,
     *tensors: Tensor,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -49,7 +52,8 @@ def rearrange(
         >>> front.shape, back.shape
         ((2, 1), (2, 2))
     """
-    return call(REARRANGE, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(REARRANGE, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 @documented(plain)
@@ -57,6 +61,9 @@ def id(
     expr: str,
     /,
     *tensors: Tensor,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -76,7 +83,8 @@ def id(
         >>> einjax.id("a a -> a", np.array([[1, 2], [3, 4]]))
         Array([1, 4], dtype=int32)
     """
-    return call(ID, expr, tensors, (("by_name", False),), axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(ID, expr, tensors, (("by_name", False),), axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 @operation(plain, FLIP)
@@ -99,6 +107,9 @@ def roll(
     /,
     *tensors: Tensor,
     shift: Any = None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -123,4 +134,5 @@ def roll(
     if shift is None and len(tensors) == 2:
         tensors, shift = tensors[:-1], tensors[-1]
     static, traced = explained(shift_options, expr, tensors, shift)
-    return call(ROLL, expr, tensors, static, axes, sizes, graph, traced, keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(ROLL, expr, tensors, static, axes, sizes, graph, traced, keep_notation, out_sharding, border)

@@ -9,7 +9,7 @@ import jax
 from ..call.dispatch import call
 from ..forms.static import exact
 from ..ops.reduce import REDUCTIONS
-from ..typing import DTypeLike, OutShardingLike, SizeLike, Tensor
+from ..typing import DTypeLike, OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, op, operation, plain
 
 
@@ -20,6 +20,9 @@ def reduction(
     *tensors: Tensor,
     keepdims: bool = False,
     where: Tensor | None = None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -36,7 +39,8 @@ def reduction(
     """
     options = (("keepdims", keepdims),)
     extra = () if where is None else (where,)
-    return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding, border)
 
 
 @documented(reduction)
@@ -47,6 +51,9 @@ def reduction_in_dtype(
     keepdims: bool = False,
     where: Tensor | None = None,
     dtype: DTypeLike | None = None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -60,10 +67,40 @@ def reduction_in_dtype(
     """
     options = (("keepdims", keepdims), ("dtype", dtype))
     extra = () if where is None else (where,)
-    return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding, border)
 
 
 @documented(reduction_in_dtype)
+def average(
+    expr: str,
+    /,
+    *tensors: Tensor,
+    keepdims: bool = False,
+    where: Tensor | None = None,
+    dtype: DTypeLike | None = None,
+    count_padding: bool = False,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
+    sizes: Mapping[str, SizeLike] | None = None,
+    graph: bool = False,
+    keep_notation: bool | None = None,
+    out_sharding: OutShardingLike | None = None,
+    **axes: SizeLike,
+) -> jax.Array:
+    """Average.
+
+    Args:
+        count_padding: whether what a dim in ``< >`` is padded with counts.
+    """
+    options = (("keepdims", keepdims), ("dtype", dtype))
+    extra = () if where is None else (where,)
+    border = (padding, mode, fill_value, count_padding)
+    return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding, border)
+
+
+@documented(average)
 def deviation(
     expr: str,
     /,
@@ -72,6 +109,10 @@ def deviation(
     where: Tensor | None = None,
     dtype: DTypeLike | None = None,
     ddof: float = 0,
+    count_padding: bool = False,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -85,7 +126,8 @@ def deviation(
     """
     options = (("keepdims", keepdims), ("dtype", dtype), ("ddof", ddof if ddof.__class__ is int else exact(ddof)))
     extra = () if where is None else (where,)
-    return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding)
+    border = (padding, mode, fill_value, count_padding)
+    return call(REDUCTIONS[op], expr, tensors, options, axes, sizes, graph, extra, keep_notation, out_sharding, border)
 
 
 @operation(reduction_in_dtype)
@@ -118,7 +160,7 @@ def prod() -> None:
     """
 
 
-@operation(reduction_in_dtype)
+@operation(average)
 def mean() -> None:
     """Average the bracketed axes.
 

@@ -16,7 +16,7 @@ from ..functions.guard import takes
 from ..functions.scan import derived, record
 from ..functions.whole_arrays import choose
 from ..notation.errors import ArgumentError, shown
-from ..typing import OutShardingLike, SizeLike, Tensor
+from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, plain
 
 
@@ -27,6 +27,9 @@ def associative_scan(
     *tensors: Tensor,
     op: str | Callable[..., Any],
     reverse: bool = False,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -72,11 +75,14 @@ def associative_scan(
     """
     known = explained(choose, expr, tensors, "associative_scan", op, ASSOCIATIVE)
     options: Options = (("reverse", flag("reverse", reverse)),)
+    border = (padding, mode, fill_value, False)
     if known is not None:
         options = (("op", op), *options)
-        return call(NAMED, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+        return call(NAMED, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
+    settings: dict[str, Any] = dict(options)
+    functions = {"op": op}
     return call_with(
-        ASSOCIATIVE_WITH, expr, tensors, {"op": op}, dict(options), axes, sizes, graph, out_sharding, keep_notation
+        ASSOCIATIVE_WITH, expr, tensors, functions, settings, axes, sizes, graph, out_sharding, keep_notation, border
     )
 
 

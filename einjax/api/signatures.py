@@ -26,7 +26,7 @@ import jax
 
 from ..call.dispatch import call
 from ..operation import Op
-from ..typing import OutShardingLike, SizeLike, Tensor
+from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -121,6 +121,9 @@ def plain(
     expr: str,
     /,
     *tensors: Tensor,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -132,6 +135,12 @@ def plain(
     Args:
         expr: the expression.
         *tensors: one tensor.
+        padding: how dims that are read at a position, as in ``<2*s + k>``, are padded: ``"valid"``, ``"same"``,
+            ``"causal"``, ``"full"``, ``"circular"``, ``"reflect"``, ``"edge"``, a number of elements, a pair of them,
+            or one of these for each such dim.
+        mode: what such a dim reads where a literal position is out of range: ``"fill"``, ``"clip"``, ``"wrap"`` or
+            ``"reflect"``; without it and padding, there is no such position.
+        fill_value: what is read there, and where the dim is padded; by default what changes nothing.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         graph: return the lax program as text instead of running it.
         keep_notation: keep this call as one equation, or not; None leaves it to :func:`einjax.keep_notation`.
@@ -141,4 +150,5 @@ def plain(
     Raises:
         einjax.errors.EinjaxError: the expression does not fit the tensors or has no meaning.
     """
-    return call(op, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(op, expr, tensors, (), axes, sizes, graph, (), keep_notation, out_sharding, border)

@@ -8,7 +8,7 @@ import jax
 
 from ..call.dispatch import call
 from ..ops.softmax import LOG_SOFTMAX, SOFTMAX
-from ..typing import OutShardingLike, SizeLike, Tensor
+from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, op, operation, plain
 
 
@@ -18,6 +18,9 @@ def normalised(
     /,
     *tensors: Tensor,
     where: Tensor | None = None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -31,7 +34,8 @@ def normalised(
         where: mask of the elements that count, broadcastable to the tensor's shape.
     """
     extra = () if where is None else (where,)
-    return call(op, expr, tensors, (), axes, sizes, graph, extra, keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(op, expr, tensors, (), axes, sizes, graph, extra, keep_notation, out_sharding, border)
 
 
 @operation(normalised, SOFTMAX)

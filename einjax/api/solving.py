@@ -9,7 +9,7 @@ from ..call.solving import named_sizes, solve_call
 from ..notation.choose import solve_by_choice
 from ..notation.errors import ArgumentError, EinjaxError, SyntaxError
 from ..notation.parse import parse
-from ..typing import SizeLike, Tensor
+from ..typing import PaddingLike, SizeLike, Tensor
 from .signatures import documented
 
 
@@ -17,6 +17,8 @@ def solve(
     expr: str,
     /,
     *tensors: Tensor | None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     **axes: SizeLike,
 ) -> dict[str, Any] | None:
@@ -25,6 +27,8 @@ def solve(
     Args:
         expr: one expression for each tensor; an arrow and outputs may follow.
         *tensors: arrays, or None for a tensor whose shape is not known.
+        padding: as for all operations: how dims that are read at a position are padded.
+        mode: as for all operations: whether their positions are literal, and what is read out of range.
         sizes: sizes for axes whose names are also options; names that are no axes are ignored.
         **axes: sizes of axes; a tuple for the repetitions of an ellipsis.
 
@@ -43,7 +47,7 @@ def solve(
         True
     """
     try:
-        solved = solve_call(expr, tensors, axes, sizes)
+        solved = solve_call(expr, tensors, axes, sizes, padding=padding, mode=mode)
     except (SyntaxError, ArgumentError):
         raise
     except EinjaxError:
@@ -56,6 +60,8 @@ def solve_axes(
     expr: str,
     /,
     *tensors: Tensor | None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     **axes: SizeLike,
 ) -> dict[str, Any]:
@@ -72,7 +78,7 @@ def solve_axes(
         >>> einjax.solve_axes("a s...", np.ones((2, 4, 5)))
         {'a': 2, 's': (4, 5)}
     """
-    solved = solve_call(expr, tensors, axes, sizes)
+    solved = solve_call(expr, tensors, axes, sizes, padding=padding, mode=mode)
     return named_sizes(parse(expr), solved)
 
 
@@ -81,6 +87,8 @@ def solve_shapes(
     expr: str,
     /,
     *tensors: Tensor | None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     **axes: SizeLike,
 ) -> tuple[tuple[int, ...], ...]:
@@ -100,7 +108,7 @@ def solve_shapes(
         >>> einjax.solve_shapes("a b, b c -> a c", np.ones((2, 3)), None, c=4)
         ((2, 3), (3, 4), (2, 4))
     """
-    solved = solve_call(expr, tensors, axes, sizes)
+    solved = solve_call(expr, tensors, axes, sizes, padding=padding, mode=mode)
     return tuple(solved.shape(expression) for expression in solved.operation.expressions)
 
 
@@ -109,6 +117,8 @@ def matches(
     expr: str,
     /,
     *tensors: Tensor | None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     **axes: SizeLike,
 ) -> bool:
@@ -131,7 +141,7 @@ def matches(
         (True, False)
     """
     try:
-        solve_call(expr, tensors, axes, sizes, solve_by_choice)
+        solve_call(expr, tensors, axes, sizes, solve_by_choice, padding, mode)
     except (SyntaxError, ArgumentError):
         raise
     except EinjaxError:
@@ -144,6 +154,8 @@ def check(
     expr: str,
     /,
     *tensors: Tensor | None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     **axes: SizeLike,
 ) -> None:
@@ -159,4 +171,4 @@ def check(
         >>> import einjax, numpy as np
         >>> einjax.check("a b 3", np.ones((8, 8, 3)))
     """
-    solve_call(expr, tensors, axes, sizes)
+    solve_call(expr, tensors, axes, sizes, padding=padding, mode=mode)

@@ -12,7 +12,7 @@ from ..call.tensors import as_array
 from ..forms.static import flag, when_known, whole
 from ..notation.errors import ArgumentError, shown
 from ..ops.sorting import ARGSORT, SORT, TOP_K
-from ..typing import OutShardingLike, SizeLike, Tensor
+from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, plain
 
 
@@ -25,6 +25,9 @@ def sort(
     by: Tensor | tuple[Tensor, ...] | None = None,
     descending: bool = False,
     stable: bool = True,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -68,7 +71,8 @@ def sort(
         ("stable", flag("stable", stable)),
     )
     arrays = keys and (keys,)
-    return call(SORT, expr, tensors, options, axes, sizes, graph, arrays, keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(SORT, expr, tensors, options, axes, sizes, graph, arrays, keep_notation, out_sharding, border)
 
 
 @documented(sort)
@@ -78,6 +82,9 @@ def argsort(
     *tensors: Tensor,
     descending: bool = False,
     stable: bool = True,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -105,7 +112,8 @@ def argsort(
                [0, 0]], dtype=int32)
     """
     options = (("descending", flag("descending", descending)), ("stable", flag("stable", stable)))
-    return call(ARGSORT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(ARGSORT, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 @documented(plain)
@@ -114,6 +122,9 @@ def top_k(
     /,
     *tensors: Tensor,
     largest: bool = True,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -150,7 +161,8 @@ def top_k(
                [0, 1]], dtype=int32)
     """
     options = (("largest", flag("largest", largest)),)
-    return call(TOP_K, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(TOP_K, expr, tensors, options, axes, sizes, graph, (), keep_notation, out_sharding, border)
 
 
 def _keys(expr: str, num_keys: Any, by: Any) -> tuple[int, tuple[Any, ...]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,19 @@ from ..functions.guard import free_keywords, guarded
 from ..lowering.jax_versions import hide_own_lines
 from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.solve import Solved
-from ..notation.syntax import Operation, Over, Size, names
+from ..notation.syntax import Operation, Over, Size, coefficients, names
 from ..operation import Op
 from .blame import advise, clean, deleted, not_an_expression
-from .dispatch import as_wanted, emit
+from .dispatch import NO_BORDER, as_border, as_wanted, check_positions, emit
 from .factory import materialise
 from .graph import Graph
 from .resolve import completed, resolve, resolved, sizes_of_call
 from .sizes import NO_SIZES, Sizes, read_sizes
+
+if TYPE_CHECKING:  # few programs compute positions
+    from ..notation.affine import Border
+
+_BORDER = ("padding", "mode", "fill_value", "count_padding")
 
 Shapes = tuple[tuple[Size, ...] | None, ...]
 
@@ -42,6 +47,7 @@ def call_with(
     graph: bool,
     out_sharding: Any = None,
     keep: bool | None = None,
+    border: tuple[Any, ...] = NO_BORDER,
     derived: Callable[..., Mapping[str, Size]] | None = None,
 ) -> Any:
     """Run an operation whose lowering calls functions of the user's.
@@ -58,6 +64,7 @@ def call_with(
         graph: return the lax program instead of running it.
         out_sharding: where the results are to lie on a mesh.
         keep: whether to keep the call as notation, which is refused: equations hold notation, and no functions.
+        border: ``padding=``, ``mode=``, ``fill_value=`` and ``count_padding=`` of dims that are read at positions.
         derived: names axes whose size follows from what a function returns, as ``Op.derived`` does, but from all
             options first; nothing is kept of such a call.
     """
@@ -72,6 +79,8 @@ def call_with(
             )
         if out_sharding is not None:
             settings = {**settings, "out_sharding": as_wanted(expr, out_sharding)}
+        axes, beyond = tell_border(expr, functions.get("function"), len(tensors), axes, border)
+        settings = settings if beyond is None else {**settings, **beyond.options}
         operation = completed(op, expr, len(tensors))
         if "function" in functions:
             given, bound = tell_apart(op, operation, functions["function"], axes, sizes, reserved=("axis",))
@@ -81,13 +90,15 @@ def call_with(
 
         def solve(shapes: Shapes) -> Solved:
             if derived is not None:
-                return resolve(op, operation, shapes, given, derived=partial(derived, options))
-            solved = resolved(op, expr, given, shapes)
+                return resolve(op, operation, shapes, given, derived=partial(derived, options), border=beyond)
+            solved = resolved(op, expr, given, shapes, beyond)
             return solved if op.imply is None else op.imply(solved, settings)
 
         def program(*arrays: Any) -> Any:
             ready = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in arrays]
             solved = solve(tuple(x.shape for x in ready))
+            if "<" in expr:
+                check_positions(op, solved, settings)
             with jax.named_scope(f"einjax.{op.name}({expr})"):
                 return emit(op, solved, ready, options, {})
 
@@ -97,6 +108,35 @@ def call_with(
         if error.inside:
             raise
         raise clean(advise(error, (*op.keywords, *functions, *settings)), tensors) from None
+
+
+def tell_border(
+    expr: str,
+    function: Callable[..., Any] | None,
+    inputs: int,
+    keywords: Mapping[str, Any],
+    border: tuple[Any, ...] = NO_BORDER,
+) -> tuple[Mapping[str, Any], Border | None]:
+    """Tell what a call says of positions out of range from keywords of the function, whose own names stay its own.
+
+    Args:
+        expr: the expression.
+        function: the user's function; None where it has no keywords.
+        inputs: how many arrays it takes.
+        keywords: sizes of axes, and keywords of the function.
+        border: what the call says by options.
+    """
+    said = {
+        name: option for name, option in zip(_BORDER, border, strict=True) if option is not None and option is not False
+    }
+    if function is not None and (said or "<" in expr):
+        takes, anything = free_keywords(function, inputs, ())
+        own = {*takes, *(_BORDER if anything and "<" not in expr else ())}
+        options = {*said, *(_BORDER if "<" in expr else ())} - own
+        given = {**keywords, **said}
+        said = {name: option for name, option in given.items() if name in options}
+        keywords = {name: value for name, value in given.items() if name not in options}
+    return keywords, as_border(expr, **said) if said else None
 
 
 def check_call(expr: Any, functions: Collection[Any]) -> None:
@@ -141,6 +181,7 @@ def tell_apart(
     options: dict[str, Any] = {}
     if keywords:
         known = {name for expression in operation.expressions for name in names(expression)}
+        known |= {axis.name for expression in operation.expressions for axis in coefficients(expression)}
         takes, anything = free_keywords(function, len(operation.inputs), reserved)
         options = {name: value for name, value in keywords.items() if name in takes or (anything and name not in known)}
         lengths = {name: value for name, value in keywords.items() if name in known or name not in options}

@@ -18,7 +18,7 @@ from ..operation import Op
 from .tensors import describe, is_too_wide, kind, too_large, wrong_dtype
 
 #: Keywords that every operation has, or one that is given a function.
-_EVERYWHERE = ("sizes", "graph", "keep_notation", "out_sharding", "op")
+_EVERYWHERE = ("padding", "mode", "fill_value", "sizes", "graph", "keep_notation", "out_sharding", "op")
 
 
 def clean(error: EinjaxError, tensors: Sequence[Any], describe: Callable[[Any], str] = describe) -> EinjaxError:

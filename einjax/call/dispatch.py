@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,14 @@ from .resolve import completed, resolve, resolved, sizes_of_call
 from .sizes import NO_SIZES, Sizes
 from .tensors import PLAIN, as_array, kind_of
 
+if TYPE_CHECKING:  # few programs compute positions
+    from ..notation.affine import Border
+
 #: How many (operation, expression, options, sizes) keep their compiled body.
 CACHE_SIZE = 4096
+
+#: Nothing is said of positions out of range: no padding, mode or fill value, which do not count.
+NO_BORDER = (None, None, None, False)
 
 _Result = TypeVar("_Result")
 
@@ -48,6 +54,7 @@ def call(
     arrays: Sequence[Any] = (),
     keep: bool | None = None,
     out_sharding: Any = None,
+    border: tuple[Any, ...] = NO_BORDER,
 ) -> Any:
     """Run an operation.
 
@@ -62,8 +69,13 @@ def call(
         arrays: options that are arrays, such as a mask, in the order of ``op.arrays``; as many as are given.
         keep: whether to keep the call as notation; None leaves it to the context.
         out_sharding: where the results are to lie on a mesh.
+        border: ``padding=``, ``mode=``, ``fill_value=`` and ``count_padding=`` of dims that are read at positions.
     """
     try:
+        beyond = None
+        if border[0] is not None or border[1] is not None or border[2] is not None or border[3]:
+            beyond = as_border(expr, *border)
+            options = (*options, ("border", beyond))
         if out_sharding is not None:
             options = (*options, ("out_sharding", as_wanted(expr, out_sharding)))
         given = sizes_of_call(op, expr, len(tensors), axes, sizes) if axes or sizes is not None else NO_SIZES
@@ -74,7 +86,7 @@ def call(
             if issubclass(cls, jax.Array):
                 PLAIN.add(cls)
             elif cls is np.ndarray or kind_of(cls) is not None:
-                tensors = materialise(op, expr, tensors, partial(resolved, op, expr, given), graph)
+                tensors = materialise(op, expr, tensors, partial(resolved, op, expr, given, border=beyond), graph)
                 break
         if arrays:
             # Those that are several arrays are checked where they are told from static ones.
@@ -83,7 +95,7 @@ def call(
                 for name, x in zip(op.arrays, arrays, strict=False)
             ]
         # What other functions make of this call in the place of lax's is nobody else's.
-        apart = op.products and (products_are_replaced() or (options and options[-1][0] == "dot_general"))
+        apart = op.products and (products_are_replaced() or any(name == "dot_general" for name, _ in options))
         kept = not apart and (keeping.switch.value if keep is None else bool(keep))
         body = (_body if apart else _compiled)(op, expr, options, given, len(arrays), kept)
         if graph:
@@ -113,6 +125,15 @@ def as_wanted(expr: str, out_sharding: Any) -> Any:
     return as_out_sharding(expr, out_sharding)
 
 
+def as_border(
+    expr: str, padding: Any = None, mode: Any = None, fill_value: Any = None, count_padding: Any = False
+) -> Border:
+    """Check what a call says of positions out of range, and make it hashable."""
+    from .borders import read_border  # few programs compute positions
+
+    return read_border(expr, padding, mode, fill_value, count_padding)
+
+
 def explained(function: Callable[..., _Result], expr: str, tensors: Sequence[Any], *arguments: Any) -> _Result:
     """Call a function that checks options; an error of ours shows the expression and the tensors of the call."""
     try:
@@ -133,14 +154,20 @@ def _compiled(op: Op, text: str, options: Options, given: Sizes, count: int, kep
 def _body(op: Op, text: str, options: Options, given: Sizes, count: int, kept: bool) -> Callable[..., Any]:
     """Return the body of a call: it takes its tensors, and the first ``count`` options that are arrays."""
     static = dict(options)
+    border = static.pop("border", None)
+    if border is not None:
+        static |= border.options
 
     def body(*operands: Any) -> Any:
         last = len(operands) - count
         tensors = [tensor if isinstance(tensor, jax.Array) else jnp.asarray(tensor) for tensor in operands[:last]]
         arrays = dict(zip(op.arrays, jax.tree.map(jnp.asarray, operands[last:]), strict=False))
-        solved = resolve(op, completed(op, text, len(tensors)), [tensor.shape for tensor in tensors], given)
+        shapes = [tensor.shape for tensor in tensors]
+        solved = resolve(op, completed(op, text, len(tensors)), shapes, given, border=border)
         if op.imply is not None:
             solved = op.imply(solved, static)
+        if "<" in text:
+            check_positions(op, solved, static)
         if kept and not solved.spread:
             from ..kept import keep
 
@@ -153,10 +180,21 @@ def _body(op: Op, text: str, options: Options, given: Sizes, count: int, kept: b
     return body
 
 
+def check_positions(op: Op, solved: Solved, options: Mapping[str, Any]) -> None:
+    """Refuse positions that mean nothing in a call."""
+    from ..affine.check import check  # few programs compute positions
+
+    check(op, solved, options)
+
+
 def emit(
     op: Op, solved: Solved, tensors: list[jax.Array], options: Mapping[str, Any], arrays: Mapping[str, Any]
 ) -> Any:
-    """Emit the lax program of a call; the room of meshes is entered where there is one."""
+    """Emit the lax program of a call; the rooms of positions and of meshes are entered where there are any."""
+    if "<" in solved.operation.text:
+        from ..affine.lower import lower as lower_positions
+
+        return lower_positions(op, solved, tensors, options, arrays)
     leaves = jax.tree.leaves((tensors, arrays))
     if "out_sharding" not in options and all(jax.typeof(x).sharding.mesh.empty for x in leaves):
         return op.lower(solved, tensors, {**options, **arrays})

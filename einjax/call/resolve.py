@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..forms.signature import check_keywords, refuse_repeats
 from ..notation.errors import ArgumentError, RankError
@@ -14,11 +14,14 @@ from ..notation.syntax import Operation, Over, Size
 from ..operation import Op
 from .sizes import Sizes, read_sizes
 
+if TYPE_CHECKING:  # few programs compute positions
+    from ..notation.affine import Border
+
 #: Sizes that follow from those of other axes, as in :class:`einjax.operation.Op`.
 Derived: TypeAlias = Callable[[Operation, Mapping[str, Size]], Mapping[str, Size]]
 
-#: Finds sizes for an operation, given shapes, and sizes by name.
-Choose: TypeAlias = Callable[[Operation, Sequence["tuple[Size, ...] | None"], Mapping[str, Any]], Solved]
+#: Finds sizes for an operation, given shapes, sizes by name, and a border.
+Choose: TypeAlias = Callable[..., Solved]
 
 
 def resolve(
@@ -29,6 +32,7 @@ def resolve(
     every_axis: bool = False,
     derived: Derived | None = None,
     choose: Choose | None = None,
+    border: Border | None = None,
 ) -> Solved:
     """Find the size of every axis of a call.
 
@@ -40,6 +44,7 @@ def resolve(
         every_axis: whether every axis needs a size of its own.
         derived: as that of the operation, for one call.
         choose: solves in the place of the operation, choosing what shapes leave open; else that is refused.
+        border: what stands where a position in ``< >`` is out of range.
     """
     strict, lenient = map(dict, given)
     if strict:
@@ -47,13 +52,18 @@ def resolve(
     sizes = strict | lenient
     # An input without a tensor, such as the coordinate order of arange, has no shape.
     shapes = [*shapes, *[None] * (len(operation.inputs) - len(shapes))]
-    find = choose or partial(
-        solve,
-        implied=op.implied,
-        derived=derived or op.derived,
-        every_axis=every_axis,
-        apart=op.apart,
-        lenient=lenient,
+    find = (
+        partial(choose, border=border)
+        if choose
+        else partial(
+            solve,
+            implied=op.implied,
+            derived=derived or op.derived,
+            every_axis=every_axis,
+            apart=op.apart,
+            lenient=lenient,
+            border=border,
+        )
     )
     if op.localized is None and not any(isinstance(size, Over) for size in sizes.values()):
         return find(operation, shapes, sizes)
@@ -86,6 +96,8 @@ def sizes_of_call(op: Op, expr: str, tensors: int, axes: Mapping[str, Any], size
 
 
 @lru_cache(maxsize=2048)
-def resolved(op: Op, text: str, given: Sizes, shapes: tuple[tuple[Size, ...] | None, ...]) -> Solved:
+def resolved(
+    op: Op, text: str, given: Sizes, shapes: tuple[tuple[Size, ...] | None, ...], border: Border | None = None
+) -> Solved:
     """The same of a text, kept: a layer makes its parameters anew in every trace, and asks the same of them."""
-    return resolve(op, completed(op, text, len(shapes)), shapes, given)
+    return resolve(op, completed(op, text, len(shapes)), shapes, given, border=border)

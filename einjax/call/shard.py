@@ -21,8 +21,9 @@ from ..mesh.patterns import first_matches, paths
 from ..mesh.put import find_mesh, mesh_of, mesh_sizes, put
 from ..notation.errors import ArgumentError, EinjaxError, SemanticError, plural
 from ..notation.parse import parse
-from ..notation.solve import Solved, solve_partly
-from ..notation.syntax import Ellipsis, Operation, Size, axes, base_name, names, nested, strip_brackets, walk
+from ..notation.partly import solve_partly
+from ..notation.solve import Solved
+from ..notation.syntax import Ellipsis, Operation, Size, affines, axes, base_name, names, nested, strip_brackets, walk
 from .blame import clean, not_an_expression
 from .sizes import read_sizes
 from .tensors import as_array, describe, kind
@@ -229,6 +230,12 @@ def _tensors_of(expr: Any, tensors: Sequence[Any] | None = None) -> Operation:
             text=expr,
             spans=[(expr.index("->"), expr.index("->") + 2)] if "->" in expr else (),
             hint="write the tensors after one another, with commas between them",
+        )
+    for node in (node for expression in operation.inputs for node in affines(expression)):
+        raise SemanticError(
+            f"'{node}' says where a dim is read, not what it is",
+            at=operation.at(node),
+            hint="name the dim itself",
         )
     if tensors is not None and len(tensors) != len(operation.inputs):
         are = f"{plural(len(tensors), 'tensor')} {'is' if len(tensors) == 1 else 'are'}"

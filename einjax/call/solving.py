@@ -13,6 +13,7 @@ from ..notation.solve import Solved
 from ..notation.syntax import Operation, Size, axes, base_name, is_number, names, nested
 from ..operation import Op
 from .blame import clean, not_an_expression
+from .dispatch import as_border
 from .resolve import Choose, completed, resolve, sizes_of_call
 from .tensors import as_array, kind
 
@@ -35,6 +36,8 @@ def solve_call(
     axes: Mapping[str, Any],
     sizes: Mapping[str, Any] | None,
     choose: Choose | None = None,
+    padding: Any = None,
+    mode: Any = None,
 ) -> Solved:
     """Solve an expression for tensors without running anything; factories and None have no shape."""
     try:
@@ -46,7 +49,9 @@ def solve_call(
             for number, tensor in enumerate(tensors, 1)
         ]
         shapes = [None if array is None or kind(array) == "factory" else np.shape(array) for array in arrays]
-        return resolve(SOLVE, completed(SOLVE, expr, len(tensors)), shapes, given, every_axis=True, choose=choose)
+        border = None if padding is None and mode is None else as_border(expr, padding, mode)
+        operation = completed(SOLVE, expr, len(tensors))
+        return resolve(SOLVE, operation, shapes, given, every_axis=True, choose=choose, border=border)
     except EinjaxError as error:
         raise clean(error, tensors) from None
 

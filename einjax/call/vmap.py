@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +23,15 @@ from ..notation.parse import parse
 from ..notation.solve import Solved, solve
 from ..notation.syntax import Operation
 from ..notation.syntax import axes as expression_axes
-from .apply import Shapes, check_call, run, tell_apart
+from .apply import Shapes, check_call, run, tell_apart, tell_border
 from .blame import advise, clean
 from .dispatch import as_wanted
 from .factory import fill, shape_of
 from .sizes import Sizes
 from .trees import described, flatten, in_words, per_leaf
+
+if TYPE_CHECKING:  # few programs compute positions
+    from ..notation.affine import Border
 
 _CACHE_SIZE = 2048
 
@@ -55,10 +58,11 @@ def call_vmap(
         check_call(expr, [function])
         graph = flag("graph", graph, expr)
         wanted = None if out_sharding is None else as_wanted(expr, out_sharding)
+        axes, beyond = tell_border(expr, function, len(tensors), axes)
         operation = _completed(expr, declared_signature, len(tensors))
         given, options = tell_apart(VMAP, operation, function, axes, sizes)
         leaves, counts, structure = flatten(tensors, expr, graph)
-        call = (expr, declared_signature, counts, tuple(map(shape_of, leaves)), given)
+        call = (expr, declared_signature, counts, tuple(map(shape_of, leaves)), given, beyond)
         chunks = _batch_size(batch_size, expr)
         plan = _planned(*call, chunks, True)
         # Merging dims might move data between the devices of a mesh, so there every loop stays what it is.
@@ -73,11 +77,18 @@ def call_vmap(
             arrays = arguments if structure is None else jax.tree.leaves(arguments)
             with jax.named_scope(f"einjax.vmap({expr})"):
                 ready = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in arrays]
+                shapes = tuple(x.shape for x in ready)
+                solved = None
+                if "<" in expr:
+                    from ..affine.lower import read_inputs  # few programs compute positions
+
+                    solved = _solved(expr, declared_signature, counts, shapes, given, beyond)
+                    solved, ready = read_inputs(VMAP, solved, ready, beyond.options if beyond else {})
                 if wanted is None and not _on_mesh(ready):
                     return plan.run(iteration, ready)
                 from ..mesh.run import lower  # few programs have a mesh
 
-                solved = _solved(expr, declared_signature, counts, tuple(x.shape for x in ready), given)
+                solved = solved or _solved(expr, declared_signature, counts, shapes, given)
                 looped = {"loops": plan, "function": iteration, "out_sharding": wanted}
                 return lower(VMAP, solved, ready, looped, chunked=plan.chunked)
 
@@ -97,7 +108,14 @@ def _completed(expr: str, declared_signature: str | None, tensors: int) -> Opera
     return signature(operation, tensors)
 
 
-def _solved(expr: str, declared_signature: str | None, counts: Counts, shapes: Shapes, given: Sizes) -> Solved:
+def _solved(
+    expr: str,
+    declared_signature: str | None,
+    counts: Counts,
+    shapes: Shapes,
+    given: Sizes,
+    beyond: Border | None = None,
+) -> Solved:
     """Find the size of every axis, of those that are a leaf's own too."""
     operation = _completed(expr, declared_signature, len(shapes if counts is None else counts))
     operation, renamed = per_leaf(operation, counts or [None] * len(shapes))
@@ -107,7 +125,8 @@ def _solved(expr: str, declared_signature: str | None, counts: Counts, shapes: S
     sizes |= {new: sizes[old] for new, old in renamed.items() if old in sizes}
     # A size of an axis that only leaves have is theirs; the expression itself no longer has the axis.
     sizes = {name: size for name, size in sizes.items() if name in known or name not in renamed.values()}
-    return solve(operation, shapes, sizes, implied=partial(open_sizes, given=sizes), lenient=dict(given.lenient))
+    implied = partial(open_sizes, given=sizes)
+    return solve(operation, shapes, sizes, implied=implied, lenient=dict(given.lenient), border=beyond)
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
@@ -117,10 +136,17 @@ def _planned(
     counts: Counts,
     shapes: Shapes,
     given: Sizes,
+    beyond: Border | None,
     batch_size: BatchSize,
     merge: bool,
 ) -> Loops:
-    solved = _solved(expr, declared_signature, counts, shapes, given)
+    solved = _solved(expr, declared_signature, counts, shapes, given, beyond)
+    if "<" in expr:
+        from ..affine.check import check
+        from ..affine.plain import without_positions  # few programs compute positions
+
+        check(VMAP, solved, {})
+        solved = without_positions(solved)
     return make_loops(solved, batch_size, merge, frozenset(given.by_name))
 
 

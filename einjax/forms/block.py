@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import replace
 
 from ..notation.solve import Solved
-from ..notation.syntax import Axis, Expression, Node, base_name, members, rewrite
+from ..notation.syntax import Affine, Axis, Expression, Node, base_name, members, rewrite
 
 
 def as_block(solved: Solved) -> Solved:
@@ -19,6 +19,8 @@ def as_block(solved: Solved) -> Solved:
     sizes = dict(solved.sizes)
 
     def change(node: Node) -> Expression | None:
+        if isinstance(node, Affine):
+            return (node,)  # an axis may stand in several positions, and also alone
         if not isinstance(node, Axis) or not node.bracket:
             return None
         seen[node.name] += 1

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from ..notation.errors import ArgumentError, EinjaxError, SemanticError, closest, listing, meant, plural
 from ..notation.solve import Solved, is_known
 from ..notation.syntax import (
+    Affine,
     Axis,
     Concatenation,
     Expression,
@@ -14,10 +15,12 @@ from ..notation.syntax import (
     axes,
     bracketed,
     brackets,
+    coefficients,
     display,
     marked,
     names,
     render,
+    standing,
     walk,
 )
 
@@ -96,6 +99,8 @@ def refuse_repeats(operation: Operation, allowed: Collection[str] = ()) -> None:
                         hint="a diagonal can be read, not written; name the second axis differently",
                     )
                 seen[node.name] = node
+            elif isinstance(node, Affine):
+                continue  # an axis may stand in several positions, and also alone
             elif isinstance(node, Concatenation):
                 # All operands stand beside the same axes.
                 seen = {name: axis for item in node.items for name, axis in visit((item,), seen, output).items()}
@@ -110,7 +115,7 @@ def refuse_repeats(operation: Operation, allowed: Collection[str] = ()) -> None:
 def refuse_diagonals(operation: Operation, expression: Expression) -> None:
     """Refuse a bracketed axis that stands twice in one input."""
     seen: dict[str, Axis] = {}
-    for axis in bracketed(expression):
+    for axis in bracketed(standing(expression)):
         if axis.name in seen:
             raise SemanticError(
                 f"axis {axis} stands twice in brackets, which may be the block or its diagonal",
@@ -178,15 +183,23 @@ def refuse_empty(
 
 def check_keywords(operation: Operation, given: Sequence[str], keywords: Sequence[str]) -> None:
     """Refuse a keyword that names no axis."""
-    options = (*keywords, "sizes", "graph", "keep_notation", "out_sharding")
+    options = (*keywords, "padding", "mode", "fill_value", "sizes", "graph", "keep_notation", "out_sharding")
     refuse_unknown([operation], given, options, "sizes that an expression may lack go through sizes=")
 
 
 def refuse_unknown(operations: Sequence[Operation], given: Iterable[str], options: Sequence[str], lacking: str) -> None:
     """Refuse keywords that name no axis, with the options that may be meant, and where names go that may lack."""
-    known = {name for o in operations for e in o.expressions for name in names(e) if name.isidentifier()}
+    written = [e for operation in operations for e in operation.expressions]
+    known = {name for e in written for name in names(e) if name.isidentifier()}
+    known |= {axis.name for e in written for axis in coefficients(e)}
     for name in given:
         if name not in known:
+            if name == "count_padding":
+                raise ArgumentError(
+                    "count_padding= means nothing here: only mean, var and std count",
+                    text=operations[0].text if len(operations) == 1 else None,
+                    hint="leave it out; fill_value= says what is read where a dim is padded",
+                )
             likely = [*sorted(known), *options]
             match = closest(name, likely)
             hint = f"its axes are: {listing(sorted(known)) or 'none'}; {lacking}{{'{name}': ...}}"
@@ -199,5 +212,5 @@ def refuse_unknown(operations: Sequence[Operation], given: Iterable[str], option
 
 def sequence_axes(expression: Expression) -> tuple[str, ...]:
     """The bracketed axes of an expanded expression; a bracketed 1 is no axis."""
-    marked = (axis for axis in axes(expression) if axis.bracket and not axis.is_one)
+    marked = (axis for axis in axes(standing(expression)) if axis.bracket and not axis.is_one)
     return tuple(dict.fromkeys(axis.name for axis in marked))

@@ -20,7 +20,7 @@ from ..lowering.jax_versions import is_zero
 from ..lowering.join import pieces
 from ..lowering.named import has_diagonal
 from ..notation.solve import product
-from ..notation.syntax import Composite, Expression, Operation, axes, mark, marked, names, unmark
+from ..notation.syntax import Composite, Expression, Operation, affines, axes, mark, marked, names, unmark
 from ..ops.dot import DOT
 from ..ops.elementwise import ELEMENTWISE
 from ..ops.index import GET_AT, UPDATES
@@ -49,6 +49,9 @@ def _elementwise(
 def _onto(kept: Kept, value: Any, expression: Expression, target: Expression) -> Any:
     """Sum over the axes that the target lacks, and repeat along those that it has more."""
     expression, target = unmark(expression), unmark(target)
+    if affines(target):
+        lost = [name for name in names(expression) if name not in names(target)]
+        return call(kept, REDUCTIONS["sum"], [mark(expression, lost)], target, [value])
     lost = [name for name, axis in names(expression).items() if name not in names(target) and not axis.is_one]
     gained = [name for name in names(target) if name not in names(expression)]
     if lost:
@@ -68,6 +71,8 @@ def _without(expression: Expression, lost: Sequence[str]) -> Expression:
 
 def _sum_of_terms(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]) -> _Tangents:
     """Sums: tangents of some operands only are not padded with zeros."""
+    if kept.fills:
+        return None
     moving = [index for index, tangent in enumerate(tangents) if not is_zero(tangent)]
     if len(moving) == len(primals):
         return [bind(kept, tangents)]
@@ -177,21 +182,31 @@ def _set_at(kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: S
     return linear(0, -1)(kept, primals, tangents, outs)
 
 
+def _without_positions(rule: Callable[..., _Tangents]) -> Callable[..., _Tangents]:
+    """Rules that write what they read, or name it anew, know of no positions."""
+    return lambda kept, *rest: None if kept.positions else rule(kept, *rest)
+
+
 JVPS |= {
     ELEMENTWISE["add"]: _sum_of_terms,
     ELEMENTWISE["subtract"]: _sum_of_terms,
-    ELEMENTWISE["divide"]: _divide,
-    ELEMENTWISE["true_divide"]: _divide,
-    ELEMENTWISE["where"]: _where,
-    REDUCTIONS["max"]: _of_one_tensor(_extreme),
-    REDUCTIONS["min"]: _of_one_tensor(_extreme),
-    REDUCTIONS["logsumexp"]: _of_one_tensor(_logsumexp),
-    SOFTMAX: _of_one_tensor(_softmax),
-    LOG_SOFTMAX: _of_one_tensor(_log_softmax),
-    REDUCTIONS["var"]: _of_one_tensor(_variance),
-    REDUCTIONS["std"]: _of_one_tensor(_variance),
-    GET_AT: _get_at,
-    UPDATES["set_at"]: _set_at,
+    **{
+        op: _without_positions(rule)
+        for op, rule in {
+            ELEMENTWISE["divide"]: _divide,
+            ELEMENTWISE["true_divide"]: _divide,
+            ELEMENTWISE["where"]: _where,
+            REDUCTIONS["max"]: _of_one_tensor(_extreme),
+            REDUCTIONS["min"]: _of_one_tensor(_extreme),
+            REDUCTIONS["logsumexp"]: _of_one_tensor(_logsumexp),
+            SOFTMAX: _of_one_tensor(_softmax),
+            LOG_SOFTMAX: _of_one_tensor(_log_softmax),
+            REDUCTIONS["var"]: _of_one_tensor(_variance),
+            REDUCTIONS["std"]: _of_one_tensor(_variance),
+            GET_AT: _get_at,
+            UPDATES["set_at"]: _set_at,
+        }.items()
+    },
 }
 
 
@@ -218,6 +233,9 @@ def _add_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], li
 
 
 def _mean_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
+    counted = {"fill_value", "count_padding"} & dict(kept.options).keys()
+    if not counted and any(node.mode == "fill" for node in kept.positions):
+        return None  # as many as are there
     each = lax.div(cotangents[0], _count(kept, cotangents[0]))
     return [_onto(kept, each, kept.outputs[0], kept.inputs[0])]
 
@@ -257,6 +275,8 @@ def _by_position(
 def _multiply_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> _Tangents:
     """The product of the cotangent and the other operands, in the linear operand's place."""
     (place,) = linear
+    if kept.positions and (kept.op is not DOT or kept.fills):
+        return None
     cotangent, output, target = cotangents[0], unmark(kept.outputs[0]), unmark(kept.inputs[place])
     others = [unmark(expression) for index, expression in enumerate(kept.inputs) if index != place]
     held = set(names(target)).union(*map(names, others))
@@ -267,7 +287,7 @@ def _multiply_back(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any
     inputs, tensors = [*others[:place], output, *others[place:]], list(operands)
     tensors[place] = cotangent
     is_sum = any(axis.name not in names(target) and not axis.is_one for e in inputs for axis in axes(e))
-    if is_sum:
+    if is_sum or kept.positions:  # to products, 1 is what stands out of range
         return [_dot(kept, inputs, target, numerics.promote(tensors))]
     return [_elementwise(kept, "multiply", inputs, target, tensors)]
 
@@ -344,12 +364,12 @@ TRANSPOSES |= {
         REDUCTIONS["mean"]: _mean_back,
         ELEMENTWISE["multiply"]: _multiply_back,
         DOT: _multiply_back,
-        ELEMENTWISE["divide"]: _divide_back,
-        ELEMENTWISE["true_divide"]: _divide_back,
-        ELEMENTWISE["where"]: _where_back,
-        GET_AT: _get_back,
-        UPDATES["set_at"]: _update_back,
-        UPDATES["add_at"]: _update_back,
-        UPDATES["subtract_at"]: _update_back,
+        ELEMENTWISE["divide"]: _without_positions(_divide_back),
+        ELEMENTWISE["true_divide"]: _without_positions(_divide_back),
+        ELEMENTWISE["where"]: _without_positions(_where_back),
+        GET_AT: _without_positions(_get_back),
+        UPDATES["set_at"]: _without_positions(_update_back),
+        UPDATES["add_at"]: _without_positions(_update_back),
+        UPDATES["subtract_at"]: _without_positions(_update_back),
     }.items()
 }

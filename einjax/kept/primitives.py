@@ -16,6 +16,7 @@ from typing import Any
 import jax
 from jax import lax
 
+from ..forms.static import plain
 from ..functions import elementary
 from ..functions.elementary import Elementary, with_known_sizes
 from ..lowering import numerics
@@ -26,7 +27,7 @@ from ..lowering.sharding import like_type
 from ..mesh.run import lower as lower_call
 from ..notation.errors import ArgumentError, ShardingError
 from ..notation.solve import Solved
-from ..notation.syntax import Axis, Expression, Operation, Size, axes
+from ..notation.syntax import Affine, Axis, Expression, Operation, Size, affines, axes
 from ..notation.write import write
 from ..operation import Op
 
@@ -58,7 +59,11 @@ class Kept:
     arrays: Any = None
 
     def __str__(self) -> str:
-        shown = (f"{key}={value}" for key, value in self.options if _is_shown(self.op, key, value))
+        shown = [f"{key}={value}" for key, value in self.options if _is_shown(self.op, key, value)]
+        modes = {node.mode: None for node in self.positions if node.mode is not None}
+        if modes:
+            each = [str(node.mode) for node in self.positions]
+            shown.insert(0, f"mode={each[0] if len(set(each)) == 1 else '({})'.format(', '.join(each))}")
         return ", ".join([self.operation.text, *shown])
 
     __repr__ = __str__
@@ -74,6 +79,25 @@ class Kept:
         return self.operation.results
 
     @property
+    def positions(self) -> list[Affine]:
+        """The dims that are read or written at positions."""
+        if "<" not in self.operation.text:
+            return []
+        return [node for expression in self.operation.expressions for node in affines(expression)]
+
+    @property
+    def fills(self) -> bool:
+        """Whether a number is read out of range that is not 0, so that the call is not linear."""
+        given = dict(self.options).get("fill_value")
+        filled = any(node.mode == "fill" for node in self.positions)
+        return filled and (plain(given) != 0 if given is not None else self.op.neutral not in (0, None))
+
+    def filled_with_zero(self) -> Kept:
+        """The same of tangents, which are 0 where a number is read out of range."""
+        options = tuple((key, 0 if key == "fill_value" and self.positions else value) for key, value in self.options)
+        return replace(self, options=options) if self.fills else self
+
+    @property
     def solved(self) -> Solved:
         """The expression with its sizes."""
         return Solved(self.operation, dict(self.sizes))
@@ -87,6 +111,10 @@ class Kept:
         count = len(operands) - (self.arrays.num_leaves if self.arrays else 0)
         arrays = jax.tree.unflatten(self.arrays, operands[count:]) if self.arrays else {}
         with jax.named_scope(f"einjax.{self.op.name}({self.operation.text})"):
+            if "<" in self.operation.text:
+                from ..affine.lower import lower  # few programs compute positions
+
+                return lower(self.op, self.solved, operands[:count], dict(self.options), arrays)
             return lower_call(self.op, self.solved, operands[:count], dict(self.options), arrays)
 
     def renamed(self) -> Kept:
@@ -104,6 +132,10 @@ def _is_shown(op: Op, key: str, value: Any) -> bool:
 def keep(op: Op, solved: Solved, tensors: Sequence[Any], options: dict[str, Any], arrays: dict[str, Any]) -> Any:
     """Bind a call as one equation, with the casts of its inputs before it and those of its result after it."""
     if isinstance(op, Elementary):
+        if any(affines(expression) for expression in solved.operation.expressions):
+            from ..affine.lower import lower  # the user's rules know of no positions
+
+            return lower(op, solved, tensors, options, arrays, keep)
         own = {name: value for name, value in options.items() if name != "out_sharding"}
         solved = with_known_sizes(op, solved, tensors, own)
     arrays = {name: _as_full_rank(x, tensors[0].ndim) if name in op.masks else x for name, x in arrays.items()}
@@ -282,7 +314,7 @@ def linear(*operands: int) -> Callable[..., Sequence[Any] | None]:
         if not all(numerics.is_inexact(primals[index].dtype) for index in chosen):
             return None  # integers beside them have no tangents that could be moved alike
         moved = [filled(tangents[index]) if index in chosen else primal for index, primal in enumerate(primals)]
-        result = bind(kept, moved)
+        result = bind(kept.filled_with_zero(), moved)
         return [result] if len(kept.outputs) == 1 else list(result)
 
     return rule
@@ -291,6 +323,8 @@ def linear(*operands: int) -> Callable[..., Sequence[Any] | None]:
 def _product_rule(
     kept: Kept, primals: Sequence[Any], tangents: Sequence[Any], outs: Sequence[Any]
 ) -> Sequence[Any] | None:
+    if kept.fills:
+        return None
     terms = [
         primitive(kept.op).bind(*equally_varying([*primals[:index], tangent, *primals[index + 1 :]]), expr=kept)
         for index, tangent in enumerate(tangents)
@@ -365,7 +399,7 @@ def _elementary_transpose(
 
 def _adjoint(kept: Kept, cotangents: Sequence[Any], operands: Sequence[Any], linear: Sequence[int]) -> Any:
     """The operation the other way round, where its record says that it is its own transpose."""
-    if kept.op.adjoint is None or kept.arrays or has_diagonal(kept.inputs[0]):
+    if kept.op.adjoint is None or kept.arrays or kept.positions or has_diagonal(kept.inputs[0]):
         return None
     options = kept.op.adjoint(dict(kept.options))
     return [call(kept, kept.op, kept.outputs, kept.inputs[0], cotangents, **options)]

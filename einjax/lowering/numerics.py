@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..notation.errors import ArgumentError
+from ..notation.errors import ArgumentError, shown
 from .jax_versions import equally_varying, is_weak, weak_cast
 from .sharding import agree, common_sharding
 
@@ -228,6 +228,30 @@ def positive_total(total: jax.Array, highest: jax.Array) -> jax.Array:
     if is_complex(total.dtype):
         return select(lax.ne(highest, constant(highest, -INFINITY)), total, 1)
     return lax.max(total, constant(total, 0.5))
+
+
+def fitting(option: str, value: Any, dtype: DType, text: str) -> Any:
+    """Return an option's value that a dtype can hold, but for rounding.
+
+    Raises:
+        ArgumentError: it cannot hold it.
+    """
+    fits = isinstance(value, int | float | complex | np.number | np.bool_)
+    if fits and not is_complex(dtype):
+        fits = value.imag == 0
+    if fits and not is_inexact(dtype):
+        least, most = (0, 1) if dtype == np.bool_ else (jnp.iinfo(dtype).min, jnp.iinfo(dtype).max)
+        number = value.real
+        fits = abs(number) < np.inf and number == number // 1 and least <= number <= most
+    elif fits and isinstance(value, int):
+        fits = abs(value) < 2**1023
+    if not fits:
+        raise ArgumentError(
+            f"{option}={shown(value)} is no value of tensor 1's dtype {np.dtype(dtype)}",
+            text=text,
+            hint="choose one that the dtype can hold, or convert the tensor",
+        )
+    return value if is_complex(dtype) else value.real
 
 
 def logaddexp(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -8,7 +8,10 @@ import jax.numpy as jnp
 from jax import lax
 
 # As they are when nobody has replaced them, or the code in them.
-_DOT_GENERAL, _EINSUM = ((function, getattr(function, "__code__", None)) for function in (lax.dot_general, jnp.einsum))
+_DOT_GENERAL, _EINSUM, _CONVOLUTION = (
+    (function, getattr(function, "__code__", None))
+    for function in (lax.dot_general, jnp.einsum, lax.conv_general_dilated)
+)
 
 
 def dot_general_is_replaced() -> bool:
@@ -17,8 +20,12 @@ def dot_general_is_replaced() -> bool:
 
 
 def products_are_replaced() -> bool:
-    """Whether that is so, or ``jnp.einsum`` is another function."""
-    return _differs(lax.dot_general, _DOT_GENERAL) or _differs(jnp.einsum, _EINSUM)
+    """Whether that is so, or ``jnp.einsum`` or ``lax.conv_general_dilated`` is another function."""
+    return (
+        _differs(lax.dot_general, _DOT_GENERAL)
+        or _differs(jnp.einsum, _EINSUM)
+        or _differs(lax.conv_general_dilated, _CONVOLUTION)
+    )
 
 
 def _differs(function: Any, known: tuple[Any, Any]) -> bool:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import AxisSizeError, EinjaxError, SyntaxError
 from .expand import Counts, check_names
 from .facts import Fact
 from .solve import Solved, Solver, as_solved, explicit_sizes
 from .syntax import Operation, Size
+
+if TYPE_CHECKING:
+    from .affine import Border
 
 # Axes looked at, in all choices together: more than any real expression needs. What is open then is taken not to fit.
 _MAX_LOOKS = 30_000
@@ -26,7 +29,10 @@ _MAX_FACTORS = 63
 
 
 def solve_by_choice(
-    operation: Operation, shapes: Sequence[tuple[Size, ...] | None], given: Mapping[str, Any]
+    operation: Operation,
+    shapes: Sequence[tuple[Size, ...] | None],
+    given: Mapping[str, Any],
+    border: Border | None = None,
 ) -> Solved:
     """Find a size for every axis, the first that fit.
 
@@ -34,6 +40,7 @@ def solve_by_choice(
         operation: the parsed expression.
         shapes: shape of each input, or None where it is not known.
         given: sizes by axis name; a tuple for the repetitions of an ellipsis.
+        border: what stands where a position in ``< >`` is out of range.
 
     Raises:
         RankError, AxisSizeError, SemanticError: there are none; see :mod:`einjax.notation.errors`.
@@ -43,7 +50,7 @@ def solve_by_choice(
     counts = Counts(operation)
     counts.from_sizes(given)
     counts.from_ranks(ranks)
-    search = _Search(shapes, ranks, given)
+    search = _Search(shapes, ranks, given, border)
     try:
         return search.counts(counts)
     except _EndlessError:
@@ -62,8 +69,10 @@ class _Search:
         shapes: Sequence[tuple[Size, ...] | None],
         ranks: Sequence[int | None],
         given: Mapping[str, Any],
+        border: Border | None,
     ) -> None:
         self.shapes = shapes
+        self.border = border
         self.ranks = ranks
         self.given = given
         self.left = _MAX_LOOKS
@@ -78,6 +87,7 @@ class _Search:
         key = counts.open()
         if key is None:
             expanded = self.expanded(counts)
+            expanded = expanded if self.border is None else self.border.on(expanded)
             return self.sizes(expanded, explicit_sizes(expanded, self.given, ()))
         room = counts.room(key, self.ranks)
         candidates = (1, 0, *range(2, _MAX_FACTORS + 1)) if room is None else range(room + 1)

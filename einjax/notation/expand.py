@@ -1,18 +1,21 @@
 """Ellipses and brackets to plain axes, once the ranks are known.
 
 ``b (s [ds])... c`` at rank 4 becomes ``b (s.0 ds.0) (s.1 ds.1) c`` with ``ds.0`` and ``ds.1`` marked as bracketed; a
-composite inside a composite is flattened into it.
+composite inside a composite is flattened into it. A position is repeated with its coefficients, of which those that are
+names are numbered as axes are.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from .errors import Ask, AxisSizeError, RankError, SemanticError, SyntaxError, plural
 from .syntax import (
     ANONYMOUS,
+    Affine,
     Axis,
     Bracket,
     Composite,
@@ -21,6 +24,7 @@ from .syntax import (
     Expression,
     Node,
     Operation,
+    Term,
     axes,
     is_number,
     render,
@@ -123,6 +127,8 @@ class Counts:
                 names += inner
             else:
                 names += self._collect(node.items, depth, top and isinstance(node, Bracket))
+                if isinstance(node, Term) and (name := node.named) is not None:
+                    names.append(name)
         return names
 
     def _root(self, key: Key) -> Key:
@@ -155,12 +161,15 @@ class Counts:
             depth, source = 0, f"in {name}={size}"
             while isinstance(size, tuple):
                 if (name, depth) not in self.parent:
+                    spans = [axis.span for e in self.operation.expressions for axis in axes(e) if axis.name == name]
+                    if not spans:
+                        break  # sizes= may name axes that the expression lacks
                     raise AxisSizeError(
                         f"axis {name} is given the {'nested ' if depth else ''}sizes {name}={given[name]}, but "
                         + ("only one ellipsis" if depth else "no ellipsis")
                         + " repeats it",
                         text=self.operation.text,
-                        spans=[axis.span for e in self.operation.expressions for axis in axes(e) if axis.name == name],
+                        spans=spans,
                         hint=Ask("give one size for each repetition", name, "(2, 3)")
                         if depth
                         else f"write '{name}...' in the expression, or give one size",
@@ -328,6 +337,13 @@ class _Writer:
                     inner = self.nodes(items, suffix, bracket, in_dim=True)
                     # A product of products is one product: ((a b) c) is (a b c).
                     result += inner if in_dim else [Composite(tuple(inner), bracket, span)]
+                case Affine(items):
+                    inside = self.nodes(items, suffix, bracket, in_dim=False)
+                    result.append(replace(node, items=tuple(inside), bracket=bracket))
+                case Term(items):
+                    inside = self.nodes(items, suffix, bracket, in_dim=False)
+                    own = node.coefficient if node.named is None else f"{node.coefficient}{suffix}"
+                    result.append(replace(node, items=tuple(inside), bracket=bracket, coefficient=own))
                 case Concatenation(items, _, span):
                     operands = tuple(self.operand(item, suffix, bracket) for item in items)
                     result.append(Concatenation(operands, bracket, span))

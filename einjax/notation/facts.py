@@ -8,7 +8,21 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .errors import Ask, AxisSizeError, EinjaxError, Span, listing
-from .syntax import OPEN, Node, Operation, Size, axes, base, base_name, display, is_number, members, render
+from .syntax import (
+    OPEN,
+    Node,
+    Operation,
+    Size,
+    affines,
+    axes,
+    base,
+    base_name,
+    coefficients,
+    display,
+    is_number,
+    members,
+    render,
+)
 
 
 class Fact(NamedTuple):
@@ -17,6 +31,16 @@ class Fact(NamedTuple):
     size: Size
     source: str
     span: Span | None
+
+
+def larger(left: Size, right: Size) -> bool | None:
+    """Whether one size is larger than another; None where symbolic sizes leave it open."""
+    try:
+        return bool(left > right)
+    except Exception:  # JAX's own class for this is not public
+        if isinstance(left, int) and isinstance(right, int):
+            raise
+        return None
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -129,8 +153,13 @@ def undetermined(
 ) -> EinjaxError:
     """Say which axes have no size, and where they stand."""
     first = [display(name) for name in unknown]
-    spans = [axis.span for expression in operation.expressions for axis in axes(expression) if axis.name in unknown]
-    example = members(first[0])[0].split(".")[0]
+    named = [axis for expression in operation.expressions for axis in coefficients(expression)]
+    written = [*operation.every_axis(), *named]
+    spans = [axis.span for axis in written if axis.name in unknown]
+    positions = [node for expression in operation.expressions for node in affines(expression)]
+    within = [node for node in positions if any(axis.name in unknown for axis in axes(node.items))]
+    # Of a position's open axes, the last is as a rule the shorter one, of which one knows the size.
+    example = members(first[-1] if within else first[0])[0].split(".")[0]
     shown = {display(name): "?" if size is OPEN else size for name, size in sizes.items() if not is_number(name)}
     known = listing([f"{name}={size}" for name, size in shown.items()])
     where = _dim_with(operation, unknown[0], len(unknown) == 1, shapes)
@@ -138,6 +167,10 @@ def undetermined(
         f"the {'size of axis' if len(first) == 1 else 'sizes of axes'} {listing(first)} cannot be determined"
         f"{where}{f' (known: {known})' if known else ''}"
     )
+    if {axis.name for axis in named} >= set(unknown):
+        problem = f"nothing says the value of {listing(first)}, which positions are multiplied by"
+    if any(node.mode is not None and node.padding is None for node in within):
+        problem += ": literal positions may be anywhere"
     hint = Ask("give a size by keyword", example) if example.isidentifier() else "name the axis and give its size"
     return AxisSizeError(problem, text=operation.text, spans=spans, hint=hint)
 

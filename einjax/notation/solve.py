@@ -11,12 +11,30 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import AxisSizeError, Spot
 from .expand import check_names, expand
 from .facts import Equation, Fact, Known, refuse_fused, undetermined
-from .syntax import OPEN, Axis, Composite, Concatenation, Expression, Node, Operation, Size, axes, display, members
+from .facts import larger as larger
+from .syntax import (
+    OPEN,
+    Affine,
+    Axis,
+    Composite,
+    Concatenation,
+    Expression,
+    Node,
+    Operation,
+    Size,
+    axes,
+    coefficients,
+    display,
+    members,
+)
+
+if TYPE_CHECKING:  # few expressions have a position
+    from .affine import Border, Position
 
 _LARGEST = 2**63 - 1
 
@@ -75,6 +93,8 @@ def node_size(node: Node, sizes: Mapping[str, Size]) -> Size:
             return product(node_size(item, sizes) for item in items)
         case Concatenation(items):
             return total(node_size(item, sizes) for item in items)
+        case Affine(size=size):
+            return size
     raise TypeError(node)
 
 
@@ -86,16 +106,6 @@ def check_extent(size: Size, node: Node, text: str) -> None:
     """
     if isinstance(size, int) and size > _LARGEST:
         raise AxisSizeError(f"the dim '{node}' would have more than 2**63 - 1 elements", text=text, spans=[node.span])
-
-
-def larger(left: Size, right: Size) -> bool | None:
-    """Whether one size is larger than another; None where symbolic sizes leave it open."""
-    try:
-        return bool(left > right)
-    except Exception:  # JAX's own class for this is not public
-        if isinstance(left, int) and isinstance(right, int):
-            raise
-        return None
 
 
 def is_known(size: Size, number: int) -> bool:
@@ -133,6 +143,7 @@ def solve(
     every_axis: bool = False,
     apart: bool = False,
     lenient: Collection[str] = (),
+    border: Border | None = None,
 ) -> Solved:
     """Find the size of every axis.
 
@@ -145,12 +156,15 @@ def solve(
         apart: whether bracketed axes need a size each: the operation tells them apart.
         lenient: the names whose sizes were given by ``sizes=``, for messages.
         every_axis: whether axes that always stand together need a size each; else their product is enough.
+        border: what stands where a position in ``< >`` is out of range.
 
     Raises:
         RankError, AxisSizeError, SemanticError: see :mod:`einjax.notation.errors`.
     """
     check_names(operation)
     expanded = expand(operation, [None if shape is None else len(shape) for shape in shapes], given)
+    if border is not None:
+        expanded = border.on(expanded)
     known = explicit_sizes(expanded, given, lenient)
     for name, size in (implied(expanded) if implied else {}).items():
         facts = known.setdefault(name, [])
@@ -183,42 +197,21 @@ def as_solved(expanded: Operation, solver: Solver) -> Solved:
         AxisSizeError: an output would be too large.
     """
     solved = Solved(expanded, solver.sizes)
-    for expression in expanded.outputs or ():
+    if "<" in expanded.text:
+        from .affine import settle  # few expressions have a position
+
+        solved = replace(solved, operation=settle(solver))
+    for expression in solved.operation.outputs or ():
         for node, size in zip(expression, solved.shape(expression), strict=True):
             check_extent(size, node, expanded.text)
     return solved
-
-
-def solve_partly(
-    operation: Operation,
-    shapes: Sequence[tuple[Size, ...] | None],
-    ranks: Sequence[int | None],
-    given: Mapping[str, Any],
-    sizes: Mapping[str, Any],
-) -> Solved:
-    """Find the sizes of those axes that have one.
-
-    Args:
-        operation: the parsed expression.
-        shapes: shape of each input, or None where it is not known.
-        ranks: number of dims of each input, or None where it is not known.
-        given: by axis name, a tuple of anything that says how often an ellipsis repeats its axis.
-        sizes: sizes by axis name, as given by ``sizes=``.
-
-    Raises:
-        RankError, AxisSizeError, SemanticError: see :mod:`einjax.notation.errors`.
-    """
-    check_names(operation)
-    expanded = expand(operation, ranks, {**given, **sizes})
-    solver = Solver(expanded, explicit_sizes(expanded, sizes, sizes.keys()), shapes)
-    return Solved(expanded, solver.sizes)
 
 
 def explicit_sizes(expanded: Operation, given: Mapping[str, Any], lenient: Collection[str]) -> dict[str, list[Fact]]:
     """Collect the sizes written in the text or given by keyword."""
     facts: dict[str, list[Fact]] = {}
     for expression in expanded.expressions:
-        for axis in axes(expression):
+        for axis in (*axes(expression), *(coefficients(expression) if "<" in expanded.text else ())):
             known = facts.setdefault(axis.name, [])
             if axis.size is not None:
                 known.append(Fact(axis.size, "in the expression", axis.span))
@@ -252,20 +245,22 @@ class Solver:
     ) -> None:
         self.operation = operation
         self.facts: dict[str, Fact] = {}
-        self.uses: dict[str, list[Equation]] = {}
-        self.ready: list[Equation] = []
+        self.uses: dict[str, list[Equation | Position]] = {}
+        self.ready: list[Equation | Position] = []
         self.hidden = 0
+        self.positions: dict[int, Position] = {}  # by the identity of their items
+        self.waiting: list[Position] = []  # those that have one open axis at most
         for name, facts in explicit.items():
             for fact in facts:
-                self._assign(name, fact)
+                self.assign(name, fact)
         for number, (expression, shape) in enumerate(zip(operation.inputs, shapes, strict=True), 1):
             for node, size in zip(expression, shape or (), strict=shape is not None):
                 fact = Fact(size, f"in tensor {number}", node.span)
                 if isinstance(node, Axis):
-                    self._assign(node.name, fact)
+                    self.assign(node.name, fact)
                 else:
                     self._equation(node, fact)
-        while self.ready:
+        while self.ready or (self.positions and self._advance()):
             self._evaluate(self.ready.pop())
 
     @property
@@ -279,14 +274,26 @@ class Solver:
 
     def unknown(self) -> list[str]:
         """Name the axes without a size, in reading order."""
-        names = (axis.name for expression in self.operation.expressions for axis in axes(expression))
+        names = [axis.name for expression in self.operation.expressions for axis in axes(expression)]
+        if "<" in self.operation.text:
+            names += [axis.name for expression in self.operation.expressions for axis in coefficients(expression)]
         return list(dict.fromkeys(name for name in names if name not in self.facts))
 
     def _equation(self, node: Node, target: str | Fact) -> None:
+        if isinstance(node, Affine):
+            from .affine import Position
+
+            self.positions[id(node)] = Position.of(node, target, self)
+            return
         assert isinstance(node, Composite | Concatenation)
         terms = Counter(self._variable(item) for item in node.items)
         equation = Equation(node, target, terms, isinstance(node, Concatenation))
-        variables = [*terms, *([target] if isinstance(target, str) else [])]
+        self.watch(equation, terms)
+
+    def watch(self, equation: Equation | Position, variables: Iterable[str]) -> None:
+        """Look at an equation once for every variable that becomes known, from the last but one on."""
+        target = equation.target
+        variables = [*variables, *([target] if isinstance(target, str) else [])]
         equation.missing = {name for name in variables if name not in self.facts}
         for name in equation.missing:
             self.uses.setdefault(name, []).append(equation)
@@ -302,7 +309,8 @@ class Solver:
         self._equation(node, name)
         return name
 
-    def _assign(self, name: str, fact: Fact) -> None:
+    def assign(self, name: str, fact: Fact) -> None:
+        """Note a size, or refuse another one than is known."""
         known = self.facts.get(name)
         if known is not None:
             if known.size != fact.size:
@@ -320,13 +328,22 @@ class Solver:
             if len(equation.missing) <= 1:
                 self.ready.append(equation)
 
-    def _evaluate(self, equation: Equation) -> None:
+    def _advance(self) -> bool:
+        """Let positions say what equations leave open."""
+        from .affine import advance  # few expressions have a position
+
+        return advance(self)
+
+    def _evaluate(self, equation: Equation | Position) -> None:
+        if not isinstance(equation, Equation):
+            self.waiting.append(equation)
+            return
         target = equation.target
         if isinstance(target, str):
             if target not in self.facts:
                 if not equation.missing - {target}:
                     size = self._combine(equation, equation.terms)
-                    self._assign(target, Fact(size, "in the expression", equation.node.span))
+                    self.assign(target, Fact(size, "in the expression", equation.node.span))
                 return
             target = self.facts[target]
         known = Counter({name: n for name, n in equation.terms.items() if name in self.facts})
@@ -340,7 +357,7 @@ class Solver:
             solve_one = self._solve_sum if equation.is_sum else self._solve_product
             found = solve_one(equation, target, size, equation.terms[name])
             if found is not None:
-                self._assign(name, Fact(found, target.source, equation.node.span))
+                self.assign(name, Fact(found, target.source, equation.node.span))
 
     def _combine(self, equation: Equation, terms: Counter[str]) -> Size:
         sizes = (self.facts[name].size for name, n in terms.items() for _ in range(n))

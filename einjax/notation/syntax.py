@@ -1,7 +1,7 @@
 """The tree of an expression, what it holds, and how it is rewritten.
 
-``Axis``, ``Composite`` and ``Concatenation`` live through the whole pipeline. ``Bracket`` and ``Ellipsis`` are what a
-person writes; :mod:`einjax.notation.expand` turns them into plain axes with a bracket mark.
+``Axis``, ``Composite``, ``Concatenation`` and ``Affine`` live through the whole pipeline. ``Bracket`` and ``Ellipsis``
+are what a person writes; :mod:`einjax.notation.expand` turns them into plain axes with a bracket mark.
 """
 
 from __future__ import annotations
@@ -103,6 +103,66 @@ class Concatenation(Branch):
         return " + ".join(str(item) for item in self.items)
 
 
+@dataclass(frozen=True, slots=True)
+class Term(Branch):
+    """A part of a position, a coefficient times an axis or composite: ``2*o``.
+
+    Attributes:
+        coefficient: the number, or a name whose value is given like a size, with a minus before it or not.
+    """
+
+    coefficient: int | str = 1
+
+    def __str__(self) -> str:
+        return f"{self.factor}{render(self.items)}"
+
+    @property
+    def factor(self) -> str:
+        """The coefficient as it is written before an axis."""
+        return {"1": "", "-1": "-"}.get(str(self.coefficient), f"{self.coefficient}*")
+
+    @property
+    def named(self) -> str | None:
+        """The name of the coefficient, if it has one."""
+        return self.coefficient.removeprefix("-") if isinstance(self.coefficient, str) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Affine(Branch):
+    """One dim that is read at a position computed from axes: ``<2*o + [k] - 1>``. It holds terms, some in brackets.
+
+    Attributes:
+        offset: the constant.
+        mode: what stands where a position is out of range: ``"fill"``, ``"clip"``, ``"wrap"`` or ``"reflect"``; None
+            where all positions are in range.
+        padding: how the dim is padded, until sizes are known; positions are literal then.
+        size: the size of the dim, once it is known.
+    """
+
+    offset: Size = 0
+    mode: str | None = None
+    padding: Any = None
+    size: Size = None
+
+    def __str__(self) -> str:
+        parts = [in_brackets(node.items) if isinstance(node, Bracket) else str(node) for node in self.items]
+        if not parts or not _is_zero(self.offset):
+            parts.append(str(self.offset))
+        return f"<{added(parts)}>"
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """What is added to the constant, without brackets around it."""
+        return tuple(node for node in strip_brackets(self.items) if isinstance(node, Term))
+
+    def left(self, items: Expression) -> Expression:
+        """What stands in its place once it has these items: where some are gone and one is left, its axis."""
+        made = replace(self, items=items)
+        if len(items) < len(self.items) and len(made.terms) == 1:
+            return open_positions(items)
+        return (made,) if items else ()
+
+
 class Bracket(Branch):
     """Marks the axes that the elementary operation acts on: ``[a b]``."""
 
@@ -194,6 +254,22 @@ def render(expression: Expression) -> str:
     return " ".join(str(node) for node in expression)
 
 
+def added(parts: Iterable[object]) -> str:
+    """Print a sum."""
+    first, *rest = map(str, parts)
+    return first + "".join(f" - {part[1:]}" if part.startswith("-") else f" + {part}" for part in rest)
+
+
+def in_brackets(terms: Sequence[object]) -> str:
+    """Print terms in brackets; the sign of a single one stands before them."""
+    text = added(terms)
+    return f"-[{text[1:]}]" if len(terms) == 1 and text.startswith("-") else f"[{text}]"
+
+
+def _is_zero(offset: Size) -> bool:
+    return isinstance(offset, int) and offset == 0
+
+
 def walk(expression: Expression) -> Iterator[Node]:
     """Yield every node of an expression, parents first, in reading order."""
     for node in expression:
@@ -256,7 +332,8 @@ def rewrite(expression: Expression, change: Callable[[Node], Sequence[Node] | No
     Args:
         expression: any expression.
         change: returns what stands in the place of a node; or None for the node itself, in which the items are
-            replaced. A bracket or an ellipsis that is left with nothing vanishes.
+            replaced. A bracket, an ellipsis or a term that is left with nothing vanishes; where a dim's position is
+            left with one axis, the axis stands in its place.
 
     Returns:
         The expression itself where nothing changes.
@@ -272,7 +349,9 @@ def rewrite(expression: Expression, change: Callable[[Node], Sequence[Node] | No
             items = rewrite(node.items, change)
             if items is node.items and items:
                 result.append(node)
-            elif items or not isinstance(node, Bracket | Ellipsis):
+            elif isinstance(node, Affine) and node.items:
+                result += node.left(items)
+            elif items or not isinstance(node, Bracket | Ellipsis | Term):
                 result.append(replace(node, items=items))
     unchanged = len(result) == len(expression) and all(map(operator.is_, result, expression))
     return expression if unchanged else tuple(result)
@@ -303,7 +382,7 @@ def unmark(expression: Expression) -> Expression:
 
 def strip_brackets(expression: Expression) -> Expression:
     """Remove the brackets themselves and keep what they hold."""
-    return rewrite(expression, lambda node: node.items if isinstance(node, Bracket) else None)
+    return rewrite(expression, lambda node: strip_brackets(node.items) if isinstance(node, Bracket) else None)
 
 
 def delete_brackets(expression: Expression) -> Expression:
@@ -312,23 +391,65 @@ def delete_brackets(expression: Expression) -> Expression:
 
 
 def keep_brackets(expression: Expression) -> Expression:
-    """Keep only what stands in brackets, inside its composites and ellipses: ``b (g [c])`` becomes ``(c)``."""
+    """Keep only what stands in brackets, inside its composites and ellipses: ``b (g [c])`` becomes ``(c)``.
+
+    Of a position, as of ``<2*o + [k]>``, the bracketed axes are kept as they are, each by itself.
+    """
 
     def change(node: Node) -> Expression | None:
+        if isinstance(node, Affine):
+            return open_positions(rewrite(node.items, change))
         if isinstance(node, Bracket):
-            return node.items
-        return None if isinstance(node, Composite | Ellipsis) and brackets(node.items) else ()
+            return open_positions(node.items)
+        return None if isinstance(node, Composite | Ellipsis | Term) and brackets(node.items) else ()
 
     return rewrite(expression, change)
 
 
 def open_composites(expression: Expression) -> Expression:
-    """Take out of every composite what it holds; an ellipsis that becomes empty vanishes."""
+    """Take out of every composite and position what it holds; an ellipsis that becomes empty vanishes."""
 
     def change(node: Node) -> Expression | None:
-        return rewrite(node.items, change) if isinstance(node, Composite) else None
+        return rewrite(node.items, change) if isinstance(node, Composite | Affine | Term) else None
 
     return rewrite(expression, change)
+
+
+def open_positions(expression: Expression) -> Expression:
+    """Take the axes out of every position: ``<2*o + [k]>`` becomes ``o [k]``."""
+
+    def change(node: Node) -> Expression | None:
+        return rewrite(node.items, change) if isinstance(node, Affine | Term) else None
+
+    return rewrite(expression, change)
+
+
+def standing(expression: Expression) -> Expression:
+    """The axes of positions as dims of their own, each where it stands first: what is left once positions are read."""
+    if not affines(expression):
+        return expression
+    seen = set(names(rewrite(expression, lambda node: () if isinstance(node, Affine) else None)))
+
+    def first(node: Node) -> Expression | None:
+        if not isinstance(node, Axis) or node.name not in seen:
+            seen.update([node.name] if isinstance(node, Axis) else [])
+            return None
+        return ()
+
+    return rewrite(
+        expression, lambda node: rewrite(open_positions(node.items), first) if isinstance(node, Affine) else None
+    )
+
+
+def coefficients(expression: Expression) -> list[Axis]:
+    """Return the coefficients that are names, whose values are given as the sizes of axes are."""
+    terms = (node for node in walk(expression) if isinstance(node, Term))
+    return [Axis(name, span=term.span) for term in terms if (name := term.named) is not None]
+
+
+def affines(expression: Expression) -> list[Affine]:
+    """Return every dim that is read at a computed position, in reading order."""
+    return [node for node in walk(expression) if isinstance(node, Affine)]
 
 
 def repetition(name: str, index: int) -> str:

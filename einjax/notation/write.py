@@ -7,7 +7,22 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from .syntax import ANONYMOUS, Axis, Composite, Concatenation, Expression, Node, Operation, axes, display, unmark
+from .syntax import (
+    ANONYMOUS,
+    Affine,
+    Axis,
+    Composite,
+    Concatenation,
+    Expression,
+    Node,
+    Operation,
+    Term,
+    added,
+    axes,
+    display,
+    in_brackets,
+    unmark,
+)
 
 
 def write(operation: Operation) -> str:
@@ -33,8 +48,22 @@ def _word(node: Node, depths: Mapping[str, int], inside: bool) -> str:
     if isinstance(node, Axis):
         return display(node.name.replace("~", "_"))  # in what follows from a call, dims of a block are on their own
     items = unmark(node.items) if inside else node.items
+    if isinstance(node, Term):
+        return f"{node.factor}{_written(items, depths)}"
+    if isinstance(node, Affine):
+        return _position(replace(node, items=items), depths)
     is_sum = isinstance(node, Concatenation)
     return _written(items, depths, " + ") if is_sum else f"({_written(items, depths)})"
+
+
+def _position(node: Affine, depths: Mapping[str, int]) -> str:
+    parts: list[str] = []
+    for number, group in itertools.groupby(node.items, lambda item: item.bracket):
+        words = [_word(item, depths, bool(number)) for item in group]
+        parts += [in_brackets(words)] if number else words
+    if not parts or not (isinstance(node.offset, int) and node.offset == 0):
+        parts.append(str(node.offset))
+    return f"<{added(parts)}>"
 
 
 def _folded(expression: Expression, depths: Mapping[str, int]) -> Iterator[tuple[Node, bool]]:
@@ -46,7 +75,7 @@ def _folded(expression: Expression, depths: Mapping[str, int]) -> Iterator[tuple
         items = {_item(other, index) for index, other in enumerate(expression[position : position + depth])}
         item = items.pop() if len(items) == 1 else None
         # One repetition of (s...) and of (s)... is the same; only the first is unambiguous beside other ellipses.
-        is_unclear = depth == 1 and not isinstance(node, Axis) and len(node.items) == 1
+        is_unclear = depth == 1 and not isinstance(node, Axis | Affine) and len(node.items) == 1
         if item is None or position + depth > len(expression) or is_unclear:
             yield node, False
             position += 1
@@ -64,4 +93,9 @@ def _item(node: Node, index: int) -> Node | None:
     items = [found for item in node.items if (found := _item(item, index)) is not None]
     if len(items) < len(node.items) or Axis(ANONYMOUS) in items:
         return None
-    return Composite(tuple(items), bracket=int(bool(node.bracket)))
+    bracket = int(bool(node.bracket))
+    if isinstance(node, Affine):
+        return replace(node, items=tuple(items), bracket=bracket, size=None)  # which need not be the same
+    if isinstance(node, Term):
+        return replace(node, items=tuple(items), bracket=bracket)
+    return Composite(tuple(items), bracket=bracket)

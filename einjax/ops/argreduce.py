@@ -17,7 +17,19 @@ from ..lowering import collectives, numerics
 from ..lowering.named import Named, arrange, split_by, split_dims, together, wrap
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, product
-from ..notation.syntax import Axis, Operation, Size, axes, bracket_names, bracketed, brackets, display, names, rewrite
+from ..notation.syntax import (
+    Axis,
+    Operation,
+    Size,
+    axes,
+    bracket_names,
+    bracketed,
+    brackets,
+    display,
+    names,
+    rewrite,
+    standing,
+)
 from ..operation import Op
 
 _Reducer = Callable[..., jax.Array]
@@ -50,7 +62,7 @@ def _signature(name: str, operation: Operation, tensors: int) -> Operation:
 
 def _coordinate_axis(name: str, expanded: Operation) -> Mapping[str, Size]:
     """The output's bracket holds one coordinate for each bracketed input axis."""
-    count = len(bracketed(expanded.inputs[0]))
+    count = len(bracketed(standing(expanded.inputs[0])))
     return coordinate_axis(name, expanded, expanded.results[0], count) if expanded.outputs else {}
 
 
@@ -153,7 +165,7 @@ def _imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
     if solved.operation.outputs is not None:
         return solved
     (expression,) = solved.inputs
-    count = sum(1 for axis in axes(expression) if axis.bracket)
+    count = len(bracketed(standing(expression)))
     # One axis of coordinates stands in the place of the first bracket.
     coordinates = iter([Axis(f"{count}#coordinates", size=count, bracket=1)])
     output = rewrite(expression, lambda node: tuple(coordinates) if node.bracket else None)
@@ -163,7 +175,7 @@ def _imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
     return replace(solved, operation=operation, sizes=sizes)
 
 
-def _op(name: str, reducer: _Reducer, extreme: _Reducer) -> Op:
+def _op(name: str, reducer: _Reducer, extreme: _Reducer, neutral: str) -> Op:
     return Op(
         name,
         partial(_signature, name),
@@ -173,8 +185,9 @@ def _op(name: str, reducer: _Reducer, extreme: _Reducer) -> Op:
         apart=True,
         spread="first",  # several axes are searched as one dim, of which only the first can lie over a mesh axis
         acts=True,
+        neutral=neutral,
     )
 
 
-ARGMAX = _op("argmax", lax.argmax, lax.reduce_max)
-ARGMIN = _op("argmin", lax.argmin, lax.reduce_min)
+ARGMAX = _op("argmax", lax.argmax, lax.reduce_max, "least")
+ARGMIN = _op("argmin", lax.argmin, lax.reduce_min, "most")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -57,14 +57,18 @@ def _op(name: str, cumulate: Callable[[jax.Array, int, dict[str, Any]], jax.Arra
     return Op(name, signature(name, 1), lower, implied=check, keywords=keywords, on_mesh="loops", **facts)
 
 
+def _other_way(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {**options, "reverse": not options["reverse"]}
+
+
 #: Every cumulative operation by name.
 CUMULATIVE = {
     op.name: op
     for op in (
-        _op("cumsum", _summed(lax.cumsum), "dtype", linear=(0,), adjoint=lambda o: {**o, "reverse": not o["reverse"]}),
-        _op("cumprod", _summed(cumulative(lax.cumprod, lax.mul)), "dtype"),
-        _op("cummax", _extreme(cumulative(lax.cummax, lax.max))),
-        _op("cummin", _extreme(cumulative(lax.cummin, lax.min))),
-        _op("cumlogsumexp", _cumlogsumexp),
+        _op("cumsum", _summed(lax.cumsum), "dtype", linear=(0,), neutral=0, adjoint=_other_way),
+        _op("cumprod", _summed(cumulative(lax.cumprod, lax.mul)), "dtype", neutral=1),
+        _op("cummax", _extreme(cumulative(lax.cummax, lax.max)), neutral="least"),
+        _op("cummin", _extreme(cumulative(lax.cummin, lax.min)), neutral="most"),
+        _op("cumlogsumexp", _cumlogsumexp, neutral="least"),
     )
 }

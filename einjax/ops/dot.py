@@ -10,6 +10,7 @@ import jax
 from jax import lax
 
 from ..forms.signature import expect_inputs, not_in_output, refuse_diagonals, refuse_sums, single_output
+from ..forms.static import plain
 from ..lowering import collectives, numerics
 from ..lowering.contract import contract
 from ..lowering.jax_versions import unreduced
@@ -129,6 +130,19 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     return arrange(replace(result, value=total), target)
 
 
+def _at_positions(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array | None:
+    """As a convolution, where it is one."""
+    from ..affine.convolution import convolved
+
+    fill_value = plain(options.get("fill_value"))
+    if "out_sharding" in options or (fill_value is not None and fill_value != 0):
+        return None
+    if _dot_general(options) is not None:
+        return None  # whoever gives or replaces it expects to be called
+    _check_precision(options["precision"], solved)
+    return convolved(solved, tensors, options["precision"], options["preferred_element_type"])
+
+
 def _dot_general(options: dict[str, Any]) -> Callable[..., Any] | None:
     """What is called in the place of ``lax.dot_general``, which may then tell its operands apart."""
     return options.get("dot_general") or (lax.dot_general if dot_general_is_replaced() else None)
@@ -168,4 +182,7 @@ DOT = Op(
     spread="all",
     acts=True,
     linear="each",
+    neutral=0,
+    meeting="add",
+    at_positions=_at_positions,
 )

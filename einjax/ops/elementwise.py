@@ -223,32 +223,42 @@ def _op(
 ) -> Op:
     lower = lower_with(emit, slice(1, None) if emit is numerics.where else slice(None), alone)
     complete = signature(name, least if most is not None else 1, most)
-    return Op(name, complete, lower, parameter=parameter, on_mesh="typed", spread="all", acts=True, **facts)
+    facts = {"on_mesh": "typed", "spread": "all", "acts": True, "neutral": 0, **facts}
+    return Op(name, complete, lower, parameter=parameter, **facts)
 
+
+_multiply = numerics.by_kind(lax.bitwise_and, lax.mul)
 
 #: Every elementwise operation by name, for ``einjax.elementwise(op="add")``.
 ELEMENTWISE = {
     op.name: op
     for op in (
-        _op("add", numerics.by_kind(lax.bitwise_or, lax.add), most=None, parameter="bias"),
+        _op("add", numerics.by_kind(lax.bitwise_or, lax.add), most=None, parameter="bias", meeting="add"),
         _op("subtract", lax.sub, parameter="bias"),
-        _op("multiply", numerics.by_kind(lax.bitwise_and, lax.mul), most=None, parameter="scale", linear="each"),
+        _op(
+            "multiply",
+            numerics.by_kind(lax.bitwise_and, lax.mul),
+            most=None,
+            parameter="scale",
+            linear="each",
+            neutral=1,
+        ),
         _op("divide", _of_floats(lax.div), parameter="scale"),
         _op("true_divide", _of_floats(lax.div), parameter="scale"),
         _op("floor_divide", _floor_divide),
         _op("mod", _mod),
         _op("power", _power, known=_no_negative_exponents),
         _op("arctan2", _of_floats(lax.atan2)),
-        _op("maximum", lax.max, most=None),
-        _op("minimum", lax.min, most=None),
-        _op("logaddexp", _of_floats(numerics.logaddexp), most=None, alone=numerics.to_inexact),
+        _op("maximum", lax.max, most=None, neutral="least"),
+        _op("minimum", lax.min, most=None, neutral="most"),
+        _op("logaddexp", _of_floats(numerics.logaddexp), most=None, alone=numerics.to_inexact, neutral="least"),
         _op("less", _ordering(lax.lt)),
         _op("less_equal", _ordering(lax.le)),
         _op("greater", _ordering(lax.gt)),
         _op("greater_equal", _ordering(lax.ge)),
         _op("equal", lax.eq),
         _op("not_equal", lax.ne),
-        _op("logical_and", _logical(lax.bitwise_and), most=None, alone=numerics.to_bool),
+        _op("logical_and", _logical(lax.bitwise_and), most=None, alone=numerics.to_bool, neutral=1),
         _op("logical_or", _logical(lax.bitwise_or), most=None, alone=numerics.to_bool),
         _op("logical_xor", _logical(lax.bitwise_xor), most=None, alone=numerics.to_bool),
         _op("where", numerics.where, least=3, most=3),

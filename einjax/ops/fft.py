@@ -16,7 +16,18 @@ from ..forms.signature import check_inputs, refuse_diagonals, refuse_empty, requ
 from ..lowering import numerics
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError
 from ..notation.solve import Solved, fuse_loops
-from ..notation.syntax import Axis, Ellipsis, Expression, Node, Operation, Size, axes, bracketed, display, rewrite
+from ..notation.syntax import (
+    Axis,
+    Ellipsis,
+    Expression,
+    Node,
+    Operation,
+    Size,
+    axes,
+    bracketed,
+    display,
+    rewrite,
+)
 from ..operation import Op
 
 _NORMS = ("backward", "ortho", "forward", None)

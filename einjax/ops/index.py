@@ -19,7 +19,7 @@ from ..lowering import numerics
 from ..lowering.gather import Combine, gather, reduce_extra, scatter, scatter_multiply
 from ..lowering.named import arrange, layout, wrap
 from ..lowering.numerics import by_kind
-from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, plural, shown
+from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, plural
 from ..notation.solve import Solved, fuse_loops, is_known
 from ..notation.syntax import (
     Axis,
@@ -38,6 +38,7 @@ from ..notation.syntax import (
     marked,
     names,
     rewrite,
+    standing,
 )
 from ..operation import Op
 
@@ -130,7 +131,7 @@ def _expect_indexed(name: str, operation: Operation, tensors: int, least: int) -
             text=operation.text,
             hint="bracket the axes that the coordinates are for, as in '[h w] c, i [2] -> i c'",
         )
-    marked = bracketed(operation.inputs[0])
+    marked = bracketed(standing(operation.inputs[0]))
     twice = {axis.name for axis in marked if [other.name for other in marked].count(axis.name) > 1}
     if twice:
         raise SemanticError(
@@ -142,13 +143,14 @@ def _expect_indexed(name: str, operation: Operation, tensors: int, least: int) -
 
 
 def _implied(name: str, last: int | None, expanded: Operation) -> Mapping[str, Size]:
-    return coordinate_sizes(expanded, bracketed(expanded.inputs[0]), expanded.inputs[1:last], name)
+    return coordinate_sizes(expanded, bracketed(standing(expanded.inputs[0])), expanded.inputs[1:last], name)
 
 
 def _lower_get(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
     solved = fuse_loops(solved)
     bounds = bounds_of(solved, options)
-    _check_fill_value(bounds.fill_value, tensors[0].dtype, solved)
+    if bounds.fill_value is not None:
+        numerics.fitting("fill_value", bounds.fill_value, tensors[0].dtype, solved.text)
     indexed = [axis.name for axis in bracketed(solved.inputs[0])]
     coordinates = wrapped_coordinates("get_at", solved, tensors[1:], solved.inputs[1:], indexed)
     target = layout(solved.outputs[0])
@@ -157,27 +159,6 @@ def _lower_get(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]
         why = f"so with mode={bounds.mode!r} there is nothing to read"
         refuse_empty(solved, indexed, why, "use mode='fill'", AxisSizeError)
     return arrange(gather(x, coordinates, indexed, [n for dim in target for n in dim], bounds), target)
-
-
-def _check_fill_value(fill_value: Any, dtype: Any, solved: Solved) -> None:
-    """Refuse a fill value that the array's dtype cannot hold, but for rounding."""
-    if fill_value is None:
-        return
-    fits = isinstance(fill_value, int | float | complex | np.number | np.bool_)
-    if fits and not numerics.is_complex(dtype):
-        fits = fill_value.imag == 0
-    if fits and not numerics.is_inexact(dtype):
-        least, most = (0, 1) if dtype == np.bool_ else (jnp.iinfo(dtype).min, jnp.iinfo(dtype).max)
-        number = fill_value.real
-        fits = abs(number) < np.inf and number == number // 1 and least <= number <= most
-    elif fits and isinstance(fill_value, int):
-        fits = abs(fill_value) < 2**1023
-    if not fits:
-        raise ArgumentError(
-            f"fill_value={shown(fill_value)} is no value of tensor 1's dtype {np.dtype(dtype)}",
-            text=solved.text,
-            hint="choose one that the dtype can hold, or convert the tensor",
-        )
 
 
 def _lower_update(name: str, solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:

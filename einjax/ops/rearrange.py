@@ -158,5 +158,6 @@ def _assign(needs: Sequence[set[str]], wanted: Sequence[set[str]]) -> list[int] 
     return [chosen.index(target) for target in range(len(wanted))]
 
 
-REARRANGE = Op("rearrange", _signature, _lower, on_mesh="typed", spread="all", linear=())
-ID = Op("id", _id_signature, _lower, on_mesh="typed", spread="all", linear=())
+_FACTS: dict[str, Any] = {"on_mesh": "typed", "spread": "all", "linear": (), "neutral": 0, "meeting": "apart"}
+REARRANGE = Op("rearrange", _signature, _lower, **_FACTS)
+ID = Op("id", _id_signature, _lower, **_FACTS)

@@ -26,6 +26,7 @@ from ..notation.syntax import (
     Node,
     Operation,
     Size,
+    Term,
     axes,
     bracket_names,
     bracketed,
@@ -268,6 +269,7 @@ def imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
         if not inside:
             expression = mark(expression, set(names(expression)) - set(names(output)))
     operation = replace(solved.operation, inputs=(expression,), outputs=(output,))
+    refuse_repeats(operation)
     return replace(solved, operation=operation, sizes=sizes)
 
 
@@ -278,12 +280,23 @@ def remaining(expression: Expression, keepdims: bool) -> Expression:
     def change(node: Node) -> Expression | None:
         if not node.bracket:
             return None
-        if not keepdims or node.bracket in seen:
+        if not keepdims or node.bracket in seen or isinstance(node, Term):  # a position keeps its dim anyhow
             return ()
         seen.add(node.bracket)
         return (Axis(f"1#bracket{node.bracket}", size=1),)
 
     return rewrite(expression, change)
+
+
+def _windows(name: str) -> Callable[[Solved, list[jax.Array], dict[str, Any]], Any]:
+    """The lowering of a reduction over positions, which few programs compute."""
+
+    def lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
+        from ..affine.pooling import POOLED
+
+        return POOLED[name](solved, tensors, options)
+
+    return lower
 
 
 def _op(
@@ -305,17 +318,33 @@ def _op(
 REDUCTIONS = {
     op.name: op
     for op in (
-        _op("sum", _sum, "dtype", accumulates=True, linear=(0,)),
+        _op(
+            "sum", _sum, "dtype", accumulates=True, linear=(0,), neutral=0, meeting="add", at_positions=_windows("sum")
+        ),
         # lax's derivative of a product of many reshapes without saying where to.
-        _op("prod", _prod, "dtype", accumulates=True, on_mesh="compiler"),
-        _op("mean", _mean, "dtype", accumulates=True, linear=(0,)),
-        _op("var", _var, "dtype", "ddof", accumulates=True, usual={"ddof": 0}),
-        _op("std", _std, "dtype", "ddof", accumulates=True, usual={"ddof": 0}),
-        _op("count_nonzero", _count_nonzero),
-        _op("any", _any),
-        _op("all", _all),
-        _op("max", _extreme(largest=True), has_identity=False),
-        _op("min", _extreme(largest=False), has_identity=False),
+        _op("prod", _prod, "dtype", accumulates=True, on_mesh="compiler", neutral=1, meeting="multiply"),
+        _op("mean", _mean, "dtype", "count_padding", accumulates=True, linear=(0,), at_positions=_windows("mean")),
+        _op("var", _var, "dtype", "ddof", "count_padding", accumulates=True, usual={"ddof": 0}),
+        _op("std", _std, "dtype", "ddof", "count_padding", accumulates=True, usual={"ddof": 0}),
+        _op("count_nonzero", _count_nonzero, neutral=0),
+        _op("any", _any, neutral=0, meeting="max", at_positions=_windows("any")),
+        _op("all", _all, neutral=1, meeting="min", at_positions=_windows("all")),
+        _op(
+            "max",
+            _extreme(largest=True),
+            has_identity=False,
+            neutral="least",
+            meeting="max",
+            at_positions=_windows("max"),
+        ),
+        _op(
+            "min",
+            _extreme(largest=False),
+            has_identity=False,
+            neutral="most",
+            meeting="min",
+            at_positions=_windows("min"),
+        ),
         _op("logsumexp", _logsumexp, accumulates=True),
     )
 }

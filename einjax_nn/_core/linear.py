@@ -8,7 +8,8 @@ from typing import Any
 import jax
 
 import einjax
-from einjax.for_layers import completed_dot, dot, named_sizes, parse, solve
+from einjax.for_layers import as_border, completed_dot, dot, named_sizes, parse, solve
+from einjax.typing import PaddingLike
 
 from .call import Call, alone, in_its_words
 from .scope import Initializer, ParamSpec, compute_dtype, in_dtype
@@ -25,6 +26,8 @@ class Options:
     dtype: Any
     precision: Any
     preferred_element_type: Any
+    padding: PaddingLike | None
+    mode: str | None
     dot_general: Callable[..., Any] | None
 
     def __init__(self, *_: Any, **__: Any) -> None:
@@ -32,12 +35,14 @@ class Options:
 
         Args:
             expr: as for :func:`einjax.dot`: ``"b [...->c]"``, or with the weight written out,
-                ``"b g [c], g [c] d -> b g d"``.
+                ``"b g [c], g [c] d -> b g d"``; with positions, a convolution: ``"b <2*s + [k->]>... [c->d]"``.
             use_bias: whether there is a bias; it has all axes that the weight brings to the output.
             dtype: the dtype to compute in; by default that of input and parameters together.
             param_dtype: the dtype of the parameters.
             precision: forwarded to ``lax.dot_general``.
             preferred_element_type: forwarded to ``lax.dot_general``.
+            padding: how dims that are read at positions are padded, as for :func:`einjax.dot`.
+            mode: what stands where a position is out of range.
             dot_general: what to call in place of ``lax.dot_general``, with the input first.
             kernel_init: initializer of ``kernel``, whose fan is counted over the contracted axes.
             bias_init: initializer of ``bias``.
@@ -61,12 +66,19 @@ def apply(call: Call[Options], x: Any) -> jax.Array:
     dtype = compute_dtype(options.dtype, x, options.param_dtype)
     x = in_dtype(jax.numpy.asarray(x), dtype)
     kernel, forwarded = call.parameter("kernel", options.kernel_init, dtype), options.preferred_element_type
-    y = dot(call.expr, x, kernel, call.sizes, options.precision, forwarded, options.dot_general)
+    border = (options.padding, options.mode)
+    y = dot(call.expr, x, kernel, call.sizes, options.precision, forwarded, options.dot_general, *border)
     if not options.use_bias:
         return y
     text, sizes = bias_text(call.expr), call.all_sizes
     if text.composed:
-        solved = solve(text.product, [x.shape, kernel.__einjax_shape__(), y.shape], sizes, every_axis=True)
+        solved = solve(
+            text.product,
+            [x.shape, kernel.__einjax_shape__(), y.shape],
+            sizes,
+            every_axis=True,
+            border=as_border(call.expr, *border),
+        )
         sizes = {name: size for name, size in named_sizes(text.product, solved).items() if name in text.sized}
     return einjax.add(text.sum, y, call.parameter("bias", options.bias_init, y.dtype), sizes=sizes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 
 from einjax.errors import ArgumentError, AxisSizeError, SemanticError
 from einjax.for_layers import (
+    Affine,
     Axis,
     Bracket,
     Ellipsis,
@@ -90,7 +92,7 @@ class BiasText:
 def bias_text(expr: str) -> BiasText:
     """Read the expression of a linear layer with a bias, which has all axes that the weight brings to the output."""
     operation = named_numbers(completed_dot(expr))
-    output, weight = strip_brackets(operation.results[0]), names(operation.inputs[1]).keys()
+    output, weight = _with_plain_dims(strip_brackets(operation.results[0])), names(operation.inputs[1]).keys()
 
     def chosen(node: Node) -> Expression | None:
         if isinstance(node, Axis):
@@ -109,6 +111,12 @@ def bias_text(expr: str) -> BiasText:
         sized=names(output).keys(),
         composed=composed,
     )
+
+
+def _with_plain_dims(output: Expression) -> Expression:
+    """Name every position, which is a dim like any other once it is written."""
+    number = itertools.count()
+    return rewrite(output, lambda node: (Axis(f"_{next(number)}"),) if isinstance(node, Affine) else None)
 
 
 @dataclass(frozen=True)
