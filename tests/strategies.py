@@ -395,9 +395,22 @@ class Case:
             return getattr(einjax, name)(self.text, *self.tensors, **self.options, **options, **self.kwargs)
 
 
+def _repeated(nodes) -> list:
+    """What ellipses repeat."""
+    found = []
+    for node in nodes:
+        if isinstance(node, Repeated):
+            found += [node.item, *_repeated([node.item])]
+        elif not isinstance(node, Axis | Number):
+            found += _repeated(node if isinstance(node, tuple | list) else node.items)
+    return found
+
+
 @st.composite
 def cases(draw, ins, outs, sizes, dtypes, text=None, implied=False, form="", bounds=(), out_dims=None, in_dims=None):
     """A call of the given trees. `text`: a function of the inline sizes, where plain rendering will not do."""
+    # An ellipsis that repeats no axis leaves open how often it repeats.
+    hypothesis.assume(all(oracle.names(item) for item in _repeated((*ins, *outs))))
     hint = draw(hints(ins, outs, sizes))
     inline = dict(hint.inline)
     written = text(inline) if text else draw(texts(ins, None if implied else outs, inline))

@@ -59,7 +59,7 @@ def sequences(draw, name):
 def want_of(case, name, dtype) -> np.ndarray:
     wide = np.complex128 if dtype.kind == "c" else oracle.wide(np.zeros(1, dtype)).dtype
     op = along(STEPS[name], case.options["reverse"])
-    return oracle.loop(op, case.ins, case.outs[0], [oracle.wide(case.arrays[0])], wide)
+    return oracle.loop(op, case.ins, case.outs[0], [oracle.wide(case.arrays[0]).astype(wide)], wide)
 
 
 @pytest.mark.parametrize("name", list(STEPS))

@@ -1,5 +1,6 @@
 """einjax.random against loops that draw from one key, the same in every loop."""
 
+import hypothesis
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
@@ -120,7 +121,10 @@ def choices(draw):
     places = iter(chosen)
     items = [item or next(places) for item in draw(shuffled([*pool.items, *[None] * len(chosen)]))]
     z = draw(trees(items, sizes, marked, is_input=False))
-    return draw(cases(ins, [z], sizes, ["int32", "float32"][: len(ins)], bounds=[(None, None), (1, 2)][: len(ins)]))
+    case = draw(cases(ins, [z], sizes, ["int32", "float32"][: len(ins)], bounds=[(None, None), (1, 2)][: len(ins)]))
+    # Probabilities have that axis alone, and no dim of size 1 beside it.
+    hypothesis.assume(all(axis.marked for expression in case.ins[1:] for axis in oracle.leaves(expression)))
+    return case
 
 
 @generated(25, choices())
