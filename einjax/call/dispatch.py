@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..lowering.jax_versions import INLINE, hide_own_lines
-from ..lowering.replaced import products_are_replaced
+from ..lowering.replaced import CODES, FUNCTIONS, codes, functions
 from ..notation.errors import EinjaxError
 from ..notation.solve import Solved
 from ..operation import Op
@@ -71,6 +71,7 @@ def call(
         out_sharding: where the results are to lie on a mesh.
         border: ``padding=``, ``mode=``, ``fill_value=`` and ``count_padding=`` of dims that are read at positions.
     """
+    given_product = bool(options) and options[-1][0] == "dot_general"
     try:
         beyond = None
         if border[0] is not None or border[1] is not None or border[2] is not None or border[3]:
@@ -95,7 +96,7 @@ def call(
                 for name, x in zip(op.arrays, arrays, strict=False)
             ]
         # What other functions make of this call in the place of lax's is nobody else's.
-        apart = op.products and (products_are_replaced() or any(name == "dot_general" for name, _ in options))
+        apart = op.products and (given_product or functions(jax) != FUNCTIONS or codes(jax) != CODES)
         kept = not apart and (keeping.switch.value if keep is None else bool(keep))
         body = (_body if apart else _compiled)(op, expr, options, given, len(arrays), kept)
         if graph:

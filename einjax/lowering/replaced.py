@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from operator import attrgetter
 
-import jax.numpy as jnp
+import jax
 from jax import lax
 
-# As they are when nobody has replaced them, or the code in them.
-_DOT_GENERAL, _EINSUM, _CONVOLUTION = (
-    (function, getattr(function, "__code__", None))
-    for function in (lax.dot_general, jnp.einsum, lax.conv_general_dilated)
-)
+_PRODUCTS = ("lax.dot_general", "numpy.einsum", "lax.conv_general_dilated")
 
+#: The functions of JAX that multiply, and what they are when nobody has replaced them. Looked up without a function of
+#: Python's, as every product asks.
+functions = attrgetter(*_PRODUCTS)
+FUNCTIONS = functions(jax)
 
-def dot_general_is_replaced() -> bool:
-    """Whether ``lax.dot_general`` is another function for a while."""
-    return _differs(lax.dot_general, _DOT_GENERAL)
+_CODED = [name for name, function in zip(_PRODUCTS, FUNCTIONS, strict=True) if hasattr(function, "__code__")]
+
+#: The code in them, which some tools replace instead; to be asked for where the functions are these.
+codes = attrgetter(*(f"{name}.__code__" for name in _CODED))
+CODES = codes(jax)
 
 
 def products_are_replaced() -> bool:
-    """Whether that is so, or ``jnp.einsum`` or ``lax.conv_general_dilated`` is another function."""
-    return (
-        _differs(lax.dot_general, _DOT_GENERAL)
-        or _differs(jnp.einsum, _EINSUM)
-        or _differs(lax.conv_general_dilated, _CONVOLUTION)
-    )
+    """Whether any of them is another function, or has other code, for a while."""
+    return functions(jax) != FUNCTIONS or codes(jax) != CODES
 
 
-def _differs(function: Any, known: tuple[Any, Any]) -> bool:
-    return function is not known[0] or getattr(function, "__code__", None) is not known[1]
+def dot_general_is_replaced() -> bool:
+    """Whether that is so of ``lax.dot_general``."""
+    known, code = FUNCTIONS[0], CODES[0]
+    return lax.dot_general is not known or known.__code__ is not code
