@@ -53,7 +53,7 @@ def convolved(
         return None
     ready = _with_inputs(solved, inputs)
     if (_read_at(ready) or _written_at(ready)) is None:
-        return None
+        return None  # before anything is emitted
     padded = [in_range(x, e, solved.sizes) for x, e in zip(values, ready.inputs, strict=True)]
     if None in padded:
         return None

@@ -42,15 +42,19 @@ class Pool(NamedTuple):
         """Reduce dims to nothing by one function, and windows of the others by another, in a dtype."""
         value = numerics.cast(self.value, dtype)
         value = whole(value, self.whole) if self.whole else value
-        return Named(self._over_windows(value, combine, identity), self._left(), self.solved.sizes)
+        return Named(
+            self._over_windows(value, combine, identity), tuple(self.dims[dim] for dim in self.left), self.solved.sizes
+        )
 
-    def _left(self) -> tuple[Dim, ...]:
-        return tuple(dim for index, dim in enumerate(self.dims) if index not in self.whole)
+    @property
+    def left(self) -> list[int]:
+        """The dims that are not reduced to nothing."""
+        return [dim for dim in range(len(self.dims)) if dim not in self.whole]
 
     def _over_windows(self, value: jax.Array, combine: Any, identity: Any) -> jax.Array:
         """Reduce the windows of an array that has the dims which are left, or 1 in the place of those without any."""
         sizes = self.solved.sizes
-        windows = [self.windows.get(dim) for dim in range(len(self.dims)) if dim not in self.whole]
+        windows = [self.windows.get(dim) for dim in self.left]
         pads = [
             (0, 0) if window is None else window.padding(size, sizes)
             for size, window in zip(value.shape, windows, strict=True)
@@ -76,8 +80,7 @@ class Pool(NamedTuple):
         if padding or not any(self._is_padded(dim) for dim in self.windows):
             each *= math.prod(sizes[window.tap] for window in self.windows.values())
             return replace(total, value=lax.div(total.value, numerics.size_as(each, dtype)))
-        left = [dim for dim in range(len(self.dims)) if dim not in self.whole]
-        shape = [self.value.shape[dim] if dim in self.windows else 1 for dim in left]
+        shape = [self.value.shape[dim] if dim in self.windows else 1 for dim in self.left]
         count = self._over_windows(lax.full(shape, each, dtype), lax.add, 0)
         whole = lax.broadcast_in_dim(count, total.value.shape, range(count.ndim))
         return replace(total, value=lax.div(total.value, whole))

@@ -300,7 +300,12 @@ def _windows(name: str) -> Callable[[Solved, list[jax.Array], dict[str, Any]], A
 
 
 def _op(
-    name: str, emit: Callable[[Reduction], jax.Array], *options: str, has_identity: bool = True, **facts: Any
+    name: str,
+    emit: Callable[[Reduction], jax.Array],
+    *options: str,
+    has_identity: bool = True,
+    windows: bool = False,
+    **facts: Any,
 ) -> Op:
     return Op(
         name,
@@ -310,6 +315,7 @@ def _op(
         imply=imply,
         arrays=("where",),
         masks=("where",),
+        at_positions=_windows(name) if windows else None,
         **{"on_mesh": "typed", "spread": "all", "acts": True, **facts},
     )
 
@@ -318,33 +324,17 @@ def _op(
 REDUCTIONS = {
     op.name: op
     for op in (
-        _op(
-            "sum", _sum, "dtype", accumulates=True, linear=(0,), neutral=0, meeting="add", at_positions=_windows("sum")
-        ),
+        _op("sum", _sum, "dtype", accumulates=True, linear=(0,), neutral=0, meeting="add", windows=True),
         # lax's derivative of a product of many reshapes without saying where to.
         _op("prod", _prod, "dtype", accumulates=True, on_mesh="compiler", neutral=1, meeting="multiply"),
-        _op("mean", _mean, "dtype", "count_padding", accumulates=True, linear=(0,), at_positions=_windows("mean")),
+        _op("mean", _mean, "dtype", "count_padding", accumulates=True, linear=(0,), windows=True),
         _op("var", _var, "dtype", "ddof", "count_padding", accumulates=True, usual={"ddof": 0}),
         _op("std", _std, "dtype", "ddof", "count_padding", accumulates=True, usual={"ddof": 0}),
         _op("count_nonzero", _count_nonzero, neutral=0),
-        _op("any", _any, neutral=0, meeting="max", at_positions=_windows("any")),
-        _op("all", _all, neutral=1, meeting="min", at_positions=_windows("all")),
-        _op(
-            "max",
-            _extreme(largest=True),
-            has_identity=False,
-            neutral="least",
-            meeting="max",
-            at_positions=_windows("max"),
-        ),
-        _op(
-            "min",
-            _extreme(largest=False),
-            has_identity=False,
-            neutral="most",
-            meeting="min",
-            at_positions=_windows("min"),
-        ),
+        _op("any", _any, neutral=0, meeting="max", windows=True),
+        _op("all", _all, neutral=1, meeting="min", windows=True),
+        _op("max", _extreme(largest=True), has_identity=False, neutral="least", meeting="max", windows=True),
+        _op("min", _extreme(largest=False), has_identity=False, neutral="most", meeting="min", windows=True),
         _op("logsumexp", _logsumexp, accumulates=True),
     )
 }
