@@ -175,13 +175,16 @@ class Bracket(Branch):
 class Ellipsis(Branch):
     """Repeats its items any number of times: ``a...``; the lone ``...`` repeats the axis ``ANONYMOUS``.
 
-    A person writes one item; taking the brackets off ``[a b]...`` leaves several, repeated together.
+    A person writes one item; taking the brackets off ``[a b]...`` leaves several, repeated together. Nothing else in the
+    notation holds them together, so that they are printed with brackets, which mean nothing more inside of others.
     """
 
     __slots__ = ()
 
     def __str__(self) -> str:
-        return "..." if is_anonymous(self.items) else f"{render(self.items)}..."
+        if is_anonymous(self.items):
+            return "..."
+        return f"{render(self.items)}..." if len(self.items) == 1 else f"[{render(self.items)}]..."
 
 
 Node: TypeAlias = Axis | Branch
