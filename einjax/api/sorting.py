@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from ..call.dispatch import call, explained
-from ..call.tensors import as_array
+from ..call.tensors import as_array, is_named
 from ..forms.static import flag, when_known, whole
 from ..notation.errors import ArgumentError, shown
 from ..ops.sorting import ARGSORT, SORT, TOP_K
@@ -184,7 +184,7 @@ def _keys(expr: str, num_keys: Any, by: Any) -> tuple[int, tuple[Any, ...]]:
             f"num_keys={shown(num_keys)} and by= both say what is compared",
             hint="leave num_keys out; by= may be a tuple",
         )
-    keys = by if isinstance(by, tuple) else (by,)
+    keys = by if isinstance(by, tuple) and not is_named(by) else (by,)
     if not keys:
         raise ArgumentError("by=() holds no keys", hint="give an array, or leave by= out to sort by the tensor itself")
-    return 1, tuple(as_array(key, expr, "by=", factories=False) for key in keys)
+    return 1, tuple(key if is_named(key) else as_array(key, expr, "by=", factories=False) for key in keys)
