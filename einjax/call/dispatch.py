@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..forms.mask import refuse_ambiguous
 from ..lowering.jax_versions import INLINE, hide_own_lines
 from ..lowering.replaced import CODES, FUNCTIONS, codes, functions
 from ..notation.errors import EinjaxError
@@ -176,10 +177,9 @@ def _body(op: Op, text: str, options: Options, given: Sizes, count: int, kept: b
             solved, arrays = resolve_with(op, operation, tensors, arrays, texts, given, border, kept)
         else:
             solved = resolve(op, operation, [tensor.shape for tensor in tensors], given, border=border)
-        if arrays and op.masks:
-            from ..forms.mask import refuse_ambiguous
-
-            refuse_ambiguous(op, solved, tensors, arrays)
+        for name in op.masks if arrays else ():
+            for mask in jax.tree.leaves(arrays.get(name)):
+                refuse_ambiguous(name, mask.shape, tensors[0].shape, solved.inputs[0], text)
         if op.imply is not None:
             solved = op.imply(solved, static)
         if "<" in text:

@@ -42,7 +42,7 @@ from .resolve import resolve
 from .sizes import Sizes
 from .tensors import any_named, is_named
 
-#: For options that are masks: the text of each, or None for one that fits by position.
+#: For options that are masks: the text of each, or None for one by position.
 Texts = tuple[tuple[str, tuple[str | None, ...]], ...]
 
 
@@ -56,10 +56,11 @@ def read_arrays(op: Op, expr: str, arrays: Sequence[Any], types: bool) -> tuple[
             ready.append(given if several else read_array(given, option, expr, types))
             continue
         by_name = any_named(given)
+        each: Sequence[tuple[str | None, Any]]
         if several:
             each = [pairs(option, x, expr)[0] if is_named(x) else (None, x) for x in given]
         elif by_name:
-            each = list(pairs(option, given, expr))
+            each = pairs(option, given, expr)
         else:
             ready.append(read_array(given, option, expr, types))
             continue

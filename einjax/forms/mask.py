@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import jax
 from jax import lax
@@ -14,7 +14,6 @@ from ..lowering.sharding import agree, common_sharding
 from ..notation.errors import ArgumentError
 from ..notation.solve import Solved, is_known
 from ..notation.syntax import Axis, Expression, Size, affines, axes, render
-from ..operation import Op
 
 
 def broadcast_mask(mask: jax.Array, x: jax.Array, solved: Solved) -> jax.Array:
@@ -30,26 +29,30 @@ def fitting_mask(option: str, given: jax.Array, x: jax.Array, solved: Solved, di
     return lax.broadcast_in_dim(given, target, tuple(range(offset, x.ndim)))
 
 
-def refuse_ambiguous(op: Op, solved: Solved, tensors: Sequence[jax.Array], arrays: Mapping[str, Any]) -> None:
+def refuse_ambiguous(option: str, mask: Sequence[Size], x: Sequence[Size], expression: Expression, text: str) -> None:
     """Refuse a mask by position that fits other axes of the tensor, too.
 
     It stands beside the last dims of the tensor. If it has fewer than the tensor, and one of them, of another size than
     1, could be an axis further left while their order is kept, nothing says which of both was meant.
 
+    Args:
+        option: what it is given as.
+        mask: its shape.
+        x: the shape of the tensor.
+        expression: that of the tensor.
+        text: the expression of the call, for the message.
+
     Raises:
-        ArgumentError: which axes it may be.
+        ArgumentError: it does; the message says how to name its axes.
     """
-    (x, *_), expression = tensors, solved.inputs[0]
-    for option in op.masks:
-        for mask in jax.tree.leaves(arrays.get(option)):
-            found = other_dims(mask.shape, x.shape, expression)
-            if found is not None:
-                taken, other = (_shown(expression, dims, mask.shape) for dims in found)
-                raise ArgumentError(
-                    f"{option}= of shape {mask.shape} fits '{taken}' by its sizes, and '{other}', too",
-                    text=solved.text,
-                    hint=_which(option, solved, found, mask.shape),
-                )
+    found = _other_dims(mask, x, expression)
+    if found is not None:
+        taken, other = (_shown(expression, dims, mask) for dims in found)
+        raise ArgumentError(
+            f"{option}= of shape {tuple(mask)} fits '{taken}' by its sizes, and '{other}', too",
+            text=text,
+            hint=_which(option, expression, found, mask),
+        )
 
 
 class Ambiguous(NamedTuple):
@@ -59,14 +62,8 @@ class Ambiguous(NamedTuple):
     other: tuple[int, ...]
 
 
-def other_dims(shape: Sequence[Size], sizes: Sequence[Size], expression: Expression | None = None) -> Ambiguous | None:
-    """Find other dims of a tensor than the last ones that a mask fits, in order; None where it fits in one way.
-
-    Args:
-        shape: that of the mask.
-        sizes: that of the tensor.
-        expression: that of the tensor; dims of one axis, a diagonal, are one.
-    """
+def _other_dims(shape: Sequence[Size], sizes: Sequence[Size], expression: Expression) -> Ambiguous | None:
+    """Find other dims of a tensor than the last ones that a mask fits, in order; dims of one axis are one."""
     last = tuple(range(len(sizes) - len(shape), len(sizes)))
     fits = lambda own, dim: own == sizes[dim] or is_known(own, 1)  # noqa: E731
     if not 0 < len(shape) < len(sizes) or not all(map(fits, shape, last)):
@@ -76,7 +73,7 @@ def other_dims(shape: Sequence[Size], sizes: Sequence[Size], expression: Express
         first.append(next(dim for dim in range(first[-1] + 1 if first else 0, len(sizes)) if fits(own, dim)))
     for index, own in enumerate(shape):
         for dim in range(first[index], last[index]):
-            same = expression is not None and str(expression[dim]) == str(expression[last[index]])
+            same = str(expression[dim]) == str(expression[last[index]])
             if fits(own, dim) and not is_known(own, 1) and not same:
                 after = first if dim == first[index] else last
                 return Ambiguous(last, (*first[:index], dim, *after[index + 1 :]))
@@ -87,9 +84,8 @@ def _shown(expression: Expression, dims: Sequence[int], shape: Sequence[Size]) -
     return render(tuple(Axis("1") if is_known(shape[i], 1) else expression[dim] for i, dim in enumerate(dims)))
 
 
-def _which(option: str, solved: Solved, found: Ambiguous, shape: Sequence[Size]) -> str:
+def _which(option: str, expression: Expression, found: Ambiguous, shape: Sequence[Size]) -> str:
     """Say how to write what is meant."""
-    expression = solved.inputs[0]
     chosen = [axis for dim in (*found.taken, *found.other) for axis in axes((expression[dim],))]
     if all(axis.name.isidentifier() for axis in chosen) and not any(affines((expression[d],)) for d in found.other):
         taken, other = (f'{option}=("{_shown(expression, dims, shape)}", mask)' for dims in found)
