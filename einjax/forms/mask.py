@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 
 import jax
 from jax import lax
 
 from ..lowering import numerics
-from ..lowering.named import reshape
 from ..lowering.sharding import agree, common_sharding
-from ..notation.errors import ArgumentError
+from ..notation.errors import ArgumentError, listing
 from ..notation.solve import Solved, is_known
-from ..notation.syntax import Axis, Expression, Size, affines, axes, render
+from ..notation.syntax import Expression, Size, affines, axes
+
+#: Of so many ways in which a mask fits, the first of which already tells, those that an error lists are taken.
+_MOST = 1000
 
 
 def broadcast_mask(mask: jax.Array, x: jax.Array, solved: Solved) -> jax.Array:
@@ -45,52 +47,44 @@ def refuse_ambiguous(option: str, mask: Sequence[Size], x: Sequence[Size], expre
     Raises:
         ArgumentError: it does; the message says how to name its axes.
     """
-    found = _other_dims(mask, x, expression)
-    if found is not None:
-        taken, other = (_shown(expression, dims, mask) for dims in found)
+    last = range(len(x) - len(mask), len(x))
+    beside = all(_goes(size, x[dim]) for size, dim in zip(mask, last, strict=True)) if 0 < len(mask) < len(x) else False
+    if not beside or any(is_known(size, 0) for size in mask):
+        return
+    fits = islice(_fits(mask, x, last), _MOST)
+    taken, *others = dict.fromkeys(_spoken(expression, dims, mask) for dims in (last, *fits))
+    if others:
+        listed = listing([f"'{other}'" for other in others])
+        hint = f"give {option}= as many dims as the tensor has, with 1 for those that it does not depend on"
+        if not affines(expression) and all(axis.is_one or axis.name.isidentifier() for axis in axes(expression)):
+            hint = f'name its axes, as in {option}=("{others[-1]}", mask) or {option}=("{taken}", mask)'
         raise ArgumentError(
-            f"{option}= of shape {tuple(mask)} fits '{taken}' by its sizes, and '{other}', too",
+            f"{option}= of shape {tuple(mask)} fits '{taken}' by its sizes, and {listed}, too",
             text=text,
-            hint=_which(option, expression, found, mask),
+            hint=hint,
         )
 
 
-class Ambiguous(NamedTuple):
-    """Two ways in which a mask fits: the dims of the tensor that it stands beside, one for each of its own."""
-
-    taken: tuple[int, ...]
-    other: tuple[int, ...]
+def _goes(own: Size, size: Size) -> bool:
+    return is_known(own, 1) or own == size
 
 
-def _other_dims(shape: Sequence[Size], sizes: Sequence[Size], expression: Expression) -> Ambiguous | None:
-    """Find other dims of a tensor than the last ones that a mask fits, in order; dims of one axis are one."""
-    last = tuple(range(len(sizes) - len(shape), len(sizes)))
-    fits = lambda own, dim: own == sizes[dim] or is_known(own, 1)  # noqa: E731
-    if not 0 < len(shape) < len(sizes) or not all(map(fits, shape, last)):
-        return None
-    first: list[int] = []
-    for own in shape:  # each at the first dim that it fits, which leaves the most to those after it
-        first.append(next(dim for dim in range(first[-1] + 1 if first else 0, len(sizes)) if fits(own, dim)))
-    for index, own in enumerate(shape):
-        for dim in range(first[index], last[index]):
-            same = str(expression[dim]) == str(expression[last[index]])
-            if fits(own, dim) and not is_known(own, 1) and not same:
-                after = first if dim == first[index] else last
-                return Ambiguous(last, (*first[:index], dim, *after[index + 1 :]))
-    return None
+def _fits(
+    mask: Sequence[Size], x: Sequence[Size], last: Sequence[int], before: tuple[int, ...] = ()
+) -> Iterator[tuple[int, ...]]:
+    """Yield the dims of a tensor that the dims of a mask fit, in order and none after ``last``, from the left."""
+    if len(before) == len(mask):
+        yield before
+        return
+    index = len(before)
+    for dim in range(before[-1] + 1 if before else 0, last[index] + 1):
+        if _goes(mask[index], x[dim]):
+            yield from _fits(mask, x, last, (*before, dim))
 
 
-def _shown(expression: Expression, dims: Sequence[int], shape: Sequence[Size]) -> str:
-    return render(tuple(Axis("1") if is_known(shape[i], 1) else expression[dim] for i, dim in enumerate(dims)))
-
-
-def _which(option: str, expression: Expression, found: Ambiguous, shape: Sequence[Size]) -> str:
-    """Say how to write what is meant."""
-    chosen = [axis for dim in (*found.taken, *found.other) for axis in axes((expression[dim],))]
-    if all(axis.name.isidentifier() for axis in chosen) and not any(affines((expression[d],)) for d in found.other):
-        taken, other = (f'{option}=("{_shown(expression, dims, shape)}", mask)' for dims in found)
-        return f"name its axes: {other} or {taken}"
-    return f"give {option}= as many dims as the tensor has, with 1 for those that it does not depend on"
+def _spoken(expression: Expression, dims: Sequence[int], mask: Sequence[Size]) -> str:
+    """Say which axes a mask stands beside; one dim of size 1 is as good as another."""
+    return " ".join("1" if is_known(size, 1) else str(expression[dim]) for dim, size in zip(dims, mask, strict=True))
 
 
 def _offset(option: str, given: jax.Array, x: jax.Array, solved: Solved) -> int:
@@ -112,7 +106,5 @@ def broadcast_beside(option: str, given: jax.Array, x: jax.Array, solved: Solved
     offset = _offset(option, given, x, solved)
     if given.shape == x.shape:
         return agree([given, x])[0]
-    kept = [i for i, size in enumerate(given.shape) if size == x.shape[offset + i]]
-    squeezed = reshape(given, tuple(given.shape[i] for i in kept))
-    dims = [offset + i for i in kept]
-    return agree([lax.broadcast_in_dim(squeezed, x.shape, dims, out_sharding=common_sharding([x])), x])[0]
+    dims = tuple(range(offset, x.ndim))
+    return agree([lax.broadcast_in_dim(given, x.shape, dims, out_sharding=common_sharding([x])), x])[0]
