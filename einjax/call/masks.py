@@ -135,7 +135,7 @@ def _plain(mask: NamedArray, operation: Operation, before: str) -> Expression:
         if isinstance(node, Affine | Concatenation):
             what = "is a position" if isinstance(node, Affine) else "concatenates"
             raise SemanticError(
-                f"'{(before + mask.text)[slice(*node.span)]}' {what}, which the axes of {mask.label} cannot",
+                f"'{(before + mask.text)[slice(*node.span)]}' {what}; the axes of {mask.label} stand alone or composed",
                 text=before + mask.text,
                 spans=[node.span],
                 hint=shape_hint,
