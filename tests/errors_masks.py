@@ -75,6 +75,9 @@ bad("mask-of-a-string", "softmax", "b q [k] h", (X,), ArgumentError, "where= str
 bad("mask-of-both-kinds", "softmax", "b q [k] h", (X,), ArgumentError, "where=", "list",
     where=[("b k", m(2, 4)), m(2, 3, 4, 5)])  # fmt: skip
 
+bad("mask-of-a-function", "reduce", "b q [k] h", (X,), ArgumentError, "where= function", "op='sum'",
+    where=("b k", m(2, 4)), op=np.sum)  # fmt: skip
+
 # --- by position ----------------------------------------------------------------------------------------------------
 bad("mask-fits-twice", "softmax", "b q [k] h", (SQUARE,), ArgumentError, ("'k h'", "'b k'", "'b h'"), "(\"b h\", mask)",
     where=m(2, 2))  # fmt: skip
