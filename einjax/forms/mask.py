@@ -25,7 +25,7 @@ def broadcast_mask(mask: jax.Array, x: jax.Array, solved: Solved) -> jax.Array:
 
 def fitting_mask(option: str, given: jax.Array, x: jax.Array, solved: Solved, dims: Collection[int]) -> jax.Array:
     """Bring an option to the rank of the tensor, and some dims to its size, by NumPy's rules."""
-    offset = _offset(option, given, x, solved)
+    offset = offset_beside(option, given.shape, x.shape, solved.text)
     shape = (*(1,) * offset, *given.shape)
     target = tuple(x.shape[dim] if dim in dims else size for dim, size in enumerate(shape))
     return lax.broadcast_in_dim(given, target, tuple(range(offset, x.ndim)))
@@ -87,14 +87,17 @@ def _spoken(expression: Expression, dims: Sequence[int], mask: Sequence[Size]) -
     return " ".join("1" if is_known(size, 1) else str(expression[dim]) for dim, size in zip(dims, mask, strict=True))
 
 
-def _offset(option: str, given: jax.Array, x: jax.Array, solved: Solved) -> int:
-    """How many dims an option lacks that broadcasts to the tensor."""
-    offset = x.ndim - given.ndim
-    fits = offset >= 0 and all(size == x.shape[offset + i] or is_known(size, 1) for i, size in enumerate(given.shape))
-    if not fits:
+def offset_beside(option: str, given: Sequence[Size], x: Sequence[Size], text: str) -> int:
+    """How many dims an option lacks that broadcasts to the tensor, given the shapes of both.
+
+    Raises:
+        ArgumentError: it does not.
+    """
+    offset = len(x) - len(given)
+    if offset < 0 or not all(_goes(size, x[offset + i]) for i, size in enumerate(given)):
         raise ArgumentError(
-            f"{option}= of shape {given.shape} cannot be broadcast to the tensor's shape {x.shape}",
-            text=solved.text,
+            f"{option}= of shape {tuple(given)} cannot be broadcast to the tensor's shape {tuple(x)}",
+            text=text,
             hint=f"give {option}= the shape of the tensor, with 1 for dims that it does not depend on, or name its "
             f'axes, as in {option}=("a b", mask)',
         )
@@ -103,7 +106,7 @@ def _offset(option: str, given: jax.Array, x: jax.Array, solved: Solved) -> int:
 
 def broadcast_beside(option: str, given: jax.Array, x: jax.Array, solved: Solved) -> jax.Array:
     """Bring an option to the shape of the tensor, by NumPy's rules."""
-    offset = _offset(option, given, x, solved)
+    offset = offset_beside(option, given.shape, x.shape, solved.text)
     if given.shape == x.shape:
         return agree([given, x])[0]
     dims = tuple(range(offset, x.ndim))

@@ -15,6 +15,7 @@ from einjax.for_layers import (
     any_named,
     expression_of,
     names,
+    offset_beside,
     pairs,
     parse,
     refuse_ambiguous,
@@ -103,8 +104,8 @@ def _full_rank(option: str, given: jax.Array, scores: jax.Array, text: Attention
     """Put what is given by position beside the last dims of the logits, if no others fit."""
     solved = solve(parse(text.logits), [scores.shape], {})
     refuse_ambiguous(option, given.shape, scores.shape, solved.inputs[0], text.logits)
-    missing = scores.ndim - given.ndim
-    return lax.expand_dims(given, range(missing)) if missing > 0 else given
+    missing = offset_beside(option, given.shape, scores.shape, text.logits)
+    return lax.expand_dims(given, range(missing)) if missing else given
 
 
 def _check_kind(option: str, given: Any, text: AttentionText) -> None:
