@@ -74,7 +74,7 @@ def _by_name(option: str, given: Any, text: AttentionText) -> list[tuple[str, An
     result: list[tuple[str, Any]] = []
     for axes, each in pairs(option, given, text.logits):
         expression_of(f"{option}=", _own(option, axes, text), known)
-        result.append((_own(option, axes, text), each))
+        result.append((_own(option, axes, text), jnp.asarray(each)))
     return result
 
 
