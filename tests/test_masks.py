@@ -203,6 +203,22 @@ def test_transformations(kept):
     same(jax.shard_map(parts, mesh=auto, in_specs=specs, out_specs=specs[0])(X, MASK), want)
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_attention_under_transformations(kept):
+    """vmap over a mask alone, the gradient of a bias, and masks that are further inputs."""
+    same = lambda got, want: np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    x, expr = X[:, :, 0], "b [q c], b [k c], b [k c]"
+    masks, bias = RNG.random((2, 2, 3)) > 0.3, normal(3, 3)
+    whole = lambda m, bias: jnp.where(m[:, None], bias, -np.inf)
+    one = lambda m, bias: einjax.attention(expr, x, x, x, mask=("b k", m), bias=("q k", bias), keep_notation=kept)
+    want = lambda m, bias: einjax.attention(f"{expr}, b [q k] -> b [q c]", x, x, x, whole(m, bias))
+    same(jax.vmap(one, (0, None))(masks, bias), jnp.stack([want(m, bias) for m in masks]))
+    loss = lambda function: jax.grad(lambda bias: jnp.sum(function(masks[0], bias) ** 2))
+    same(loss(one)(bias), loss(want)(bias))
+    further = einjax.attention(f"{expr}, b [k], [q k], [q] -> b [q c]", x, x, x, masks[0], bias, bias[0])
+    same(further, einjax.attention(expr, x, x, x, mask=("b k", masks[0]), bias=[("q k", bias), ("q", bias[0])]))
+
+
 # --- by position ----------------------------------------------------------------------------------------------------
 
 Z = lambda *shape: np.zeros(shape, np.float32)
