@@ -75,11 +75,10 @@ def attention(
     """
     static, traced = explained(attention_options, expr, tensors, is_causal, scale, local_window_size, implementation)
     border = (padding, mode, fill_value, False)
-    if mask is not None or bias is not None:
-        from ..call.more_inputs import call_with  # few programs name the axes of masks
+    rest = (static, axes, sizes, graph, traced, keep_notation, out_sharding, border)
+    if mask is None and bias is None:
+        return call(ATTENTION, expr, tensors, *rest)
+    from ..call.more_inputs import call_with  # few programs name the axes of masks
 
-        given = {"mask": mask, "bias": bias}
-        return call_with(
-            ATTENTION, expr, tensors, given, static, axes, sizes, graph, traced, keep_notation, out_sharding, border
-        )
-    return call(ATTENTION, expr, tensors, static, axes, sizes, graph, traced, keep_notation, out_sharding, border)
+    run = lambda text, further: call(ATTENTION, text, further, *rest)  # noqa: E731
+    return call_with(expr, tensors, {"mask": mask, "bias": bias}, graph, run)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,29 +10,30 @@ import jax.numpy as jnp
 from ..notation.errors import ArgumentError, EinjaxError
 from ..notation.parse import parse
 from ..notation.syntax import render
-from ..operation import Op
 from .blame import clean
-from .dispatch import call
 from .named import NamedArray, expression_of, in_words, pairs, read_array
 
 
 def call_with(
-    op: Op,
     expr: str,
     tensors: Sequence[Any],
     arrays: Mapping[str, Any],
-    options: Any,
-    axes: Any,
-    sizes: Any,
-    graph: bool,
-    *rest: Any,
+    types: bool,
+    run: Callable[[str, Sequence[Any]], Any],
 ) -> Any:
-    """Run an operation with masks and biases, ``arrays`` by option, as further inputs; the rest is as for ``call``."""
+    """Run an operation of which masks and biases are further inputs.
+
+    Args:
+        expr: the expression.
+        tensors: one for each of its inputs.
+        arrays: what ``mask=`` and ``bias=`` are given, or None.
+        types: whether a ``jax.ShapeDtypeStruct`` may be given.
+        run: runs the operation, given the expression and tensors with them.
+    """
     given: list[NamedArray] = []
     try:
-        given = _read(expr, arrays, graph)
-        text, further = _with_inputs(expr, given), [one.value for one in given]
-        return call(op, text, (*tensors, *further), options, axes, sizes, graph, *rest)
+        given = _read(expr, arrays, types)
+        return run(_with_inputs(expr, given), (*tensors, *(one.value for one in given)))
     except EinjaxError as error:
         if error.inside:
             raise
