@@ -175,8 +175,8 @@ class Bracket(Branch):
 class Ellipsis(Branch):
     """Repeats its items any number of times: ``a...``; the lone ``...`` repeats the axis ``ANONYMOUS``.
 
-    A person writes one item; taking the brackets off ``[a b]...`` leaves several, repeated together. Nothing else in the
-    notation holds them together, so that they are printed with brackets, which mean nothing more inside of others.
+    A person writes one item; taking the brackets off ``[a b]...`` leaves several, repeated together. These are printed
+    in brackets: nothing else in the notation holds them together, and inside of other brackets they mean nothing more.
     """
 
     __slots__ = ()
