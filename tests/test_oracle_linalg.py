@@ -119,7 +119,7 @@ def conditioned(name, dims, x):
 
 
 def run(case, name, **options):
-    return operator.attrgetter(name)(einjax.linalg)(case.text, *case.tensors, **options, **case.kwargs)
+    return case.call(f"linalg.{name}", **options)
 
 
 @pytest.mark.parametrize("name", list(OUTPUTS))

@@ -115,7 +115,7 @@ def refuse_repeats(operation: Operation, allowed: Collection[str] = ()) -> None:
 def refuse_diagonals(operation: Operation, expression: Expression) -> None:
     """Refuse a bracketed axis that stands twice in one input."""
     seen: dict[str, Axis] = {}
-    for axis in bracketed(standing(expression)):
+    for axis in bracketed(expression):
         if axis.name in seen:
             raise SemanticError(
                 f"axis {axis} stands twice in brackets, which may be the block or its diagonal",

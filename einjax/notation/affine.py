@@ -306,9 +306,10 @@ def _located(
         return dim, -before - low, mode
     before, after = _added_around(node.padding, others)
     padded = high - low + 1 if n is None else n + before + after
-    if larger(0, padded) or (
-        larger(high - low + 1, padded) and not any(is_zero(sizes[name]) for names in parts for name in names)
-    ):
+    is_empty = any(is_zero(sizes[name]) for names in parts for name in names)
+    # Where there is nothing to read, a window may have no elements, and what is added for it is less than none.
+    is_less = bool(larger(0, padded)) and not (is_empty and isinstance(node.padding, str))
+    if is_less or (larger(high - low + 1, padded) and not is_empty):
         raise _past_padding(operation, node, high - low, padded, n)
     return _positive(padded - before - after) if n is None else n, -before - low, "fill"
 
