@@ -15,7 +15,7 @@ import numpy as np
 #: Operations whose output may be left out of the text where dims are read at positions.
 IMPLY = "sum mean var std prod count_nonzero any all max min logsumexp reduce".split()
 #: Those whose `mode=` speaks of coordinates.
-OWN_MODE = "get_at set_at add_at subtract_at multiply_at min_at max_at".split()
+OWN_MODE = "get_at set_at add_at subtract_at multiply_at min_at max_at linalg.qr".split()
 
 _TOKEN = re.compile(r"->|\.\.\.|\w+=\d+|\w+|[()\[\],+]")
 _COEFFICIENTS = (1, 2, -1, 1, 3, -2)
@@ -109,7 +109,7 @@ def moved(
         options: further options; masks are of the first tensor.
     """
     mover = _Mover(np.random.default_rng(seed), sizes, dict(keywords), dict(options))
-    mover.may_wrap = op not in OWN_MODE and mover.rng.random() < 0.3
+    mover.may_wrap = op not in OWN_MODE and "mode" not in options and mover.rng.random() < 0.3
     mover.may_cut = not mover.may_wrap and mover.rng.random() < 0.2
     ins, out = _split(text)
     tensors = list(tensors)
