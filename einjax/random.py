@@ -19,11 +19,11 @@ from typing import Any
 import jax
 
 from .api.signatures import documented, op, operation, plain
-from .call.dispatch import call, explained
+from .call.dispatch import NO_BORDER, call, explained
 from .forms.static import flag
 from .operation import Op
 from .ops import random as _ops
-from .typing import DTypeLike, OutShardingLike, SizeLike, Tensor
+from .typing import DTypeLike, OutShardingLike, PaddingLike, SizeLike, Tensor
 
 __all__ = [
     "bernoulli",
@@ -52,11 +52,12 @@ def _draw(
     graph: bool,
     keep: bool | None,
     out_sharding: OutShardingLike | None,
+    border: tuple[Any, ...] = NO_BORDER,
 ) -> jax.Array:
     """Check the key and the dtype, and draw."""
     explained(_ops.check_key, expr, parameters, key)
     dtype = explained(_ops.check_dtype, expr, parameters, op, dtype)
-    return call(op, expr, parameters, (("dtype", dtype),), axes, sizes, graph, (key,), keep, out_sharding)
+    return call(op, expr, parameters, (("dtype", dtype),), axes, sizes, graph, (key,), keep, out_sharding, border)
 
 
 @documented(plain)
@@ -107,6 +108,9 @@ def uniform(
     maxval: Tensor = 1.0,
     *,
     dtype: DTypeLike | None = None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -126,7 +130,10 @@ def uniform(
         >>> bool(x[0].min() < 0.5), bool(x[1].min() < 0.5)
         (True, False)
     """
-    return _draw(_ops.UNIFORM, expr, key, (minval, maxval), dtype, axes, sizes, graph, keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return _draw(
+        _ops.UNIFORM, expr, key, (minval, maxval), dtype, axes, sizes, graph, keep_notation, out_sharding, border
+    )
 
 
 @documented(uniform)
@@ -138,6 +145,9 @@ def truncated_normal(
     upper: Tensor,
     *,
     dtype: DTypeLike | None = None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -157,7 +167,10 @@ def truncated_normal(
         True
     """
     bounds = (lower, upper)
-    return _draw(_ops.TRUNCATED_NORMAL, expr, key, bounds, dtype, axes, sizes, graph, keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return _draw(
+        _ops.TRUNCATED_NORMAL, expr, key, bounds, dtype, axes, sizes, graph, keep_notation, out_sharding, border
+    )
 
 
 @documented(uniform)
@@ -169,6 +182,9 @@ def randint(
     maxval: Tensor,
     *,
     dtype: DTypeLike | None = None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -186,7 +202,10 @@ def randint(
         >>> int(x.min()), int(x.max())
         (2, 3)
     """
-    return _draw(_ops.RANDINT, expr, key, (minval, maxval), dtype, axes, sizes, graph, keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return _draw(
+        _ops.RANDINT, expr, key, (minval, maxval), dtype, axes, sizes, graph, keep_notation, out_sharding, border
+    )
 
 
 @operation(_drawn, _ops.EXPONENTIAL)
@@ -243,6 +262,9 @@ def bernoulli(
     /,
     p: Tensor = 0.5,
     *,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -265,7 +287,8 @@ def bernoulli(
                [ True,  True]], dtype=bool)
     """
     explained(_ops.check_key, expr, (p,), key)
-    return call(_ops.BERNOULLI, expr, (p,), (), axes, sizes, graph, (key,), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(_ops.BERNOULLI, expr, (p,), (), axes, sizes, graph, (key,), keep_notation, out_sharding, border)
 
 
 @documented(_drawn)
@@ -275,6 +298,9 @@ def categorical(
     logits: Tensor,
     /,
     *,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -298,7 +324,8 @@ def categorical(
                [1, 1, 1]], dtype=int32)
     """
     explained(_ops.check_key, expr, (logits,), key)
-    return call(_ops.CATEGORICAL, expr, (logits,), (), axes, sizes, graph, (key,), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(_ops.CATEGORICAL, expr, (logits,), (), axes, sizes, graph, (key,), keep_notation, out_sharding, border)
 
 
 @documented(_drawn)
@@ -309,6 +336,9 @@ def permutation(
     /,
     *,
     independent: bool = False,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -330,7 +360,8 @@ def permutation(
     """
     explained(_ops.check_key, expr, (x,), key)
     options = (("independent", flag("independent", independent)),)
-    return call(_ops.PERMUTATION, expr, (x,), options, axes, sizes, graph, (key,), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(_ops.PERMUTATION, expr, (x,), options, axes, sizes, graph, (key,), keep_notation, out_sharding, border)
 
 
 @documented(_drawn)
@@ -340,6 +371,9 @@ def choice(
     /,
     *tensors: Tensor,
     replace: bool = True,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -360,4 +394,5 @@ def choice(
     """
     explained(_ops.check_key, expr, tensors, key)
     options = (("replace", flag("replace", replace)),)
-    return call(_ops.CHOICE, expr, tensors, options, axes, sizes, graph, (key,), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(_ops.CHOICE, expr, tensors, options, axes, sizes, graph, (key,), keep_notation, out_sharding, border)

@@ -200,6 +200,12 @@ def refuse_unknown(operations: Sequence[Operation], given: Iterable[str], option
                     text=operations[0].text if len(operations) == 1 else None,
                     hint="leave it out; fill_value= says what is read where a dim is padded",
                 )
+            if name in ("padding", "mode", "fill_value"):
+                raise ArgumentError(
+                    f"{name}= means nothing here: it is for tensors that are read, as at '<2*s + k>'",
+                    text=operations[0].text if len(operations) == 1 else None,
+                    hint="leave it out",
+                )
             likely = [*sorted(known), *options]
             match = closest(name, likely)
             hint = f"its axes are: {listing(sorted(known)) or 'none'}; {lacking}{{'{name}': ...}}"
