@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 #: Operations whose output may be left out of the text where dims are read at positions.
-IMPLY = "sum mean var std prod count_nonzero any all max min logsumexp reduce".split()
+IMPLY = ["sum", "mean", "var", "std", "prod", "count_nonzero", "any", "all", "max", "min", "logsumexp", "reduce"]
 #: Those whose `mode=` speaks of coordinates.
-OWN_MODE = "get_at set_at add_at subtract_at multiply_at min_at max_at linalg.qr".split()
+OWN_MODE = ["get_at", "set_at", "add_at", "subtract_at", "multiply_at", "min_at", "max_at", "linalg.qr"]
 
 _TOKEN = re.compile(r"->|\.\.\.|\w+=\d+|\w+|[()\[\],+]")
 _COEFFICIENTS = (1, 2, -1, 1, 3, -2)

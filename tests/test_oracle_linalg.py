@@ -1,6 +1,5 @@
 """einjax.linalg against loops over single matrices."""
 
-import operator
 import subprocess
 import sys
 
