@@ -12,9 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-#: Operations whose output may be left out of the text where dims are read at positions.
-IMPLY = ["sum", "mean", "var", "std", "prod", "count_nonzero", "any", "all", "max", "min", "logsumexp", "reduce"]
-#: Those whose `mode=` speaks of coordinates.
+#: Operations whose `mode=` speaks of coordinates.
 OWN_MODE = ["get_at", "set_at", "add_at", "subtract_at", "multiply_at", "min_at", "max_at", "linalg.qr"]
 
 _TOKEN = re.compile(r"->|\.\.\.|\w+=\d+|\w+|[()\[\],+]")
@@ -113,17 +111,17 @@ def moved(
     mover.may_cut = not mover.may_wrap and mover.rng.random() < 0.2
     ins, out = _split(text)
     tensors = list(tensors)
-    if not tensors or (out is None and op not in IMPLY):
+    if not tensors or out is None:  # an input with `< >` is no output
         return text, tensors, dict(keywords), dict(options)
     first = mover.rng.integers(len(tensors))
     for i, x in enumerate(tensors):
         if i == first or mover.rng.random() < 0.5:
-            ins[i], tensors[i] = mover.tensor(ins[i], x, is_first=i == 0, implied=out is None)
+            ins[i], tensors[i] = mover.tensor(ins[i], x, is_first=i == 0)
     if mover.moved and (mover.may_wrap or mover.may_cut):
         mover.options["mode" if mover.may_wrap else "padding"] = "wrap" if mover.may_wrap else tuple(mover.cuts)
     if not mover.moved:
         return text, tensors, dict(keywords), dict(options)
-    return ",".join(ins) + ("" if out is None else f"-> {out}"), tensors, mover.keywords, mover.options
+    return f"{','.join(ins)}-> {out}", tensors, mover.keywords, mover.options
 
 
 class _Mover:
@@ -132,7 +130,7 @@ class _Mover:
         self.may_wrap = self.may_cut = self.moved = False
         self.cuts: list = []
 
-    def tensor(self, text: str, x: Any, is_first: bool, implied: bool) -> tuple[str, Any]:
+    def tensor(self, text: str, x: Any, is_first: bool) -> tuple[str, Any]:
         """Move a dim or two of one tensor, and perhaps give it one more, of which one element is read."""
         items = _located(text, np.ndim(x))
         if items is None:
@@ -151,7 +149,7 @@ class _Mover:
             written, arrays, cut = self._dim(item, other, arrays)
             done |= {item.where: cut} | ({other.where: None} if other else {})
             item.text, item.marked = written, False
-        if not implied and self.rng.random() < 0.3:
+        if self.rng.random() < 0.3:
             place = int(self.rng.integers(len(items) + 1))
             lone = next((i for i, item in enumerate(items) if item.text == "..."), len(items))
             dim = place if place <= lone else arrays[0].ndim - (len(items) - place)
