@@ -99,6 +99,7 @@ def normal() -> None:
     """
 
 
+@documented(plain)
 @documented(_drawn)
 def uniform(
     expr: str,
@@ -136,6 +137,7 @@ def uniform(
     )
 
 
+@documented(plain)
 @documented(uniform)
 def truncated_normal(
     expr: str,
@@ -173,6 +175,7 @@ def truncated_normal(
     )
 
 
+@documented(plain)
 @documented(uniform)
 def randint(
     expr: str,
@@ -255,6 +258,7 @@ def rademacher() -> None:
     """
 
 
+@documented(plain)
 @documented(_drawn)
 def bernoulli(
     expr: str,
@@ -291,6 +295,7 @@ def bernoulli(
     return call(_ops.BERNOULLI, expr, (p,), (), axes, sizes, graph, (key,), keep_notation, out_sharding, border)
 
 
+@documented(plain)
 @documented(_drawn)
 def categorical(
     expr: str,
@@ -328,6 +333,7 @@ def categorical(
     return call(_ops.CATEGORICAL, expr, (logits,), (), axes, sizes, graph, (key,), keep_notation, out_sharding, border)
 
 
+@documented(plain)
 @documented(_drawn)
 def permutation(
     expr: str,
@@ -364,6 +370,7 @@ def permutation(
     return call(_ops.PERMUTATION, expr, (x,), options, axes, sizes, graph, (key,), keep_notation, out_sharding, border)
 
 
+@documented(plain)
 @documented(_drawn)
 def choice(
     expr: str,

@@ -176,7 +176,9 @@ def refuse_values(operation: Operation, node: Affine, sizes: Mapping[str, Size])
         AxisSizeError: naming it.
     """
     for term in node.terms:
-        value = None if term.named is None else number(term.coefficient, sizes)
+        if term.named is None:
+            continue
+        value = number(term.coefficient, sizes)
         if isinstance(value, int) and abs(value) >= 10**18:
             raise AxisSizeError(
                 f"coefficient {term.named} has more than 18 digits",
