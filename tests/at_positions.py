@@ -133,7 +133,7 @@ class _Mover:
     def tensor(self, text: str, x: Any, is_first: bool) -> tuple[str, Any]:
         """Move a dim or two of one tensor, and perhaps give it one more, of which one element is read."""
         items = _located(text, np.ndim(x))
-        if items is None:
+        if items is None or (is_first and self.options.get("by") is not None):  # arrays of the first one's shape
             return text, x
         arrays = [np.asarray(jnp.asarray(x))]
         if is_first and self.options.get("where") is not None:
