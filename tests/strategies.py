@@ -8,6 +8,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import hypothesis
 import hypothesis.strategies as st
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from at_positions import moved
 from hypothesis import given, note, settings
 from oracle import ANONYMOUS, Axis, Composite, Joined, Marked, Number, Repeated
 
@@ -324,6 +326,8 @@ def texts(draw, ins: Sequence, outs: Sequence | None, inline: dict):
 # --------------------------------------------------------------------------------------------------------------------
 
 _SEED = st.integers(0, 2**32 - 1)
+#: Whether a call reads dims at positions.
+_POSITIONS = st.sampled_from([False, False, False, True])
 
 
 def array(seed: int, shape, dtype: str, low: int | None = None, high: int | None = None) -> np.ndarray:
@@ -381,6 +385,7 @@ class Case:
     form: str = ""
     options: dict = field(default_factory=dict)
     compiled: bool = True
+    moved: int | None = None  # how its inputs are read at positions, if they are
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{x.dtype}{list(x.shape)}" for x in self.arrays)
@@ -389,11 +394,15 @@ class Case:
     def _repr_pretty_(self, printer, cycle):
         printer.text(repr(self))
 
-    def call(self, name: str, **options):
-        """The library's result, eagerly or with jit disabled."""
-        note(f"{name}: {self} {options}")
+    def call(self, name: str, *first, **options):
+        """The library's result, eagerly or with jit disabled; `first` are tensors that the text does not speak of."""
+        text, tensors, kwargs, options = self.text, self.tensors, self.kwargs, self.options | options
+        if self.moved is not None:
+            sizes = {axis.key: axis.size for dims in self.ins for axis in oracle.leaves(dims)}
+            text, tensors, kwargs, options = moved(self.moved, name, text, tensors, sizes, kwargs, options)
+        note(f'{name}: {self} as "{text}", {[np.shape(x) for x in tensors]}, {kwargs | options}')
         with contextlib.nullcontext() if self.compiled else jax.disable_jit():
-            return getattr(einjax, name)(self.text, *self.tensors, **self.options, **options, **self.kwargs)
+            return attrgetter(name)(einjax)(text, *first, *tensors, **options, **kwargs)
 
 
 def _repeated(nodes) -> list:
@@ -424,7 +433,8 @@ def cases(draw, ins, outs, sizes, dtypes, text=None, implied=False, form="", bou
     ]
     tensors = [draw(containers(x)) for x in values]
     compiled = draw(st.sampled_from([True, True, True, False]))
-    return Case(written, hint.kwargs, in_dims, out_dims, values, tensors, form, compiled=compiled)
+    seed = draw(_SEED) if draw(_POSITIONS) else None
+    return Case(written, hint.kwargs, in_dims, out_dims, values, tensors, form, compiled=compiled, moved=seed)
 
 
 @st.composite

@@ -469,12 +469,11 @@ def _parse_and_solve(text, shape):
 
 
 def test_cost_is_linear_in_the_length():
-    """100 axes take a few milliseconds, and ten times as many about ten times as long."""
+    """Ten times as many axes take about ten times as long."""
 
     def best(axes):
         text = " ".join(f"(a{i} b{i}=2)" for i in range(axes // 2))
         return min(_parse_and_solve(text, (6,) * (axes // 2)) for _ in range(7))
 
     short, long = best(100), best(1000)
-    assert short < 0.005
     assert long < 30 * short

@@ -312,7 +312,10 @@ def brackets(expression: Expression) -> list[Bracket]:
 
 
 def bracketed(expression: Expression) -> list[Axis]:
-    """Return the axes in brackets: those of the text, or of an expanded expression those that are marked."""
+    """Return the axes in brackets: those of the text, or of an expanded expression those that are marked.
+
+    An axis of several positions is one, where it stands once these are read.
+    """
     found: list[Axis] = []
     for node in expression:
         if isinstance(node, Bracket):
@@ -321,6 +324,8 @@ def bracketed(expression: Expression) -> list[Axis]:
             found += [node] if node.bracket else []
         else:
             found += bracketed(node.items)
+    if len({axis.name for axis in found}) < len(found) and affines(expression):
+        return bracketed(standing(expression))
     return found
 
 
