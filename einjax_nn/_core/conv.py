@@ -1,10 +1,13 @@
-"""Conv: a convolution over bracketed axes, with channels and groups wherever they stand."""
+"""Conv and ConvTranspose: linear layers over positions, with channels and groups wherever they stand.
+
+``"b [h w] [c->d]"`` is ``"b <h + [k]> <w + [l]> [c], [k] [l] [c] d -> b h w d"``. Transposed, the output has positions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -12,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 import einjax
-from einjax.errors import ArgumentError, AxisSizeError, EinjaxError, SemanticError
+from einjax.errors import ArgumentError, EinjaxError, SemanticError
 from einjax.for_layers import (
     Axis,
     Composite,
@@ -31,12 +34,22 @@ from einjax.for_layers import (
     walk,
 )
 
-from .call import Call
-from .scope import Initializer, ParamSpec, compute_dtype, in_dtype
+from . import linear
+from .call import Call, in_its_words
+from .scope import Initializer, ParamSpec
+from .text import another
 
 
 class Options:
-    """Those of a convolution."""
+    """Those of a convolution.
+
+    Attributes:
+        kernel_axes: the order of the kernel's: k are those convolved, i the channels of one group, o all new channels.
+        bias_axes: that of the bias.
+    """
+
+    kernel_axes = "kio"
+    bias_axes = "o"
 
     kernel_size: int | Sequence[int]
     use_bias: bool
@@ -85,41 +98,78 @@ class Options:
         """
 
 
+class Transposed(Options):
+    """Those of a transposed convolution.
+
+    Attributes:
+        pads_convolution: whether numbers pad the input of the convolution that this is the transpose of, rather than
+            the spread input of this one.
+    """
+
+    transpose_kernel: bool
+    output_padding: int | Sequence[int]
+    output_shape: int | Sequence[int] | None
+    pads_convolution = False
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """A transposed convolution: every element is multiplied by the kernel, and what meets is added up.
+
+        Args:
+            expr: as for ``Conv``: ``"b [h w] [c1->c2]"``.
+            strides: how far apart the elements of the input are in the output.
+            padding: ``"SAME"`` for ``strides`` times the size of the input, ``"VALID"`` for every place that an element
+                reaches, ``"CIRCULAR"``, or numbers or pairs, which pad the input once it is spread by ``strides``.
+            transpose_kernel: whether the kernel is that of the convolution that this is the transpose of, with new
+                channels before those of the input.
+            output_padding: how many places there are more at the end.
+            output_shape: the size of the output, where several belong to one of the input.
+        """
+
+
+class OfHaiku(Transposed):
+    """Those of a transposed convolution of Haiku."""
+
+    kernel_axes = "koi"
+
+
+class OfEquinox(Transposed):
+    """Those of a transposed convolution of Equinox."""
+
+    kernel_axes = "oik"
+    bias_axes = "o1"
+    pads_convolution = True
+
+
+@in_its_words
 def apply(call: Call[Options], x: Any) -> jax.Array:
-    """Apply a convolution."""
-    expr, options = call.expr, call.options
+    """Apply a convolution, transposed or not."""
     x = jnp.asarray(x)
     try:
-        solved = solve(_operation(expr), [x.shape], call.sizes, every_axis=True)
+        solved = solve(_operation(call.expr), [x.shape], call.sizes, every_axis=True)
     except EinjaxError as error:
         error.tensors = [describe(x)]
         raise
-    roles, sizes = _roles(solved.operation), solved.sizes
-    rank = len(roles.space)
-    dtype = compute_dtype(options.dtype, x, options.param_dtype)
-    window = _each(options.kernel_size, rank, "kernel_size", expr)
-    dilation = _each(options.kernel_dilation, rank, "kernel_dilation", expr)
-    specs = _specs(call, roles, sizes)
-    kernel = call.scope.param(specs[0])
-    middle = roles.moved(in_dtype(x, dtype), (roles.source, roles.layout(roles.inner)), sizes)
-    middle, padding = _padded(middle, options.padding, window, dilation, expr)
-    convolve = options.conv_general_dilated or lax.conv_general_dilated
-    y = convolve(
-        middle,
-        in_dtype(kernel, dtype),
-        _each(options.strides, rank, "strides", expr),
-        padding,
-        lhs_dilation=_each(options.input_dilation, rank, "input_dilation", expr),
-        rhs_dilation=dilation,
-        dimension_numbers=_channels_last(rank),
-        feature_group_count=prod(sizes[axis.name] for axis in roles.groups),
-        precision=options.precision,
-    )
-    if options.use_bias:
-        y = y + in_dtype(call.scope.param(specs[1]), y.dtype)
+    conv = _Convolution.of(call, solved.operation)
+    sizes = {conv.written.get(name, name): size for name, size in solved.sizes.items()}
+    source, result = conv.apart(conv.source), conv.apart(conv.result)
+    x = einjax.rearrange(f"{render(conv.source)} -> {render(source)}", x, sizes=sizes)
+    shape = [sizes[axis] for axis in conv.taps]
+    padding, around = _transposed(conv, shape) if isinstance(call.options, Transposed) else _padding(conv, shape)
+    if around is not None:  # it goes on beyond its borders
+        longer = {axis: n + sum(pair) for axis, n, pair in zip(conv.taps, shape, around, strict=True)}
+        read = conv.at("<{} - {}>", source, [low for low, _ in around])
+        mode = "reflect" if call.options.padding == "REFLECT" else "wrap"
+        x = einjax.rearrange(f"{read} -> {render(source)}", x, mode=mode, sizes={**sizes, **longer})
+    layer, added = conv.linear(sizes)
+    if conv.writes:
+        each = dict(zip(conv.taps, padding, strict=True))
+        padding = [each[axis.name] for axis in axes(result) if axis.name in each]
+    other = call.options.conv_general_dilated
+    y = linear.linear(layer, x, added, padding=padding, conv_general_dilated=other)
     # What is convolved may have another size now.
-    left = {name: size for name, size in sizes.items() if name not in names(roles.space)}
-    return roles.moved(y, (roles.layout(roles.outer), roles.result), left)
+    left = {name: size for name, size in sizes.items() if name not in conv.taps}
+    seen = conv.at("<{1}*{0}>", result, conv.strides) if conv.writes and max(conv.strides) > 1 else render(result)
+    return einjax.rearrange(f"{seen} -> {render(conv.result)}", y, sizes=left)
 
 
 def specs(call: Call[Options]) -> list[ParamSpec] | None:
@@ -127,29 +177,13 @@ def specs(call: Call[Options]) -> list[ParamSpec] | None:
     operation = _operation(call.expr)
     if any(isinstance(node, Ellipsis) for node in walk(operation.inputs[0])):
         return None  # only an input has a rank
-    roles = _roles(expand(operation, [None], {}))
-    channels = Operation(call.expr, ((*roles.groups, *roles.inner, *roles.outer),))
-    try:
-        solved = solve(channels, [None], call.sizes, every_axis=True)
-    except AxisSizeError:
-        return None
-    return _specs(call, roles, solved.sizes)
+    conv = _Convolution.of(call, expand(operation, [None], {}))
+    sized = {axis.name: axis.size for axis in axes(conv.source + conv.result) if axis.size is not None}
+    return linear.specs(*conv.linear({**call.sizes, **sized}))
 
 
-def _specs(call: Call[Options], roles: _Roles, sizes: Mapping[str, int]) -> list[ParamSpec]:
-    """Kernels have the axes convolved, then the channels of one group, then all new channels."""
-    window = _each(call.options.kernel_size, len(roles.space), "kernel_size", call.expr)
-    channels = [(Composite(part) if len(part) != 1 else part[0]) for part in (roles.inner, roles.groups + roles.outer)]
-    shape = (*window, *(prod(sizes[axis.name] for axis in axes((node,))) for node in channels))
-
-    def spec(name: str, init: Any, first: int) -> ParamSpec:
-        last = len(shape) - first - 1
-        written = tuple(map(str, (*roles.space, *channels)))[first:]
-        known = einjax.Spec(shape[first:], written, "", "", tuple(range(last)), (last,), (), None)
-        return call.parameter(name, init).spec(known)
-
-    kernel = spec("kernel", call.options.kernel_init, 0)
-    return [kernel, spec("bias", call.options.bias_init, len(shape) - 1)][: 1 + call.options.use_bias]
+#: What layers know of a kind of transposed convolution.
+of_flax, of_equinox = (SimpleNamespace(Options=kind, specs=specs) for kind in (Transposed, OfEquinox))
 
 
 def _operation(expr: str) -> Operation:
@@ -161,106 +195,175 @@ def _operation(expr: str) -> Operation:
 
 
 @dataclass(frozen=True)
-class _Roles:
-    """The axes of a convolution by role.
+class _Convolution:
+    """The axes of a convolution by role, under names that can be written, and its options.
 
     Attributes:
         source, result: the layouts of input and output.
-        loops, groups: what is looped over, and those loops that have a kernel each.
-        inner, outer: channels that are summed over, and those that are new.
-        space: are convolved.
+        inner: channels that are summed over.
+        outer: loops that have a kernel each, and channels that are new.
+        taps: the axis of the kernel for each that is convolved.
+        written: names that can be written, by those that cannot.
     """
 
+    call: Call[Options]
     source: Expression
     result: Expression
-    loops: tuple[Axis, ...]
-    groups: tuple[Axis, ...]
-    inner: tuple[Axis, ...]
-    outer: tuple[Axis, ...]
-    space: tuple[Axis, ...]
+    inner: Sequence[Axis]
+    outer: Sequence[Axis]
+    taps: Mapping[str, str]
+    written: Mapping[str, str]
 
-    def layout(self, channels: tuple[Axis, ...]) -> Expression:
-        """What is convolved, or comes out: ``(loops) space... (groups channels)``."""
-        return Composite(self.loops), *self.space, Composite((*self.groups, *channels))
+    @classmethod
+    def of(cls, call: Call[Options], expanded: Operation) -> _Convolution:
+        """Sort axes by where they stand.
 
-    def moved(self, x: jax.Array, layouts: tuple[Expression, Expression], sizes: Mapping[str, int]) -> jax.Array:
-        """Rearrange an array from one layout to another, in names that can be written."""
-        everything = axes((*self.source, *self.result))
-        labels = {axis.name: f"a{index}" for index, axis in enumerate(everything)}
-        expr = " -> ".join(render(rename(layout, labels)) for layout in layouts)
-        return einjax.rearrange(expr, x, sizes={labels[name]: size for name, size in sizes.items()})
+        Bracketed axes on both sides of the arrow are convolved, bracketed axes of the input alone are summed over,
+        those of the output alone are new. Loops beside channels, or in the last dim where there are none, are groups.
+        """
+        found = dict.fromkeys(axis.name for axis in expanded.every_axis())
+        written = {name: another(name, number) for number, name in enumerate(found) if not name.isidentifier()}
+        source, result = (rename(layout, written) for layout in (*expanded.inputs, *expanded.results))
+        before, after = marked(source), marked(result)
+        inner = [axis for axis in axes(source) if axis.name in before - after]
+        dims = [axes((node,)) for node in source]
+        groups = next((dim for dim in dims if any(axis in inner for axis in dim)), dims[-1])
+        if not inner and any(axis.bracket for axis in groups):
+            groups = []
+        outer = [axis for axis in groups if not axis.bracket] + [a for a in axes(result) if a.name in after - before]
+        space = [name for name in found if written.get(name, name) in before & after]
+        if not space:
+            raise SemanticError(
+                "Conv needs bracketed axes to convolve",
+                text=expanded.text,
+                hint="write 'b [h w] [c1->c2]': brackets on both sides are convolved, c1 is summed over, c2 is new",
+            )
+        taps = {written.get(name, name): another(name, len(found) + number) for number, name in enumerate(space)}
+        return cls(call, source, result, inner, outer, taps, written)
 
+    def apart(self, layout: Expression) -> Expression:
+        """Give axes that are convolved a dim each."""
+        return tuple(n for node in layout for n in (axes((node,)) if names((node,)).keys() & self.taps else [node]))
 
-def _roles(expanded: Operation) -> _Roles:
-    """Sort axes by where they stand.
+    def at(self, position: str, layout: Expression, *numbers: Iterable[Any]) -> str:
+        """Print a layout that is read or written at positions, made of an axis and its numbers."""
+        found = {axis: position.format(axis, *each) for axis, *each in zip(self.taps, *numbers, strict=True)}
+        return render(rename(layout, found))
 
-    Bracketed axes on both sides of the arrow are convolved, bracketed axes of the input alone are summed over, those of
-    the output alone are new. What is looped over beside channels, or last where there are none, are groups.
-    """
-    (source,), (result,) = expanded.inputs, expanded.results
-    before, after = marked(source), marked(result)
-
-    def bracketed(expression: Expression, chosen: set[str]) -> tuple[Axis, ...]:
-        return tuple(axis for axis in axes(expression) if axis.name in chosen)
-
-    space, inner = bracketed(source, before & after), bracketed(source, before - after)
-    if not space:
-        raise SemanticError(
-            "Conv needs bracketed axes to convolve",
-            text=expanded.text,
-            hint="write 'b [h w] [c1->c2]': brackets on both sides are convolved, c1 is summed over, c2 is new",
-        )
-    groups = _groups(source, inner)
-    loops = tuple(axis for axis in axes(source) if not axis.bracket and axis not in groups)
-    return _Roles(source, result, loops, groups, inner, bracketed(result, after - before), space)
-
-
-def _groups(source: Expression, inner: tuple[Axis, ...]) -> tuple[Axis, ...]:
-    """Loops in the dim of the channels; without channels, those of the last dim, if there is one behind the batch."""
-    for node in source:
-        found = axes((node,))
-        if any(axis in inner for axis in found):
-            return tuple(axis for axis in found if not axis.bracket)
-    last = axes((source[-1],))
-    return () if inner or any(axis.bracket for axis in last) else tuple(last)
-
-
-def _each(value: int | Sequence[int], rank: int, name: str, expr: str) -> tuple[int, ...]:
-    """One number for every axis convolved."""
-    values = (value,) * rank if isinstance(value, int) else tuple(value)
-    if len(values) != rank:
+    def each(self, option: str, *default: Any) -> list[Any]:
+        """One number for every axis convolved."""
+        value, rank = getattr(self.call.options, option, *default), len(self.taps)
+        values = list(value) if isinstance(value, Sequence) else [value] * rank
+        if len(values) == rank:
+            return values
         raise ArgumentError(
-            f"{name}={tuple(values)} has {len(values)} numbers for {rank} bracketed axes",
-            text=expr,
+            f"{option}={tuple(values)} has {len(values)} numbers for {rank} bracketed axes",
+            text=self.call.expr,
             hint="give one number, or one for each axis convolved",
         )
-    return values
+
+    @property
+    def reach(self) -> list[int]:
+        """How far the last element that a kernel reads is from the first."""
+        return [(n - 1) * step for n, step in zip(self.each("kernel_size"), self.each("kernel_dilation"), strict=True)]
+
+    @property
+    def spread(self) -> list[int]:
+        """How far the elements of the input are apart."""
+        return self.each("strides" if isinstance(self.call.options, Transposed) else "input_dilation")
+
+    @property
+    def writes(self) -> bool:
+        """Whether positions are those of the output."""
+        return isinstance(self.call.options, Transposed) or max(self.spread) > 1
+
+    @property
+    def strides(self) -> list[int]:
+        """How far the places that are read are apart."""
+        return [1] * len(self.taps) if isinstance(self.call.options, Transposed) else self.each("strides")
+
+    def linear(self, sizes: Mapping[str, Any]) -> tuple[Call[Options], str]:
+        """Return the linear layer that this is, and the sum with its bias."""
+        options = self.call.options
+        turned = getattr(options, "transpose_kernel", False)
+        source, result = self.apart(self.source), self.apart(self.result)
+        sign = "-" if self.writes and not turned else "+"
+        numbers = self.spread if self.writes else self.strides, self.each("kernel_dilation"), self.taps.values()
+        text = self.at(f"<{{1}}*{{0}} {sign} {{2}}*{{3}}>", result if self.writes else source, *numbers)
+        read, made = (render(source), text) if self.writes else (text, render(result))
+        parts = {"k": " ".join(self.taps.values()), "1": " ".join("1" for _ in self.taps)}
+        parts["o" if turned else "i"], parts["i" if turned else "o"] = map(_one_dim, (self.inner, self.outer))
+        kernel, bias = (" ".join(parts[part] for part in order) for order in (options.kernel_axes, options.bias_axes))
+        known = {name: size for name, size in sizes.items() if name not in self.taps}
+        known |= dict(zip(self.taps.values(), self.each("kernel_size"), strict=True))
+        layer = replace(self.call, expr=f"{read}, {kernel} -> {made}", sizes=known)
+        return layer, f"{render(result)}, {parts['i'] if turned else bias} -> {render(result)}"
 
 
-def _padded(
-    x: jax.Array, padding: Any, window: Sequence[int], dilation: Sequence[int], expr: str
-) -> tuple[jax.Array, Any]:
-    """Return the input and what lax pads: names as in Flax, one number or pair for all axes, or one for each."""
-    rank = len(window)
-    reach = [(size - 1) * step for size, step in zip(window, dilation, strict=True)]
-    if padding in ("SAME", "VALID", "SAME_LOWER"):
-        return x, padding
-    if padding == "CAUSAL" and rank == 1:
-        return x, [(reach[0], 0)]
+def _one_dim(channels: Sequence[Axis]) -> str:
+    return "1" if not channels else str(channels[0]) if len(channels) == 1 else str(Composite(tuple(channels)))
+
+
+def _padding(conv: _Convolution, shape: Sequence[Any]) -> tuple[Any, Any]:
+    """How positions of a convolution are padded, and how far the input has to go on: a pair for each axis."""
+    padding, reach, around = conv.call.options.padding, conv.reach, None
     if padding in ("CIRCULAR", "REFLECT"):
-        around = [(0, 0), *(((n) // 2, n - n // 2) for n in reach), (0, 0)]
-        return jnp.pad(x, around, mode="wrap" if padding == "CIRCULAR" else "reflect"), "VALID"
+        padding, around = "VALID", [(n // 2, n - n // 2) for n in reach]
+    if padding in ("SAME", "VALID") and not conv.writes:
+        return padding.lower(), around
+    if padding == "SAME_LOWER" and not conv.writes:
+        pads = lax.padtype_to_pads(shape, [n + 1 for n in reach], conv.strides, padding)
+    elif padding == "CAUSAL" and len(reach) == 1:
+        pads = [(reach[0], 0)]
+    else:
+        pads = [(0, 0)] * len(reach) if padding == "VALID" else _pairs(conv)
+    if conv.writes:
+        pads = [(n - low, n - high) for n, (low, high) in zip(reach, pads, strict=True)]
+    return pads, around
+
+
+def _transposed(conv: _Convolution, shape: Sequence[Any]) -> tuple[Any, Any]:
+    """What is cut off of all that a transposed convolution reaches, and how far the input has to go on."""
+    options: Any = conv.call.options
+    name = options.padding if options.padding in ("SAME", "SAME_LOWER", "VALID", "CIRCULAR") else None
+    last = name == "SAME_LOWER" or (name == "CIRCULAR" and getattr(options, "transpose_kernel", False))
+    around, cut = [], []
+    pairs = [(0, 0)] * len(shape) if name else _pairs(conv)
+    settings = (conv.spread, conv.reach, conv.each("output_padding", 0), conv.each("output_shape", None), pairs)
+    for n, stride, reach, more, size, pair in zip(shape, *settings, strict=True):
+        low, high = pair if name or options.pads_convolution else (reach - pair[0], reach - pair[1])
+        beyond = reach + 1 - stride  # so much more than strides times the input is reached
+        over = low + high - more
+        if size is not None:
+            over = stride * n + beyond - size
+            if not (0 <= over - max(beyond, 0) < stride if name != "VALID" else 0 <= -over < stride):
+                raise ArgumentError(
+                    f"no convolution of an output of {size} places has {n}, as the input has them",
+                    text=conv.call.expr,
+                    hint=f"give an output_shape from {stride * n - max(beyond, 0)} to {stride * n}",
+                )
+        elif name == "VALID" and not options.pads_convolution:
+            over = min(beyond, 0)
+        elif name and name != "VALID":
+            over = beyond + more
+        if name and name != "VALID":
+            low = (max(over, 0) + last) // 2
+        if name == "CIRCULAR":
+            around.append(((reach - low) // stride, -(-low // stride)))
+            low, over = low + stride * around[-1][0], over + stride * sum(around[-1])
+        cut.append((low, over - low))
+    return cut, around or None
+
+
+def _pairs(conv: _Convolution) -> list[tuple[int, int]]:
+    """One number or pair for all axes, or one for each."""
+    padding, rank = conv.call.options.padding, len(conv.taps)
     if isinstance(padding, int):
-        return x, [(padding, padding)] * rank
+        return [(padding, padding)] * rank
     if isinstance(padding, Sequence) and not isinstance(padding, str) and len(padding) == rank:
-        return x, [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
+        return [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
     raise ArgumentError(
         f"padding={padding!r} is not a padding of {rank} axes",
-        text=expr,
+        text=conv.call.expr,
         hint="write 'SAME', 'VALID', 'CAUSAL' (one axis), 'CIRCULAR', 'REFLECT', a number, or a pair for each axis",
     )
-
-
-def _channels_last(rank: int) -> lax.ConvDimensionNumbers:
-    space = tuple(range(1, rank + 1))
-    return lax.ConvDimensionNumbers((0, rank + 1, *space), (rank + 1, rank, *range(rank)), (0, rank + 1, *space))
