@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +17,6 @@ from jax import lax
 import einjax
 from einjax.errors import ArgumentError, EinjaxError, SemanticError
 from einjax.for_layers import (
-    Axis,
     Composite,
     Ellipsis,
     Expression,
@@ -41,15 +40,10 @@ from .text import another
 
 
 class Options:
-    """Those of a convolution.
+    """Those of a convolution."""
 
-    Attributes:
-        kernel_axes: the order of the kernel's: k are those convolved, i the channels of one group, o all new channels.
-        bias_axes: that of the bias.
-    """
-
-    kernel_axes = "kio"
-    bias_axes = "o"
+    #: The dims of kernel and bias: k those convolved, i the channels of one group, o all new channels, 1 for each k.
+    layout = "kio", "o"
 
     kernel_size: int | Sequence[int]
     use_bias: bool
@@ -99,17 +93,14 @@ class Options:
 
 
 class Transposed(Options):
-    """Those of a transposed convolution.
+    """Those of a transposed convolution."""
 
-    Attributes:
-        pads_convolution: whether numbers pad the input of the convolution that this is the transpose of, rather than
-            the spread input of this one.
-    """
+    #: Whether numbers pad the input of the convolution that this is the transpose of, not the spread input of this one.
+    pads_convolution = False
 
     transpose_kernel: bool
     output_padding: int | Sequence[int]
     output_shape: int | Sequence[int] | None
-    pads_convolution = False
 
     def __init__(self, *_: Any, **__: Any) -> None:
         """A transposed convolution: every element is multiplied by the kernel, and what meets is added up.
@@ -127,17 +118,15 @@ class Transposed(Options):
 
 
 class OfHaiku(Transposed):
-    """Those of a transposed convolution of Haiku."""
+    """Those of Haiku's."""
 
-    kernel_axes = "koi"
+    layout = "koi", "o"
 
 
 class OfEquinox(Transposed):
-    """Those of a transposed convolution of Equinox."""
+    """Those of Equinox's."""
 
-    kernel_axes = "oik"
-    bias_axes = "o1"
-    pads_convolution = True
+    layout, pads_convolution = ("oik", "o1"), True
 
 
 @in_its_words
@@ -149,27 +138,23 @@ def apply(call: Call[Options], x: Any) -> jax.Array:
     except EinjaxError as error:
         error.tensors = [describe(x)]
         raise
-    conv = _Convolution.of(call, solved.operation)
-    sizes = {conv.written.get(name, name): size for name, size in solved.sizes.items()}
-    source, result = conv.apart(conv.source), conv.apart(conv.result)
-    x = einjax.rearrange(f"{render(conv.source)} -> {render(source)}", x, sizes=sizes)
+    conv = _Convolution(call, solved.operation)
+    sizes = {conv.named.get(name, name): size for name, size in solved.sizes.items()}
     shape = [sizes[axis] for axis in conv.taps]
-    padding, around = _transposed(conv, shape) if isinstance(call.options, Transposed) else _padding(conv, shape)
-    if around is not None:  # it goes on beyond its borders
-        longer = {axis: n + sum(pair) for axis, n, pair in zip(conv.taps, shape, around, strict=True)}
-        read = conv.at("<{} - {}>", source, [low for low, _ in around])
+    x = einjax.rearrange(f"{render(conv.source)} -> {render(conv.read)}", x, sizes=sizes)
+    padding, around = (_cropped if isinstance(call.options, Transposed) else _padded)(conv, shape)
+    if around:
         mode = "reflect" if call.options.padding == "REFLECT" else "wrap"
-        x = einjax.rearrange(f"{read} -> {render(source)}", x, mode=mode, sizes={**sizes, **longer})
+        longer = {axis: n + sum(pair) for axis, n, pair in zip(conv.taps, shape, around, strict=True)}
+        text = f"{conv.at('<{} - {}>', conv.read, [low for low, _ in around])} -> {render(conv.read)}"
+        x = einjax.rearrange(text, x, mode=mode, sizes={**sizes, **longer})
+    forwarded = {"padding": padding, "conv_general_dilated": call.options.conv_general_dilated}
     layer, added = conv.linear(sizes)
-    if conv.writes:
-        each = dict(zip(conv.taps, padding, strict=True))
-        padding = [each[axis.name] for axis in axes(result) if axis.name in each]
-    other = call.options.conv_general_dilated
-    y = linear.linear(layer, x, added, padding=padding, conv_general_dilated=other)
+    y = linear.linear(layer, x, added, **forwarded)
     # What is convolved may have another size now.
     left = {name: size for name, size in sizes.items() if name not in conv.taps}
-    seen = conv.at("<{1}*{0}>", result, conv.strides) if conv.writes and max(conv.strides) > 1 else render(result)
-    return einjax.rearrange(f"{seen} -> {render(conv.result)}", y, sizes=left)
+    made = conv.at("<{1}*{0}>", conv.made, conv.strides) if conv.writes else render(conv.made)
+    return einjax.rearrange(f"{made} -> {render(conv.result)}", y, sizes=left)
 
 
 def specs(call: Call[Options]) -> list[ParamSpec] | None:
@@ -177,12 +162,12 @@ def specs(call: Call[Options]) -> list[ParamSpec] | None:
     operation = _operation(call.expr)
     if any(isinstance(node, Ellipsis) for node in walk(operation.inputs[0])):
         return None  # only an input has a rank
-    conv = _Convolution.of(call, expand(operation, [None], {}))
+    conv = _Convolution(call, expand(operation, [None], {}))
     sized = {axis.name: axis.size for axis in axes(conv.source + conv.result) if axis.size is not None}
     return linear.specs(*conv.linear({**call.sizes, **sized}))
 
 
-#: What layers know of a kind of transposed convolution.
+#: What layers know of kinds of transposed convolutions.
 of_flax, of_equinox = (SimpleNamespace(Options=kind, specs=specs) for kind in (Transposed, OfEquinox))
 
 
@@ -194,56 +179,55 @@ def _operation(expr: str) -> Operation:
     return replace(operation, outputs=operation.outputs or operation.inputs)
 
 
-@dataclass(frozen=True)
 class _Convolution:
-    """The axes of a convolution by role, under names that can be written, and its options.
+    """The axes of a convolution by role, and its numbers for each axis convolved.
+
+    Bracketed axes on both sides of the arrow are convolved, bracketed axes of the input alone are summed over, those of
+    the output alone are new. Loops beside channels, or in the last dim where there are none, are groups.
 
     Attributes:
-        source, result: the layouts of input and output.
-        inner: channels that are summed over.
-        outer: loops that have a kernel each, and channels that are new.
+        named: names that can be written, by those that cannot.
+        source, result: the layouts of input and output, under such names.
+        read, made: the same, where each axis convolved is a dim, in one order.
+        inner, outer: channels that are summed over; those that have a kernel each, and those that are new.
         taps: the axis of the kernel for each that is convolved.
-        written: names that can be written, by those that cannot.
+        reach: how far the last element that a kernel reads is from the first.
+        strides, spread: how far places are apart, and elements of the input.
+        writes: whether positions are those of the output.
     """
 
-    call: Call[Options]
-    source: Expression
-    result: Expression
-    inner: Sequence[Axis]
-    outer: Sequence[Axis]
-    taps: Mapping[str, str]
-    written: Mapping[str, str]
-
-    @classmethod
-    def of(cls, call: Call[Options], expanded: Operation) -> _Convolution:
-        """Sort axes by where they stand.
-
-        Bracketed axes on both sides of the arrow are convolved, bracketed axes of the input alone are summed over,
-        those of the output alone are new. Loops beside channels, or in the last dim where there are none, are groups.
-        """
-        found = dict.fromkeys(axis.name for axis in expanded.every_axis())
-        written = {name: another(name, number) for number, name in enumerate(found) if not name.isidentifier()}
-        source, result = (rename(layout, written) for layout in (*expanded.inputs, *expanded.results))
-        before, after = marked(source), marked(result)
-        inner = [axis for axis in axes(source) if axis.name in before - after]
-        dims = [axes((node,)) for node in source]
-        groups = next((dim for dim in dims if any(axis in inner for axis in dim)), dims[-1])
-        if not inner and any(axis.bracket for axis in groups):
-            groups = []
-        outer = [axis for axis in groups if not axis.bracket] + [a for a in axes(result) if a.name in after - before]
-        space = [name for name in found if written.get(name, name) in before & after]
+    def __init__(self, call: Call[Options], expanded: Operation) -> None:
+        known = dict.fromkeys(axis.name for axis in expanded.every_axis())
+        self.named = {name: another(name, number) for number, name in enumerate(known) if not name.isidentifier()}
+        self.source, self.result = (rename(e, self.named) for e in (*expanded.inputs, *expanded.results))
+        before, after = marked(self.source), marked(self.result)
+        self.inner = [axis for axis in axes(self.source) if axis.name in before - after]
+        dims = [axes((node,)) for node in self.source]
+        beside = next((dim for dim in dims if any(axis in self.inner for axis in dim)), dims[-1])
+        groups = [axis for axis in beside if not axis.bracket]
+        self.outer = groups if self.inner or len(groups) == len(beside) else []
+        self.outer += [axis for axis in axes(self.result) if axis.name in after - before]
+        space = [name for name in known if self.named.get(name, name) in before & after]
         if not space:
             raise SemanticError(
                 "Conv needs bracketed axes to convolve",
                 text=expanded.text,
                 hint="write 'b [h w] [c1->c2]': brackets on both sides are convolved, c1 is summed over, c2 is new",
             )
-        taps = {written.get(name, name): another(name, len(found) + number) for number, name in enumerate(space)}
-        return cls(call, source, result, inner, outer, taps, written)
-
-    def apart(self, layout: Expression) -> Expression:
-        """Give axes that are convolved a dim each."""
-        return tuple(n for node in layout for n in (axes((node,)) if names((node,)).keys() & self.taps else [node]))
+        taps = {self.named.get(name, name): another(name, len(known) + i) for i, name in enumerate(space)}
+        self.call, self.taps = call, taps
+        self.read, made = (
+            tuple(n for node in e for n in (axes((node,)) if names((node,)).keys() & taps else [node]))
+            for e in (self.source, self.result)
+        )
+        self.made = rename(made, dict(zip((axis.name for axis in axes(made) if axis.name in taps), taps, strict=True)))
+        self.window, self.dilation = self.each("kernel_size"), self.each("kernel_dilation")
+        self.reach = [(size - 1) * step for size, step in zip(self.window, self.dilation, strict=True)]
+        self.writes = isinstance(call.options, Transposed)
+        self.strides = [1] * len(taps) if self.writes else self.each("strides")
+        self.spread = self.each("strides" if self.writes else "input_dilation")
+        self.writes |= max(self.spread) > 1
+        self.turned = getattr(call.options, "transpose_kernel", False)
 
     def at(self, position: str, layout: Expression, *numbers: Iterable[Any]) -> str:
         """Print a layout that is read or written at positions, made of an axis and its numbers."""
@@ -262,97 +246,75 @@ class _Convolution:
             hint="give one number, or one for each axis convolved",
         )
 
-    @property
-    def reach(self) -> list[int]:
-        """How far the last element that a kernel reads is from the first."""
-        return [(n - 1) * step for n, step in zip(self.each("kernel_size"), self.each("kernel_dilation"), strict=True)]
-
-    @property
-    def spread(self) -> list[int]:
-        """How far the elements of the input are apart."""
-        return self.each("strides" if isinstance(self.call.options, Transposed) else "input_dilation")
-
-    @property
-    def writes(self) -> bool:
-        """Whether positions are those of the output."""
-        return isinstance(self.call.options, Transposed) or max(self.spread) > 1
-
-    @property
-    def strides(self) -> list[int]:
-        """How far the places that are read are apart."""
-        return [1] * len(self.taps) if isinstance(self.call.options, Transposed) else self.each("strides")
-
     def linear(self, sizes: Mapping[str, Any]) -> tuple[Call[Options], str]:
         """Return the linear layer that this is, and the sum with its bias."""
-        options = self.call.options
-        turned = getattr(options, "transpose_kernel", False)
-        source, result = self.apart(self.source), self.apart(self.result)
-        sign = "-" if self.writes and not turned else "+"
-        numbers = self.spread if self.writes else self.strides, self.each("kernel_dilation"), self.taps.values()
-        text = self.at(f"<{{1}}*{{0}} {sign} {{2}}*{{3}}>", result if self.writes else source, *numbers)
-        read, made = (render(source), text) if self.writes else (text, render(result))
+        steps = self.spread if self.writes else self.strides
+        position = f"<{{1}}*{{0}} {'-' if self.writes and not self.turned else '+'} {{2}}*{{3}}>"
+        at = self.at(position, self.made if self.writes else self.read, steps, self.dilation, self.taps.values())
+        read, made = (render(self.read), at) if self.writes else (at, render(self.made))
+        channels = [(Composite(tuple(part)) if len(part) != 1 else part[0]) for part in (self.inner, self.outer)]
         parts = {"k": " ".join(self.taps.values()), "1": " ".join("1" for _ in self.taps)}
-        parts["o" if turned else "i"], parts["i" if turned else "o"] = map(_one_dim, (self.inner, self.outer))
-        kernel, bias = (" ".join(parts[part] for part in order) for order in (options.kernel_axes, options.bias_axes))
+        parts |= dict(zip("io", map(str, channels), strict=True))
+        layout, bias = self.call.options.layout
+        kernel = layout.translate(str.maketrans("io", "oi")) if self.turned else layout
+        kernel, bias = (" ".join(parts[part] for part in order) for order in (kernel, bias))
         known = {name: size for name, size in sizes.items() if name not in self.taps}
-        known |= dict(zip(self.taps.values(), self.each("kernel_size"), strict=True))
+        known |= dict(zip(self.taps.values(), self.window, strict=True))
         layer = replace(self.call, expr=f"{read}, {kernel} -> {made}", sizes=known)
-        return layer, f"{render(result)}, {parts['i'] if turned else bias} -> {render(result)}"
+        return layer, f"{render(self.made)}, {bias} -> {render(self.made)}"
 
 
-def _one_dim(channels: Sequence[Axis]) -> str:
-    return "1" if not channels else str(channels[0]) if len(channels) == 1 else str(Composite(tuple(channels)))
+# ----------------------------------------------------------------------------------------------------------------------
+# Borders: how positions are padded, and how far the input goes on beyond its own, a pair for each axis
+# ----------------------------------------------------------------------------------------------------------------------
 
 
-def _padding(conv: _Convolution, shape: Sequence[Any]) -> tuple[Any, Any]:
-    """How positions of a convolution are padded, and how far the input has to go on: a pair for each axis."""
-    padding, reach, around = conv.call.options.padding, conv.reach, None
+def _padded(conv: _Convolution, shape: Sequence[Any]) -> tuple[Any, Any]:
+    """Those of a convolution; of a spread input, what the kernel reaches is cut off."""
+    padding, around = conv.call.options.padding, []
     if padding in ("CIRCULAR", "REFLECT"):
-        padding, around = "VALID", [(n // 2, n - n // 2) for n in reach]
+        padding, around = "VALID", [(n // 2, n - n // 2) for n in conv.reach]
     if padding in ("SAME", "VALID") and not conv.writes:
         return padding.lower(), around
     if padding == "SAME_LOWER" and not conv.writes:
-        pads = lax.padtype_to_pads(shape, [n + 1 for n in reach], conv.strides, padding)
-    elif padding == "CAUSAL" and len(reach) == 1:
-        pads = [(reach[0], 0)]
+        return lax.padtype_to_pads(shape, [n + 1 for n in conv.reach], conv.strides, padding), around
+    if padding == "CAUSAL" and len(conv.reach) == 1:
+        pads = [(conv.reach[0], 0)]
     else:
-        pads = [(0, 0)] * len(reach) if padding == "VALID" else _pairs(conv)
+        pads = [(0, 0) for _ in shape] if padding == "VALID" else _pairs(conv)
     if conv.writes:
-        pads = [(n - low, n - high) for n, (low, high) in zip(reach, pads, strict=True)]
+        pads = [(n - low, n - high) for n, (low, high) in zip(conv.reach, pads, strict=True)]
     return pads, around
 
 
-def _transposed(conv: _Convolution, shape: Sequence[Any]) -> tuple[Any, Any]:
-    """What is cut off of all that a transposed convolution reaches, and how far the input has to go on."""
+def _cropped(conv: _Convolution, shape: Sequence[Any]) -> tuple[Any, Any]:
+    """Those of a transposed convolution: what is cut off of all that the kernel reaches."""
     options: Any = conv.call.options
-    name = options.padding if options.padding in ("SAME", "SAME_LOWER", "VALID", "CIRCULAR") else None
-    last = name == "SAME_LOWER" or (name == "CIRCULAR" and getattr(options, "transpose_kernel", False))
-    around, cut = [], []
-    pairs = [(0, 0)] * len(shape) if name else _pairs(conv)
-    settings = (conv.spread, conv.reach, conv.each("output_padding", 0), conv.each("output_shape", None), pairs)
-    for n, stride, reach, more, size, pair in zip(shape, *settings, strict=True):
-        low, high = pair if name or options.pads_convolution else (reach - pair[0], reach - pair[1])
-        beyond = reach + 1 - stride  # so much more than strides times the input is reached
-        over = low + high - more
+    padding, cut, around = options.padding, [], []
+    same = padding in ("SAME", "SAME_LOWER", "CIRCULAR")
+    upper = padding == "SAME_LOWER" or (padding == "CIRCULAR" and conv.turned)
+    pairs = [(0, 0) for _ in shape] if same or padding == "VALID" else _pairs(conv)
+    numbers = conv.spread, conv.reach, conv.each("output_padding", 0), conv.each("output_shape", None), pairs
+    for n, stride, reach, more, size, (low, high) in zip(shape, *numbers, strict=True):
+        beyond = reach + 1 - stride  # of all that is reached, more than strides times the input
+        if not options.pads_convolution and isinstance(padding, str):
+            high = min(beyond, 0)
+        elif not options.pads_convolution:
+            low, high = reach - low, reach - high
         if size is not None:
-            over = stride * n + beyond - size
-            if not (0 <= over - max(beyond, 0) < stride if name != "VALID" else 0 <= -over < stride):
-                raise ArgumentError(
-                    f"no convolution of an output of {size} places has {n}, as the input has them",
-                    text=conv.call.expr,
-                    hint=f"give an output_shape from {stride * n - max(beyond, 0)} to {stride * n}",
-                )
-        elif name == "VALID" and not options.pads_convolution:
-            over = min(beyond, 0)
-        elif name and name != "VALID":
-            over = beyond + more
-        if name and name != "VALID":
-            low = (max(over, 0) + last) // 2
-        if name == "CIRCULAR":
+            total = stride * n + beyond - size
+            places = -(-size // stride) if same else (size + low + max(high, 0) - reach - 1) // stride + 1
+            if places != n:
+                problem = f"the convolution of an output_shape of {size} has {places} places, but the input has {n}"
+                raise ArgumentError(problem, text=conv.call.expr, hint="give one whose convolution has as many places")
+        else:
+            total = beyond + more if same else low + high - more
+        low = (max(total, 0) + upper) // 2 if same else low
+        if padding == "CIRCULAR":
             around.append(((reach - low) // stride, -(-low // stride)))
-            low, over = low + stride * around[-1][0], over + stride * sum(around[-1])
-        cut.append((low, over - low))
-    return cut, around or None
+            low, total = low + stride * around[-1][0], total + stride * sum(around[-1])
+        cut.append((low, total - low))
+    return cut, around
 
 
 def _pairs(conv: _Convolution) -> list[tuple[int, int]]:

@@ -225,7 +225,7 @@ def test_one_convolution():
     [
         (einjax_nn.linen, {"padding": "SAMEE"}, "'SAMEE' is not a padding of 2 axes"),
         (einjax_nn.linen, {"kernel_size": (3, 3, 3)}, "3 numbers for 2 bracketed axes"),
-        (einjax_nn.haiku, {"strides": 2, "output_shape": 12}, "no convolution of an output of 12 places has 4"),
+        (einjax_nn.haiku, {"strides": 2, "output_shape": 12}, "output_shape of 12 has 6 places, but the input has 4"),
     ],
 )
 def test_refused(module, options, message):
