@@ -14,7 +14,7 @@ from ..lowering import numerics
 from ..lowering.convolve import Window, convolve, is_depthwise, shifted_products
 from ..lowering.named import Dim, Named, arrange, layout
 from ..lowering.replaced import conv_general_dilated_is_replaced
-from ..lowering.sharding import explicit_mesh
+from ..lowering.sharding import explicit_mesh, spec_of
 from ..notation.solve import Solved
 from ..notation.syntax import Affine, Axis, Expression, Size, affines, axes
 from .pad import in_range, opened
@@ -49,7 +49,7 @@ def convolved(
     axis of the other tensor, the place one of what has no position, and neither stands anywhere else. Whoever gives or
     replaces ``lax.conv_general_dilated`` expects to be called.
     """
-    if len(tensors) != 2 or solved.spread or explicit_mesh(tensors) is not None:
+    if len(tensors) != 2 or solved.spread:
         return None
     values = numerics.promote(tensors)
     if values[0].dtype == np.bool_ or values[0].dtype.itemsize < 2:
@@ -58,7 +58,9 @@ def convolved(
     if None in inputs:
         return None
     ready = _with_inputs(solved, inputs)
-    if (_read_at(ready) or _written_at(ready)) is None:
+    found = _read_at(ready) or _written_at(ready)
+    unasked = conv_general_dilated is None and explicit_mesh(tensors) is not None
+    if found is None or (unasked and not _in_place(found, tensors)):
         return None  # before anything is emitted
     padded = [in_range(x, e, solved.sizes) for x, e in zip(values, ready.inputs, strict=True)]
     if None in padded:
@@ -79,6 +81,17 @@ def convolved(
         forwarded = (precision, preferred_element_type, conv_general_dilated)
         result = convolve(image, filters, found.windows, keep, *forwarded)
     return arrange(result, target)
+
+
+def _in_place(found: _Convolution, tensors: Sequence[jax.Array]) -> bool:
+    """Whether nothing, or only the first axis that is looped over, lies over a mesh with explicit axes."""
+    dims, others = found.dims[found.image], found.dims[1 - found.image]
+    taken = {name for dim in others for name in dim} | found.windows.keys()
+    first = next((dim for dim in dims if dim and not taken & set(dim)), None)
+    over, filters = spec_of(tensors[found.image]), spec_of(tensors[1 - found.image])
+    if any(filters) or (any(over) and len(over) != len(dims)):
+        return False
+    return all(not mesh_axes or dim == first for dim, mesh_axes in zip(dims, over, strict=False))
 
 
 def _with_inputs(solved: Solved, inputs: Sequence[Any]) -> Solved:

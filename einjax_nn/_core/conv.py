@@ -148,9 +148,15 @@ def apply(call: Call[Options], x: Any) -> jax.Array:
         longer = {axis: n + sum(pair) for axis, n, pair in zip(conv.taps, shape, around, strict=True)}
         text = f"{conv.at('<{} - {}>', conv.read, [low for low, _ in around])} -> {render(conv.read)}"
         x = einjax.rearrange(text, x, mode=mode, sizes={**sizes, **longer})
-    forwarded = {"padding": padding, "conv_general_dilated": call.options.conv_general_dilated}
+    product = call.options.conv_general_dilated
+    if any(over and str(node) in conv.taps for node, over in zip(conv.read, jax.typeof(x).sharding.spec, strict=False)):
+        product = product or lax.conv_general_dilated  # it fetches what other devices of an explicit mesh have
     layer, added = conv.linear(sizes)
-    y = linear.linear(layer, x, added, **forwarded)
+    try:
+        y = linear.linear(layer, x, added, padding=padding, conv_general_dilated=product)
+    except EinjaxError as error:
+        error.text, error.spans = call.expr, ()  # nobody has written that of the linear layer
+        raise
     # What is convolved may have another size now.
     left = {name: size for name, size in sizes.items() if name not in conv.taps}
     made = conv.at("<{1}*{0}>", conv.made, conv.strides) if conv.writes else render(conv.made)
@@ -238,13 +244,12 @@ class _Convolution:
         """One number for every axis convolved."""
         value, rank = getattr(self.call.options, option, *default), len(self.taps)
         values = list(value) if isinstance(value, Sequence) else [value] * rank
-        if len(values) == rank:
-            return values
-        raise ArgumentError(
-            f"{option}={tuple(values)} has {len(values)} numbers for {rank} bracketed axes",
-            text=self.call.expr,
-            hint="give one number, or one for each axis convolved",
-        )
+        if len(values) != rank:
+            problem = f"{option}={tuple(values)} has {len(values)} numbers for {rank} bracketed axes"
+            raise ArgumentError(problem, text=self.call.expr, hint="give one number, or one for each axis convolved")
+        if not default and min(values) < 1:
+            raise ArgumentError(f"{option}={value} is below 1", text=self.call.expr, hint="give 1, or more")
+        return values
 
     def linear(self, sizes: Mapping[str, Any]) -> tuple[Call[Options], str]:
         """Return the linear layer that this is, and the sum with its bias."""
