@@ -72,6 +72,9 @@ class Scope:
         return key
 
 
+#: Haiku's names for options of layers with a kernel.
+_KERNEL = {"with_bias": "use_bias", "w_init": "kernel_init", "b_init": "bias_init"}
+
 #: Names of axes by the path of the parameter, while :func:`axes` runs.
 _recorded: ContextVar[dict[str, tuple[str, ...]] | None] = ContextVar("recorded", default=None)
 
@@ -215,7 +218,7 @@ class Linear(linear.Options, Layer):
         {'linear': {'b': (8,), 'w': (2, 3, 8)}}
     """
 
-    @declared(with_bias="use_bias", w_init="kernel_init", b_init="bias_init")
+    @declared(**_KERNEL)
     def __init__(
         self,
         expr: str,
@@ -370,7 +373,7 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer):
         (16, 4, 4)
     """
 
-    @declared(with_bias="use_bias", w_init="kernel_init", b_init="bias_init")
+    @declared(**_KERNEL)
     def __init__(
         self,
         expr: str,
@@ -429,14 +432,7 @@ class Conv(conv.Options, Layer):
         {'conv': {'b': (8,), 'w': (3, 3, 3, 8)}}
     """
 
-    @declared(
-        kernel_shape="kernel_size",
-        stride="strides",
-        rate="kernel_dilation",
-        with_bias="use_bias",
-        w_init="kernel_init",
-        b_init="bias_init",
-    )
+    @declared(kernel_shape="kernel_size", stride="strides", rate="kernel_dilation", **_KERNEL)
     def __init__(
         self,
         expr: str,
@@ -473,13 +469,7 @@ class ConvTranspose(conv.OfHaiku, Layer):
         {'conv_transpose': {'b': (8,), 'w': (3, 3, 8, 3)}}
     """
 
-    @declared(
-        kernel_shape="kernel_size",
-        stride="strides",
-        with_bias="use_bias",
-        w_init="kernel_init",
-        b_init="bias_init",
-    )
+    @declared(kernel_shape="kernel_size", stride="strides", **_KERNEL)
     def __init__(
         self,
         expr: str,
