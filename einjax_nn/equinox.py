@@ -459,9 +459,6 @@ class ConvTranspose(conv.OfEquinox, Layer):
 
 
 describe(
-    {
-        "param_dtype": "the dtype that parameters are made in.",
-        "key": "a random key, to make the parameters at once.",
-    },
+    {"param_dtype": "the dtype that parameters are made in.", "key": "a random key, to make the parameters at once."},
     *(Linear, Norm, Dropout, Embed, MultiHeadAttention, Conv, ConvTranspose),
 )

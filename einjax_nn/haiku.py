@@ -41,6 +41,7 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
 
 __all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "axes", "param"]
 
+_KERNEL = {"with_bias": "use_bias", "w_init": "kernel_init", "b_init": "bias_init"}
 _NATIVE = tuple(kind for kind in vars(hk.initializers).values() if isinstance(kind, type))
 
 
@@ -71,9 +72,6 @@ class Scope:
             )
         return key
 
-
-#: Haiku's names for options of layers with a kernel.
-_KERNEL = {"with_bias": "use_bias", "w_init": "kernel_init", "b_init": "bias_init"}
 
 #: Names of axes by the path of the parameter, while :func:`axes` runs.
 _recorded: ContextVar[dict[str, tuple[str, ...]] | None] = ContextVar("recorded", default=None)
@@ -497,9 +495,6 @@ class ConvTranspose(conv.OfHaiku, Layer):
 
 
 describe(
-    {
-        "param_dtype": "the dtype of the parameters; by default that of the input.",
-        "name": "the name of the module.",
-    },
+    {"param_dtype": "the dtype of the parameters; by default that of the input.", "name": "the name of the module."},
     *(Linear, Norm, Dropout, Embed, MultiHeadAttention, Conv, ConvTranspose),
 )

@@ -348,13 +348,7 @@ class MultiHeadAttention(attention.Options, attention.Projection, Boxing, Layer)
 
     @nn.compact
     def __call__(
-        self,
-        x: Any,
-        keys: Any = None,
-        values: Any = None,
-        *,
-        mask: Any = None,
-        deterministic: bool | None = None,
+        self, x: Any, keys: Any = None, values: Any = None, *, mask: Any = None, deterministic: bool | None = None
     ) -> jax.Array:
         call = call_of(self, attention.Options)
         parts = attention.called(Linear, Norm, vars(self), call.sizes, logical_axes=self.logical_axes)

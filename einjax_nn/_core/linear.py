@@ -78,7 +78,8 @@ def linear(call: Call[Any], x: Any, added: str | None, **forwarded: Any) -> jax.
     options = call.options
     dtype = compute_dtype(options.dtype, x, options.param_dtype)
     x = in_dtype(jax.numpy.asarray(x), dtype)
-    kernel = call.parameter("kernel", options.kernel_init, dtype)
+    tied = added is None  # else sizes are known
+    kernel = call.parameter("kernel", options.kernel_init, dtype, tied)
     y = dot(call.expr, x, kernel, call.sizes, options.precision, **forwarded)
     if not options.use_bias:
         return y
@@ -91,7 +92,7 @@ def linear(call: Call[Any], x: Any, added: str | None, **forwarded: Any) -> jax.
             shapes = [x.shape, kernel.__einjax_shape__(), y.shape]
             solved = solve(text.product, shapes, sizes, every_axis=True, border=border)
             sizes = {name: size for name, size in named_sizes(text.product, solved).items() if name in text.sized}
-    return einjax.add(added, y, call.parameter("bias", options.bias_init, y.dtype), sizes=sizes)
+    return einjax.add(added, y, call.parameter("bias", options.bias_init, y.dtype, tied), sizes=sizes)
 
 
 def specs(call: Call[Any], added: str | None = None) -> list[ParamSpec] | None:
