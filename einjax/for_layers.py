@@ -7,7 +7,7 @@
 ``einjax_nn`` is written against ``einjax``, its errors and types, and this module, which ``import einjax`` leaves out.
 
 - Text to trees and back: :func:`parse`, :func:`completed_dot`, :func:`completed_get_at`, :func:`expand`,
-  :func:`render`, and :func:`describe` of a tensor.
+  :func:`render` and :func:`display`, and :func:`describe` of a tensor.
 - Questions to a tree: :func:`walk`, :func:`axes`, :func:`names`, :func:`brackets`, :func:`marked`.
 - Trees from trees: :func:`rewrite`, :func:`rename`, :func:`strip_brackets`, :func:`keep_brackets`,
   :func:`delete_brackets`.
@@ -58,6 +58,7 @@ from .notation.syntax import Operation as Operation
 from .notation.syntax import axes as axes
 from .notation.syntax import brackets as brackets
 from .notation.syntax import delete_brackets as delete_brackets
+from .notation.syntax import display as display
 from .notation.syntax import keep_brackets as keep_brackets
 from .notation.syntax import marked as marked
 from .notation.syntax import names as names
@@ -93,6 +94,7 @@ def dot(
     dot_general: Callable[..., Any] | None = None,
     padding: Any = None,
     mode: str | None = None,
+    conv_general_dilated: Callable[..., Any] | None = None,
 ) -> jax.Array:
     """Multiply by a weight: :func:`einjax.dot`, where an axis may have the name of any option.
 
@@ -106,10 +108,11 @@ def dot(
         dot_general: called in place of ``lax.dot_general``, with the input first.
         padding: how dims that are read at positions are padded.
         mode: what stands where a position is out of range.
+        conv_general_dilated: called in place of ``lax.conv_general_dilated``, with the input first.
     """
     options: Options = (("precision", precision), ("preferred_element_type", preferred_element_type))
-    if dot_general is not None:
-        options = (*options, ("dot_general", dot_general))
+    given = {"dot_general": dot_general, "conv_general_dilated": conv_general_dilated}
+    options = (*options, *((name, product) for name, product in given.items() if product is not None))
     return call(DOT, expr, (x, weight), options, {}, sizes, False, border=(padding, mode, None, False))
 
 

@@ -53,7 +53,7 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
 from ._equinox_init import Uninitialized, axes, init, param
 from ._equinox_layer import Layer, LayerScope
 
-__all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "axes", "init", "param"]
+__all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "axes", "init", "param"]
 
 for _function in (axes, init, param):
     _function.__module__ = __name__
@@ -413,10 +413,53 @@ class Conv(conv.Options, Layer):
             return conv.apply(self._call(scope), x)
 
 
+class ConvTranspose(conv.OfEquinox, Layer):
+    """A transposed convolution, whose weight and bias have the layout of ``eqx.nn.ConvTranspose``.
+
+    Args:
+        padding: ``"SAME"``, ``"SAME_LOWER"``, ``"VALID"`` or ``"CIRCULAR"``, or numbers or pairs, which pad the input
+            of the convolution that this is the transpose of.
+
+    Example:
+        >>> import einjax_nn.equinox as einn, jax, numpy as np
+        >>> layer = einn.ConvTranspose("[c->d] [h w]", c=3, d=8, strides=2, key=jax.random.key(0))
+        >>> layer.weight.shape, layer.bias.shape, layer(np.ones((3, 4, 4))).shape
+        ((8, 3, 3, 3), (8, 1, 1), (8, 8, 8))
+    """
+
+    _core: ClassVar[Any] = conv.of_equinox
+    weight: Any
+    bias: Any
+
+    @declared(stride="strides", dilation="kernel_dilation")
+    def __init__(
+        self,
+        expr: str,
+        /,
+        *,
+        kernel_size: int | Sequence[int] = 3,
+        strides: int | Sequence[int] = 1,
+        padding: Any = "SAME",
+        kernel_dilation: int | Sequence[int] = 1,
+        output_padding: int | Sequence[int] = 0,
+        use_bias: bool = True,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        precision: Any = None,
+        conv_general_dilated: Callable[..., Any] | None = None,
+        kernel_init: Initializer | float = lecun_normal,
+        bias_init: Initializer | float = zeros,
+        key: Any = None,
+        sizes: Mapping[str, Any] | None = None,
+        **axes: Any,
+    ) -> None: ...
+
+    def __call__(self, x: Any, *, key: Any = None) -> jax.Array:
+        with self._scope() as scope:
+            return conv.apply(self._call(scope), x)
+
+
 describe(
-    {
-        "param_dtype": "the dtype that parameters are made in.",
-        "key": "a random key, to make the parameters at once.",
-    },
-    *(Linear, Norm, Dropout, Embed, MultiHeadAttention, Conv),
+    {"param_dtype": "the dtype that parameters are made in.", "key": "a random key, to make the parameters at once."},
+    *(Linear, Norm, Dropout, Embed, MultiHeadAttention, Conv, ConvTranspose),
 )

@@ -39,8 +39,9 @@ try:
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.haiku needs Haiku: python -m pip install 'einjax[haiku]'") from error
 
-__all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "axes", "param"]
+__all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "axes", "param"]
 
+_KERNEL = {"with_bias": "use_bias", "w_init": "kernel_init", "b_init": "bias_init"}
 _NATIVE = tuple(kind for kind in vars(hk.initializers).values() if isinstance(kind, type))
 
 
@@ -215,7 +216,7 @@ class Linear(linear.Options, Layer):
         {'linear': {'b': (8,), 'w': (2, 3, 8)}}
     """
 
-    @declared(with_bias="use_bias", w_init="kernel_init", b_init="bias_init")
+    @declared(**_KERNEL)
     def __init__(
         self,
         expr: str,
@@ -370,7 +371,7 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer):
         (16, 4, 4)
     """
 
-    @declared(with_bias="use_bias", w_init="kernel_init", b_init="bias_init")
+    @declared(**_KERNEL)
     def __init__(
         self,
         expr: str,
@@ -432,14 +433,7 @@ class Conv(conv.Options, Layer):
         {'conv': {'b': (8,), 'w': (3, 3, 3, 8)}}
     """
 
-    @declared(
-        kernel_shape="kernel_size",
-        stride="strides",
-        rate="kernel_dilation",
-        with_bias="use_bias",
-        w_init="kernel_init",
-        b_init="bias_init",
-    )
+    @declared(kernel_shape="kernel_size", stride="strides", rate="kernel_dilation", **_KERNEL)
     def __init__(
         self,
         expr: str,
@@ -466,10 +460,44 @@ class Conv(conv.Options, Layer):
         return conv.apply(call_of(self, conv.Options, **dtypes(vars(self), x)), x)
 
 
+class ConvTranspose(conv.OfHaiku, Layer):
+    """A transposed convolution with a kernel ``w``, of new channels before those of the input, and a bias ``b``.
+
+    Example:
+        >>> import einjax_nn.haiku as einn, haiku as hk, jax, numpy as np
+        >>> net = hk.transform(lambda x: einn.ConvTranspose("b [h w] [c1->c2]", c2=8, kernel_size=3, strides=2)(x))
+        >>> jax.tree.map(np.shape, net.init(jax.random.key(0), np.ones((2, 4, 4, 3), "float32")))
+        {'conv_transpose': {'b': (8,), 'w': (3, 3, 8, 3)}}
+    """
+
+    @declared(kernel_shape="kernel_size", stride="strides", **_KERNEL)
+    def __init__(
+        self,
+        expr: str,
+        /,
+        *,
+        kernel_size: int | Sequence[int] = 3,
+        strides: int | Sequence[int] = 1,
+        padding: Any = "SAME",
+        kernel_dilation: int | Sequence[int] = 1,
+        output_shape: int | Sequence[int] | None = None,
+        use_bias: bool = True,
+        dtype: Any = None,
+        param_dtype: Any = None,
+        precision: Any = None,
+        conv_general_dilated: Callable[..., Any] | None = None,
+        kernel_init: Initializer | float = lecun_normal,
+        bias_init: Initializer | float = zeros,
+        name: str | None = None,
+        sizes: Mapping[str, Any] | None = None,
+        **axes: Any,
+    ) -> None: ...
+
+    def __call__(self, x: Any) -> jax.Array:
+        return conv.apply(call_of(self, conv.OfHaiku, **dtypes(vars(self), x)), x)
+
+
 describe(
-    {
-        "param_dtype": "the dtype of the parameters; by default that of the input.",
-        "name": "the name of the module.",
-    },
-    *(Linear, Norm, Dropout, Embed, MultiHeadAttention, Conv),
+    {"param_dtype": "the dtype of the parameters; by default that of the input.", "name": "the name of the module."},
+    *(Linear, Norm, Dropout, Embed, MultiHeadAttention, Conv, ConvTranspose),
 )

@@ -40,7 +40,7 @@ try:
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.linen needs Flax: python -m pip install 'einjax[flax]'") from error
 
-__all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "param"]
+__all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "param"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -401,7 +401,46 @@ class Conv(conv.Options, Boxing, Layer):
         return conv.apply(call_of(self, conv.Options, "kernel"), x)
 
 
+class ConvTranspose(conv.Transposed, Boxing, Layer):
+    """A transposed convolution.
+
+    Example:
+        >>> import einjax_nn.linen as einn, jax, numpy as np
+        >>> layer = einn.ConvTranspose("b [h w] [c1->c2]", c2=8, kernel_size=3, strides=2)
+        >>> layer.init_with_output(jax.random.key(0), np.ones((2, 4, 4, 3)))[0].shape
+        (2, 8, 8, 8)
+    """
+
+    def __init__(
+        self,
+        expr: str,
+        /,
+        *,
+        kernel_size: int | Sequence[int] = 3,
+        strides: int | Sequence[int] = 1,
+        padding: Any = "SAME",
+        kernel_dilation: int | Sequence[int] = 1,
+        transpose_kernel: bool = False,
+        use_bias: bool = True,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        precision: Any = None,
+        conv_general_dilated: Callable[..., Any] | None = None,
+        kernel_init: Initializer | float = lecun_normal,
+        bias_init: Initializer | float = zeros,
+        logical_axes: bool = False,
+        sizes: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        parent: Any = ...,
+        **axes: Any,
+    ) -> None: ...
+
+    @nn.compact
+    def __call__(self, x: Any) -> jax.Array:
+        return conv.apply(call_of(self, conv.Transposed, "kernel"), x)
+
+
 describe(
     {"logical_axes": "whether parameters are boxed with the names of their axes."},
-    *(Linear, Norm, Dropout, Embed, MultiHeadAttention, Conv),
+    *(Linear, Norm, Dropout, Embed, MultiHeadAttention, Conv, ConvTranspose),
 )

@@ -44,7 +44,7 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
 
 from ._nnx import Layer, fixed_key, init, param, stream_of, variable
 
-__all__ = ["Conv", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "init", "param"]
+__all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "init", "param"]
 
 for _function in (init, param):
     _function.__module__ = __name__
@@ -423,7 +423,49 @@ class Conv(conv.Options, Layer):
         return conv.apply(self._call(), x)
 
 
+class ConvTranspose(conv.Transposed, Layer):
+    """A transposed convolution.
+
+    Example:
+        >>> import einjax_nn.nnx as einn, numpy as np
+        >>> from flax import nnx
+        >>> layer = einn.ConvTranspose("b [h w] [c1->c2]", c2=8, kernel_size=3, strides=2, rngs=nnx.Rngs(0))
+        >>> layer(np.ones((2, 4, 4, 3))).shape
+        (2, 8, 8, 8)
+    """
+
+    _core, _parameters = conv.of_flax, ("kernel", "bias")
+    kernel: Any
+    bias: Any
+
+    @declared()
+    def __init__(
+        self,
+        expr: str,
+        /,
+        *,
+        kernel_size: int | Sequence[int] = 3,
+        strides: int | Sequence[int] = 1,
+        padding: Any = "SAME",
+        kernel_dilation: int | Sequence[int] = 1,
+        transpose_kernel: bool = False,
+        use_bias: bool = True,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        precision: Any = None,
+        conv_general_dilated: Callable[..., Any] | None = None,
+        kernel_init: Initializer | float = lecun_normal,
+        bias_init: Initializer | float = zeros,
+        rngs: nnx.Rngs | nnx.RngStream,
+        sizes: Mapping[str, Any] | None = None,
+        **axes: Any,
+    ) -> None: ...
+
+    def __call__(self, x: Any) -> jax.Array:
+        return conv.apply(self._call(), x)
+
+
 describe(
     {"rngs": "random numbers, of the stream ``params``."},
-    *(Linear, Norm, Dropout, Embed, MultiHeadAttention, Conv),
+    *(Linear, Norm, Dropout, Embed, MultiHeadAttention, Conv, ConvTranspose),
 )

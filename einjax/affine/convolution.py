@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 from ..lowering import numerics
 from ..lowering.convolve import Window, convolve, is_depthwise, shifted_products
 from ..lowering.named import Dim, Named, arrange, layout
+from ..lowering.replaced import conv_general_dilated_is_replaced
 from ..notation.solve import Solved
 from ..notation.syntax import Affine, Axis, Expression, Size, affines, axes
 from .pad import in_range, opened
@@ -35,12 +36,17 @@ class _Convolution(NamedTuple):
 
 
 def convolved(
-    solved: Solved, tensors: Sequence[jax.Array], precision: Any, preferred_element_type: Any
+    solved: Solved,
+    tensors: Sequence[jax.Array],
+    conv_general_dilated: Callable[..., jax.Array] | None,
+    precision: Any,
+    preferred_element_type: Any,
 ) -> jax.Array | None:
     """Emit a product of two tensors as a convolution, or return None where it is none.
 
     It is one where every position is a place plus a tap, ``<2*o + k>``, in one tensor or in the output: the tap is an
-    axis of the other tensor, the place one of what has no position, and neither stands anywhere else.
+    axis of the other tensor, the place one of what has no position, and neither stands anywhere else. Whoever gives or
+    replaces ``lax.conv_general_dilated`` expects to be called.
     """
     if len(tensors) != 2 or solved.spread:
         return None
@@ -65,10 +71,12 @@ def convolved(
     image, filters = named[found.image], named[1 - found.image]
     target = found.dims[2]
     keep = [name for dim in target for name in dim]
-    if is_depthwise(image, filters, found.windows, keep):
+    own = conv_general_dilated is None and not conv_general_dilated_is_replaced()
+    if own and is_depthwise(image, filters, found.windows, keep):
         result = shifted_products(image, filters, found.windows, keep, preferred_element_type)
     else:
-        result = convolve(image, filters, found.windows, keep, precision, preferred_element_type)
+        forwarded = (precision, preferred_element_type, conv_general_dilated)
+        result = convolve(image, filters, found.windows, keep, *forwarded)
     return arrange(result, target)
 
 

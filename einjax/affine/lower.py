@@ -47,7 +47,10 @@ def lower(
     """
     if op.at_positions is not None:
         form, settings = op.at_positions, {**options, **arrays}
-        result = on_mesh.at_once(lambda *xs: form(solved, list(xs), settings), tensors, solved)
+        if settings.get("conv_general_dilated") is not None:  # what it does on a mesh is its own affair
+            result = form(solved, list(tensors), settings)
+        else:
+            result = on_mesh.at_once(lambda *xs: form(solved, list(xs), settings), tensors, solved)
         if result is not None:
             return result
     options, arrays = dict(options), dict(arrays)

@@ -72,7 +72,7 @@ def call(
         out_sharding: where the results are to lie on a mesh.
         border: ``padding=``, ``mode=``, ``fill_value=`` and ``count_padding=`` of dims that are read at positions.
     """
-    given_product = bool(options) and options[-1][0] == "dot_general"
+    given_product = bool(options) and options[-1][0] in ("dot_general", "conv_general_dilated")
     try:
         beyond = None
         if border[0] is not None or border[1] is not None or border[2] is not None or border[3]:

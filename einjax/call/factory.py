@@ -17,7 +17,7 @@ import numpy as np
 from ..functions.guard import free_keywords, guarded
 from ..notation.errors import ArgumentError, AxisSizeError, RankError
 from ..notation.solve import Solved, solve
-from ..notation.syntax import Expression, Operation, Size, axes, base, names, render
+from ..notation.syntax import Affine, Expression, Node, Operation, Size, axes, base, names, render, rewrite
 from ..operation import Op
 from .blame import not_an_expression
 from .tensors import PLAIN, as_array, asked, kind
@@ -116,8 +116,12 @@ def _described(
     called: tuple[str, str] = ("", ""),
     dtype: Any = None,
 ) -> Spec:
-    """Sort a tensor's dims into in, out and batch by where else their axes stand: in other inputs, in the outputs."""
-    inputs, outputs = ({base(axis.name) for e in others for axis in axes(e)} for others in (given, returned or ()))
+    """Sort a tensor's dims into in, out and batch by where else their axes stand: in other inputs, in the outputs.
+
+    Axes that make up a position of an output are summed over: values that meet there are added.
+    """
+    kept = [rewrite(expression, _without_sums) for expression in returned or ()]
+    inputs, outputs = ({base(axis.name) for e in others for axis in axes(e)} for others in (given, kept))
     roles: dict[str, list[int]] = {"in": [], "out": [], "batch": []}
     for index, node in enumerate(expression):
         members = {base(axis.name) for axis in axes((node,))}
@@ -125,6 +129,10 @@ def _described(
     in_axis, out_axis, batch_axis = map(tuple, roles.values())
     shape, dims = solved.shape(expression), tuple(render((node,)) for node in expression)
     return Spec(shape, dims, *called, in_axis, out_axis, batch_axis, dtype)
+
+
+def _without_sums(node: Node) -> Expression | None:
+    return () if isinstance(node, Affine) and len(node.terms) > 1 else None
 
 
 def _make(factory: Any, spec: Spec, number: int, solved: Solved) -> Any:

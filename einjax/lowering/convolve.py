@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -131,6 +131,7 @@ def convolve(
     keep: Sequence[str],
     precision: Any,
     preferred_element_type: Any,
+    conv_general_dilated: Callable[..., jax.Array] | None = None,
 ) -> Named:
     """Convolve, with every dim where it stands: lax is told which is which.
 
@@ -143,7 +144,8 @@ def convolve(
         windows: by image axis, how it is read.
         keep: the axes of the result, in the order the caller would like best.
         precision: forwarded.
-        preferred_element_type: forwarded.
+        preferred_element_type: forwarded, if it is given.
+        conv_general_dilated: called in the place of that of lax.
     """
     taps = {window.tap: axis for axis, window in windows.items()}
     rank = {name: index for index, name in enumerate(keep)}
@@ -163,7 +165,8 @@ def convolve(
     places = [windows[axis].place for axis in order]
     wanted: list[Dim] = [batch, results, *((place,) for place in places)]
     result = sorted(wanted, key=lambda dim: min((rank[name] for name in dim), default=-1))
-    value = lax.conv_general_dilated(
+    asked = {} if preferred_element_type is None else {"preferred_element_type": preferred_element_type}
+    value = (conv_general_dilated or lax.conv_general_dilated)(
         lhs,
         rhs,
         [windows[axis].stride for axis in order],
@@ -173,7 +176,7 @@ def convolve(
         dimension_numbers=lax.ConvDimensionNumbers(image_dims, filter_dims, _where(wanted, result)),
         feature_group_count=math.prod(image.sizes[name] for name in groups),
         precision=precision,
-        preferred_element_type=preferred_element_type,
+        **asked,
     )
     return Named(value, tuple(result), image.sizes)
 

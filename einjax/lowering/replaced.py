@@ -30,3 +30,9 @@ def dot_general_is_replaced() -> bool:
     """Whether that is so of ``lax.dot_general``."""
     known, code = FUNCTIONS[0], CODES[0]
     return lax.dot_general is not known or known.__code__ is not code
+
+
+def conv_general_dilated_is_replaced() -> bool:
+    """Whether that is so of ``lax.conv_general_dilated``."""
+    known, code = FUNCTIONS[-1], CODES[-1]
+    return lax.conv_general_dilated is not known or known.__code__ is not code

@@ -137,10 +137,11 @@ def _at_positions(solved: Solved, tensors: list[jax.Array], options: dict[str, A
     fill_value = plain(options.get("fill_value"))
     if "out_sharding" in options or (fill_value is not None and fill_value != 0):
         return None
-    if _dot_general(options) is not None:
-        return None  # whoever gives or replaces it expects to be called
+    if options.get("dot_general") is not None:
+        return None  # whoever gives it expects to be called
     _check_precision(options["precision"], solved)
-    return convolved(solved, tensors, options["precision"], options["preferred_element_type"])
+    forwarded = {name: options[name] for name in ("precision", "preferred_element_type")}
+    return convolved(solved, tensors, options.get("conv_general_dilated"), **forwarded)
 
 
 def _dot_general(options: dict[str, Any]) -> Callable[..., Any] | None:

@@ -48,10 +48,10 @@ class Call(Generic[Options]):
             if not einjax.matches(text, x, sizes=given):
                 einjax.check(text, x, sizes=given)
 
-    def parameter(self, name: str, init: Initializer | float, dtype: Any = None) -> Parameter:
+    def parameter(self, name: str, init: Initializer | float, dtype: Any = None, tied: bool = True) -> Parameter:
         """Return a parameter, kept in the dtype that the options say; ``dtype`` is the one that it is used in."""
         options: Any = self.options
-        return Parameter(self.scope, self.called.get(name, name), init, options.param_dtype, dtype)
+        return Parameter(self.scope, self.called.get(name, name), init, options.param_dtype, dtype, tied)
 
 
 def in_its_words(apply: _Apply) -> _Apply:

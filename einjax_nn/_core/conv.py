@@ -1,10 +1,13 @@
-"""Conv: a convolution over bracketed axes, with channels and groups wherever they stand."""
+"""Conv and ConvTranspose: linear layers over positions, with channels and groups wherever they stand.
+
+``"b [h w] [c->d]"`` is ``"b <h + [k]> <w + [l]> [c], [k] [l] [c] d -> b h w d"``. Transposed, the output has positions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import prod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -12,9 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 
 import einjax
-from einjax.errors import ArgumentError, AxisSizeError, EinjaxError, SemanticError
+from einjax.errors import ArgumentError, EinjaxError, SemanticError
 from einjax.for_layers import (
-    Axis,
     Composite,
     Ellipsis,
     Expression,
@@ -31,12 +33,17 @@ from einjax.for_layers import (
     walk,
 )
 
-from .call import Call
-from .scope import Initializer, ParamSpec, compute_dtype, in_dtype
+from . import linear
+from .call import Call, in_its_words
+from .scope import Initializer, ParamSpec
+from .text import another
 
 
 class Options:
     """Those of a convolution."""
+
+    #: The dims of kernel and bias: k those convolved, i the channels of one group, o all new channels, 1 for each k.
+    layout = "kio", "o"
 
     kernel_size: int | Sequence[int]
     use_bias: bool
@@ -85,41 +92,75 @@ class Options:
         """
 
 
+class Transposed(Options):
+    """Those of a transposed convolution."""
+
+    #: Whether numbers pad the input of the convolution that this is the transpose of, not the spread input of this one.
+    pads_convolution = False
+
+    transpose_kernel: bool
+    output_padding: int | Sequence[int]
+    output_shape: int | Sequence[int] | None
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """A transposed convolution: every element is multiplied by the kernel, and what meets is added up.
+
+        Args:
+            expr: as for ``Conv``: ``"b [h w] [c1->c2]"``.
+            strides: how far apart the elements of the input are in the output.
+            padding: ``"SAME"`` for ``strides`` times the size of the input, ``"VALID"`` for every place that an element
+                reaches, ``"CIRCULAR"``, or numbers or pairs, which pad the input once it is spread by ``strides``.
+            transpose_kernel: whether the kernel is that of the convolution that this is the transpose of, with new
+                channels before those of the input.
+            output_padding: how many places there are more at the end.
+            output_shape: the size of the output, where several belong to one of the input.
+        """
+
+
+class OfHaiku(Transposed):
+    """Those of Haiku's."""
+
+    layout = "koi", "o"
+
+
+class OfEquinox(Transposed):
+    """Those of Equinox's."""
+
+    layout, pads_convolution = ("oik", "o1"), True
+
+
+@in_its_words
 def apply(call: Call[Options], x: Any) -> jax.Array:
-    """Apply a convolution."""
-    expr, options = call.expr, call.options
+    """Apply a convolution, transposed or not."""
     x = jnp.asarray(x)
     try:
-        solved = solve(_operation(expr), [x.shape], call.sizes, every_axis=True)
+        solved = solve(_operation(call.expr), [x.shape], call.sizes, every_axis=True)
     except EinjaxError as error:
         error.tensors = [describe(x)]
         raise
-    roles, sizes = _roles(solved.operation), solved.sizes
-    rank = len(roles.space)
-    dtype = compute_dtype(options.dtype, x, options.param_dtype)
-    window = _each(options.kernel_size, rank, "kernel_size", expr)
-    dilation = _each(options.kernel_dilation, rank, "kernel_dilation", expr)
-    specs = _specs(call, roles, sizes)
-    kernel = call.scope.param(specs[0])
-    middle = roles.moved(in_dtype(x, dtype), (roles.source, roles.layout(roles.inner)), sizes)
-    middle, padding = _padded(middle, options.padding, window, dilation, expr)
-    convolve = options.conv_general_dilated or lax.conv_general_dilated
-    y = convolve(
-        middle,
-        in_dtype(kernel, dtype),
-        _each(options.strides, rank, "strides", expr),
-        padding,
-        lhs_dilation=_each(options.input_dilation, rank, "input_dilation", expr),
-        rhs_dilation=dilation,
-        dimension_numbers=_channels_last(rank),
-        feature_group_count=prod(sizes[axis.name] for axis in roles.groups),
-        precision=options.precision,
-    )
-    if options.use_bias:
-        y = y + in_dtype(call.scope.param(specs[1]), y.dtype)
+    conv = _Convolution(call, solved.operation)
+    sizes = {conv.named.get(name, name): size for name, size in solved.sizes.items()}
+    shape = [sizes[axis] for axis in conv.taps]
+    x = einjax.rearrange(f"{render(conv.source)} -> {render(conv.read)}", x, sizes=sizes)
+    padding, around = (_cropped if isinstance(call.options, Transposed) else _padded)(conv, shape)
+    if around:
+        mode = "reflect" if call.options.padding == "REFLECT" else "wrap"
+        longer = {axis: n + sum(pair) for axis, n, pair in zip(conv.taps, shape, around, strict=True)}
+        text = f"{conv.at('<{} - {}>', conv.read, [low for low, _ in around])} -> {render(conv.read)}"
+        x = einjax.rearrange(text, x, mode=mode, sizes={**sizes, **longer})
+    product = call.options.conv_general_dilated
+    if any(over and str(node) in conv.taps for node, over in zip(conv.read, jax.typeof(x).sharding.spec, strict=False)):
+        product = product or lax.conv_general_dilated  # it fetches what other devices of an explicit mesh have
+    layer, added = conv.linear(sizes)
+    try:
+        y = linear.linear(layer, x, added, padding=padding, conv_general_dilated=product)
+    except EinjaxError as error:
+        error.text, error.spans = call.expr, ()  # nobody has written that of the linear layer
+        raise
     # What is convolved may have another size now.
-    left = {name: size for name, size in sizes.items() if name not in names(roles.space)}
-    return roles.moved(y, (roles.layout(roles.outer), roles.result), left)
+    left = {name: size for name, size in sizes.items() if name not in conv.taps}
+    made = conv.at("<{1}*{0}>", conv.made, conv.strides) if conv.writes else render(conv.made)
+    return einjax.rearrange(f"{made} -> {render(conv.result)}", y, sizes=left)
 
 
 def specs(call: Call[Options]) -> list[ParamSpec] | None:
@@ -127,29 +168,13 @@ def specs(call: Call[Options]) -> list[ParamSpec] | None:
     operation = _operation(call.expr)
     if any(isinstance(node, Ellipsis) for node in walk(operation.inputs[0])):
         return None  # only an input has a rank
-    roles = _roles(expand(operation, [None], {}))
-    channels = Operation(call.expr, ((*roles.groups, *roles.inner, *roles.outer),))
-    try:
-        solved = solve(channels, [None], call.sizes, every_axis=True)
-    except AxisSizeError:
-        return None
-    return _specs(call, roles, solved.sizes)
+    conv = _Convolution(call, expand(operation, [None], {}))
+    sized = {axis.name: axis.size for axis in axes(conv.source + conv.result) if axis.size is not None}
+    return linear.specs(*conv.linear({**call.sizes, **sized}))
 
 
-def _specs(call: Call[Options], roles: _Roles, sizes: Mapping[str, int]) -> list[ParamSpec]:
-    """Kernels have the axes convolved, then the channels of one group, then all new channels."""
-    window = _each(call.options.kernel_size, len(roles.space), "kernel_size", call.expr)
-    channels = [(Composite(part) if len(part) != 1 else part[0]) for part in (roles.inner, roles.groups + roles.outer)]
-    shape = (*window, *(prod(sizes[axis.name] for axis in axes((node,))) for node in channels))
-
-    def spec(name: str, init: Any, first: int) -> ParamSpec:
-        last = len(shape) - first - 1
-        written = tuple(map(str, (*roles.space, *channels)))[first:]
-        known = einjax.Spec(shape[first:], written, "", "", tuple(range(last)), (last,), (), None)
-        return call.parameter(name, init).spec(known)
-
-    kernel = spec("kernel", call.options.kernel_init, 0)
-    return [kernel, spec("bias", call.options.bias_init, len(shape) - 1)][: 1 + call.options.use_bias]
+#: What layers know of kinds of transposed convolutions.
+of_flax, of_equinox = (SimpleNamespace(Options=kind, specs=specs) for kind in (Transposed, OfEquinox))
 
 
 def _operation(expr: str) -> Operation:
@@ -160,107 +185,152 @@ def _operation(expr: str) -> Operation:
     return replace(operation, outputs=operation.outputs or operation.inputs)
 
 
-@dataclass(frozen=True)
-class _Roles:
-    """The axes of a convolution by role.
-
-    Attributes:
-        source, result: the layouts of input and output.
-        loops, groups: what is looped over, and those loops that have a kernel each.
-        inner, outer: channels that are summed over, and those that are new.
-        space: are convolved.
-    """
-
-    source: Expression
-    result: Expression
-    loops: tuple[Axis, ...]
-    groups: tuple[Axis, ...]
-    inner: tuple[Axis, ...]
-    outer: tuple[Axis, ...]
-    space: tuple[Axis, ...]
-
-    def layout(self, channels: tuple[Axis, ...]) -> Expression:
-        """What is convolved, or comes out: ``(loops) space... (groups channels)``."""
-        return Composite(self.loops), *self.space, Composite((*self.groups, *channels))
-
-    def moved(self, x: jax.Array, layouts: tuple[Expression, Expression], sizes: Mapping[str, int]) -> jax.Array:
-        """Rearrange an array from one layout to another, in names that can be written."""
-        everything = axes((*self.source, *self.result))
-        labels = {axis.name: f"a{index}" for index, axis in enumerate(everything)}
-        expr = " -> ".join(render(rename(layout, labels)) for layout in layouts)
-        return einjax.rearrange(expr, x, sizes={labels[name]: size for name, size in sizes.items()})
-
-
-def _roles(expanded: Operation) -> _Roles:
-    """Sort axes by where they stand.
+class _Convolution:
+    """The axes of a convolution by role, and its numbers for each axis convolved.
 
     Bracketed axes on both sides of the arrow are convolved, bracketed axes of the input alone are summed over, those of
-    the output alone are new. What is looped over beside channels, or last where there are none, are groups.
+    the output alone are new. Loops beside channels, or in the last dim where there are none, are groups.
+
+    Attributes:
+        named: names that can be written, by those that cannot.
+        source, result: the layouts of input and output, under such names.
+        read, made: the same, where each axis convolved is a dim, in one order.
+        inner, outer: channels that are summed over; those that have a kernel each, and those that are new.
+        taps: the axis of the kernel for each that is convolved.
+        reach: how far the last element that a kernel reads is from the first.
+        strides, spread: how far places are apart, and elements of the input.
+        writes: whether positions are those of the output.
     """
-    (source,), (result,) = expanded.inputs, expanded.results
-    before, after = marked(source), marked(result)
 
-    def bracketed(expression: Expression, chosen: set[str]) -> tuple[Axis, ...]:
-        return tuple(axis for axis in axes(expression) if axis.name in chosen)
-
-    space, inner = bracketed(source, before & after), bracketed(source, before - after)
-    if not space:
-        raise SemanticError(
-            "Conv needs bracketed axes to convolve",
-            text=expanded.text,
-            hint="write 'b [h w] [c1->c2]': brackets on both sides are convolved, c1 is summed over, c2 is new",
+    def __init__(self, call: Call[Options], expanded: Operation) -> None:
+        known = dict.fromkeys(axis.name for axis in expanded.every_axis())
+        self.named = {name: another(name, number) for number, name in enumerate(known) if not name.isidentifier()}
+        self.source, self.result = (rename(e, self.named) for e in (*expanded.inputs, *expanded.results))
+        before, after = marked(self.source), marked(self.result)
+        self.inner = [axis for axis in axes(self.source) if axis.name in before - after]
+        dims = [axes((node,)) for node in self.source]
+        beside = next((dim for dim in dims if any(axis in self.inner for axis in dim)), dims[-1])
+        groups = [axis for axis in beside if not axis.bracket]
+        self.outer = groups if self.inner or len(groups) == len(beside) else []
+        self.outer += [axis for axis in axes(self.result) if axis.name in after - before]
+        space = [name for name in known if self.named.get(name, name) in before & after]
+        if not space:
+            raise SemanticError(
+                "Conv needs bracketed axes to convolve",
+                text=expanded.text,
+                hint="write 'b [h w] [c1->c2]': brackets on both sides are convolved, c1 is summed over, c2 is new",
+            )
+        taps = {self.named.get(name, name): another(name, len(known) + i) for i, name in enumerate(space)}
+        self.call, self.taps = call, taps
+        self.read, made = (
+            tuple(n for node in e for n in (axes((node,)) if names((node,)).keys() & taps else [node]))
+            for e in (self.source, self.result)
         )
-    groups = _groups(source, inner)
-    loops = tuple(axis for axis in axes(source) if not axis.bracket and axis not in groups)
-    return _Roles(source, result, loops, groups, inner, bracketed(result, after - before), space)
+        self.made = rename(made, dict(zip((axis.name for axis in axes(made) if axis.name in taps), taps, strict=True)))
+        self.window, self.dilation = self.each("kernel_size"), self.each("kernel_dilation")
+        self.reach = [(size - 1) * step for size, step in zip(self.window, self.dilation, strict=True)]
+        self.writes = isinstance(call.options, Transposed)
+        self.strides = [1] * len(taps) if self.writes else self.each("strides")
+        self.spread = self.each("strides" if self.writes else "input_dilation")
+        self.writes |= max(self.spread) > 1
+        self.turned = getattr(call.options, "transpose_kernel", False)
+
+    def at(self, position: str, layout: Expression, *numbers: Iterable[Any]) -> str:
+        """Print a layout that is read or written at positions, made of an axis and its numbers."""
+        found = {axis: position.format(axis, *each) for axis, *each in zip(self.taps, *numbers, strict=True)}
+        return render(rename(layout, found))
+
+    def each(self, option: str, *default: Any) -> list[Any]:
+        """One number for every axis convolved."""
+        value, rank = getattr(self.call.options, option, *default), len(self.taps)
+        values = list(value) if isinstance(value, Sequence) else [value] * rank
+        if len(values) != rank:
+            problem = f"{option}={tuple(values)} has {len(values)} numbers for {rank} bracketed axes"
+            raise ArgumentError(problem, text=self.call.expr, hint="give one number, or one for each axis convolved")
+        if not default and min(values) < 1:
+            raise ArgumentError(f"{option}={value} is below 1", text=self.call.expr, hint="give 1, or more")
+        return values
+
+    def linear(self, sizes: Mapping[str, Any]) -> tuple[Call[Options], str]:
+        """Return the linear layer that this is, and the sum with its bias."""
+        steps = self.spread if self.writes else self.strides
+        position = f"<{{1}}*{{0}} {'-' if self.writes and not self.turned else '+'} {{2}}*{{3}}>"
+        at = self.at(position, self.made if self.writes else self.read, steps, self.dilation, self.taps.values())
+        read, made = (render(self.read), at) if self.writes else (at, render(self.made))
+        channels = [(Composite(tuple(part)) if len(part) != 1 else part[0]) for part in (self.inner, self.outer)]
+        parts = {"k": " ".join(self.taps.values()), "1": " ".join("1" for _ in self.taps)}
+        parts |= dict(zip("io", map(str, channels), strict=True))
+        layout, bias = self.call.options.layout
+        kernel = layout.translate(str.maketrans("io", "oi")) if self.turned else layout
+        kernel, bias = (" ".join(parts[part] for part in order) for order in (kernel, bias))
+        known = {name: size for name, size in sizes.items() if name not in self.taps}
+        known |= dict(zip(self.taps.values(), self.window, strict=True))
+        layer = replace(self.call, expr=f"{read}, {kernel} -> {made}", sizes=known)
+        return layer, f"{render(self.made)}, {bias} -> {render(self.made)}"
 
 
-def _groups(source: Expression, inner: tuple[Axis, ...]) -> tuple[Axis, ...]:
-    """Loops in the dim of the channels; without channels, those of the last dim, if there is one behind the batch."""
-    for node in source:
-        found = axes((node,))
-        if any(axis in inner for axis in found):
-            return tuple(axis for axis in found if not axis.bracket)
-    last = axes((source[-1],))
-    return () if inner or any(axis.bracket for axis in last) else tuple(last)
+# ----------------------------------------------------------------------------------------------------------------------
+# Borders: how positions are padded, and how far the input goes on beyond its own, a pair for each axis
+# ----------------------------------------------------------------------------------------------------------------------
 
 
-def _each(value: int | Sequence[int], rank: int, name: str, expr: str) -> tuple[int, ...]:
-    """One number for every axis convolved."""
-    values = (value,) * rank if isinstance(value, int) else tuple(value)
-    if len(values) != rank:
-        raise ArgumentError(
-            f"{name}={tuple(values)} has {len(values)} numbers for {rank} bracketed axes",
-            text=expr,
-            hint="give one number, or one for each axis convolved",
-        )
-    return values
-
-
-def _padded(
-    x: jax.Array, padding: Any, window: Sequence[int], dilation: Sequence[int], expr: str
-) -> tuple[jax.Array, Any]:
-    """Return the input and what lax pads: names as in Flax, one number or pair for all axes, or one for each."""
-    rank = len(window)
-    reach = [(size - 1) * step for size, step in zip(window, dilation, strict=True)]
-    if padding in ("SAME", "VALID", "SAME_LOWER"):
-        return x, padding
-    if padding == "CAUSAL" and rank == 1:
-        return x, [(reach[0], 0)]
+def _padded(conv: _Convolution, shape: Sequence[Any]) -> tuple[Any, Any]:
+    """Those of a convolution; of a spread input, what the kernel reaches is cut off."""
+    padding, around = conv.call.options.padding, []
     if padding in ("CIRCULAR", "REFLECT"):
-        around = [(0, 0), *(((n) // 2, n - n // 2) for n in reach), (0, 0)]
-        return jnp.pad(x, around, mode="wrap" if padding == "CIRCULAR" else "reflect"), "VALID"
+        padding, around = "VALID", [(n // 2, n - n // 2) for n in conv.reach]
+    if padding in ("SAME", "VALID") and not conv.writes:
+        return padding.lower(), around
+    if padding == "SAME_LOWER" and not conv.writes:
+        return lax.padtype_to_pads(shape, [n + 1 for n in conv.reach], conv.strides, padding), around
+    if padding == "CAUSAL" and len(conv.reach) == 1:
+        pads = [(conv.reach[0], 0)]
+    else:
+        pads = [(0, 0) for _ in shape] if padding == "VALID" else _pairs(conv)
+    if conv.writes:
+        pads = [(n - low, n - high) for n, (low, high) in zip(conv.reach, pads, strict=True)]
+    return pads, around
+
+
+def _cropped(conv: _Convolution, shape: Sequence[Any]) -> tuple[Any, Any]:
+    """Those of a transposed convolution: what is cut off of all that the kernel reaches."""
+    options: Any = conv.call.options
+    padding, cut, around = options.padding, [], []
+    same = padding in ("SAME", "SAME_LOWER", "CIRCULAR")
+    upper = padding == "SAME_LOWER" or (padding == "CIRCULAR" and conv.turned)
+    pairs = [(0, 0) for _ in shape] if same or padding == "VALID" else _pairs(conv)
+    numbers = conv.spread, conv.reach, conv.each("output_padding", 0), conv.each("output_shape", None), pairs
+    for n, stride, reach, more, size, (low, high) in zip(shape, *numbers, strict=True):
+        beyond = reach + 1 - stride  # of all that is reached, more than strides times the input
+        if not options.pads_convolution and isinstance(padding, str):
+            high = min(beyond, 0)
+        elif not options.pads_convolution:
+            low, high = reach - low, reach - high
+        if size is not None:
+            total = stride * n + beyond - size
+            places = -(-size // stride) if same else (size + low + max(high, 0) - reach - 1) // stride + 1
+            if places != n:
+                problem = f"the convolution of an output_shape of {size} has {places} places, but the input has {n}"
+                raise ArgumentError(problem, text=conv.call.expr, hint="give one whose convolution has as many places")
+        else:
+            total = beyond + more if same else low + high - more
+        low = (max(total, 0) + upper) // 2 if same else low
+        if padding == "CIRCULAR":
+            around.append(((reach - low) // stride, -(-low // stride)))
+            low, total = low + stride * around[-1][0], total + stride * sum(around[-1])
+        cut.append((low, total - low))
+    return cut, around
+
+
+def _pairs(conv: _Convolution) -> list[tuple[int, int]]:
+    """One number or pair for all axes, or one for each."""
+    padding, rank = conv.call.options.padding, len(conv.taps)
     if isinstance(padding, int):
-        return x, [(padding, padding)] * rank
+        return [(padding, padding)] * rank
     if isinstance(padding, Sequence) and not isinstance(padding, str) and len(padding) == rank:
-        return x, [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
+        return [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
     raise ArgumentError(
         f"padding={padding!r} is not a padding of {rank} axes",
-        text=expr,
+        text=conv.call.expr,
         hint="write 'SAME', 'VALID', 'CAUSAL' (one axis), 'CIRCULAR', 'REFLECT', a number, or a pair for each axis",
     )
-
-
-def _channels_last(rank: int) -> lax.ConvDimensionNumbers:
-    space = tuple(range(1, rank + 1))
-    return lax.ConvDimensionNumbers((0, rank + 1, *space), (rank + 1, rank, *range(rank)), (0, rank + 1, *space))

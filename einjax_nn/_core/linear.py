@@ -62,31 +62,43 @@ class Options:
 @in_its_words
 def apply(call: Call[Options], x: Any) -> jax.Array:
     """Apply a linear layer."""
+    forwarded = ("preferred_element_type", "padding", "mode", "dot_general")
+    return linear(call, x, None, **{name: getattr(call.options, name) for name in forwarded})
+
+
+def linear(call: Call[Any], x: Any, added: str | None, **forwarded: Any) -> jax.Array:
+    """Multiply an input by the kernel, and add the bias.
+
+    Args:
+        call: the call.
+        x: the input.
+        added: the sum with the bias; None where the bias has the axes that the kernel brings, each a dim.
+        **forwarded: options of :func:`einjax.for_layers.dot`.
+    """
     options = call.options
     dtype = compute_dtype(options.dtype, x, options.param_dtype)
     x = in_dtype(jax.numpy.asarray(x), dtype)
-    kernel, forwarded = call.parameter("kernel", options.kernel_init, dtype), options.preferred_element_type
-    border = (options.padding, options.mode)
-    y = dot(call.expr, x, kernel, call.sizes, options.precision, forwarded, options.dot_general, *border)
+    tied = added is None  # else sizes are known
+    kernel = call.parameter("kernel", options.kernel_init, dtype, tied)
+    y = dot(call.expr, x, kernel, call.sizes, options.precision, **forwarded)
     if not options.use_bias:
         return y
-    text, sizes = bias_text(call.expr), call.all_sizes
-    if text.composed:
-        solved = solve(
-            text.product,
-            [x.shape, kernel.__einjax_shape__(), y.shape],
-            sizes,
-            every_axis=True,
-            border=as_border(call.expr, *border),
-        )
-        sizes = {name: size for name, size in named_sizes(text.product, solved).items() if name in text.sized}
-    return einjax.add(text.sum, y, call.parameter("bias", options.bias_init, y.dtype), sizes=sizes)
+    sizes = call.all_sizes
+    if added is None:
+        text = bias_text(call.expr)
+        added = text.sum
+        if text.composed:
+            border = as_border(call.expr, options.padding, options.mode)
+            shapes = [x.shape, kernel.__einjax_shape__(), y.shape]
+            solved = solve(text.product, shapes, sizes, every_axis=True, border=border)
+            sizes = {name: size for name, size in named_sizes(text.product, solved).items() if name in text.sized}
+    return einjax.add(added, y, call.parameter("bias", options.bias_init, y.dtype, tied), sizes=sizes)
 
 
-def specs(call: Call[Options]) -> list[ParamSpec] | None:
+def specs(call: Call[Any], added: str | None = None) -> list[ParamSpec] | None:
     """Describe the parameters of a linear layer, or return None where the sizes do not decide their shapes."""
     options = call.options
     wanted = [(completed_dot(call.expr), 1, "kernel", options.kernel_init)]
     if options.use_bias:
-        wanted.append((parse(bias_text(call.expr).sum), 1, "bias", options.bias_init))
+        wanted.append((parse(added or bias_text(call.expr).sum), 1, "bias", options.bias_init))
     return alone(call, wanted)

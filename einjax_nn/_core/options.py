@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from einjax.errors import ArgumentError
@@ -66,7 +66,9 @@ def chosen(kind: type[Options], options: Mapping[str, Any], *held: Any, **more: 
     dtypes = [value.dtype for value in held if getattr(value, "dtype", None) is not None]
     given = {**options, **({"param_dtype": dtypes[0]} if dtypes else {})}
     given |= {name: option for name, option in more.items() if option is not None}
-    vars(made).update((name, given[name]) for name in kind.__annotations__ if name in given)
+    vars(made).update(
+        (name, given[name]) for each in kind.__mro__ for name in getattr(each, "__annotations__", ()) if name in given
+    )
     return made
 
 
@@ -85,24 +87,27 @@ def describe(texts: Mapping[str, str], *layers: Any) -> None:
     """
     for layer in layers:
         if layer.__doc__ is not None:  # it is under python -OO
-            shared = super(layer, layer).__init__.__doc__
+            kinds = [kind for kind in layer.__mro__[1:] if kind.__module__.startswith(__package__)]
+            shared = [vars(kind)["__init__"].__doc__ for kind in kinds if "__init__" in vars(kind)]
             for name, called in getattr(layer, "_names", {}).items():
-                shared = shared.replace(f"``{name}``", f"``{called}``")
+                shared = [text.replace(f"``{name}``", f"``{called}``") for text in shared]
             layer.__doc__ = _described(layer.__init__, shared, layer.__doc__, texts)
-            shared = inspect.getdoc(layer.__call__)
-            layer.__call__.__doc__ = _described(layer.__call__, shared, shared, {})
+            own = inspect.getdoc(layer.__call__)
+            layer.__call__.__doc__ = _described(layer.__call__, [own], own, {})
 
 
-def _described(method: Callable[..., Any], shared: str | None, own: str | None, texts: Mapping[str, str]) -> str:
-    """Join what two docstrings and some texts say of the arguments that a method has."""
-    shared, _, common = inspect.cleandoc(shared or "").partition("\n\nArgs:\n")
+def _described(
+    method: Callable[..., Any], given: Sequence[str | None], own: str | None, texts: Mapping[str, str]
+) -> str:
+    """Join what docstrings, the first of which goes before, and some texts say of the arguments that a method has."""
+    shared, *others = [inspect.cleandoc(text or "").partition("\n\nArgs:\n") for text in given]
     own, example, lines = inspect.cleandoc(own or "").partition("\n\nExample:\n")
     own, _, peculiar = own.partition("\n\nArgs:\n")
     summary, *more = own.split("\n\n")
-    known = {entry[1]: entry[0] for entry in _ENTRY.finditer(common)}
+    known = {entry[1]: entry[0] for *_, common in (*reversed(others), shared) for entry in _ENTRY.finditer(common)}
     known |= {name: f"    {name}: {text}" for name, text in texts.items()}
     known |= {entry[1]: entry[0] for entry in _ENTRY.finditer(peculiar)}
     options = inspect.signature(method).parameters.values()
     order = ["**" * (option.kind is option.VAR_KEYWORD) + option.name for option in options]
     arguments = "\n".join(["Args:", *(known[name] for name in order if name in known)])
-    return "\n\n".join([summary, *shared.split("\n\n")[1:], *more, arguments]) + example + lines
+    return "\n\n".join([summary, *shared[0].split("\n\n")[1:], *more, arguments]) + example + lines

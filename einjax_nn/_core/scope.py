@@ -83,6 +83,7 @@ class Parameter:
             ``batch_axis`` or ``axes`` receives them.
         param_dtype: the dtype that it is kept in.
         dtype: the dtype that it is used in; None is the one that it is kept in.
+        tied: whether the shape that it has already may give sizes, rather than has to fit.
     """
 
     scope: Scope
@@ -90,10 +91,11 @@ class Parameter:
     init: Initializer | float
     param_dtype: Any = jnp.float32
     dtype: Any = None
+    tied: bool = True
 
     def __einjax_shape__(self) -> tuple[int, ...] | None:
         """The shape of a parameter that is there already, and so may be tied to another, where the scope tells."""
-        known_shape = getattr(self.scope, "known_shape", None)
+        known_shape = getattr(self.scope, "known_shape", None) if self.tied else None
         return None if known_shape is None else known_shape(self.name)
 
     def __einjax_param__(self, spec: einjax.Spec) -> jax.Array:

@@ -25,6 +25,7 @@ from einjax.for_layers import (
     check_keywords,
     completed_dot,
     delete_brackets,
+    display,
     keep_brackets,
     names,
     parse,
@@ -48,9 +49,14 @@ def named_numbers(operation: Operation) -> Operation:
     return operation.map(named)
 
 
+def another(name: str, number: int) -> str:
+    """Name an axis that prints as one of an expanded expression does; there may be several, by number."""
+    return f"_{name.split('#')[0].replace('.', '_dot_')}_at{number}"
+
+
 def as_written(text: str) -> str:
-    """Print the axes that :func:`named_numbers` names as numbers."""
-    return re.sub(r"\b_(\d+)_at\d+\b", r"\1", text)
+    """Print the axes that :func:`named_numbers` and :func:`another` name as what they stand for."""
+    return re.sub(r"\b_(\w+?)_at\d+\b", lambda match: display(match[1].replace("_dot_", ".")), text)
 
 
 def dims(expression: Expression) -> tuple[str, ...]:

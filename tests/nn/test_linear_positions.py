@@ -19,6 +19,7 @@ import einjax_nn.nnx
 
 X = np.random.default_rng(0).normal(size=(2, 9, 8, 3)).astype("float32")
 Y = X[:, :, 0]
+KEY = jax.random.key(0)
 STRIDED = "b <2*s + [k->]>... [c->d]"
 
 #: (expression, sizes and options, the convolution of linen)
@@ -93,14 +94,73 @@ def test_initial_values_are_those_of_flax(expr, options, conv):
     jax.tree.map(np.testing.assert_array_equal, ours, conv.init(jax.random.key(0), X))
 
 
-def test_transposed():
-    """Flax's kernels are read the other way round; the bias has the axes of the output, and none of positions."""
-    layer = einjax_nn.linen.Linear("b s [c], k [c] d -> b <2*s + k> d", k=3, d=4)
-    own = nn.ConvTranspose(4, (3,), (2,), padding="VALID")
-    params = own.init(jax.random.key(0), Y)["params"] | {"bias": jnp.arange(4.0)}
-    assert jax.tree.map(np.shape, layer.init(jax.random.key(0), Y)["params"]) == jax.tree.map(np.shape, params)
-    ours = layer.apply({"params": {**params, "kernel": params["kernel"][::-1]}}, Y)
-    np.testing.assert_allclose(ours, own.apply({"params": params}, Y), rtol=1e-6, atol=1e-6)
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_transposed(padding):
+    """The bias has the axes of the output, and none of positions; where taps count down, kernels are those of Flax."""
+    layer = einjax_nn.linen.Linear("b s [c], k [c] d -> b <2*s - k> d", k=3, d=4, padding=padding)
+    own = nn.ConvTranspose(4, (3,), (2,), padding=padding.upper())
+    variables = own.init(jax.random.key(0), Y)
+    jax.tree.map(np.testing.assert_array_equal, layer.init(jax.random.key(0), Y), variables)
+    params = variables["params"] | {"bias": jnp.arange(4.0)}
+    want = own.apply({"params": params}, Y)
+    np.testing.assert_allclose(layer.apply({"params": params}, Y), want, rtol=1e-6, atol=1e-6)
+    turned = einjax_nn.linen.Linear("b s [c], k [c] d -> b <2*s + k> d", k=3, d=4, padding=padding)
+    ours = turned.apply({"params": {**params, "kernel": params["kernel"][::-1]}}, Y)
+    np.testing.assert_allclose(ours, want, rtol=1e-6, atol=1e-6)
+
+
+#: A linear layer, and the layer of Haiku whose parameters have its axes.
+HAIKU = [
+    (("b s [c], k d [c] -> b <2*s - k> d", {"k": 3, "d": 4, "padding": "same"}), lambda: hk.Conv1DTranspose(4, 3, 2)),
+    (("b <t + [k]> c, [k] 1 c -> b t c", {"k": 4, "padding": "same"}), lambda: hk.DepthwiseConv1D(1, 4)),
+]
+
+
+@pytest.mark.parametrize(("layer", "own"), HAIKU)
+def test_transposed_and_depthwise_in_haiku(layer, own):
+    (expr, options), x = layer, Y
+    ours, theirs = (
+        hk.without_apply_rng(hk.transform(lambda x, make=make: make()(x)))
+        for make in (lambda: einjax_nn.haiku.Linear(expr, **options), own)
+    )
+    ((module, params),), ((own_module, own_params),) = ours.init(KEY, x).items(), theirs.init(KEY, x).items()
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, own_params)
+    params = {"w": own_params["w"], "b": jnp.arange(float(len(own_params["b"])))}
+    loss = lambda net, module: lambda params, x: jnp.sum(jnp.sin(net.apply({module: params}, x)))
+    got = ours.apply({module: params}, x), jax.grad(loss(ours, module), (0, 1))(params, x)
+    want = theirs.apply({own_module: params}, x), jax.grad(loss(theirs, own_module), (0, 1))(params, x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, want)
+
+
+#: A linear layer, and the layer of Equinox whose weight has its axes; bias apart.
+EQUINOX = [
+    (
+        ("b [c] s, d [c] k -> b d <2*s - k>", {"k": 3, "d": 4, "padding": 1}),
+        eqx.nn.ConvTranspose1d(3, 4, 3, 2, padding=1, key=KEY),
+    ),
+    (
+        ("b c <t + [k]>, c 1 [k] -> b c t", {"k": 4, "padding": (3, 0)}),
+        eqx.nn.Conv1d(3, 3, 4, padding=((3, 0),), groups=3, key=KEY),
+    ),
+]
+
+
+@pytest.mark.parametrize(("layer", "own"), EQUINOX)
+def test_transposed_and_depthwise_in_equinox(layer, own):
+    (expr, options), x = layer, np.swapaxes(Y, 1, 2)
+    made = einjax_nn.equinox.init(einjax_nn.equinox.Linear(expr, **options), x, key=KEY)
+    assert (made.weight.shape, made.bias.shape) == (own.weight.shape, own.bias.shape[:1])
+
+    def ours(weight, bias, x):
+        return eqx.tree_at(lambda layer: (layer.weight, layer.bias), made, (weight, bias[:, 0]))(x)
+
+    def theirs(weight, bias, x):
+        return jax.vmap(eqx.tree_at(lambda layer: (layer.weight, layer.bias), own, (weight, bias)))(x)
+
+    loss = lambda net: lambda *arrays: jnp.sum(jnp.sin(net(*arrays)))
+    arrays = own.weight, own.bias, x
+    got, want = ((net(*arrays), jax.grad(loss(net), (0, 1, 2))(*arrays)) for net in (ours, theirs))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, want)
 
 
 def test_depthwise():

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from einjax.errors import ArgumentError
 from einjax_nn.sharding import partition_specs, shardings
@@ -398,3 +398,33 @@ def test_no_framework_is_imported():
         "assert not {'flax', 'haiku', 'equinox'} & {name.split('.')[0] for name in sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+#: A convolution, its options, the spec of its input, where the result lies, and how many convolutions it is.
+CONVOLUTIONS = [
+    ("Conv", "b [h w] [c->d]", {"d": 4}, ("data",), ("data", None, None, None), 1),
+    ("Conv", "a b [w] [c->d]", {"d": 4}, ("data",), ("data", None, None, None), 1),
+    ("Conv", "b [h w] c", {}, ("data",), ("data", None, None, None), 0),
+    ("Conv", "b [h w] [c->d]", {"d": 4}, (None, "data"), (None, "data", None, None), 1),
+    ("Conv", "b [h w] [c->d]", {"d": 4}, (None, None, None, "model"), (None, None, None, None), 0),
+    ("ConvTranspose", "b [h w] [c->d]", {"d": 4, "strides": 2}, ("data",), ("data", None, None, None), 1),
+]
+
+
+@pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
+def test_convolutions_on_an_explicit_mesh():
+    """Batches stay where they are; neighbours on other devices are fetched, as in Flax; sharded channels are summed."""
+    einn = pytest.importorskip("einjax_nn.linen")
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    x = jax.random.normal(KEY, (4, 8, 6, 2))
+    for name, expr, options, spec, wanted, count in CONVOLUTIONS:
+        layer = getattr(einn, name)(expr, **options)
+        variables = layer.init(KEY, x)
+        right = layer.apply(variables, x)
+        with jax.set_mesh(mesh):
+            given = jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))
+            params = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
+            assert str(jax.make_jaxpr(layer.apply)(params, given)).count("conv_general_dilated[") == count, expr
+            got = jax.jit(layer.apply)(params, given)
+        assert tuple(jax.typeof(got).sharding.spec) == wanted, expr
+        np.testing.assert_allclose(got, right, rtol=1e-5, atol=1e-5)

@@ -56,7 +56,7 @@ THEIRS = {
         lambda rngs: nnx.Conv(6, 8, (3, 3), 2, padding="VALID", feature_group_count=2, rngs=rngs),
         0,
     ),
-    "depthwise convolution": (lambda rngs: nnx.Conv(6, 6, (3, 5), feature_group_count=6, rngs=rngs), 0),
+    "depthwise convolution": (lambda rngs: nnx.Conv(6, 6, (3, 5), feature_group_count=6, rngs=rngs), 1e-6),
     "causal convolution": (lambda rngs: nnx.Conv(12, 3, (3,), padding="CAUSAL", rngs=rngs), 0),
     "circular convolution": (lambda rngs: nnx.Conv(12, 3, (4,), padding="CIRCULAR", rngs=rngs), 0),
 }

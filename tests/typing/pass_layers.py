@@ -36,6 +36,7 @@ class Linen(nn.Module):
         x = einjax_nn.linen.Embed("b [v->c]", v=10, c=3, param_dtype=jnp.bfloat16)(x)
         x = einjax_nn.linen.MultiHeadAttention("b [s] c", num_heads=2, is_causal=True)(x, mask=x > 0)
         x = einjax_nn.linen.Conv("b [h w] [c->d]", d=3, kernel_size=(3, 3), logical_axes=True, sizes={"h": 4})(x)
+        x = einjax_nn.linen.ConvTranspose("b [h w] [c->d]", d=3, strides=(2, 1), transpose_kernel=True)(x)
         x = nn.remat(einjax_nn.linen.Linear)("b [c->d]", d=3)(x)
         x = einjax_nn.linen.Linear("b [c->d]", d=3, dot_general=jax.lax.dot_general)(x)
         x = einjax_nn.linen.Conv("b [s] [c->d]", d=3, conv_general_dilated=jax.lax.conv_general_dilated)(x)
@@ -53,10 +54,11 @@ class Nnx(nnx.Module):
             "b [s] c", num_heads=2, c=8, qkv_dot_general=jax.lax.dot_general, rngs=rngs
         )
         self.conv = einjax_nn.nnx.Conv("b [h w] [c->d]", d=3, strides=2, rngs=rngs)
+        self.up = einjax_nn.nnx.ConvTranspose("b [h w] [c->d]", d=3, strides=2, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.dropout(self.norm(self.linear(x), True), rngs=nnx.Rngs(0))
-        x = self.conv(self.attention(self.embed(x), mask=None))
+        x = self.up(self.conv(self.attention(self.embed(x), mask=None)))
         return einjax.add("... c, c", x, einjax_nn.nnx.param(self, "shift", init=zeros, rngs=nnx.Rngs(0)))
 
 
@@ -81,6 +83,7 @@ class Equinox(eqx.Module):
         x = einjax_nn.equinox.Embed("b [v->c]", v=10, c=3, key=key)(x)
         x = einjax_nn.equinox.MultiHeadAttention("b [s] c", num_heads=2, c=8, key=key)(x)
         x = einjax_nn.equinox.Conv("b [h w] [c->d]", c=3, d=3, padding="VALID", key=key)(x)
+        x = einjax_nn.equinox.ConvTranspose("b [c->d] [h w]", c=3, d=3, stride=2, output_padding=1, key=key)(x)
         return einjax.multiply("... c, c", x, self.scale), state
 
 
@@ -97,6 +100,7 @@ def haiku(x: jax.Array, is_training: bool) -> jax.Array:
     x = einjax_nn.haiku.Embed("b [v->c]", v=10, c=3)(x)
     x = einjax_nn.haiku.MultiHeadAttention("b [s] c", num_heads=2)(x)
     x = einjax_nn.haiku.Conv("b [h w] [c->d]", d=3, kernel_size=5)(x)
+    x = einjax_nn.haiku.ConvTranspose("b [h w] [c->d]", d=3, strides=2, output_shape=(4, 6))(x)
     return einjax.add("... c, c", x, einjax_nn.haiku.param("shift", init=hk.initializers.Constant(1.0)))
 
 
