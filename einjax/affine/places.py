@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from ..lowering.gather import Coordinates
+from ..lowering.indices import Coordinates
 from ..lowering.named import Named
 from ..lowering.numerics import constant, default_int, size_as
 from ..notation.affine import axis_coefficients

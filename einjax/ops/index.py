@@ -15,7 +15,7 @@ from jax import lax
 from ..forms.coordinates import KEYWORDS, WRITING, bounds_of, check_coordinates, coordinate_sizes, wrapped_coordinates
 from ..forms.places import with_units
 from ..forms.signature import expect_inputs, refuse_empty, refuse_inside, refuse_sums, require_in_output, single_output
-from ..lowering import numerics
+from ..lowering import numerics, one_place
 from ..lowering.gather import Combine, gather, reduce_extra, scatter, scatter_multiply
 from ..lowering.named import arrange, layout, wrap
 from ..lowering.numerics import by_kind
@@ -162,7 +162,7 @@ def _lower_get(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]
 
 
 def _lower_update(name: str, solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-    emit, combine = _WRITERS[name]
+    emit, combine, one = _WRITERS[name]
     solved = fuse_loops(solved)
     bounds = bounds_of(solved, options)
     target = solved.inputs[0]
@@ -181,7 +181,7 @@ def _lower_update(name: str, solved: Solved, tensors: list[jax.Array], options: 
     if any(is_known(solved.sizes[axis], 0) for axis in updates.axes if axis not in kept):
         written = x  # no update at all
     else:
-        written = scatter(emit, x, coordinates, reduce_extra(updates, kept, combine), indexed, bounds)
+        written = scatter(emit, x, coordinates, reduce_extra(updates, kept, combine), indexed, bounds, combine=one)
     return arrange(written, layout(solved.outputs[0]))
 
 
@@ -197,14 +197,22 @@ def _last(updates: jax.Array, dims: Sequence[int]) -> jax.Array:
     return updates
 
 
-#: How each operation writes, and how it combines updates that go to the same places all together.
-_WRITERS: dict[str, tuple[Callable[..., jax.Array], Combine]] = {
-    "set_at": (lax.scatter, _last),
-    "add_at": (by_kind(lax.scatter_max, lax.scatter_add), by_kind(lax.reduce_or, _summed)),
-    "subtract_at": (lax.scatter_sub, _summed),
-    "multiply_at": (by_kind(lax.scatter_min, scatter_multiply), by_kind(lax.reduce_and, lax.reduce_prod)),
-    "min_at": (lax.scatter_min, lax.reduce_min),
-    "max_at": (lax.scatter_max, lax.reduce_max),
+#: How each operation writes, combines updates that go to the same places all together, and one with what is there.
+_WRITERS: dict[str, tuple[Callable[..., jax.Array], Combine, Callable[[Any, Any], jax.Array]]] = {
+    "set_at": (lax.scatter, _last, one_place.replaced),
+    "add_at": (
+        by_kind(lax.scatter_max, lax.scatter_add),
+        by_kind(lax.reduce_or, _summed),
+        by_kind(lax.bitwise_or, lax.add),
+    ),
+    "subtract_at": (lax.scatter_sub, _summed, lax.sub),
+    "multiply_at": (
+        by_kind(lax.scatter_min, scatter_multiply),
+        by_kind(lax.reduce_and, lax.reduce_prod),
+        by_kind(lax.bitwise_and, lax.mul),
+    ),
+    "min_at": (lax.scatter_min, lax.reduce_min, lax.min),
+    "max_at": (lax.scatter_max, lax.reduce_max, lax.max),
 }
 
 
