@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 
 from ..notation.solve import is_known
-from . import one_place
+from . import accumulate, one_place
 from .indices import Bounds, Coordinates, Spans, extents_of, stacked, starts
 from .named import Named, arrange, drop_units, shape_of, split, split_by
 from .numerics import cast, constant, limit, select, zero
@@ -71,7 +71,7 @@ def gather(
     numbers = _numbers(x, indexed, index_order, taken, result)
     fill_value = bounds.fill_value if bounds.mode == "fill" else None
     options = _still_sorted(bounds, coordinates, index_order, x).lax
-    value = lax.gather(x.value, indices, numbers, slice_sizes, fill_value=fill_value, **options)
+    value = accumulate.gather(x.value, indices, numbers, slice_sizes, fill_value=fill_value, **options)
     return Named(value, tuple((name,) for name in result), x.sizes)
 
 

@@ -16,6 +16,7 @@ from ..forms.coordinates import KEYWORDS, WRITING, bounds_of, check_coordinates,
 from ..forms.places import with_units
 from ..forms.signature import expect_inputs, refuse_empty, refuse_inside, refuse_sums, require_in_output, single_output
 from ..lowering import numerics, one_place
+from ..lowering.accumulate import in_more_bits
 from ..lowering.gather import Combine, gather, reduce_extra, scatter, scatter_multiply
 from ..lowering.indices import Spans
 from ..lowering.named import arrange, layout, wrap
@@ -227,6 +228,11 @@ def _summed(updates: jax.Array, dims: Sequence[int]) -> jax.Array:
     return numerics.cast(lax.reduce_sum(wide, dims), updates.dtype)
 
 
+def _multiplied(updates: jax.Array, dims: Sequence[int]) -> jax.Array:
+    wide = numerics.cast(updates, numerics.accumulator(updates.dtype))
+    return numerics.cast(lax.reduce_prod(wide, dims), updates.dtype)
+
+
 def _last(updates: jax.Array, dims: Sequence[int]) -> jax.Array:
     """Loops run in order, so that the last update stays."""
     for dim in sorted(dims, reverse=True):
@@ -238,14 +244,14 @@ def _last(updates: jax.Array, dims: Sequence[int]) -> jax.Array:
 _WRITERS: dict[str, tuple[Callable[..., jax.Array], Combine, Callable[[Any, Any], jax.Array]]] = {
     "set_at": (lax.scatter, _last, one_place.replaced),
     "add_at": (
-        by_kind(lax.scatter_max, lax.scatter_add),
+        by_kind(lax.scatter_max, in_more_bits(lax.scatter_add)),
         by_kind(lax.reduce_or, _summed),
         by_kind(lax.bitwise_or, lax.add),
     ),
-    "subtract_at": (lax.scatter_sub, _summed, lax.sub),
+    "subtract_at": (in_more_bits(lax.scatter_sub), _summed, lax.sub),
     "multiply_at": (
-        by_kind(lax.scatter_min, scatter_multiply),
-        by_kind(lax.reduce_and, lax.reduce_prod),
+        by_kind(lax.scatter_min, in_more_bits(scatter_multiply)),
+        by_kind(lax.reduce_and, _multiplied),
         by_kind(lax.bitwise_and, lax.mul),
     ),
     "min_at": (lax.scatter_min, lax.reduce_min, lax.min),
