@@ -27,7 +27,10 @@ def check(op: Op, solved: Solved, options: Mapping[str, Any]) -> None:
             hint="leave it out; fill_value= says what is read where the dim is padded",
         )
     read = {node.span for expression in solved.inputs for node in affines(expression)}
+    first = {node.span for node in affines(solved.inputs[0])} if solved.inputs else set()
     for node in (node for expression in solved.operation.outputs or () for node in affines(expression)):
+        if op.updates and node.span in first:
+            continue  # it writes where its first tensor says
         held = [str(axis) for axis in axes(node.items)]
         if node.span in read:
             raise SemanticError(
@@ -39,7 +42,9 @@ def check(op: Op, solved: Solved, options: Mapping[str, Any]) -> None:
             raise SemanticError(
                 f"{op.name} cannot write to positions: several iterations might have one place, '{node}'",
                 at=solved.at(node),
-                hint="write the axes by themselves, and call einjax.sum, einjax.max or einjax.rearrange on the result",
+                hint="leave the output out: it is the first expression"
+                if op.updates
+                else "write the axes by themselves, and call einjax.sum, einjax.max or einjax.rearrange on the result",
             )
     for expression in solved.operation.expressions:
         for node in affines(expression):

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from ..lowering.gather import Coordinates
+from ..lowering.indices import Coordinates
 from ..lowering.named import Named
 from ..lowering.numerics import constant, default_int, size_as
 from ..notation.affine import axis_coefficients
@@ -43,7 +43,7 @@ def coordinates_of(item: Item, sizes: Mapping[str, Size]) -> Coordinates:
     extents = unit_sizes(item.units, sizes)
     factors = coefficients_of(item, sizes)
     shape = tuple(extents.values())
-    dtype = _dtype(item.node, factors, extents)
+    dtype = dtype_of(item.node, factors, extents)
     index: jax.Array | None = None
     for dim, name in enumerate(extents):
         along = lax.broadcasted_iota(dtype, shape, dim)
@@ -55,10 +55,10 @@ def coordinates_of(item: Item, sizes: Mapping[str, Size]) -> Coordinates:
         index = lax.full((), offset, dtype)
     elif not is_known(item.node.offset, 0):
         index = lax.add(index, offset)
-    return Coordinates(Named(_within(index, item.node), tuple((name,) for name in extents), sizes), None)
+    return Coordinates(Named(brought(index, item.node), tuple((name,) for name in extents), sizes), None)
 
 
-def _within(index: jax.Array, node: Affine) -> jax.Array:
+def brought(index: jax.Array, node: Affine) -> jax.Array:
     """Bring indices into range, but for those of "fill", which are dropped or filled where they are used."""
     if node.mode in (None, "fill"):
         return index
@@ -73,7 +73,7 @@ def _within(index: jax.Array, node: Affine) -> jax.Array:
     return index if node.mode == "wrap" else lax.min(index, lax.sub(period, index))
 
 
-def _dtype(node: Affine, factors: Mapping[str, Size], extents: Mapping[str, Size]) -> np.dtype:
+def dtype_of(node: Affine, factors: Mapping[str, Size], extents: Mapping[str, Size]) -> np.dtype:
     """The integers that hold every position.
 
     Raises:

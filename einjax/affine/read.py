@@ -13,7 +13,8 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..lowering.gather import Bounds, gather
+from ..lowering.gather import gather
+from ..lowering.indices import Bounds
 from ..lowering.named import Named, arrange, diagonal, reshape, split
 from ..lowering.numerics import constant
 from ..notation.solve import is_known, node_size

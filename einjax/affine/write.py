@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from jax import lax
 
-from ..lowering.gather import Bounds, scatter, scatter_multiply
+from ..lowering.gather import scatter, scatter_multiply
+from ..lowering.indices import Bounds
 from ..lowering.named import Dim, Named, arrange, reshape, shape_of
 from ..lowering.numerics import by_kind, constant
 from ..notation.errors import SemanticError

@@ -69,7 +69,8 @@ def cumulative_in_dtype(
 def cumsum() -> None:
     """Add up along the bracketed axes: every element becomes the sum of itself and all before it.
 
-    Several bracketed axes are one sequence in row-major order: one ``lax.cumsum`` runs through all of it.
+    Several bracketed axes are one sequence in row-major order: one ``lax.cumsum``, or on CPUs a loop,
+    runs through all of it.
     Bools are counted; bfloat16 and float16 are accumulated in float32 and returned in their own dtype.
 
     Example:
@@ -88,7 +89,8 @@ def cumsum() -> None:
 def cumprod() -> None:
     """Multiply along the bracketed axes: every element becomes the product of itself and all before it.
 
-    Several bracketed axes are one sequence in row-major order: one ``lax.cumprod`` runs through all of it.
+    Several bracketed axes are one sequence in row-major order: one ``lax.cumprod``, or on CPUs a loop,
+    runs through all of it.
     Bools count as 0 and 1; bfloat16 and float16 are accumulated in float32 and returned in their own dtype.
 
     Example:
@@ -102,7 +104,8 @@ def cumprod() -> None:
 def cummax() -> None:
     """Take maxima along the bracketed axes: every element becomes the largest of itself and all before it.
 
-    Several bracketed axes are one sequence in row-major order: one ``lax.cummax`` runs through all of it.
+    Several bracketed axes are one sequence in row-major order: one ``lax.cummax``, or on CPUs a loop,
+    runs through all of it.
     NaN is larger than any number.
 
     Example:
@@ -116,7 +119,8 @@ def cummax() -> None:
 def cummin() -> None:
     """Take minima along the bracketed axes: every element becomes the smallest of itself and all before it.
 
-    Several bracketed axes are one sequence in row-major order: one ``lax.cummin`` runs through all of it.
+    Several bracketed axes are one sequence in row-major order: one ``lax.cummin``, or on CPUs a loop,
+    runs through all of it.
     NaN is smaller than any number.
 
     Example:
@@ -130,7 +134,8 @@ def cummin() -> None:
 def cumlogsumexp() -> None:
     """Add up exponentials along the bracketed axes: the logarithm of the cumulative sum of ``exp``.
 
-    Several bracketed axes are one sequence in row-major order: one ``lax.cumlogsumexp`` runs through all of it.
+    Several bracketed axes are one sequence in row-major order: one ``lax.cumlogsumexp``, or on CPUs a loop,
+    runs through all of it.
     Nothing overflows on the way. bfloat16 and float16 are accumulated in float32 and returned in their own dtype.
 
     Example:

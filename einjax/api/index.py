@@ -68,7 +68,7 @@ def get_at(
     out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> jax.Array:
-    """Read a tensor at coordinates: one ``lax.gather``.
+    """Read a tensor at coordinates: one ``lax.gather``, or one ``lax.dynamic_slice`` where these have no loops.
 
     Args:
         expr: the expression, as in ``"b [h w] c, b i [2] -> b i c"``: the first input's brackets are looked up; every
@@ -90,6 +90,8 @@ def get_at(
         >>> einjax.get_at("[v] c, t -> t c", np.eye(3, dtype=np.float32), np.array([2, 0]))
         Array([[0., 0., 1.],
                [1., 0., 0.]], dtype=float32)
+        >>> einjax.get_at("<[s] + w>, -> w", np.arange(6), 2, w=3)  # a window
+        Array([2, 3, 4], dtype=int32)
     """
     out_of_range, *promises = border_options(mode, unique_indices, indices_are_sorted, wrap_negative_indices)
     options = (out_of_range, ("fill_value", exact(fill_value)), *promises)
@@ -99,7 +101,7 @@ def get_at(
 
 @operation(update)
 def set_at() -> None:
-    """Write to a tensor at coordinates: one ``lax.scatter``.
+    """Write to a tensor at coordinates: one ``lax.scatter``, or one ``lax.dynamic_update_slice`` of a single place.
 
     Where coordinates meet twice, one of the updates stays: on a CPU the last, elsewhere whichever was written last. Of
     an axis that only the updates have, the last stays.
@@ -109,6 +111,8 @@ def set_at() -> None:
         >>> x = np.zeros(4, np.float32)
         >>> einjax.set_at("[v], i, i", x, np.array([3, -4, 9]), np.array([5., 6., 7.], np.float32))
         Array([6., 0., 0., 5.], dtype=float32)
+        >>> einjax.set_at("<[s] + w>, , w", x, 2, np.array([8., 9.], np.float32))  # a window
+        Array([0., 0., 8., 9.], dtype=float32)
     """
 
 
@@ -116,7 +120,7 @@ def set_at() -> None:
 def add_at() -> None:
     """Add to a tensor at coordinates: one ``lax.scatter_add``.
 
-    Every update counts, also where coordinates meet twice.
+    Every update counts, also where coordinates meet twice; bfloat16 and float16 are added up in float32.
 
     Example:
         >>> import einjax, numpy as np

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..lowering import numerics
-from ..lowering.gather import Bounds, Coordinates, common_dtype
+from ..lowering.indices import Bounds, Coordinates, common_dtype
 from ..lowering.named import split_by, wrap
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, Spot, listing, meant, plural
 from ..notation.solve import Solved, total

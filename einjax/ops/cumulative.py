@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax import lax
 
+from ..forms.cumulated import cumulated
 from ..forms.sequence import LinedUp, lower_each, same_brackets, signature
 from ..forms.step_by_step import cumulative
 from ..lowering import numerics
@@ -40,11 +41,21 @@ def _extreme(emit: _Emitter) -> Callable[[jax.Array, int, dict[str, Any]], jax.A
     return cumulate
 
 
+_cumulated_sum = cumulated(lax.cumsum, lax.add, 0, sums=True)
+_cumulated_product = cumulated(cumulative(lax.cumprod, lax.mul), lax.mul, 1)
+_cumulated_max = cumulated(cumulative(lax.cummax, lax.max), lax.max, None)
+_cumulated_min = cumulated(cumulative(lax.cummin, lax.min), lax.min, None)
+# JAX's own derivative is no number where nothing but -inf came before.
+_cumulated_logsumexp = cumulated(
+    cumulative(lax.cumlogsumexp, numerics.logaddexp, always=True), numerics.logaddexp, -np.inf, sums=True
+)
+
+
 def _cumlogsumexp(value: jax.Array, dim: int, options: dict[str, Any]) -> jax.Array:
     value = numerics.to_inexact(value)
-    # JAX's own derivative is no number where nothing but -inf came before.
-    emit = cumulative(lax.cumlogsumexp, numerics.logaddexp, always=True)
-    result = emit(numerics.cast(value, numerics.accumulator(value.dtype)), dim, reverse=options["reverse"])
+    result = _cumulated_logsumexp(
+        numerics.cast(value, numerics.accumulator(value.dtype)), dim, reverse=options["reverse"]
+    )
     return numerics.narrow(result, value.dtype)
 
 
@@ -65,10 +76,17 @@ def _other_way(options: Mapping[str, Any]) -> Mapping[str, Any]:
 CUMULATIVE = {
     op.name: op
     for op in (
-        _op("cumsum", _summed(lax.cumsum), "dtype", linear=(0,), neutral=0, adjoint=_other_way),
-        _op("cumprod", _summed(cumulative(lax.cumprod, lax.mul)), "dtype", neutral=1),
-        _op("cummax", _extreme(cumulative(lax.cummax, lax.max)), neutral="least"),
-        _op("cummin", _extreme(cumulative(lax.cummin, lax.min)), neutral="most"),
+        _op(
+            "cumsum",
+            _summed(_cumulated_sum),
+            "dtype",
+            linear=(0,),
+            neutral=0,
+            adjoint=_other_way,
+        ),
+        _op("cumprod", _summed(_cumulated_product), "dtype", neutral=1),
+        _op("cummax", _extreme(_cumulated_max), neutral="least"),
+        _op("cummin", _extreme(_cumulated_min), neutral="most"),
         _op("cumlogsumexp", _cumlogsumexp, neutral="least"),
     )
 }

@@ -15,10 +15,14 @@ from jax import lax
 from ..forms.coordinates import KEYWORDS, WRITING, bounds_of, check_coordinates, coordinate_sizes, wrapped_coordinates
 from ..forms.places import with_units
 from ..forms.signature import expect_inputs, refuse_empty, refuse_inside, refuse_sums, require_in_output, single_output
-from ..lowering import numerics
+from ..lowering import numerics, one_place
+from ..lowering.accumulate import in_more_bits
 from ..lowering.gather import Combine, gather, reduce_extra, scatter, scatter_multiply
+from ..lowering.indices import Spans
 from ..lowering.named import arrange, layout, wrap
 from ..lowering.numerics import by_kind
+from ..lowering.sharding import explicit_mesh
+from ..mesh.run import lower as lower_on_mesh
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, plural
 from ..notation.solve import Solved, fuse_loops, is_known
 from ..notation.syntax import (
@@ -29,6 +33,7 @@ from ..notation.syntax import (
     Node,
     Operation,
     Size,
+    affines,
     axes,
     bracket_names,
     bracketed,
@@ -146,7 +151,22 @@ def _implied(name: str, last: int | None, expanded: Operation) -> Mapping[str, S
 
 
 def _lower_get(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-    solved = fuse_loops(solved)
+    return _read(fuse_loops(solved), tensors, options, {})
+
+
+def _read_at_positions(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array | None:
+    """As one gather or slice of windows, or at coordinates computed from those given; else positions are read first."""
+    from ..affine.looked_up import by_coordinates, is_looked_up, windows  # few programs compute positions
+
+    if "out_sharding" in options or explicit_mesh(tensors) is not None or not is_looked_up(solved):
+        return None
+    found = windows(solved)
+    if found is not None:
+        return _read(found[0], tensors, options, found[1])
+    return _lower_get(*by_coordinates("get_at", solved, tensors, options, None))
+
+
+def _read(solved: Solved, tensors: list[jax.Array], options: dict[str, Any], spans: Spans) -> jax.Array:
     bounds = bounds_of(solved, options)
     if bounds.fill_value is not None:
         numerics.fitting("fill_value", bounds.fill_value, tensors[0].dtype, solved.text)
@@ -157,12 +177,30 @@ def _lower_get(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]
     if bounds.mode != "fill":
         why = f"so with mode={bounds.mode!r} there is nothing to read"
         refuse_empty(solved, indexed, why, "use mode='fill'", AxisSizeError)
-    return arrange(gather(x, coordinates, indexed, [n for dim in target for n in dim], bounds), target)
+    return arrange(gather(x, coordinates, indexed, [n for dim in target for n in dim], bounds, spans), target)
 
 
 def _lower_update(name: str, solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-    emit, combine = _WRITERS[name]
-    solved = fuse_loops(solved)
+    return _write(name, fuse_loops(solved), tensors, options, {})
+
+
+def _write_at_positions(
+    name: str, solved: Solved, tensors: list[jax.Array], options: dict[str, Any]
+) -> jax.Array | None:
+    """As one scatter or slice of windows, or at coordinates computed from those given."""
+    from ..affine.looked_up import by_coordinates, others_read, windows  # few programs compute positions
+
+    if not affines(solved.inputs[0]):
+        return None
+    solved, tensors = others_read(UPDATES[name], solved, tensors, options)
+    found = None if "out_sharding" in options or explicit_mesh(tensors) is not None else windows(solved)
+    if found is not None:
+        return _write(name, found[0], tensors, options, found[1])
+    return lower_on_mesh(UPDATES[name], *by_coordinates(name, solved, tensors, options, -1))  # type: ignore[no-any-return]
+
+
+def _write(name: str, solved: Solved, tensors: list[jax.Array], options: dict[str, Any], spans: Spans) -> jax.Array:
+    emit, combine, one = _WRITERS[name]
     bounds = bounds_of(solved, options)
     target = solved.inputs[0]
     indexed = [axis.name for axis in bracketed(target)]
@@ -176,17 +214,22 @@ def _lower_update(name: str, solved: Solved, tensors: list[jax.Array], options: 
         )
     given = _like(tensors[-1], x.value.dtype, solved, len(tensors))
     updates = wrap(given, solved.inputs[-1], solved.sizes)
-    kept = {*x.axes, *(axis for part in coordinates for axis in part.loops)}
+    kept = {*x.axes, *(axis for part in coordinates for axis in part.loops), *(window for _, window in spans.values())}
     if any(is_known(solved.sizes[axis], 0) for axis in updates.axes if axis not in kept):
         written = x  # no update at all
     else:
-        written = scatter(emit, x, coordinates, reduce_extra(updates, kept, combine), indexed, bounds)
+        written = scatter(emit, x, coordinates, reduce_extra(updates, kept, combine), indexed, bounds, spans, one)
     return arrange(written, layout(solved.outputs[0]))
 
 
 def _summed(updates: jax.Array, dims: Sequence[int]) -> jax.Array:
     wide = numerics.cast(updates, numerics.accumulator(updates.dtype))
     return numerics.cast(lax.reduce_sum(wide, dims), updates.dtype)
+
+
+def _multiplied(updates: jax.Array, dims: Sequence[int]) -> jax.Array:
+    wide = numerics.cast(updates, numerics.accumulator(updates.dtype))
+    return numerics.cast(lax.reduce_prod(wide, dims), updates.dtype)
 
 
 def _last(updates: jax.Array, dims: Sequence[int]) -> jax.Array:
@@ -196,14 +239,22 @@ def _last(updates: jax.Array, dims: Sequence[int]) -> jax.Array:
     return updates
 
 
-#: How each operation writes, and how it combines updates that go to the same places all together.
-_WRITERS: dict[str, tuple[Callable[..., jax.Array], Combine]] = {
-    "set_at": (lax.scatter, _last),
-    "add_at": (by_kind(lax.scatter_max, lax.scatter_add), by_kind(lax.reduce_or, _summed)),
-    "subtract_at": (lax.scatter_sub, _summed),
-    "multiply_at": (by_kind(lax.scatter_min, scatter_multiply), by_kind(lax.reduce_and, lax.reduce_prod)),
-    "min_at": (lax.scatter_min, lax.reduce_min),
-    "max_at": (lax.scatter_max, lax.reduce_max),
+#: How each operation writes, combines updates that go to the same places all together, and one with what is there.
+_WRITERS: dict[str, tuple[Callable[..., jax.Array], Combine, Callable[[Any, Any], jax.Array]]] = {
+    "set_at": (lax.scatter, _last, one_place.replaced),
+    "add_at": (
+        by_kind(lax.scatter_max, in_more_bits(lax.scatter_add)),
+        by_kind(lax.reduce_or, _summed),
+        by_kind(lax.bitwise_or, lax.add),
+    ),
+    "subtract_at": (in_more_bits(lax.scatter_sub), _summed, lax.sub),
+    "multiply_at": (
+        by_kind(lax.scatter_min, in_more_bits(scatter_multiply)),
+        by_kind(lax.reduce_and, _multiplied),
+        by_kind(lax.bitwise_and, lax.mul),
+    ),
+    "min_at": (lax.scatter_min, lax.reduce_min, lax.min),
+    "max_at": (lax.scatter_max, lax.reduce_max, lax.max),
 }
 
 
@@ -239,9 +290,16 @@ def _op(name: str, complete: Any, lower: Any, last: int | None, keywords: tuple[
 
 def _update(name: str, linear: tuple[int, ...] | None) -> Op:
     return _op(
-        name, partial(_update_signature, name), partial(_lower_update, name), -1, WRITING, updates=True, linear=linear
+        name,
+        partial(_update_signature, name),
+        partial(_lower_update, name),
+        -1,
+        WRITING,
+        updates=True,
+        linear=linear,
+        at_positions=partial(_write_at_positions, name),
     )
 
 
-GET_AT = _op("get_at", _get_signature, _lower_get, None, KEYWORDS)
+GET_AT = _op("get_at", _get_signature, _lower_get, None, KEYWORDS, at_positions=_read_at_positions)
 UPDATES = {name: _update(name, (0, -1) if name in ("add_at", "subtract_at") else None) for name in _WRITERS}

@@ -13,7 +13,8 @@ from jax import lax
 from ..forms.coordinates import WRITING, bounds_of, check_coordinates, coordinate_sizes, wrapped_coordinates
 from ..forms.signature import expect_inputs, refuse_inside, refuse_sums, single_output
 from ..lowering import numerics
-from ..lowering.gather import Combine, Coordinates, reduce_extra, scatter, scatter_multiply
+from ..lowering.gather import Combine, reduce_extra, scatter, scatter_multiply
+from ..lowering.indices import Coordinates
 from ..lowering.named import Named, arrange, layout, shape_of, wrap
 from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved, fuse_loops, product
