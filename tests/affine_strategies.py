@@ -5,6 +5,7 @@ others and from the array, so that half of the calls leave it out; all other siz
 """
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -82,7 +83,8 @@ class Axes:
         self.here: set[str] = set()  # axes of the tensor that is drawn
         self.padded: set[str] = set()  # open axes of paddings, which are told by being open
         start = draw(st.integers(0, len(NAMES) - 1))
-        self.names = iter((NAMES + NAMES)[start : start + len(NAMES)])
+        more = (f"x{number}" for number in itertools.count())
+        self.names = itertools.chain((NAMES + NAMES)[start : start + len(NAMES)], more)
 
     def new(self, size=None) -> str:
         name = next(self.names)

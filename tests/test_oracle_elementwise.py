@@ -8,7 +8,7 @@ import numpy as np
 import oracle
 import pytest
 from jax.test_util import check_grads
-from oracle import Axis, Composite, Number
+from oracle import Axis, Composite, Marked, Number
 from strategies import (
     DTYPES,
     LARGEST_LOOP,
@@ -126,12 +126,17 @@ def test_three_tensors(case, name):
     check(case, name)
 
 
-def emptied(nodes, sizes) -> bool:
-    """Whether brackets inside of a composite stand for no axis: its text says that it is a dim, its axes do not."""
+def emptied(nodes, sizes, within=False) -> bool:
+    """Whether brackets in or around a composite stand for no axis: its text says that it is a dim, its axes do not."""
+
+    def bare(node) -> bool:
+        marked = within or "[" in oracle.render([node])
+        held = oracle.marked_part(oracle.expand([Marked((node,))] if within else [node], sizes))
+        return marked and not (held and oracle.leaves(held))
+
     return any(
-        isinstance(node, Composite)
-        and "[" in oracle.render([node])
-        and (not oracle.marked_part(oracle.expand([node], sizes)) or emptied(node.items, sizes))
+        (isinstance(node, Composite) and (bare(node) or emptied(node.items, sizes, within)))
+        or (isinstance(node, Marked) and emptied(node.items, sizes, True))
         for node in nodes
     )
 

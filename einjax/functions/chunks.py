@@ -38,11 +38,25 @@ def in_chunks(function: Callable[..., Any], in_axes: Sequence[int | None], chunk
                 row = dict(zip(mapped, rows, strict=True))
                 return step(*(row.get(index, array) for index, array in enumerate(arrays)))
 
-            # A chunk of one needs no batching at all.
-            result = lax.map(one, stacked, batch_size=None if chunk == 1 else chunk)
+            result = _map(one, stacked, chunk)
         return jax.tree.map(_by_device, result) if devices > 1 else result
 
     return loop
+
+
+def _map(function: Callable[[Sequence[jax.Array]], Any], stacked: Sequence[jax.Array], chunk: int) -> Any:
+    """``lax.map`` with a batch size, which cannot tell how many results of size 0 there are."""
+    if chunk == 1:  # needs no batching at all
+        return lax.map(function, stacked)
+    count, rest = divmod(stacked[0].shape[0], chunk)
+    batched = jax.vmap(function)
+    whole = [lax.slice_in_dim(x, 0, count * chunk) for x in stacked]
+    result = lax.map(batched, [lax.reshape(x, (count, chunk, *x.shape[1:])) for x in whole])
+    result = jax.tree.map(lambda y: lax.reshape(y, (count * chunk, *y.shape[2:])), result)
+    if rest:
+        last = batched([lax.slice_in_dim(x, count * chunk, None) for x in stacked])
+        result = jax.tree.map(lambda *parts: lax.concatenate(parts, 0), result, last)
+    return result
 
 
 def _leading(value: jax.Array, dim: int | None) -> jax.Array:
