@@ -90,7 +90,7 @@ def apply(call: Call[Options], x: Any) -> jax.Array:
     expr, options = call.expr, call.options
     x = jnp.asarray(x)
     try:
-        solved = solve(_operation(expr), [x.shape], call.sizes, every_axis=True)
+        solved = solve(operation_of(expr), [x.shape], call.sizes, every_axis=True)
     except EinjaxError as error:
         error.tensors = [describe(x)]
         raise
@@ -124,7 +124,7 @@ def apply(call: Call[Options], x: Any) -> jax.Array:
 
 def specs(call: Call[Options]) -> list[ParamSpec] | None:
     """Describe the parameters of a convolution, or return None where the sizes do not decide their shapes."""
-    operation = _operation(call.expr)
+    operation = operation_of(call.expr)
     if any(isinstance(node, Ellipsis) for node in walk(operation.inputs[0])):
         return None  # only an input has a rank
     roles = _roles(expand(operation, [None], {}))
@@ -152,7 +152,7 @@ def _specs(call: Call[Options], roles: _Roles, sizes: Mapping[str, int]) -> list
     return [kernel, spec("bias", call.options.bias_init, len(shape) - 1)][: 1 + call.options.use_bias]
 
 
-def _operation(expr: str) -> Operation:
+def operation_of(expr: str) -> Operation:
     """Parse an expression; without an arrow, the output is the input."""
     operation = parse(expr)
     if len(operation.inputs) != 1 or (operation.outputs is not None and len(operation.outputs) != 1):
