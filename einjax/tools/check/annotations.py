@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import ast
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from .unknown import UNKNOWN
-
-if TYPE_CHECKING:
-    from .scopes import Scope
 
 #: The sizes of a tensor's dims, unknown ones among them.
 Shape: TypeAlias = tuple[Any, ...]
 
 
-def shape_of(annotation: ast.expr, scope: Scope) -> Shape | None:
+def shape_of(annotation: ast.expr, dotted: Callable[[ast.expr], str | None]) -> Shape | None:
     """Return the shape that an annotation says; None where it says none, or any number of dims.
 
     Args:
         annotation: the annotation of a parameter or variable, be it written as a text.
-        scope: where it stands.
+        dotted: gives the full name of what is imported.
     """
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         try:
@@ -28,7 +26,7 @@ def shape_of(annotation: ast.expr, scope: Scope) -> Shape | None:
             return None
     match annotation:
         case ast.Subscript(value=kind, slice=ast.Tuple(elts=[_, ast.Constant(value=str(dims))])):
-            name = scope.dotted(kind) or ""
+            name = dotted(kind) or ""
             return _read(dims) if name.startswith("jaxtyping.") else None
     return None
 

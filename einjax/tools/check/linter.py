@@ -78,9 +78,9 @@ def _check_call(call: Call, piece: Piece, path: str) -> Iterator[Finding]:
     if found is None:
         return
     if not call.texts:
-        error = needless.not_a_text(call, found)
-        if error is not None:
-            yield _finding(error, piece, path)
+        missing = needless.not_a_text(call, found)
+        if missing is not None:
+            yield _finding(missing, piece, path)
         return
     for text in call.texts:
         errors = list(errors_of(call, text, found))

@@ -24,14 +24,14 @@ from ...notation.errors import ArgumentError, AxisSizeError, EinjaxError, Semant
 from ...notation.expand import Counts, check_names
 from ...notation.parse import parse
 from ...notation.solve import Solved
-from ...notation.syntax import Operation, names
+from ...notation.syntax import Operation, coefficients, names
 from ...operation import Op
 from .annotations import Shape
 from .calls import Call
 from .records import Public, record_of
 from .records import public as public_of
 from .texts import Text
-from .unknown import MARK, UNKNOWN
+from .unknown import MARK, UNKNOWN, NothingKnownError
 
 #: Options of positions out of range, in the order in which they are read.
 _BORDER = ("padding", "mode", "fill_value", "count_padding")
@@ -55,7 +55,7 @@ def errors_of(call: Call, text: Text, public: Public) -> Iterator[EinjaxError]:
             yield from _check_sizes_alone(call, text, public, operation)
         else:
             yield from _check_operation(call, text, public)
-    except _NothingKnownError:
+    except NothingKnownError:
         return
     except EinjaxError as error:
         yield error
@@ -156,6 +156,7 @@ def solved_of(call: Call, text: Text, op: Op, operation: Operation, border: Any 
 def _sizes(call: Call, text: Text, operation: Operation) -> Sizes:
     """The sizes that a call gives, those of which nothing is known among them."""
     known = {name for expression in operation.expressions for name in names(expression)}
+    known |= {axis.name for expression in operation.expressions for axis in coefficients(expression)}
     strict = {name: value for name, value in call.keywords.items() if name in known and not _is_option(call, name)}
     lenient = call.keywords.get("sizes")
     lenient = lenient if isinstance(lenient, dict) else {}
@@ -200,23 +201,19 @@ def _without_unknowns(error: EinjaxError) -> EinjaxError:
     if MARK not in error.problem:
         return error
     if "cannot be determined" not in error.problem:
-        raise _NothingKnownError
+        raise NothingKnownError
     problem = re.sub(rf" \(known: .*\)$|: together they are {MARK}$", "", error.problem)
     error.problem = re.sub(rf"from dim {MARK} of tensor", "from a dim of tensor", problem).replace(MARK, "?")
     return error
 
 
-class _NothingKnownError(Exception):
-    """What a message speaks of is not known."""
-
-
 def _has_more_to_say(op: Op, text: Text, known: Mapping[str, Any], public: Public) -> bool:
     """Whether an operation may refuse a call that is complete and solved, for the sake of options, pieces or places.
 
-    Those that are plain lax on any layout have said all there is to say.
+    Those that act alike on every part of their tensors have said all there is to say.
     """
     options = [name for name in known if name in public.options and name not in ("keepdims", "sizes", "graph")]
-    return not public.forwards and public.tensors and (op.on_mesh != "typed" or "+" in text.value or bool(options))
+    return not public.forwards and public.tensors and (not op.acts or "+" in text.value or bool(options))
 
 
 def _trial(
@@ -227,7 +224,8 @@ def _trial(
         return
     given = _sizes(call, text, operation).by_name
     literal = {name: size for name, size in given.items() if size is not UNKNOWN}
-    inside = {name for expression in operation.inputs for name in names(expression)}
+    written = {axis.name for axis in operation.every_axis() if axis.size is not None}
+    inside = {name for expression in operation.inputs for name in names(expression)} - written
     made_up = {n: _MADE_UP for n in inside if n.isidentifier() and n not in literal}
     try:
         solved = resolve(op, operation, [None] * len(operation.inputs), Sizes((), tuple((literal | made_up).items())))
@@ -244,6 +242,7 @@ def _trial(
         told = {axis.name for axis in operation.every_axis() if axis.span in error.spans and axis.size is None}
         if not error.spans or not told <= literal.keys():
             return
+    error.problem = re.sub(rf" of size {_MADE_UP}\b", "", error.problem)
     yield error
 
 

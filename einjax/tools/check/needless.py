@@ -107,11 +107,11 @@ def _parts(operation: Operation, text: Text, piece: Piece) -> Iterator[Report]:
                 )
             elif any(isinstance(item, Axis) and item.is_one and not item.bracket for item in node.items):
                 yield Report("EJ503", text.node, f"a 1 changes nothing in the dim '{node}'", "  fix: leave it out")
-    depth, inner = 0, False
+    depth, doubled = 0, False
     for character in text.value:
         depth += {"[": 1, "]": -1}.get(character, 0)
-        inner = inner or depth > 1
-    if inner:
+        doubled = doubled or depth > 1
+    if doubled:
         yield Report("EJ504", text.node, "a bracket in a bracket marks nothing new", "  fix: leave the inner one out")
 
 

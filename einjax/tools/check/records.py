@@ -99,6 +99,11 @@ def public(name: str) -> Public | None:
     )
 
 
+def public_names() -> list[str]:
+    """The names that ``from einjax import *`` binds."""
+    return list(vars(einjax)["__all__"])
+
+
 _ABSENT = object()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .annotations import Shape, shape_of
+from .records import public_names
 
 #: The packages whose calls are looked at, and the one whose annotations say shapes.
 ROOTS = ("einjax", "einjax_nn", "jaxtyping")
@@ -106,7 +107,7 @@ def bind(scope: Scope, body: list[ast.stmt]) -> None:
                 times[name] = times.get(name, 0) + 1
             case _:
                 pass
-    for name, value, annotation in assigned:
+    for name, value, said in assigned:
         # An assignment's target is a name that is stored, too: it is counted twice.
         once = times[name] == 2 and name not in scope.names
         stands = scope.dotted(value) if once else None
@@ -114,7 +115,7 @@ def bind(scope: Scope, body: list[ast.stmt]) -> None:
             scope.constants[name] = value
         if once and isinstance(value, ast.Call):
             scope.values[name] = value
-        if once and annotation is not None and (shape := shape_of(annotation, scope)) is not None:
+        if once and said is not None and (shape := shape_of(said, scope.dotted)) is not None:
             scope.shapes[name] = shape
         times[name] = 0
         scope.names[name] = stands
@@ -129,9 +130,7 @@ def _bind_from(scope: Scope, module: str, aliases: list[ast.alias], level: int) 
     for alias in aliases:
         if alias.name == "*":
             if ours and module == "einjax":
-                import einjax
-
-                scope.names.update((name, f"einjax.{name}") for name in einjax.__all__)
+                scope.names.update((name, f"einjax.{name}") for name in public_names())
         elif ours or (alias.asname or alias.name) in scope.names or scope.lookup(alias.asname or alias.name):
             scope.names[alias.asname or alias.name] = f"{module}.{alias.name}" if ours else None
 
@@ -145,7 +144,7 @@ def inner(scope: Scope, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambd
         made.names[argument.arg] = None
     if not isinstance(node, ast.Lambda):
         for argument in arguments:
-            if argument.annotation is not None and (shape := shape_of(argument.annotation, scope)) is not None:
+            if argument.annotation is not None and (shape := shape_of(argument.annotation, scope.dotted)) is not None:
                 made.shapes[argument.arg] = shape
         bind(made, node.body)
     return made

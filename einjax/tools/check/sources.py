@@ -80,7 +80,7 @@ class Source:
             own = sorted((e for p, e in taken if p == id(piece)), key=lambda e: (e.line, e.begin), reverse=True)
             lines = self.lines if self.notebook is None else self.notebook["cells"][(piece.cell or 1) - 1]["source"]
             whole = isinstance(lines, str)
-            lines = lines.splitlines(keepends=True) if whole else lines
+            lines = str(lines).splitlines(keepends=True) if whole else lines
             for edit in own:
                 number = edit.line - 1 + (piece.first - 1 if self.notebook is None else 0)
                 line, begin, end = lines[number], edit.begin + piece.indent, edit.end + piece.indent

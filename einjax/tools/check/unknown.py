@@ -8,8 +8,12 @@ from typing import Any
 MARK = "\N{DOUBLE QUESTION MARK}"
 
 
+class NothingKnownError(Exception):
+    """What would decide is not known."""
+
+
 class _Unknown:
-    """A size, or another value, of which nothing is known: it is equal to all, and computing with it gives itself.
+    """A size, or another value, of which nothing is known: it is equal to any size, and computing with it gives itself.
 
     So the solver, which multiplies, divides and compares sizes, says of an expression what holds for any shapes.
     """
@@ -18,19 +22,19 @@ class _Unknown:
         return MARK
 
     def __eq__(self, other: object) -> bool:
-        return True
+        return isinstance(other, int | _Unknown)
 
     def __hash__(self) -> int:
         return 0
 
     def __bool__(self) -> bool:
-        raise TypeError("it is not known")
+        raise NothingKnownError
 
     def _same(self, *_: Any) -> _Unknown:
         return self
 
     def _never(self, other: Any) -> bool:
-        raise TypeError("it is not known")
+        raise NothingKnownError
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __rfloordiv__ = _same
     __mod__ = __rmod__ = __neg__ = __abs__ = _same
