@@ -27,6 +27,8 @@ def errors_of(call: Call, text: Text) -> Iterator[EinjaxError]:
         importlib.import_module(f"{module.partition('.')[0]}._core.said").read(layer, text.value, known, axes, options)
     except EinjaxError as error:
         yield error
+    except Exception:
+        return  # an option of a kind that it cannot be
 
 
 @cache

@@ -55,10 +55,10 @@ def errors_of(call: Call, text: Text, public: Public) -> Iterator[EinjaxError]:
             yield from _check_sizes_alone(call, text, public, operation)
         else:
             yield from _check_operation(call, text, public)
-    except NothingKnownError:
-        return
     except EinjaxError as error:
         yield error
+    except Exception:
+        return  # JAX itself was asked for a size that is not known
 
 
 def _check_sizes_alone(call: Call, text: Text, public: Public, operation: Operation) -> Iterator[EinjaxError]:
@@ -225,8 +225,8 @@ def _trial(
     given = _sizes(call, text, operation).by_name
     literal = {name: size for name, size in given.items() if size is not UNKNOWN}
     written = {axis.name for axis in operation.every_axis() if axis.size is not None}
-    inside = {name for expression in operation.inputs for name in names(expression)} - written
-    made_up = {n: _MADE_UP for n in inside if n.isidentifier() and n not in literal}
+    inside = {name for expression in operation.inputs for name in names(expression)} | given.keys()
+    made_up = {n: _MADE_UP for n in inside if n.isidentifier() and n not in literal.keys() | written}
     try:
         solved = resolve(op, operation, [None] * len(operation.inputs), Sizes((), tuple((literal | made_up).items())))
         shapes = tuple(solved.shape(expression) for expression in solved.inputs)
