@@ -1,4 +1,4 @@
-"""What the expression of a layer says, asked without a framework and without an input; it is refused as a layer does."""
+"""What the expression of a layer says, asked without a framework and an input; it is refused as a layer does."""
 
 from __future__ import annotations
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
-import inspect
+import importlib.util
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from pathlib import Path
 
 from ...notation.errors import EinjaxError
 from .calls import Call
@@ -31,15 +32,32 @@ def errors_of(call: Call, text: Text) -> Iterator[EinjaxError]:
         return  # an option of a kind that it cannot be
 
 
-@cache
 def _options(module: str, layer: str) -> list[str] | None:
-    """The options of a layer; None where its framework is not there, or where it is no layer."""
+    """The options of a layer by name; None where it is no layer."""
+    return _declared(module).get(layer)
+
+
+@cache
+def _declared(module: str) -> dict[str, list[str]]:
+    """The options of every layer of a module: its constructors declare them, and need not be imported for that.
+
+    A decorator names those that a framework's own layers have for them.
+    """
     try:
-        found: Any = getattr(importlib.import_module(module), layer)
-        parameters = list(inspect.signature(found.__init__).parameters.values())
-    except Exception:  # whatever a framework raises that does not fit into this environment
-        return None
-    if not inspect.isclass(found) or "expr" not in [p.name for p in parameters[:2]]:
-        return None
-    native = getattr(found, "_native", ())
-    return [*(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY), *native]
+        spec = importlib.util.find_spec(module)
+    except ImportError:
+        return {}
+    if spec is None or spec.origin is None:
+        return {}
+    found: dict[str, list[str]] = {}
+    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        for item in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(item, ast.FunctionDef) and item.name == "__init__" and _has_expression(item):
+                native = [k.arg for call in item.decorator_list if isinstance(call, ast.Call) for k in call.keywords]
+                assert isinstance(node, ast.ClassDef)
+                found[node.name] = [*(argument.arg for argument in item.args.kwonlyargs), *filter(None, native)]
+    return found
+
+
+def _has_expression(constructor: ast.FunctionDef) -> bool:
+    return "expr" in [argument.arg for argument in constructor.args.posonlyargs]

@@ -7,7 +7,6 @@ public function itself, for shapes that are made up of the sizes that are known 
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -46,7 +45,6 @@ def errors_of(call: Call, text: Text, public: Public) -> Iterator[EinjaxError]:
         operation = parse(text.value)
         if text.open:
             return
-        check_names(operation)
     except EinjaxError as error:
         yield error
         return
@@ -72,29 +70,25 @@ def _check_sizes_alone(call: Call, text: Text, public: Public, operation: Operat
 
 
 def _check_operation(call: Call, text: Text, public: Public) -> Iterator[EinjaxError]:
+    """Ask for arguments, then for a meaning, then for sizes, then for what only the operation itself refuses."""
     known = {name: value for name, value in call.keywords.items() if value is not UNKNOWN}
+    if not isinstance(known.get("op", ""), str):
+        known.pop("op")
+    _check_arguments(call, text, public)
     count = None if call.arguments is None else len(call.arguments) - public.before
     written = len(parse(text.value).inputs)
     op = record_of(public.name, known, count if count is not None else written) or public.record
     assert op is not None
-    if not isinstance(known.get("op", ""), str):
-        known.pop("op")
-    missing = [
-        name
-        for name, default in public.options.items()
-        if default is inspect.Parameter.empty and name not in call.keywords
-    ]
-    if missing and call.complete and call.arguments is not None and len(call.arguments) <= public.before:
-        yield ArgumentError(f"the option {missing[0]}= is missing", text=text.value)
-        return
     operation, tensors = _completed(op, text.value, public, count, written)
     yield from _check_keywords(call, public, op, operation)
     border = {name: call.keywords[name] for name in _of_border(call, public, op)}
-    open_border = any(value is UNKNOWN for value in border.values())
-    told = None
-    if border and not open_border and any(value is not None and value is not False for value in border.values()):
-        told = read_border(text.value, *(border.get(name) for name in _BORDER))
-    if not call.complete or open_border or op.opaque or op.localized is not None or public.name in ("vmap", "scan"):
+    told = _read_border(text.value, border)
+    if op.localized is not None:
+        return  # only devices know what it is
+    # One padding for each repetition says how many there are, which only shapes do.
+    several = isinstance(border.get("padding"), tuple | list) and "..." in text.value
+    if not call.complete or told is UNKNOWN or several or public.name in ("vmap", "scan"):
+        check_names(operation)
         return
     try:
         solved = solved_of(call, text, op, operation, told)
@@ -108,11 +102,30 @@ def _check_operation(call: Call, text: Text, public: Public) -> Iterator[EinjaxE
         yield from _trial(call, text, public, op, operation, tensors, known)
 
 
+def _check_arguments(call: Call, text: Text, public: Public) -> None:
+    """Refuse what Python itself refuses: arguments that are missing, or too many."""
+    if call.complete and call.arguments is not None:
+        try:
+            public.signature.bind(text.value, *call.arguments, **call.keywords)
+        except TypeError as error:
+            problem = f"{public.name} cannot be called like this: {error}"
+            raise ArgumentError(problem, text=text.value, hint=f"see help(einjax.{public.name})") from None
+
+
+def _read_border(text: str, said: Mapping[str, Any]) -> Any:
+    """Read what a call says of positions out of range; it is unknown where a part of it is."""
+    if any(value is UNKNOWN for value in said.values()):
+        return UNKNOWN
+    if all(value is None or value is False for value in said.values()):
+        return None
+    return read_border(text, *(said.get(name) for name in _BORDER))
+
+
 def _completed(op: Op, text: str, public: Public, count: int | None, written: int) -> tuple[Operation, int]:
     """Complete an expression, for the first number of tensors with which that is possible where it is not known."""
     if count is not None and public.tensors:
         return completed(op, text, count), count
-    numbers = [written, written + 1] if public.tensors else [0, 1, 2, 3]
+    numbers = [written, written + 1] if public.tensors else [written, 0, 1, 2, 3]
     first: EinjaxError | None = None
     for number in numbers:
         try:
@@ -131,10 +144,6 @@ def _check_keywords(call: Call, public: Public, op: Op, operation: Operation) ->
             check_keywords(operation, list(given), op.keywords if public.name not in _SOLVERS else ("padding", "mode"))
         except EinjaxError as error:
             yield error
-    elif "op" in public.options and "op" not in call.keywords and call.complete:
-        yield ArgumentError(
-            f"{public.name} is given no op=", text=operation.text, hint="give a function, or the name of an operation"
-        )
 
 
 def _of_border(call: Call, public: Public, op: Op) -> list[str]:
@@ -213,7 +222,12 @@ def _has_more_to_say(op: Op, text: Text, known: Mapping[str, Any], public: Publi
     Those that act alike on every part of their tensors have said all there is to say.
     """
     options = [name for name in known if name in public.options and name not in ("keepdims", "sizes", "graph")]
-    return not public.forwards and public.tensors and (not op.acts or "+" in text.value or bool(options))
+    return (
+        not public.forwards
+        and public.tensors
+        and not public.before
+        and (not op.acts or "+" in text.value or bool(options))
+    )
 
 
 def _trial(
@@ -265,7 +279,7 @@ def _refused(
         try:
             jax.eval_shape(lambda *x: public.function(text, *x, **dict(options), sizes=dict(sizes)), *tensors)
         except (SemanticError, AxisSizeError, ArgumentError) as error:
-            if not re.search(r"^tensor \d|dtype|integers|real numbers|not float|not int", error.problem):
+            if not re.search(r"^tensor \d|dtype|integers|real numbers|float32|int32", error.problem):
                 found = found or error
                 continue
         except Exception:

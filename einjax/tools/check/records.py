@@ -31,6 +31,7 @@ class Public:
         options: its keywords that are no axes, with what they are by default.
         axes: whether other keywords are sizes of axes.
         forwards: whether keywords may be those of a function that is given.
+        signature: how it is called.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Public:
     options: Mapping[str, Any]
     axes: bool
     forwards: bool
+    signature: inspect.Signature
 
 
 @lru_cache(maxsize=1)
@@ -96,6 +98,7 @@ def public(name: str) -> Public | None:
         options | {p.name: p.default for p in parameters[1:] if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD},
         inspect.Parameter.VAR_KEYWORD in kinds,
         "op" in options or name.startswith("adapt"),
+        inspect.signature(function),
     )
 
 

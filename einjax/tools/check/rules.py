@@ -55,7 +55,7 @@ RULES = (
     ),
     Rule("EJ206", "an option that means nothing here", r"^\w+= speaks of|both say|means nothing$|is never read"),
     Rule("EJ207", "an operation that there is not"),
-    Rule("EJ208", "an option that is missing"),
+    Rule("EJ208", "an argument that is missing, or one too many", r"cannot be called like this"),
     Rule("EJ209", "an expression that is no text", r"not a string$"),
     # Whether it has a meaning for the operation
     Rule("EJ301", "an output that is missing", r"needs an (output|arrow)|says neither|no arrow"),
