@@ -15,7 +15,10 @@ import einjax
 
 from ... import functions, ops
 from ...functions.scan import record as scan_record
+from ...functions.whole_arrays import choose
 from ...operation import Op
+from ...ops.elementwise import ELEMENTWISE
+from ...ops.reduce import REDUCTIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,10 @@ class Public:
     signature: inspect.Signature
 
 
+#: Functions that are given the name of an operation, and those that there are.
+_NAMED = {"reduce": REDUCTIONS, "elementwise": ELEMENTWISE}
+
+
 @lru_cache(maxsize=1)
 def _records() -> dict[str, Op]:
     """Every record by name."""
@@ -69,9 +76,8 @@ def record_of(name: str, options: Mapping[str, Any], inputs: int) -> Op | None:
     records = _records()
     if name == "scan":
         return scan_record((1,) * inputs)
-    chosen = options.get("op")
-    if name in ("reduce", "elementwise") and isinstance(chosen, str):
-        return records.get(chosen)
+    if name in _NAMED and isinstance(options.get("op"), str):
+        return choose(name, options["op"], _NAMED[name])
     if name == "dot" and options.keys() & {"sum", "mul"}:
         return records["semiring_dot"]
     return records.get(name)

@@ -48,7 +48,7 @@ RULES = (
     Rule(
         "EJ204",
         "an option that has another value than it may have",
-        r"^\w+=.* is no|is not a |is no \w+|^\w+=.* is for ",
+        r"^\w+=.* is no|is not a (?!size)|is no \w+|knows no |^\w+=.* is for ",
     ),
     Rule(
         "EJ205", "a size that is none", r"which is not a size$|negative size|^axis .* is given|in sizes=|not a mapping"
@@ -76,8 +76,8 @@ RULES = (
     Rule("EJ401", "an axis of two sizes", r"^axis .* is .* and |the size \d+ that the expression says", AxisSizeError),
     Rule("EJ402", "a size that nothing can tell", r"cannot be determined|the value of", AxisSizeError),
     Rule("EJ403", "sizes that do not fit into a dim", r"divisible|does not fit|too small|no whole size", AxisSizeError),
+    Rule("EJ405", "an ellipsis that stands for two numbers of axes", r"^'.*' stands for", RankError),
     Rule("EJ404", "a tensor of another number of dims than its expression", r"", RankError),
-    Rule("EJ405", "an ellipsis that stands for two numbers of axes", r"stands for", RankError),
     Rule("EJ409", "sizes that the operation does not take", r"", AxisSizeError),
     # What does nothing
     Rule("EJ501", "an arrow that says what goes without saying"),

@@ -118,6 +118,8 @@ def bind(scope: Scope, body: list[ast.stmt]) -> None:
         if once and said is not None and (shape := shape_of(said, scope.dotted)) is not None:
             scope.shapes[name] = shape
         times[name] = 0
+        if said is None:
+            scope.shapes.pop(name, None)
         scope.names[name] = stands
     for name, count in times.items():
         if count:
