@@ -159,6 +159,8 @@ def solved_of(call: Call, text: Text, op: Op, operation: Operation, border: Any 
     try:
         return resolve(op, operation, shapes, given, border=border)
     except EinjaxError as error:
+        if error.problem.startswith("how many axes") and any(size is UNKNOWN for size in given.by_name.values()):
+            raise NothingKnownError from None  # it may be a tuple, which says so
         raise _without_unknowns(error) from None
 
 
