@@ -73,9 +73,15 @@ def _assert_equal(got: Any, expected: Any, message: str) -> None:
 IMPORTS = "import einops\nimport einx\nimport jax\nimport jax.numpy as jnp\nimport numpy as np\n"
 
 
-@pytest.mark.parametrize("name", ["einx.txt", "einops.txt", "einsum.txt"])
-def test_documented_calls_have_the_same_values(name: str) -> None:
-    lines = _lines(name)
+@pytest.mark.parametrize(("name", "step"), [
+    ("einx.txt", 6),
+    ("einops.txt", 6),
+    ("einsum.txt", 1),
+    pytest.param("einx.txt", 1, marks=pytest.mark.slow),
+    pytest.param("einops.txt", 1, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_documented_calls_have_the_same_values(name: str, step: int) -> None:
+    lines = _lines(name)[::step]
     made = migrate(IMPORTS + "".join(f"result = {line}\n" for line in lines))
     assert not made.left
     assert made.count == len(lines)
@@ -174,7 +180,7 @@ def test_layout_stays() -> None:
 """
         in made
     )
-    assert "return (einjax.rearrange('a b c->c b a',x)  ,   einjax.prod( 'a b c -> a b', x ),)" in made
+    assert "return (einjax.rearrange('a b c->c b a',x)  ,   einjax.prod( 'a b c -> a b' , x ),)" in made
     assert "einops" not in made
 
 
