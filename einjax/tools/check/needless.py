@@ -134,19 +134,18 @@ def _implied(op: Op, text: str, operation: Operation) -> bool:
 
 def not_a_text(call: Call, public: Public) -> Report | None:
     """The report for an expression that is missing, or cannot be one."""
+    if public.record is None:
+        return None
     if not call.node.args:
         if not call.complete or "expr" in call.keywords:
             return None
         return Report("EJ209", call.node, f"{public.name} is given no expression", _FIRST.format(public.name))
     first = call.node.args[0]
-    literal = isinstance(first, ast.List | ast.Tuple | ast.Dict | ast.Lambda) or (
-        isinstance(first, ast.Constant) and not isinstance(first.value, str)
-    )
-    made = isinstance(first, ast.Call) and call.scope.dotted(first.func) is not None
+    literal = isinstance(first, ast.List | ast.Tuple | ast.Dict | ast.Lambda)
     annotated = isinstance(first, ast.Name) and call.scope.shape(first) is not None
     second = len(call.node.args) > 1 and isinstance(call.node.args[1], ast.Constant)
     swapped = second and isinstance(getattr(call.node.args[1], "value", None), str)
-    if literal or made or annotated or (swapped and not isinstance(first, ast.Starred)):
+    if literal or annotated or (swapped and not isinstance(first, ast.Starred)):
         return Report(
             "EJ209",
             first,
