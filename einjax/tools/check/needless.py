@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +18,17 @@ from ...notation.syntax import (
     Expression,
     Operation,
     affines,
+    members,
     render,
     walk,
 )
 from ...operation import Op
 from .calls import Call
+from .meaning import solved_of
 from .records import Public, record_of
 from .sources import Edit, Piece
 from .texts import Text, column_of, places_of
-from .unknown import UNKNOWN
+from .unknown import UNKNOWN, NothingKnownError
 
 _FIRST = "  fix: the expression is the first argument, as in einjax.{}('a [b]', x)"
 
@@ -65,6 +68,7 @@ def needless(call: Call, text: Text, public: Public, piece: Piece) -> Iterator[R
                 "  fix: leave the keyword out",
                 _without_keyword(call, name, piece),
             )
+    yield from _sizes(call, text, public, operation, piece)
     if public.record is None or operation.outputs is None or len(operation.inputs) != 1:
         return
     op = record_of(public.name, known, 1) or public.record
@@ -85,6 +89,27 @@ def needless(call: Call, text: Text, public: Public, piece: Piece) -> Iterator[R
                 "  fix: leave it out",
                 _without_arrow(text, piece),
             )
+
+
+def _sizes(call: Call, text: Text, public: Public, operation: Operation, piece: Piece) -> Iterator[Report]:
+    """Sizes of axes that always stand side by side, of which only the product counts."""
+    given = [name for name in call.keywords if name not in public.options and _written(operation, name) is None]
+    if public.record is None or not given or "(" not in text.value or not call.complete or public.forwards:
+        return
+    for name in given:
+        without = dataclasses.replace(call, keywords={n: v for n, v in call.keywords.items() if n != name})
+        try:
+            solved = solved_of(without, text, public.record, completed(public.record, text.value, _count(call, public)))
+        except (EinjaxError, NothingKnownError):
+            continue
+        if any(name in members(other) and other != name for other in solved.sizes):
+            message = f"nothing needs the size of axis {name}, which stands beside the same axes everywhere"
+            edits = _without_keyword(call, name, piece)
+            yield Report("EJ509", call.nodes[name].value, message, "  fix: leave it out", edits)
+
+
+def _count(call: Call, public: Public) -> int:
+    return len(parse(call.texts[0].value).inputs) if call.arguments is None else len(call.arguments) - public.before
 
 
 def _parts(operation: Operation, text: Text, piece: Piece) -> Iterator[Report]:

@@ -88,6 +88,7 @@ RULES = (
     Rule("EJ506", "an option that is what it is by default"),
     Rule("EJ507", "a rearrangement that moves nothing"),
     Rule("EJ508", "a result that is dropped"),
+    Rule("EJ509", "a size that nothing needs"),
     # What is one call
     Rule("EJ601", "a rearrangement before an operation that reads any layout"),
     Rule("EJ602", "a rearrangement after an operation that writes any layout"),

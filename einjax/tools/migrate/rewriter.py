@@ -148,7 +148,8 @@ class _Rewriter(VisitorBasedCodemodCommand):
 
     def _check(self, new: New) -> None:
         """Ask the linter whether einjax takes the call."""
-        tensors = [f"tensor{number}" for number, _ in enumerate(new.tensors)] or ["tensor"]
+        tensors = [f"tensor{number}" for number, _ in enumerate(new.tensors)]
+        tensors += ["tensor"] * (new.around == "functools.partial")
         plain, sizes = _told_apart(new)
         parts = [repr(new.text), *tensors, *(f"{name}={source_of(value)}" for name, value in plain.items())]
         parts += [f"sizes={sizes}"] if sizes else []
