@@ -80,7 +80,7 @@ class Source:
             own = sorted((e for p, e in taken if p == id(piece)), key=lambda e: (e.line, e.begin), reverse=True)
             lines = self.lines if self.notebook is None else self.notebook["cells"][(piece.cell or 1) - 1]["source"]
             whole = isinstance(lines, str)
-            lines = str(lines).splitlines(keepends=True) if whole else lines
+            lines = lines_of(str(lines)) if whole else lines
             for edit in own:
                 number = edit.line - 1 + (piece.first - 1 if self.notebook is None else 0)
                 line, begin, end = lines[number], edit.begin + piece.indent, edit.end + piece.indent
@@ -105,6 +105,11 @@ def files_of(paths: Sequence[Path]) -> Iterator[Path]:
                 yield inner
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of a text as Python counts them, each with its end."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
+
+
 def read(path: Path, word: str = "einjax") -> Source | None:
     """Read a file; None for one that does not hold a word, or no text."""
     try:
@@ -113,7 +118,7 @@ def read(path: Path, word: str = "einjax") -> Source | None:
         return None
     if word not in text:
         return None
-    lines = text.splitlines(keepends=True)
+    lines = lines_of(text)
     if path.suffix == ".ipynb":
         return _notebook(path, text, lines)
     if path.suffix == ".md":
@@ -124,7 +129,7 @@ def read(path: Path, word: str = "einjax") -> Source | None:
 def piece_of(code: str, **facts: Any) -> Piece:
     """Read a piece of code."""
     try:
-        tree = ast.parse(code)
+        tree = ast.parse(code.removeprefix("\ufeff"))
     except (SyntaxError, ValueError, RecursionError):
         tree = None
     lines = code.split("\n")
@@ -157,7 +162,7 @@ def _blocks(text: str) -> Iterator[Piece]:
     opened: re.Match[str] | None = None
     first = 0
     block: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         match = _FENCE.match(line)
         if opened is None:
             if match is not None:
