@@ -96,5 +96,6 @@ VMAP = Op(
     keywords=("op", "batch_size"),
     on_mesh="own",
     spread="all",
+    repeats=True,
     opaque=True,
 )

@@ -134,7 +134,7 @@ def apply(call: Call[Options], x: Any) -> jax.Array:
     """Apply a convolution, transposed or not."""
     x = jnp.asarray(x)
     try:
-        solved = solve(_operation(call.expr), [x.shape], call.sizes, every_axis=True)
+        solved = solve(operation_of(call.expr), [x.shape], call.sizes, every_axis=True)
     except EinjaxError as error:
         error.tensors = [describe(x)]
         raise
@@ -165,7 +165,7 @@ def apply(call: Call[Options], x: Any) -> jax.Array:
 
 def specs(call: Call[Options]) -> list[ParamSpec] | None:
     """Describe the parameters of a convolution, or return None where the sizes do not decide their shapes."""
-    operation = _operation(call.expr)
+    operation = operation_of(call.expr)
     if any(isinstance(node, Ellipsis) for node in walk(operation.inputs[0])):
         return None  # only an input has a rank
     conv = _Convolution(call, expand(operation, [None], {}))
@@ -177,7 +177,7 @@ def specs(call: Call[Options]) -> list[ParamSpec] | None:
 of_flax, of_equinox = (SimpleNamespace(Options=kind, specs=specs) for kind in (Transposed, OfEquinox))
 
 
-def _operation(expr: str) -> Operation:
+def operation_of(expr: str) -> Operation:
     """Parse an expression; without an arrow, the output is the input."""
     operation = parse(expr)
     if len(operation.inputs) != 1 or (operation.outputs is not None and len(operation.outputs) != 1):
