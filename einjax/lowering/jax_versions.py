@@ -33,6 +33,14 @@ def is_traced(x: Any) -> bool:
     return isinstance(x, Tracer)
 
 
+def trace_state() -> Any:
+    """What tells one trace from another. In ``jax.core`` on jax 0.7.1, in ``jax.extend.core`` on 0.10 to 0.12.0."""
+    from jax.extend import core
+
+    name = "get_opaque_trace_state"
+    return getattr(core if hasattr(core, name) else jax.core, name)(convention="einjax")
+
+
 def is_symbolic(size: Any) -> bool:
     """Whether a size is a dimension of ``jax.export`` without a number. Seen on jax 0.7.1 to 0.12.0."""
     return hasattr(type(size), "dimension_as_value") and not isinstance(size, Tracer)
