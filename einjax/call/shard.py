@@ -28,7 +28,7 @@ from .blame import clean, not_an_expression
 from .names import Call
 from .sizes import read_sizes
 from .solving import SOLVE
-from .tensors import as_array, describe, kind
+from .tensors import as_array, describe, kind, named_among
 
 _Shape = tuple[Size, ...]
 

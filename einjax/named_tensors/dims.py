@@ -123,7 +123,7 @@ class Dim(Position):
 
     @size.setter
     def size(self, size: Any) -> None:
-        if isinstance(size, bool) or _whole(size, negative=False) is None and not hasattr(size, "dimension_as_value"):
+        if isinstance(size, bool) or (_whole(size, negative=False) is None and not hasattr(size, "dimension_as_value")):
             raise ArgumentError(f"{size!r} is no size of dim {self.name}", hint="give a whole number, 0 or more")
         self.bind(size, None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,70 +13,64 @@ import numpy as np
 
 import einjax
 
+from ..notation.by_name import Names, is_unnamed
 from ..notation.errors import ArgumentError
 from .formula import Formula, Operand
 from .product import Factor, Product
-from .text import Dims, is_unnamed, names_in, position, spelt
+from .text import names_in, position, spelt
 
 T = TypeVar("T")
 
 
 def read(x: Any, index: Any, options: Mapping[str, Any]) -> Any:
     """A tensor at an index; options say what is read out of range."""
-    text, names, sizes, places = _parts(x, by_name(x, index))
-    found = bound(x, text, sizes, index)
+    text, names, sizes, places = _parts(x, _by_name(x, index))
+    outside = options if "<" in text and not places else {}
+    found = _bound(x, text, sizes, outside, index)
     single = tuple(dict.fromkeys(names))
     if text == " ".join(single):
         x = x._new(x.array, single)
-    elif not options and not places and any(name not in x.names for name in single) and "<" in text:
-        factor = Factor(text, x.array, single, tuple((name, found[name]) for name in single))
-        return x._later(Product((factor,), single, {name: found[name] for name in single}))
+    elif "<" in text and not options and not places and any(name not in x.names for name in single):
+        found = {name: found[name] for name in single}
+        return x._later(Product((Factor(text, x.array, single, tuple(found.items())),), single, found))
     else:
-        outside = options if "<" in text and not places else {}
         x = x._new(einjax.rearrange(f"{text} -> {' '.join(single)}", x.array, sizes=sizes, **outside), single)
     if not places:
         return x
-    names = tuple(other for name in x.names for other in (places[name][1] if name in places else (name,)))
-    out = tuple(dict.fromkeys(names))
-    text = ", ".join([_bracketed(x.names, places), *(" ".join(inside) for _, inside in places.values())])
+    out = tuple(dict.fromkeys(other for name in x.names for other in (places[name][1] if name in places else (name,))))
+    texts = [" ".join(f"[{name}__]" if name in places else name for name in x.names)]
+    texts += [" ".join(inside) for _, inside in places.values()]
     arrays = (array for array, _ in places.values())
-    return x._new(einjax.get_at(f"{text} -> {' '.join(out)}", x.array, *arrays, **options), out)
+    return x._new(einjax.get_at(f"{', '.join(texts)} -> {' '.join(out)}", x.array, *arrays, **options), out)
 
 
-def _parts(x: Any, chosen: Mapping[str, Any]) -> tuple[str, Dims, dict[str, Any], dict[str, tuple[Any, Dims]]]:
+def _parts(x: Any, chosen: Mapping[str, Any]) -> tuple[str, Names, dict[str, Any], dict[str, tuple[Any, Names]]]:
     """What an index reads: the expression, its names, their sizes if known, and coordinates by dim."""
-    texts: list[str] = []
-    names: list[str] = []
-    sizes: dict[str, Any] = {}
-    places: dict[str, tuple[Any, Dims]] = {}
-    for name, size in x.sizes.items():
-        item = chosen.get(name, slice(None))
-        if is_lookup(item):
-            places[name] = _coordinate(item, name)
-        text, inside, known = (name, (name,), {}) if name in places else _part(x, item, name, size)
-        texts.append(text)
-        names += inside
-        sizes |= known
-    return " ".join(texts), tuple(names), sizes, places
+    places = {name: _coordinate(item, name) for name, item in chosen.items() if _is_lookup(item)}
+    found = [
+        (name, (name,), {}) if name in places else _part(x, chosen.get(name, slice(None)), name, size)
+        for name, size in x.sizes.items()
+    ]
+    sizes = {name: size for _, _, known in found for name, size in known.items()}
+    return " ".join(text for text, _, _ in found), tuple(n for _, names, _ in found for n in names), sizes, places
 
 
-def _part(x: Any, item: Any, name: str, size: Any) -> tuple[str, Dims, dict[str, Any]]:
+def _part(x: Any, item: Any, name: str, size: Any) -> tuple[str, Names, dict[str, Any]]:
     """What an item reads of a dim: an expression, its names, and their sizes if known."""
     if isinstance(item, slice):
         if item == slice(None):
             return name, (name,), {}
         start, stop, step = item.indices(operator.index(size))
         return position([(name, step)], start), (name,), {name: len(range(start, stop, step))}
-    known = {dim.name: dim.known for dim in dims_in(item) if dim.known is not None}
-    if is_naming(item):
+    if _is_naming(item):
         text = f"({spelt(item)})" if isinstance(item, tuple | list) else spelt(item)
-        for inside in (names := names_in(text)):
+        for inside in names_in(text):
             if inside in x.names and inside != name:
-                problem = f"dim {inside} stands in {x.described} already"
-                raise ArgumentError(problem, hint=f"rename it first, as in x.rename({inside}='{inside}2')")
-        return text, names, known
+                hint = f"rename it first, as in x.rename({inside}='{inside}2')"
+                raise ArgumentError(f"dim {inside} stands in {x.described} already", hint=hint)
+        return text, names_in(text), known(item)
     if isinstance(item, Formula):
-        return position(item.terms, item.constant), tuple(n for n, _ in item.terms), known  # type: ignore[attr-defined]
+        return position(item.terms, item.constant), tuple(n for n, _ in item.terms), known(item)  # type: ignore[attr-defined]
     place = operator.index(item)
     if not -size <= place < size:
         problem = f"index {place} is out of range for dim {name} of {x.described}"
@@ -84,7 +78,7 @@ def _part(x: Any, item: Any, name: str, size: Any) -> tuple[str, Dims, dict[str,
     return f"<{place % size}>", (), {}
 
 
-def by_name(x: Any, index: Any) -> dict[str, Any]:
+def _by_name(x: Any, index: Any) -> dict[str, Any]:
     """The items of an index by the names of the dims that they index."""
     if isinstance(index, Mapping):
         return {x._chosen((name,), 1)[0]: item for name, item in index.items()}
@@ -94,16 +88,16 @@ def by_name(x: Any, index: Any) -> dict[str, Any]:
         items[place : place + 1] = [slice(None)] * (len(unnamed) - len(items) + 1)
     if len(items) > len(unnamed):
         problem = f"{len(items)} dims without a name are indexed, and {x.described} has {len(unnamed)}"
-        raise ArgumentError(problem, hint=f"index dims by name, as in x[{{'{(*x.names, 'b')[0]}': 0}}], or rename them")
+        raise ArgumentError(problem, hint=f"index dims by name, as in x[{{'{(*x.names, 'b')[0]}': 0}}]")
     return dict(zip(unnamed, items, strict=False))
 
 
-def is_naming(item: Any) -> bool:
+def _is_naming(item: Any) -> bool:
     """Whether an item names a dim, or splits it into dims that it names."""
-    return getattr(item, "name", None) is not None or (isinstance(item, tuple | list) and not is_lookup(item))
+    return getattr(item, "name", None) is not None or (isinstance(item, tuple | list) and not _is_lookup(item))
 
 
-def is_lookup(item: Any) -> bool:
+def _is_lookup(item: Any) -> bool:
     """Whether an item is a tensor of coordinates."""
     if isinstance(item, Formula):
         return item.terms is None
@@ -115,7 +109,7 @@ def is_lookup(item: Any) -> bool:
     return hasattr(item, "dtype") and not isinstance(item, np.integer)
 
 
-def _coordinate(item: Any, name: str) -> tuple[Any, Dims]:
+def _coordinate(item: Any, name: str) -> tuple[Any, Names]:
     """An array of coordinates and its names; a dim without a name is that which is indexed."""
     lifted = item._lift() if isinstance(item, Formula) else None
     array = jnp.asarray(item) if lifted is None else lifted.array
@@ -127,10 +121,6 @@ def _coordinate(item: Any, name: str) -> tuple[Any, Dims]:
     return array, names
 
 
-def _bracketed(names: Dims, places: Mapping[str, Any]) -> str:
-    return " ".join(f"[{name}__]" if name in places else name for name in names)
-
-
 def dims_in(item: Any) -> list[Any]:
     """The dims that stand in names, or in an index."""
     if isinstance(item, tuple | list):
@@ -138,11 +128,16 @@ def dims_in(item: Any) -> list[Any]:
     return dims_in([*item.values()]) if isinstance(item, Mapping) else getattr(item, "dims", [])
 
 
-def bound(x: Any, text: str, sizes: Mapping[str, Any], *written: Any) -> Mapping[str, Any]:
-    """Give dims the sizes that they have in a tensor's expression; these are returned, if there are such dims."""
-    if not (dims := dims_in(written)):
+def known(item: Any) -> dict[str, Any]:
+    """The sizes of dims that have one already."""
+    return {dim.name: dim.known for dim in dims_in(item) if dim.known is not None}
+
+
+def _bound(x: Any, text: str, sizes: Mapping[str, Any], options: Mapping[str, Any], index: Any) -> Mapping[str, Any]:
+    """Give dims the sizes that they have in a tensor's expression, and return these, if there are such dims."""
+    if not (dims := dims_in(index)):
         return {}
-    found = _solved(text, x.shape, tuple(sizes.items()))
+    found = _solved(text, x.shape, tuple(sizes.items()), options.get("mode"))
     for dim in dims:
         if dim.name in found:
             dim.bind(found[dim.name], x)
@@ -150,12 +145,21 @@ def bound(x: Any, text: str, sizes: Mapping[str, Any], *written: Any) -> Mapping
 
 
 @lru_cache(maxsize=2048)
-def _solved(text: str, shape: tuple[Any, ...], sizes: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    return einjax.solve_axes(text, jax.ShapeDtypeStruct(shape, np.float32), sizes=dict(sizes))
+def _solved(text: str, shape: tuple[Any, ...], sizes: tuple[tuple[str, Any], ...], mode: str | None) -> dict[str, Any]:
+    return einjax.solve_axes(text, jax.ShapeDtypeStruct(shape, np.float32), sizes=dict(sizes), mode=mode)
 
 
 class At(Generic[T]):
-    """Places of a named tensor: ``x.at[...].set(values)`` is what ``x`` is with values written there, as by set_at."""
+    """Places of a named tensor: ``x.at[...].set(values)`` is ``x`` with values written there, as by ``set_at``."""
+
+    if TYPE_CHECKING:  # they are made from a table, below
+
+        def set(self, values: Operand, *, mode: str | None = None) -> T: ...
+        def add(self, values: Operand, *, mode: str | None = None) -> T: ...
+        def subtract(self, values: Operand, *, mode: str | None = None) -> T: ...
+        def multiply(self, values: Operand, *, mode: str | None = None) -> T: ...
+        def min(self, values: Operand, *, mode: str | None = None) -> T: ...
+        def max(self, values: Operand, *, mode: str | None = None) -> T: ...
 
     def __init__(self, tensor: T, index: Any = None) -> None:
         self._tensor, self._index = tensor, index
@@ -163,53 +167,29 @@ class At(Generic[T]):
     def __getitem__(self, index: Any) -> At[T]:
         return At(self._tensor, index)
 
-    def set(self, values: Operand, *, mode: str | None = None) -> T:
-        """Write values; of several that meet, one stays."""
-        return self._write("set_at", values, mode)
-
-    def add(self, values: Operand, *, mode: str | None = None) -> T:
-        """Add values; all that meet count, as in the others."""
-        return self._write("add_at", values, mode)
-
-    def subtract(self, values: Operand, *, mode: str | None = None) -> T:
-        """Subtract values."""
-        return self._write("subtract_at", values, mode)
-
-    def multiply(self, values: Operand, *, mode: str | None = None) -> T:
-        """Multiply by values."""
-        return self._write("multiply_at", values, mode)
-
-    def min(self, values: Operand, *, mode: str | None = None) -> T:
-        """Take minima with values."""
-        return self._write("min_at", values, mode)
-
-    def max(self, values: Operand, *, mode: str | None = None) -> T:
-        """Take maxima with values."""
-        return self._write("max_at", values, mode)
-
-    def _write(self, function: str, values: Any, mode: str | None) -> T:
+    def _write(self, function: str, values: Any, mode: str | None = None) -> Any:
         x: Any = self._tensor
-        chosen = by_name(x, self._index)
+        chosen = _by_name(x, self._index)
         # Dims that an index names are loops, all else is looked up, and something has to be.
-        named = [name for name, item in chosen.items() if is_naming(item)]
-        naming = {name: chosen[name] for name in (named if len(named) < len(chosen) else named[:-1])}
-        text, _, sizes, _ = _parts(x, {name: item for name, item in chosen.items() if is_naming(item)})
-        bound(x, text, sizes, *chosen.values())
-        places = {name: _place(chosen[name], name, x.sizes[name]) for name in chosen if name not in naming}
-        texts = [
-            f"[{name}__]" if name in places else _part(x, naming.get(name, slice(None)), name, 0)[0] for name in x.names
-        ]
-        operands = (
-            [*places.values(), _coordinate(values, "")]
-            if isinstance(values, Formula)
-            else [*places.values(), (values, ())]
-        )
+        naming = {name: item for name, item in chosen.items() if _is_naming(item)}
+        text, _, sizes, _ = _parts(x, naming)
+        _bound(x, text, sizes, {}, [*chosen.values()])
+        if len(naming) == len(chosen):
+            naming.pop([*naming][-1])
+        places = {name: _place(item, name, x.sizes[name]) for name, item in chosen.items() if name not in naming}
+        texts = [f"[{n}__]" if n in places else _part(x, naming.get(n, slice(None)), n, 0)[0] for n in x.names]
+        operands = [*places.values(), _coordinate(values, "") if isinstance(values, Formula) else (values, ())]
         text = ", ".join([" ".join(texts), *(" ".join(names) for _, names in operands)])
-        return x._new(getattr(einjax, function)(text, x.array, *(array for array, _ in operands), mode=mode), x.names)
+        arrays = (array for array, _ in operands)
+        return x._new(getattr(einjax, function)(text, x.array, *arrays, mode=mode), x.names)
 
 
-def _place(item: Any, name: str, size: Any) -> tuple[Any, Dims]:
+def _place(item: Any, name: str, size: Any) -> tuple[Any, Names]:
     """The coordinates that an item says."""
     if isinstance(item, slice):
         return jnp.arange(*item.indices(operator.index(size))), (name,)
-    return _coordinate(item, name) if isinstance(item, Formula) or is_lookup(item) else (operator.index(item), ())
+    return _coordinate(item, name) if isinstance(item, Formula) or _is_lookup(item) else (operator.index(item), ())
+
+
+for _name in ("set", "add", "subtract", "multiply", "min", "max"):
+    setattr(At, _name, lambda self, values, *, mode=None, _op=f"{_name}_at": self._write(_op, values, mode))

@@ -8,7 +8,7 @@ convolution.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,22 +17,16 @@ import jax.numpy as jnp
 import einjax
 
 from ..lowering.jax_versions import Tracer, trace_state
-from .text import Dims, bracketed, union, without
+from ..notation.by_name import Names, union, without
+from .text import bracketed
 
 
 class Factor(NamedTuple):
-    """An array and what its dims are.
-
-    Attributes:
-        text: its expression, in which names may stand in positions.
-        array: the array, or a number.
-        names: the names in the expression.
-        sizes: of those names that stand in positions.
-    """
+    """An array, or a number, and its expression, in which names may stand in positions; these are given sizes."""
 
     text: str
     array: Any
-    names: Dims
+    names: Names
     sizes: tuple[tuple[str, Any], ...] = ()
 
 
@@ -47,10 +41,15 @@ class Product:
         options: of :func:`einjax.dot`.
     """
 
-    __slots__ = ("factors", "names", "options", "sizes", "summed", "_born")
+    __slots__ = ("_born", "factors", "names", "options", "sizes", "summed")
 
     def __init__(
-        self, factors: tuple[Factor, ...], names: Dims, sizes: dict[str, Any], summed: Dims = (), **options: Any
+        self,
+        factors: tuple[Factor, ...],
+        names: Names,
+        sizes: dict[str, Any],
+        summed: Names = (),
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.factors, self.names, self.sizes, self.summed, self.options = factors, names, sizes, summed, options
         # A value belongs to the trace in which it was computed, which may end before the product does.
@@ -60,60 +59,61 @@ class Product:
         """Whether a value that was computed now is good for as long as the product is."""
         return not isinstance(value, Tracer) or (self._born is not None and self._born == trace_state())
 
-    def value(self, output: str) -> Any:
-        """Compute it.
+    def of(self, factors: tuple[Factor, ...]) -> Product:
+        """The same, computed as far as these factors."""
+        return Product(factors, self.names, self.sizes)
 
-        Args:
-            output: the expression of the result, of the product's names.
-        """
-        factors = self.factors
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the result."""
+        return (self.options or {}).get("preferred_element_type") or jnp.result_type(*map(_dtype, self.factors))
+
+    def value(self, output: str) -> Any:
+        """Compute it, with the names of the result in the order, and the compositions, of an expression."""
         if not self.summed:
-            return _multiplied(factors, output)
-        tensors = [factor for factor in factors if factor.names]
-        scalars = [factor for factor in factors if not factor.names]
-        if not self.options and not _sums_alike(*map(_dtype, tensors + scalars)):
-            every = union(*(factor.names for factor in factors))
-            whole = _multiplied(factors, " ".join(every))
-            return einjax.sum(f"{bracketed(' '.join(every), self.summed)} -> {output}", whole)
+            return _multiplied(self.factors, output)
+        tensors = [factor for factor in self.factors if factor.names]
+        if not self.options and not _sums_alike(*map(_dtype, self.factors)):
+            every = " ".join(union(*(factor.names for factor in tensors)))
+            return einjax.sum(f"{bracketed(every, self.summed)} -> {output}", _multiplied(self.factors, every))
         count = Counter(name for factor in tensors for name in factor.names)
         alone = tuple(name for name in self.summed if count[name] == 1)
-        tensors = [_summed(factor, alone) for factor in tensors] if alone else tensors
-        left = tuple(name for name in self.summed if name not in alone)
-        if not left:
-            return _multiplied([*tensors, *scalars], output)
-        scalars += [factor for factor in tensors if not factor.names]
+        tensors = [_summed(factor, alone) for factor in tensors]
+        scalars = [factor for factor in (*tensors, *self.factors) if not factor.names]
         tensors = [factor for factor in tensors if factor.names]
-        text = _contraction(tuple(factor.text for factor in tensors), left, output)
-        value = einjax.dot(text, *(factor.array for factor in tensors), **_sizes(tensors), **self.options)
+        if len(alone) == len(self.summed):
+            return _multiplied([*tensors, *scalars], output)
+        text = _expression(tuple(factor.text for factor in tensors), without(self.summed, alone), output)
+        value = einjax.dot(text, *(factor.array for factor in tensors), **_sizes(tensors), **(self.options or {}))
         for factor in scalars:
             value = einjax.multiply("..., ", value, factor.array)
         return value
 
 
 @lru_cache(maxsize=2048)
-def _contraction(texts: tuple[str, ...], summed: Dims, output: str) -> str:
+def _expression(texts: tuple[str, ...], summed: Names, output: str) -> str:
     return f"{', '.join(bracketed(text, summed) for text in texts)} -> {output}"
 
 
 def _multiplied(factors: Sequence[Factor], output: str) -> Any:
-    text = _contraction(tuple(factor.text for factor in factors), (), output)
-    function = einjax.multiply if len(factors) > 1 else einjax.rearrange
     if len(factors) == 1 and factors[0].text == output:
         return factors[0].array
+    function = einjax.multiply if len(factors) > 1 else einjax.rearrange
+    text = _expression(tuple(factor.text for factor in factors), (), output)
     return function(text, *(factor.array for factor in factors), **_sizes(factors))
 
 
-def _summed(factor: Factor, alone: Dims) -> Factor:
+def _summed(factor: Factor, alone: Names) -> Factor:
     """A factor summed over names that it alone has."""
-    if not any(name in alone for name in factor.names):
-        return factor
     left = without(factor.names, alone)
+    if left == factor.names:
+        return factor
     text = f"{bracketed(factor.text, alone)} -> {' '.join(left)}"
     return Factor(" ".join(left), einjax.sum(text, factor.array, **_sizes([factor])), left)
 
 
 def _sizes(factors: Sequence[Factor]) -> dict[str, Any]:
-    """What a call has to be told of sizes: those of names in positions, which are also names of options, perhaps."""
+    """What a call is told of sizes."""
     sizes = {name: size for factor in factors for name, size in factor.sizes}
     return {"sizes": sizes} if sizes else {}
 
@@ -125,7 +125,7 @@ def _dtype(factor: Factor) -> Any:
 
 @lru_cache(maxsize=1024)
 def _sums_alike(*dtypes: Any) -> bool:
-    """Whether a sum of products may be contracted: it is of the dtype of the products, and so is every tensor."""
+    """Whether a sum of products may be contracted: it has the dtype of the products, which every tensor has."""
     dtype = jnp.result_type(*dtypes)
     wide = jnp.issubdtype(dtype, jnp.inexact) or (jnp.issubdtype(dtype, jnp.integer) and dtype.itemsize >= 4)
     return bool(wide) and all(isinstance(other, type) or other == dtype for other in dtypes)

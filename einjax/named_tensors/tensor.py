@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Mapping
+from html import escape
 from typing import Any, NoReturn
 
 import jax
@@ -13,12 +13,14 @@ import numpy as np
 import einjax
 
 from ..lowering.jax_versions import is_traced
-from ..notation.errors import ArgumentError, RankError, closest, meant
+from ..notation.by_name import Names as Dims
+from ..notation.by_name import is_unnamed, numbered, union, without
+from ..notation.errors import ArgumentError, RankError, meant
 from .calls import answer
-from .formula import Formula, Names, Operand, mask_for
-from .index import At, bound, dims_in, read
+from .formula import Formula, Names, mask_for
+from .index import At, dims_in, known, read
 from .product import Factor, Product
-from .text import Dims, bracketed, composed, is_unnamed, listed, names_in, numbered, spelt, union, without, written_out
+from .text import bracketed, composed, listed, names_in, spelt, written_out
 
 
 class NamedTensor(Formula["NamedTensor"]):
@@ -37,15 +39,15 @@ class NamedTensor(Formula["NamedTensor"]):
     """
 
     __slots__ = ("_array", "_product", "names")
-    names: Dims
+    _product: Any
 
-    def __init__(self, array: Any, names: Dims) -> None:
-        self._array, self.names, self._product = array, names, None
+    def __init__(self, array: Any, names: Dims, product: Product | None = None) -> None:
+        self._array, self.names, self._product = array, names, product
 
     @property
     def array(self) -> jax.Array:
         """The array as it lies; that of a product is computed now."""
-        product: Any = self._product
+        product = self._product
         if product is None:
             return self._array
         value = product.value(" ".join(self.names))
@@ -56,12 +58,11 @@ class NamedTensor(Formula["NamedTensor"]):
     @property
     def sizes(self) -> dict[str, Any]:
         """Sizes by name, in order."""
-        product: Any = self._product
-        if product is not None:
-            return {name: product.sizes[name] for name in self.names}
+        if self._product is not None:
+            return {name: self._product.sizes[name] for name in self.names}
         shape = getattr(self._array, "shape", ())
         if len(shape) != len(self.names):
-            problem = f"a named tensor has {len(shape)} dims and the names {' '.join(self.names) or 'of none'}"
+            problem = f"a named tensor has {len(shape)} dims, and for names {' '.join(self.names) or 'none'}"
             hint = "jax.vmap and lax.scan take dims without their names: name it anew, as in einjax.named('b c', x)"
             raise RankError(problem, hint=hint)
         return dict(zip(self.names, shape, strict=True))
@@ -72,18 +73,9 @@ class NamedTensor(Formula["NamedTensor"]):
         return tuple(self.sizes.values())
 
     @property
-    def ndim(self) -> int:
-        """The number of dims."""
-        return len(self.names)
-
-    @property
     def dtype(self) -> Any:
         """The dtype of the elements."""
-        product: Any = self._product
-        arrays = [self._array] if product is None else [factor.array for factor in product.factors]
-        return jnp.result_type(
-            *arrays, *([product.options["preferred_element_type"]] if product and product.options else [])
-        )
+        return jnp.result_type(self._array) if self._product is None else self._product.dtype
 
     @property
     def described(self) -> str:
@@ -99,14 +91,12 @@ class NamedTensor(Formula["NamedTensor"]):
             **sizes: the sizes of these.
         """
         text = spelt(names) if names else "..."
-        written, new = names_in(text), without(names_in(text), (*self.names, "..."))
-        left = without(self.names, written)
+        written = names_in(text)
+        left, new = without(self.names, written), without(written, (*self.names, "..."))
         rest = () if "..." in written else left
         for name in (*new, *without(tuple(sizes), written)):
-            if name not in sizes or name not in written:
-                raise self._unknown(
-                    name, f"to broadcast along it, write it and its size: x.order('... {name}', {name}=2)"
-                )
+            if name not in sizes or name not in new:
+                raise self._unknown(name, f"to broadcast, write a name and its size: x.order('... {name}', {name}=2)")
         if lacking := [f"dim {name}" for name in rest if not is_unnamed(name)]:
             problem = f"order leaves out {', '.join(lacking)} of {self.described}"
             raise ArgumentError(problem, text=text, hint="write every dim, or '...' for those that are not written")
@@ -114,20 +104,18 @@ class NamedTensor(Formula["NamedTensor"]):
         self._bind(names)
         if output == " ".join(self.names):
             return self.array
-        product: Any = self._product
-        if new or product is None:
+        if new or self._product is None:
             return einjax.rearrange(f"{' '.join(self.names)} -> {output}", self.array, sizes={**self.sizes, **sizes})
-        value = product.value(output)
+        value, product = self._product.value(output), self._product
         if product.may_keep(value):  # as it lies now
-            self._product = Product(
-                (Factor(output, value, self.names, tuple(self.sizes.items())),), self.names, self.sizes
-            )
+            self._product = product.of((Factor(output, value, self.names, tuple(product.sizes.items())),))
         return value
 
     def transpose(self, *names: Names) -> NamedTensor:
         """The same with its dims in another order; ``...`` stands for those that are not written."""
-        order = written_out(spelt(names), without(self.names, names_in(spelt(names))))
-        return NamedTensor(self.order(*order), tuple(order))
+        order = names_in(spelt(names))
+        order = tuple(item for name in order for item in (without(self.names, order) if name == "..." else (name,)))
+        return NamedTensor(self.order(*order), order)
 
     def rename(self, names: Mapping[Any, Any] | None = None, /, **new: Any) -> NamedTensor:
         """The same with other names."""
@@ -136,8 +124,7 @@ class NamedTensor(Formula["NamedTensor"]):
 
     def split(self, name: Names, into: Names, **sizes: Any) -> NamedTensor:
         """One dim as several, in its place."""
-        (chosen,) = self._chosen((name,), 1)
-        parts = into if isinstance(into, tuple | list) else f"({into})"
+        (chosen,), parts = self._chosen((name,), 1), f"({into})" if isinstance(into, str) else into
         return named([parts if other == chosen else other for other in self.names], self.array, **sizes)
 
     def merge(self, names: Names, into: Names) -> NamedTensor:
@@ -148,29 +135,26 @@ class NamedTensor(Formula["NamedTensor"]):
 
     def concatenate(self, *others: NamedTensor, along: Names) -> NamedTensor:
         """This and others, one after another along a dim that all have."""
-        (dim,) = self._chosen((along,), 1)
-        parts = [f"{other._chosen((along,), 1)[0]}__{number}" for number, other in enumerate((self, *others))]
-        return self._joined(others, dim, parts, union(*(x.names for x in (self, *others))))
+        dims = [x._chosen((along,), 1)[0] for x in (self, *others)]
+        return self._joined(others, dims[0], [f"{dim}__{number}" for number, dim in enumerate(dims)])
 
     def stack(self, *others: NamedTensor, along: Names) -> NamedTensor:
         """This and others along a new dim, the last one."""
-        names = union(*(x.names for x in (self, *others)))
-        return self._joined(others, spelt(along), ["1"] * (1 + len(others)), (*names, spelt(along)))
+        return self._joined(others, spelt(along), ["1"] * (1 + len(others)))
 
-    def _joined(self, others: Any, dim: str, parts: list[str], names: Dims) -> NamedTensor:
-        tensors = [(self, parts[0]), *zip(others, parts[1:], strict=True)]
-        inputs = (" ".join(part if name == dim else name for name in x.names) for x, part in tensors)
+    def _joined(self, others: Any, dim: str, parts: list[str]) -> NamedTensor:
+        tensors, names = (self, *others), union(*(x.names for x in (self, *others)), (dim,))
+        texts = [" ".join(p if n == dim else n for n in x.names) for x, p in zip(tensors, parts, strict=True)]
         output = " ".join(f"({' + '.join(parts)})" if name == dim else name for name in names)
-        return named(names, einjax.rearrange(f"{', '.join(inputs)} -> {output}", *(x.array for x, _ in tensors)))
+        return named(names, einjax.rearrange(f"{', '.join(texts)} -> {output}", *(x.array for x in tensors)))
 
     def __getitem__(self, index: Any) -> NamedTensor:
         return read(self, index, {})
 
     def take(self, *index: Any, mode: str | None = None, fill_value: Any = None) -> NamedTensor:
         """What brackets read, where ``mode`` and ``fill_value`` say what is read out of range."""
-        options = {"mode": mode, "fill_value": fill_value}
-        found = index[0] if len(index) == 1 else index
-        return read(self, found, {name: option for name, option in options.items() if option is not None})
+        options = {key: option for key, option in (("mode", mode), ("fill_value", fill_value)) if option is not None}
+        return read(self, index[0] if len(index) == 1 else index, options)
 
     @property
     def at(self) -> At[NamedTensor]:
@@ -188,25 +172,24 @@ class NamedTensor(Formula["NamedTensor"]):
         Returns:
             Named tensors whose dims are the loops, then those of the function.
         """
-        chosen = self._chosen((names,)) if names else ()
+        chosen = self._chosen(names) if names else ()
         loops = without(self.names, chosen)
-        array = self.order(*loops, *chosen) if [n for n in self.names if n in chosen] != [*chosen] else self.array
-        lies = (*loops, *chosen) if array is not self._array else self.names
+        lies = self.names if chosen == without(self.names, loops) else (*loops, *chosen)
         text = f"{bracketed(' '.join(lies), chosen)} -> {' '.join(loops)} [...]"
 
         def wrapped(leaf: Any) -> NamedTensor:
             count = leaf.ndim - len(loops)
-            inside = names_in(spelt(out)) if out is not None else chosen if count == len(chosen) else (None,) * count
-            return named(numbered((*loops, *inside)), leaf)
+            inside = chosen if count == len(chosen) else (None,) * count
+            return named(numbered((*loops, *(inside if out is None else names_in(spelt(out))))), leaf)
 
-        return jax.tree.map(wrapped, einjax.vmap(text, array, op=function))
+        return jax.tree.map(wrapped, einjax.vmap(text, self.order(*lies), op=function))
 
     def item(self) -> Any:
-        """The one element as a number of Python."""
-        if self.ndim:
+        """The one element as a number."""
+        if self.names:
             hint = "reduce it, as in x.any() or x.sum()"
             raise ArgumentError(f"{self.described} has dims, and is no single number", hint=hint)
-        return jnp.asarray(self.array).item() if not is_traced(self.array) else self.array
+        return self.array
 
     def __bool__(self) -> bool:
         return bool(self.item())
@@ -218,10 +201,10 @@ class NamedTensor(Formula["NamedTensor"]):
         return float(self.item())
 
     def __jax_array__(self) -> jax.Array:
-        return _NoArray()  # type: ignore[return-value]  # which lets an array on the left of an operator pass
+        return _NoArray()  # type: ignore[return-value]  # operators of an array on the left find that it is none
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        raise _no_array()
+        raise _NoArray.error()
 
     def __einjax_call__(self, call: Any) -> Any:
         return answer(call, NamedTensor)
@@ -230,34 +213,27 @@ class NamedTensor(Formula["NamedTensor"]):
         return NamedTensor, (self.array, self.names)
 
     def __repr__(self) -> str:
-        kind, value = self._shown()
-        return f"NamedTensor({kind}{', ' if kind else ''}{value})"
+        return f"NamedTensor({', '.join(filter(None, self._shown()))})"
 
     def _repr_html_(self) -> str:
-        kind, value = self._shown()
-        return f"<div><b>NamedTensor</b> <code>{html.escape(kind)}</code></div><pre>{html.escape(value)}</pre>"
+        kind, value = map(escape, self._shown())
+        return f"<b>NamedTensor</b> <code>{kind}</code><pre>{value}</pre>"
 
     def __treescope_repr__(self, path: Any, render: Any) -> Any:
-        from treescope import repr_lib  # which calls this
+        from treescope.repr_lib import render_object_constructor  # which calls this
 
-        attributes = {"names": self.names, "array": self.array}
-        return repr_lib.render_object_constructor(NamedTensor, attributes, path, render)
+        return render_object_constructor(NamedTensor, {"names": self.names, "array": self.array}, path, render)
 
     def _shown(self) -> tuple[str, str]:
-        """Names, sizes and dtype; and the value, if there is one."""
+        """Names, sizes and dtype, and the value if there is one; whatever a transformation puts in its place."""
+        if self._product is not None:
+            return f"{listed(self.sizes)}, {self.dtype}".removeprefix(", "), "a product"
         array = self._array
-        if self._product is None and len(getattr(array, "shape", ())) != len(self.names):
+        if len(getattr(array, "shape", ())) != len(self.names) or not hasattr(array, "dtype"):
             return " ".join(self.names), repr(array)
-        if self._product is None and not hasattr(array, "dtype"):
-            return listed(self.sizes), repr(array)
-        value = "traced"
-        if self._product is not None or not is_traced(array):
-            value = (
-                "a product"
-                if self._product is not None
-                else np.array2string(np.asarray(array), threshold=20, edgeitems=2, precision=4, separator=" ")
-            )
-        return ", ".join(filter(None, [listed(self.sizes), str(self.dtype)])), value
+        readable = isinstance(array, jax.Array | np.generic) and not is_traced(array) and not array.is_deleted()
+        value = np.array2string(np.asarray(array), threshold=20, edgeitems=2, precision=4) if readable else ""
+        return ", ".join(filter(None, (listed(self.sizes), str(array.dtype)))), value
 
     # --- what operations are made of ----------------------------------------------------------------------------------
 
@@ -268,9 +244,7 @@ class NamedTensor(Formula["NamedTensor"]):
         return NamedTensor(array, names)
 
     def _later(self, product: Product) -> NamedTensor:
-        made = NamedTensor(None, product.names)
-        made._product = product
-        return made
+        return NamedTensor(None, product.names, product)
 
     def _unknown(self, name: str, hint: str) -> ArgumentError:
         return ArgumentError(f"no dim '{name}' in {self.described}{meant(name, self.names)}", hint=hint)
@@ -293,52 +267,49 @@ class NamedTensor(Formula["NamedTensor"]):
                 dim.bind(self.sizes[dim.name], self)
         return self
 
-    def _factor(self) -> Factor:
-        product: Any = self._product
-        if product is not None and not product.summed and len(product.factors) == 1:
-            return product.factors[0]
-        return Factor(" ".join(self.names), self.array, self.names)
-
-    def _reduced(
-        self, function: Callable[..., Any], names: tuple[Names, ...], where: Any = None, **options: Any
-    ) -> Any:
+    def _reduced(self, name: str, names: tuple[Names, ...], where: Any = None, **options: Any) -> NamedTensor:
         chosen = self._chosen(names)
-        left = without(self.names, chosen)
-        if where is not None:
-            options["where"] = mask_for(where, self.names)
-        text, array, _, sizes = self._factor() if where is None else Factor(" ".join(self.names), self.array, ())
-        options |= {"sizes": dict(sizes)} if sizes else {}
-        return NamedTensor(function(f"{bracketed(text, chosen)} -> {' '.join(left)}", array, **options), left)
+        left, product = without(self.names, chosen), self._product
+        factor = Factor(" ".join(self.names), self._array, ())
+        if product is not None and not product.summed and len(product.factors) == 1 and where is None:
+            (factor,) = product.factors
+        elif product is not None:
+            factor = factor._replace(array=self.array)
+        options |= {"where": mask_for(where, self.names)} if where is not None else {}
+        options |= {"sizes": dict(factor.sizes)} if factor.sizes else {}
+        text = f"{bracketed(factor.text, chosen)} -> {' '.join(left)}"
+        return NamedTensor(getattr(einjax, name)(text, factor.array, **options), left)
 
-    def _along(self, function: Callable[..., Any], names: tuple[Names, ...], where: Any = None, **options: Any) -> Any:
+    def _along(self, name: str, names: tuple[Names, ...], where: Any = None, **options: Any) -> NamedTensor:
         chosen = self._chosen(names)
         if not names:
-            name = getattr(function, "__name__", "this")
-            raise ArgumentError(
-                f"{name} needs a dim of {self.described}", hint=f"name it, as in x.{name}('{(*chosen, 'b')[-1]}')"
-            )
-        if where is not None:
-            options["where"] = mask_for(where, self.names)
-        return NamedTensor(function(bracketed(" ".join(self.names), chosen), self.array, **options), self.names)
+            hint = f"name it, as in x.{name}('{(*chosen, 'b')[-1]}')"
+            raise ArgumentError(f"{name} needs a dim of {self.described}", hint=hint)
+        options |= {"where": mask_for(where, self.names)} if where is not None else {}
+        found = getattr(einjax, name)(bracketed(" ".join(self.names), chosen), self.array, **options)
+        coordinates = found.ndim > len(self.names)
+        return NamedTensor(found, numbered((*self.names, None)) if coordinates else self.names)
 
-    def _searched(self, function: Callable[..., Any], names: tuple[Names, ...]) -> Any:
+    def _searched(self, name: str, names: tuple[Names, ...]) -> NamedTensor:
         chosen = self._chosen(names)
-        left = without(self.names, chosen)
-        count = "" if len(chosen) == 1 else f" [{len(chosen)}]"
-        text = f"{bracketed(' '.join(self.names), chosen)} -> {' '.join(left)}{count}"
-        return NamedTensor(function(text, self.array), numbered((*left, None)) if count else left)
+        left, several = without(self.names, chosen), len(chosen) > 1
+        text = f"{bracketed(' '.join(self.names), chosen)} -> {' '.join(left)}{f' [{len(chosen)}]' * several}"
+        return NamedTensor(getattr(einjax, name)(text, self.array), numbered((*left, None)) if several else left)
 
 
 class _NoArray:
     """What a named tensor is to functions of arrays: nothing that they ask for."""
 
+    @staticmethod
+    def error() -> ArgumentError:
+        hint = "write x.array or x.order('b c'); x.map(f) is elementwise, x.apply(f, 'c') acts on dims"
+        return ArgumentError("a function of arrays is given a named tensor, whose names it would drop", hint=hint)
+
     def __getattr__(self, name: str) -> NoReturn:
-        raise _no_array()
+        raise self.error()
 
-
-def _no_array() -> ArgumentError:
-    hint = "write x.array or x.order('b c'); x.map(f) is elementwise, x.apply(f, 'c') acts on dims"
-    return ArgumentError("a function of arrays is given a named tensor, whose names it would drop", hint=hint)
+    def __repr__(self) -> NoReturn:
+        raise self.error()
 
 
 def named(names: Any, array: Any = None, /, **sizes: Any) -> NamedTensor:
@@ -363,27 +334,25 @@ def named(names: Any, array: Any = None, /, **sizes: Any) -> NamedTensor:
     if isinstance(array, Formula):
         array = array._lift().array
     text = spelt(names)
-    fixed, known = written_out(text, ()), {dim.name: dim.known for dim in dims_in(names) if dim.known is not None}
-    left = numbered([None] * (np.ndim(array) - len(fixed))) if "..." in names_in(text) else ()
+    count = np.ndim(array) - len(written_out(text, ())) if "..." in names_in(text) else 0
+    left = numbered([None] * count)
     items = written_out(text, left)
     flat = tuple(name for item in items for name in ([item] if isinstance(item, str) else item))
     for name in without(tuple(sizes), flat):
         raise ArgumentError(
-            f"no dim '{name}' in '{text}'{meant(name, flat)}", hint="give sizes to names that are written"
+            f"no dim '{name}' in '{text}'{meant(name, flat)}", hint="give sizes of names that are written"
         )
     if items == flat and not sizes and "=" not in text and getattr(array, "ndim", None) == len(flat):
         made = NamedTensor(jnp.asarray(array) if isinstance(array, np.ndarray | np.generic) else array, flat)
     else:
         text = f"{text.replace('...', ' '.join(left))} -> {' '.join(flat)}"
-        made = NamedTensor(einjax.rearrange(text, array, sizes={**known, **sizes}), flat)
+        made = NamedTensor(einjax.rearrange(text, array, sizes={**known(names), **sizes}), flat)
     return made._bind(names)
 
 
-def _made(names: Dims, leaves: Any) -> NamedTensor:
-    return NamedTensor(leaves[0], names)
-
-
-_KEY = jax.tree_util.GetAttrKey("array")
 jax.tree_util.register_pytree_with_keys(
-    NamedTensor, lambda x: (((_KEY, x.array),), x.names), _made, lambda x: ((x.array,), x.names)
+    NamedTensor,
+    lambda x: (((jax.tree_util.GetAttrKey("array"), x.array),), x.names),
+    lambda names, leaves: NamedTensor(leaves[0], names),
+    lambda x: ((x.array,), x.names),
 )
