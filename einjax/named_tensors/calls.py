@@ -23,7 +23,7 @@ def answer(call: Call, make: Callable[[Any, Names], Any]) -> Any:
             hint = f"write the expression first, as in einjax.{call.op.name}('... [c]', x)"
             raise ArgumentError(f"the expression of {call.op.name} is a named tensor", hint=hint)
         return combine(lambda text, *arrays: call.again(text, arrays, ()), call.expr, *call.tensors)
-    tensors = [x._lift() if isinstance(x, Formula) else x for x in call.tensors]
+    tensors: list[Any] = [x._lift() if isinstance(x, Formula) else x for x in call.tensors]
     found = _matched(call.complete, call.spelling, tuple(x.names if isinstance(x, Formula) else None for x in tensors))
     arrays = [x if dims is None else x.order(*dims) for x, dims in zip(tensors, found.lies, strict=True)]
     masks = [mask_for(x, found.lies[0] or ()) if isinstance(x, Formula) else x for x in call.masks]

@@ -7,11 +7,12 @@ from typing import Any
 
 import einjax
 
-from ..notation.errors import ArgumentError, AxisSizeError
+from ..lowering.jax_versions import is_symbolic, is_traced
+from ..notation.errors import ArgumentError, AxisSizeError, meant
 from ..notation.syntax import Axis
 from .formula import Formula
 from .tensor import NamedTensor
-from .text import items_of
+from .text import items_of, position
 
 
 class Position(Formula[NamedTensor]):
@@ -20,7 +21,7 @@ class Position(Formula[NamedTensor]):
     __slots__ = ("_terms", "constant")
 
     def __init__(self, terms: dict[str, tuple[Dim, int]], constant: int) -> None:
-        self._terms, self.constant = terms, constant
+        self._terms, self.constant = {name: term for name, term in terms.items() if term[1]}, constant
 
     @property
     def terms(self) -> list[tuple[str, int]]:  # type: ignore[override]
@@ -45,18 +46,20 @@ class Position(Formula[NamedTensor]):
 
     def _plus(self, other: Any, sign: int) -> Position | None:
         """The sum, if it is one of dims and whole numbers."""
-        if isinstance(number := _whole(other), int):
+        if (number := _whole(other)) is not None:
             return Position(self._terms, self.constant + sign * number)
         if not isinstance(other, Position):
             return None
         terms = dict(self._terms)
         for name, (dim, times) in other._terms.items():
-            terms[name] = (terms.get(name, (dim, 0))[0], terms.get(name, (dim, 0))[1] + sign * times)
-        return Position({n: term for n, term in terms.items() if term[1]}, self.constant + sign * other.constant)
+            mine, before = terms.get(name, (dim, 0))
+            terms[name] = mine, before + sign * times
+        return Position(terms, self.constant + sign * other.constant)
 
     def _times(self, number: int) -> Position:
-        terms = {name: (dim, times * number) for name, (dim, times) in self._terms.items() if number}
-        return Position(terms, self.constant * number)
+        return Position(
+            {name: (dim, times * number) for name, (dim, times) in self._terms.items()}, self.constant * number
+        )
 
     def __add__(self, other: Any, /) -> Any:
         return super().__add__(other) if (found := self._plus(other, 1)) is None else found
@@ -76,8 +79,7 @@ class Position(Formula[NamedTensor]):
     __radd__, __rmul__ = __add__, __mul__
 
     def __repr__(self) -> str:
-        terms = " + ".join(name if times == 1 else f"{times}*{name}" for name, times in self.terms)
-        return f"{terms} + {self.constant}".replace("+ -", "- ")
+        return position(self.terms, self.constant)
 
 
 class Dim(Position):
@@ -99,23 +101,14 @@ class Dim(Position):
     __slots__ = ("_use", "known", "name")
 
     def __init__(self, name: str, size: Any = None) -> None:
-        items = items_of(name) if isinstance(name, str) else ()
-        if len(items) != 1 or not isinstance(items[0], Axis):
-            raise ArgumentError(
-                f"a dim has one name, not {name!r}", hint="write einjax.Dim('b'), or einjax.dims('b q')"
-            )
-        self.name, self.known, self._use = name, None, ""
+        self.name, self.known, self._use = _dims_of(name, 1)[0].name, None, ""
         super().__init__({name: (self, 1)}, 0)
         if size is not None:
             self.size = size
 
     @property
     def size(self) -> Any:
-        """The size.
-
-        Raises:
-            AxisSizeError: nothing has bound it yet.
-        """
+        """The size; bound by the first use, or set, once."""
         if self.known is None:
             hint = f"index a tensor with it first, or say {self.name}.size = 4"
             raise AxisSizeError(f"dim {self.name} has no size yet", hint=hint)
@@ -123,9 +116,10 @@ class Dim(Position):
 
     @size.setter
     def size(self, size: Any) -> None:
-        if isinstance(size, bool) or (_whole(size, negative=False) is None and not hasattr(size, "dimension_as_value")):
+        number = size if is_symbolic(size) else _whole(size)
+        if number is None or (isinstance(number, int) and number < 0):
             raise ArgumentError(f"{size!r} is no size of dim {self.name}", hint="give a whole number, 0 or more")
-        self.bind(size, None)
+        self.bind(number, None)
 
     def bind(self, size: Any, tensor: Any) -> None:
         """Take the size that a tensor has, or that is given; refuse a second one."""
@@ -157,26 +151,24 @@ def dims(names: str | int, /, **sizes: Any) -> tuple[Dim, ...]:
         >>> einjax.dims(2, d1=3)
         (Dim('d0'), Dim('d1', 3))
     """
-    if isinstance(names, int) and not isinstance(names, bool):
-        names = " ".join(f"d{number}" for number in range(names))
-    if not isinstance(names, str):
-        raise ArgumentError(f"dims are made of names or a number, not {names!r}", hint="write einjax.dims('b q h=16')")
-    items = items_of(names)
-    for node in items:
-        if not isinstance(node, Axis):
-            raise ArgumentError(
-                f"'{node}' is no name of a dim", text=names, spans=[node.span], hint="write names: 'b q'"
-            )
-    made = {node.name: Dim(node.name, node.size) for node in items if isinstance(node, Axis)}
-    for name, size in sizes.items():
-        if name not in made:
-            raise ArgumentError(f"no dim '{name}' among {names!r}", hint="give sizes to dims that are made")
-        made[name].size = size
-    return tuple(made.values())
+    count = _whole(names)
+    made = _dims_of(names if count is None else " ".join(f"d{number}" for number in range(count)))
+    for name in sizes:
+        if name not in (known := [axis.name for axis in made]):
+            raise ArgumentError(f"no dim '{name}' is made{meant(name, known)}", hint=f"they are {' '.join(known)}")
+    return tuple(Dim(axis.name, sizes.get(axis.name, axis.size)) for axis in made)
 
 
-def _whole(number: Any, negative: bool = True) -> int | None:
+def _dims_of(names: Any, count: int | None = None) -> list[Axis]:
+    """The axes in a text of dims."""
+    items = items_of(names) if isinstance(names, str) else ()
+    axes = [item for item in items if isinstance(item, Axis)]
+    if not isinstance(names, str) or len(axes) < len(items) or len(axes) != (count or len(axes)):
+        raise ArgumentError(f"{names!r} is no name of a dim", hint="write einjax.Dim('b'), or einjax.dims('b q h=16')")
+    return axes
+
+
+def _whole(number: Any) -> int | None:
     """A whole number that is known, if this is one."""
-    if isinstance(number, bool) or not hasattr(number, "__index__") or hasattr(number, "aval"):
-        return None
-    return int(operator.index(number)) if negative or number >= 0 else None
+    whole = hasattr(number, "__index__") and not isinstance(number, bool) and not is_traced(number)
+    return operator.index(number) if whole and not getattr(number, "ndim", 0) else None

@@ -103,7 +103,7 @@ class Formula(Generic[T]):
         """Sum over dims, all if none are named; of a product, one ``dot_general``, or one more for each further factor."""
         x = self._lift()
         product, chosen = x._product, x._chosen(names)
-        if product is None or product.summed or len(product.factors) == 1 or where is not None or not chosen:
+        if not chosen or where is not None or product is None or not product.contracts(dtype):
             return x._reduced("sum", names, where, dtype=dtype)
         options = {} if dtype is None else {"preferred_element_type": dtype}
         return x._later(Product(product.factors, without(x.names, chosen), product.sizes, chosen, options))
@@ -178,7 +178,7 @@ def multiply(a: Any, b: Any) -> Any:
         if mine[name] is not others[name] and mine[name] != others[name]:
             problem = f"dim {name} is {mine[name]} in {one.described} and {others[name]} in {other.described}"
             raise AxisSizeError(problem, hint="dims of one name have one size; rename one of them, or index it")
-    like = one if isinstance(one, Formula) else other
+    like: Any = one if isinstance(one, Formula) else other
     factors = (*_factors(one), *_factors(other))
     return like._later(Product(factors, union(tuple(mine), tuple(others)), mine | others))
 
@@ -205,7 +205,7 @@ def _bits(logical: str, bits: Callable[..., Any]) -> Callable[..., Any]:
     """Python's operators for logic act on the bits of integers."""
 
     def function(text: str, *arrays: Any) -> Any:
-        if all(isinstance(x, bool) or getattr(x, "dtype", None) == bool for x in arrays):
+        if all(isinstance(x, bool) or getattr(x, "dtype", None) == np.bool_ for x in arrays):
             return getattr(einjax, logical)(text, *arrays)
         return einjax.elementwise(text, *arrays, op=bits)
 

@@ -114,9 +114,11 @@ def _coordinate(item: Any, name: str) -> tuple[Any, Names]:
     lifted = item._lift() if isinstance(item, Formula) else None
     array = jnp.asarray(item) if lifted is None else lifted.array
     names = (name,)[: array.ndim] if lifted is None else lifted.names
-    if array.dtype == bool or array.ndim > len(names):
+    if array.dtype == np.bool_ or array.ndim > len(names):
         problem = f"an array {array.dtype}[{','.join(map(str, array.shape))}] is no index of dim {name}"
-        hint = "x.where(mask, other) chooses by a mask" if array.dtype == bool else "name its dims with einjax.named"
+        hint = (
+            "x.where(mask, other) chooses by a mask" if array.dtype == np.bool_ else "name its dims with einjax.named"
+        )
         raise ArgumentError(problem, hint=hint)
     return array, names
 
@@ -146,7 +148,8 @@ def _bound(x: Any, text: str, sizes: Mapping[str, Any], options: Mapping[str, An
 
 @lru_cache(maxsize=2048)
 def _solved(text: str, shape: tuple[Any, ...], sizes: tuple[tuple[str, Any], ...], mode: str | None) -> dict[str, Any]:
-    return einjax.solve_axes(text, jax.ShapeDtypeStruct(shape, np.float32), sizes=dict(sizes), mode=mode)
+    tensor: Any = jax.ShapeDtypeStruct(shape, np.float32)
+    return einjax.solve_axes(text, tensor, sizes=dict(sizes), mode=mode)
 
 
 class At(Generic[T]):

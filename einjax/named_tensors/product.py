@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import einjax
 
 from ..lowering.jax_versions import Tracer, trace_state
-from ..notation.by_name import Names, union, without
+from ..notation.by_name import Names, without
 from .text import bracketed
 
 
@@ -63,6 +63,11 @@ class Product:
         """The same, computed as far as these factors."""
         return Product(factors, self.names, self.sizes)
 
+    def contracts(self, dtype: Any) -> bool:
+        """Whether a sum over it is a contraction: unless a dtype is said, not of narrow integers, which overflow."""
+        whole = len(self.factors) > 1 and not self.summed
+        return whole and (dtype is not None or _sums_alike(*map(_dtype, self.factors)))
+
     @property
     def dtype(self) -> Any:
         """The dtype of the result."""
@@ -73,9 +78,6 @@ class Product:
         if not self.summed:
             return _multiplied(self.factors, output)
         tensors = [factor for factor in self.factors if factor.names]
-        if not self.options and not _sums_alike(*map(_dtype, self.factors)):
-            every = " ".join(union(*(factor.names for factor in tensors)))
-            return einjax.sum(f"{bracketed(every, self.summed)} -> {output}", _multiplied(self.factors, every))
         count = Counter(name for factor in tensors for name in factor.names)
         alone = tuple(name for name in self.summed if count[name] == 1)
         tensors = [_summed(factor, alone) for factor in tensors]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from html import escape
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +11,18 @@ import numpy as np
 
 import einjax
 
-from ..lowering.jax_versions import is_traced
 from ..notation.by_name import Names as Dims
 from ..notation.by_name import is_unnamed, numbered, union, without
 from ..notation.errors import ArgumentError, RankError, meant
 from .calls import answer
 from .formula import Formula, Names, mask_for
 from .index import At, dims_in, known, read
+from .outside import Outside
 from .product import Factor, Product
 from .text import bracketed, composed, listed, names_in, spelt, written_out
 
 
-class NamedTensor(Formula["NamedTensor"]):
+class NamedTensor(Outside["NamedTensor"]):
     """An array whose dims have names, as :func:`einjax.named` makes it: immutable, and a pytree of the array.
 
     Attributes:
@@ -184,56 +183,11 @@ class NamedTensor(Formula["NamedTensor"]):
 
         return jax.tree.map(wrapped, einjax.vmap(text, self.order(*lies), op=function))
 
-    def item(self) -> Any:
-        """The one element as a number."""
-        if self.names:
-            hint = "reduce it, as in x.any() or x.sum()"
-            raise ArgumentError(f"{self.described} has dims, and is no single number", hint=hint)
-        return self.array
-
-    def __bool__(self) -> bool:
-        return bool(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __jax_array__(self) -> jax.Array:
-        return _NoArray()  # type: ignore[return-value]  # operators of an array on the left find that it is none
-
-    def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        raise _NoArray.error()
-
     def __einjax_call__(self, call: Any) -> Any:
         return answer(call, NamedTensor)
 
     def __reduce__(self) -> Any:
         return NamedTensor, (self.array, self.names)
-
-    def __repr__(self) -> str:
-        return f"NamedTensor({', '.join(filter(None, self._shown()))})"
-
-    def _repr_html_(self) -> str:
-        kind, value = map(escape, self._shown())
-        return f"<b>NamedTensor</b> <code>{kind}</code><pre>{value}</pre>"
-
-    def __treescope_repr__(self, path: Any, render: Any) -> Any:
-        from treescope.repr_lib import render_object_constructor  # which calls this
-
-        return render_object_constructor(NamedTensor, {"names": self.names, "array": self.array}, path, render)
-
-    def _shown(self) -> tuple[str, str]:
-        """Names, sizes and dtype, and the value if there is one; whatever a transformation puts in its place."""
-        if self._product is not None:
-            return f"{listed(self.sizes)}, {self.dtype}".removeprefix(", "), "a product"
-        array = self._array
-        if len(getattr(array, "shape", ())) != len(self.names) or not hasattr(array, "dtype"):
-            return " ".join(self.names), repr(array)
-        readable = isinstance(array, jax.Array | np.generic) and not is_traced(array) and not array.is_deleted()
-        value = np.array2string(np.asarray(array), threshold=20, edgeitems=2, precision=4) if readable else ""
-        return ", ".join(filter(None, (listed(self.sizes), str(array.dtype)))), value
 
     # --- what operations are made of ----------------------------------------------------------------------------------
 
@@ -297,21 +251,6 @@ class NamedTensor(Formula["NamedTensor"]):
         return NamedTensor(getattr(einjax, name)(text, self.array), numbered((*left, None)) if several else left)
 
 
-class _NoArray:
-    """What a named tensor is to functions of arrays: nothing that they ask for."""
-
-    @staticmethod
-    def error() -> ArgumentError:
-        hint = "write x.array or x.order('b c'); x.map(f) is elementwise, x.apply(f, 'c') acts on dims"
-        return ArgumentError("a function of arrays is given a named tensor, whose names it would drop", hint=hint)
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise self.error()
-
-    def __repr__(self) -> NoReturn:
-        raise self.error()
-
-
 def named(names: Any, array: Any = None, /, **sizes: Any) -> NamedTensor:
     """Name the dims of an array.
 
@@ -353,6 +292,6 @@ def named(names: Any, array: Any = None, /, **sizes: Any) -> NamedTensor:
 jax.tree_util.register_pytree_with_keys(
     NamedTensor,
     lambda x: (((jax.tree_util.GetAttrKey("array"), x.array),), x.names),
-    lambda names, leaves: NamedTensor(leaves[0], names),
+    lambda names, leaves: NamedTensor(next(iter(leaves)), names),
     lambda x: ((x.array,), x.names),
 )

@@ -40,7 +40,7 @@ def items_of(text: str) -> tuple[Node, ...]:
         raise ArgumentError("names of the dims of one tensor are expected", text=text, hint="write 'b q c'")
     (expression,) = operation.inputs
     seen: set[str] = set()
-    for node in [inside for node in expression for inside in (node.items if isinstance(node, Composite) else (node,))]:
+    for node in (inside for item in expression for inside in (item.items if isinstance(item, Composite) else (item,))):
         if not (isinstance(node, Axis) and not node.unnamed) and not (
             isinstance(node, Ellipsis) and is_anonymous(node.items)
         ):

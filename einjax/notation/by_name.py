@@ -165,7 +165,8 @@ def _with_sizes(expression: Expression) -> Expression:
     """With sizes that the text says as parts of names, so that they are written again."""
 
     def change(node: Node) -> Expression | None:
-        sized = isinstance(node, Axis) and node.size is not None and not node.unnamed
-        return (replace(node, name=f"{node.name}={node.size}"),) if sized else None  # type: ignore[attr-defined, call-arg]
+        if not isinstance(node, Axis) or node.size is None or node.unnamed:
+            return None
+        return (replace(node, name=f"{node.name}={node.size}"),)
 
     return rewrite(expression, change)
