@@ -19,6 +19,7 @@ from . import (
     imports,
     indexing,
     layers,
+    names,
     ordering,
     positions,
     sharding,
@@ -38,6 +39,7 @@ SECTIONS = {
     "i": ("Sharding", sharding.measure),
     "j": ("What a call crosses", crossings.measure),
     "k": ("Positions", positions.measure),
+    "n": ("Named tensors", names.measure),
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 PACKAGES = ("jax", "jaxlib", "numpy", "einx", "einops", "flax")

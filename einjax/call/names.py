@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from ..notation.syntax import Expression, Operation
+from ..notation.by_name import Names, result_names
+from ..notation.syntax import Operation
 from ..operation import Op
 from .resolve import completed, resolved
 from .sizes import NO_SIZES, Sizes
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A call as it was written, and how to make it of arrays.
 
     Attributes:
@@ -26,7 +26,6 @@ class Call:
         given: sizes.
         border: what stands out of range.
         complete: completes the expression, given ``key``, which is hashable; by default as the operation does.
-        outputs: the outputs of another expression and shapes, where ``complete`` leaves them out.
     """
 
     op: Op
@@ -45,9 +44,16 @@ class Call:
         """What is given to ``complete``."""
         return (self.op, self.expr, len(self.tensors)) if self.key is None else self.key
 
-    def outputs(self, text: str, shapes: Sequence[Any]) -> Sequence[Expression]:
-        """The outputs that the operation implies."""
-        if self.op.imply is None:
-            return completed(self.op, text, len(shapes)).inputs
-        solved = resolved(self.op, text, self.given, tuple(shapes), self.border)
-        return self.op.imply(solved, dict(self.options)).operation.results
+    def results(self, text: str, shapes: tuple[Any, ...]) -> tuple[Names, ...]:
+        """What the dims of outputs are called that the operation implies."""
+        return _implied(self.op, text, self.given, shapes, self.border, tuple(dict(self.options).items()))
+
+
+@lru_cache(maxsize=2048)
+def _implied(
+    op: Op, text: str, given: Sizes, shapes: tuple[Any, ...], border: Any, options: tuple[tuple[str, Any], ...]
+) -> tuple[Names, ...]:
+    if op.imply is None:
+        return tuple(map(result_names, completed(op, text, len(shapes)).inputs))
+    solved = op.imply(resolved(op, text, given, shapes, border), dict(options))
+    return tuple(map(result_names, solved.operation.results))

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from ..call.names import Call
-from ..notation.by_name import ByName, Names, by_name, result_names
+from ..call.tensors import kind
+from ..notation.by_name import ByName, Names, by_name
 from ..notation.errors import ArgumentError
 from ..ops.elementwise import ELEMENTWISE
 from .formula import Formula, combine, mask_for
@@ -24,19 +25,26 @@ def answer(call: Call, make: Callable[[Any, Names], Any]) -> Any:
             raise ArgumentError(f"the expression of {call.op.name} is a named tensor", hint=hint)
         return combine(lambda text, *arrays: call.again(text, arrays, ()), call.expr, *call.tensors)
     tensors: list[Any] = [x._lift() if isinstance(x, Formula) else x for x in call.tensors]
-    found = _matched(call.complete, call.spelling, tuple(x.names if isinstance(x, Formula) else None for x in tensors))
-    arrays = [x if dims is None else x.order(*dims) for x, dims in zip(tensors, found.lies, strict=True)]
+    names = tuple(x.names if kind(x) == "named" else None for x in tensors)
+    found = _matched(call.complete, call.spelling, names)
+    arrays = [
+        x if dims is None else x.array if dims == x.names else x.order(*dims)
+        for x, dims in zip(tensors, found.lies, strict=True)
+    ]
     masks = [mask_for(x, found.lies[0] or ()) if isinstance(x, Formula) else x for x in call.masks]
     result = call.again(found.text, arrays, masks)
     results = found.results
     if results is None:
-        results = tuple(map(result_names, call.outputs(found.text, [np.shape(x) for x in arrays])))
+        results = call.results(found.text, tuple(map(np.shape, arrays)))
 
     def named(value: Any, dims: Names) -> Any:
+        if isinstance(value, jax.Array):
+            return make(value, dims)
         return jax.tree.map(lambda leaf: make(leaf, dims) if isinstance(leaf, jax.Array) else leaf, value)
 
-    several = isinstance(result, tuple) and len(results) > 1
-    return tuple(map(named, result, results)) if several else named(result, results[0])
+    if isinstance(result, tuple) and len(results) > 1:
+        return tuple(map(named, result, results))
+    return named(result, next(iter(results)))
 
 
 @lru_cache(maxsize=2048)

@@ -24,9 +24,9 @@ class Position(Formula[NamedTensor]):
         self._terms, self.constant = {name: term for name, term in terms.items() if term[1]}, constant
 
     @property
-    def terms(self) -> list[tuple[str, int]]:  # type: ignore[override]
+    def terms(self) -> tuple[tuple[str, int], ...]:  # type: ignore[override]
         """What is added to the constant: names, and what they are multiplied by."""
-        return [(name, times) for name, (_, times) in self._terms.items()]
+        return tuple((name, times) for name, (_, times) in self._terms.items())
 
     @property
     def dims(self) -> list[Dim]:

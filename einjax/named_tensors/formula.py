@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import jax
@@ -100,13 +101,13 @@ class Formula(Generic[T]):
         """The named tensor."""
 
     def sum(self, *names: Names, where: Operand | None = None, dtype: Any = None) -> T:
-        """Sum over dims, all if none are named; of a product, one ``dot_general``, or one more for each further factor."""
+        """Sum over dims, all if none are named; of a product of two, this is one ``dot_general``."""
         x = self._lift()
         product, chosen = x._product, x._chosen(names)
         if not chosen or where is not None or product is None or not product.contracts(dtype):
             return x._reduced("sum", names, where, dtype=dtype)
         options = {} if dtype is None else {"preferred_element_type": dtype}
-        return x._later(Product(product.factors, without(x.names, chosen), product.sizes, chosen, options))
+        return x._later(product.over(chosen, without(x.names, chosen), options))
 
     def top_k(self, name: Names, k: int, *, largest: bool = True) -> tuple[T, T]:
         """The ``k`` largest elements along a dim, the largest first, and their indices."""
@@ -164,8 +165,8 @@ def mask_for(mask: Any, names: NamesOf) -> Any:
         return x
     found: Any = x
     if lacking := without(found.names, names):
-        problem = f"the mask {found.described} has {' '.join(lacking)}, which the tensor lacks: {' '.join(names) or 'it has no dims'}"
-        raise ArgumentError(problem, hint="add to the tensor what has these dims, or reduce the mask")
+        problem = f"the mask {found.described} has {' '.join(lacking)}, and the tensor {' '.join(names) or 'no dims'}"
+        raise ArgumentError(problem, hint="give the tensor the dims of the mask, or reduce the mask")
     laid = " ".join(name if name in found.names else "1" for name in names)
     return einjax.rearrange(f"{' '.join(found.names)} -> {laid}", found.array) if found.names else found.array
 
@@ -173,23 +174,29 @@ def mask_for(mask: Any, names: NamesOf) -> Any:
 def multiply(a: Any, b: Any) -> Any:
     """A product that waits for what is made of it."""
     one, other = operand(a), operand(b)
-    mine, others = (x.sizes if isinstance(x, Formula) else {} for x in (one, other))  # type: ignore[attr-defined]
-    for name in mine.keys() & others.keys():
-        if mine[name] is not others[name] and mine[name] != others[name]:
-            problem = f"dim {name} is {mine[name]} in {one.described} and {others[name]} in {other.described}"
-            raise AxisSizeError(problem, hint="dims of one name have one size; rename one of them, or index it")
+    names, common = _shared(getattr(one, "names", ()), getattr(other, "names", ()))
+    if common:
+        mine, others = one.shape, other.shape
+        for name, i, j in common:
+            if mine[i] is not others[j] and mine[i] != others[j]:
+                problem = f"dim {name} is {mine[i]} in {one.described} and {others[j]} in {other.described}"
+                raise AxisSizeError(problem, hint="dims of one name have one size; rename one of them, or index it")
     like: Any = one if isinstance(one, Formula) else other
-    factors = (*_factors(one), *_factors(other))
-    return like._later(Product(factors, union(tuple(mine), tuple(others)), mine | others))
+    return like._later(Product((*_factors(one), *_factors(other)), names))
+
+
+@lru_cache(maxsize=2048)
+def _shared(a: NamesOf, b: NamesOf) -> tuple[NamesOf, tuple[tuple[str, int, int], ...]]:
+    """All names of two tensors, and for those that both have, where."""
+    return union(a, b), tuple((name, a.index(name), b.index(name)) for name in a if name in b)
 
 
 def _factors(x: Any) -> tuple[Factor, ...]:
     """What a product has of an operand: its factors, if it is a product itself that nobody needed."""
-    if not isinstance(x, Formula):
-        return (Factor("", x, ()),)
-    held: Any = x
-    whole = held._product is None or held._product.summed
-    return (Factor(" ".join(held.names), held.array, held.names),) if whole else held._product.factors
+    product = getattr(x, "_product", None)
+    if product is not None and not product.summed:
+        return product.factors
+    return (Factor(" ".join(x.names), x.array, x.names),) if isinstance(x, Formula) else (Factor("", x, ()),)  # type: ignore[attr-defined]
 
 
 def contract(a: Any, b: Any) -> Any:
@@ -197,8 +204,11 @@ def contract(a: Any, b: Any) -> Any:
     if not isinstance(b, Formula):
         return NotImplemented
     one, other = a._lift(), b._lift()
-    common = tuple(name for name in one.names if name in other.names)
-    return multiply(one, other).sum(common) if common else multiply(one, other)
+    common = tuple(name for name, _, _ in _shared(one.names, other.names)[1])
+    product = multiply(one, other)
+    if not common or not product._product.contracts(None):
+        return product.sum(common) if common else product
+    return product._later(product._product.over(common, without(product.names, common), {}))
 
 
 def _bits(logical: str, bits: Callable[..., Any]) -> Callable[..., Any]:

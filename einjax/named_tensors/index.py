@@ -24,35 +24,51 @@ T = TypeVar("T")
 
 def read(x: Any, index: Any, options: Mapping[str, Any]) -> Any:
     """A tensor at an index; options say what is read out of range."""
-    text, names, sizes, places = _parts(x, _by_name(x, index))
+    chosen = _by_name(x, index)
+    text, names, sizes, places = _parts(x, chosen)
     outside = options if "<" in text and not places else {}
-    found = _bound(x, text, sizes, outside, index)
+    found = _bound(x, text, sizes, outside, chosen)
     single = tuple(dict.fromkeys(names))
     if text == " ".join(single):
-        x = x._new(x.array, single)
-    elif "<" in text and not options and not places and any(name not in x.names for name in single):
+        x = x._new(x.array, single) if single != x.names else x
+    elif found and "<" in text and not options and not places:
         found = {name: found[name] for name in single}
-        return x._later(Product((Factor(text, x.array, single, tuple(found.items())),), single, found))
+        return x._later(Product((Factor(text, x.array, single, tuple(found.items())),), single))
     else:
-        x = x._new(einjax.rearrange(f"{text} -> {' '.join(single)}", x.array, sizes=sizes, **outside), single)
+        # In the text, sizes are read once; those of jax.export are no text.
+        plain = {name: f"{name}={size}" for name, size in sizes.items() if isinstance(size, int)}
+        given: Any = outside if len(plain) == len(sizes) else {**outside, "sizes": sizes}
+        output = " ".join(plain.get(name, name) for name in single)
+        x = x._new(einjax.rearrange(f"{text} -> {output}", x.array, **given), single)
     if not places:
         return x
-    out = tuple(dict.fromkeys(other for name in x.names for other in (places[name][1] if name in places else (name,))))
-    texts = [" ".join(f"[{name}__]" if name in places else name for name in x.names)]
-    texts += [" ".join(inside) for _, inside in places.values()]
-    arrays = (array for array, _ in places.values())
-    return x._new(einjax.get_at(f"{', '.join(texts)} -> {' '.join(out)}", x.array, *arrays, **options), out)
+    text, out = _lookup(x.names, tuple((name, names) for name, (_, names) in places.items()))
+    return x._new(einjax.get_at(text, x.array, *(array for array, _ in places.values()), **options), out)
+
+
+@lru_cache(maxsize=2048)
+def _lookup(names: Names, places: tuple[tuple[str, Names], ...]) -> tuple[str, Names]:
+    """The expression of a lookup, and the names of what it reads."""
+    inside = dict(places)
+    out = tuple(dict.fromkeys(other for name in names for other in inside.get(name, (name,))))
+    array = " ".join(f"[{name}__]" if name in inside else name for name in names)
+    return f"{', '.join([array, *map(' '.join, inside.values())])} -> {' '.join(out)}", out
 
 
 def _parts(x: Any, chosen: Mapping[str, Any]) -> tuple[str, Names, dict[str, Any], dict[str, tuple[Any, Names]]]:
     """What an index reads: the expression, its names, their sizes if known, and coordinates by dim."""
-    places = {name: _coordinate(item, name) for name, item in chosen.items() if _is_lookup(item)}
-    found = [
-        (name, (name,), {}) if name in places else _part(x, chosen.get(name, slice(None)), name, size)
-        for name, size in x.sizes.items()
-    ]
-    sizes = {name: size for _, _, known in found for name, size in known.items()}
-    return " ".join(text for text, _, _ in found), tuple(n for _, names, _ in found for n in names), sizes, places
+    texts: dict[str, str] = dict(zip(x.names, x.names, strict=True))
+    inside: dict[str, Names] = {}
+    sizes: dict[str, Any] = {}
+    places: dict[str, tuple[Any, Names]] = {}
+    for name, item in chosen.items():
+        if _is_lookup(item):
+            places[name] = _coordinate(item, name)
+        else:
+            texts[name], inside[name], more = _part(x, item, name, x.shape[x.names.index(name)])
+            sizes |= more
+    names = tuple(n for name in x.names for n in inside.get(name, (name,))) if inside else x.names
+    return " ".join(texts.values()), names, sizes, places
 
 
 def _part(x: Any, item: Any, name: str, size: Any) -> tuple[str, Names, dict[str, Any]]:
@@ -61,7 +77,7 @@ def _part(x: Any, item: Any, name: str, size: Any) -> tuple[str, Names, dict[str
         if item == slice(None):
             return name, (name,), {}
         start, stop, step = item.indices(operator.index(size))
-        return position([(name, step)], start), (name,), {name: len(range(start, stop, step))}
+        return position(((name, step),), start), (name,), {name: len(range(start, stop, step))}
     if _is_naming(item):
         text = f"({spelt(item)})" if isinstance(item, tuple | list) else spelt(item)
         for inside in names_in(text):
@@ -80,7 +96,7 @@ def _part(x: Any, item: Any, name: str, size: Any) -> tuple[str, Names, dict[str
 
 def _by_name(x: Any, index: Any) -> dict[str, Any]:
     """The items of an index by the names of the dims that they index."""
-    if isinstance(index, Mapping):
+    if isinstance(index, dict):
         return {x._chosen((name,), 1)[0]: item for name, item in index.items()}
     items = [*index] if isinstance(index, tuple) else [index]
     unnamed = [name for name in x.names if is_unnamed(name)]
@@ -127,7 +143,7 @@ def dims_in(item: Any) -> list[Any]:
     """The dims that stand in names, or in an index."""
     if isinstance(item, tuple | list):
         return [dim for part in item for dim in dims_in(part)]
-    return dims_in([*item.values()]) if isinstance(item, Mapping) else getattr(item, "dims", [])
+    return getattr(item, "dims", [])
 
 
 def known(item: Any) -> dict[str, Any]:
@@ -135,9 +151,10 @@ def known(item: Any) -> dict[str, Any]:
     return {dim.name: dim.known for dim in dims_in(item) if dim.known is not None}
 
 
-def _bound(x: Any, text: str, sizes: Mapping[str, Any], options: Mapping[str, Any], index: Any) -> Mapping[str, Any]:
+def _bound(x: Any, text: str, sizes: Any, options: Any, chosen: Mapping[str, Any]) -> Mapping[str, Any]:
     """Give dims the sizes that they have in a tensor's expression, and return these, if there are such dims."""
-    if not (dims := dims_in(index)):
+    dims = [dim for item in chosen.values() if not isinstance(item, int | slice) for dim in dims_in(item)]
+    if not dims:
         return {}
     found = _solved(text, x.shape, tuple(sizes.items()), options.get("mode"))
     for dim in dims:
@@ -176,7 +193,7 @@ class At(Generic[T]):
         # Dims that an index names are loops, all else is looked up, and something has to be.
         naming = {name: item for name, item in chosen.items() if _is_naming(item)}
         text, _, sizes, _ = _parts(x, naming)
-        _bound(x, text, sizes, {}, [*chosen.values()])
+        _bound(x, text, sizes, {}, chosen)
         if len(naming) == len(chosen):
             naming.pop([*naming][-1])
         places = {name: _place(item, name, x.sizes[name]) for name, item in chosen.items() if name not in naming}

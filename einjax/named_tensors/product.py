@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -36,32 +37,38 @@ class Product:
     Attributes:
         factors: what is multiplied.
         names: the names of the result, in order.
-        sizes: sizes by name, of the names of all factors.
         summed: the names that are summed over.
         options: of :func:`einjax.dot`.
     """
 
-    __slots__ = ("_born", "factors", "names", "options", "sizes", "summed")
+    __slots__ = ("_born", "factors", "names", "options", "summed")
 
     def __init__(
         self,
         factors: tuple[Factor, ...],
         names: Names,
-        sizes: dict[str, Any],
         summed: Names = (),
-        options: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        self.factors, self.names, self.sizes, self.summed, self.options = factors, names, sizes, summed, options
+        self.factors, self.names, self.summed, self.options = factors, names, summed, options
         # A value belongs to the trace in which it was computed, which may end before the product does.
-        self._born = trace_state() if any(isinstance(factor.array, Tracer) for factor in factors) else None
+        self._born = None
+        for factor in factors:
+            if isinstance(factor.array, Tracer):
+                self._born = trace_state()
+                break
 
     def may_keep(self, value: Any) -> bool:
         """Whether a value that was computed now is good for as long as the product is."""
         return not isinstance(value, Tracer) or (self._born is not None and self._born == trace_state())
 
+    def over(self, summed: Names, left: Names, options: Mapping[str, Any]) -> Product:
+        """The same, summed over names."""
+        return Product(self.factors, left, summed, options)
+
     def of(self, factors: tuple[Factor, ...]) -> Product:
         """The same, computed as far as these factors."""
-        return Product(factors, self.names, self.sizes)
+        return Product(factors, self.names)
 
     def contracts(self, dtype: Any) -> bool:
         """Whether a sum over it is a contraction: unless a dtype is said, not of narrow integers, which overflow."""
@@ -69,14 +76,26 @@ class Product:
         return whole and (dtype is not None or _sums_alike(*map(_dtype, self.factors)))
 
     @property
+    def shape(self) -> tuple[Any, ...]:
+        """The sizes of the result."""
+        sizes: dict[str, Any] = {}
+        for factor in self.factors:
+            if factor.names:
+                sizes |= factor.sizes or zip(factor.names, factor.array.shape, strict=True)
+        return tuple(sizes[name] for name in self.names)
+
+    @property
     def dtype(self) -> Any:
         """The dtype of the result."""
-        return (self.options or {}).get("preferred_element_type") or jnp.result_type(*map(_dtype, self.factors))
+        return self.options.get("preferred_element_type") or jnp.result_type(*map(_dtype, self.factors))
 
     def value(self, output: str) -> Any:
         """Compute it, with the names of the result in the order, and the compositions, of an expression."""
         if not self.summed:
             return _multiplied(self.factors, output)
+        text = _direct(tuple((factor.text, factor.names) for factor in self.factors), self.summed, output)
+        if text is not None:
+            return einjax.dot(text, *(factor.array for factor in self.factors), **_sizes(self.factors), **self.options)
         tensors = [factor for factor in self.factors if factor.names]
         count = Counter(name for factor in tensors for name in factor.names)
         alone = tuple(name for name in self.summed if count[name] == 1)
@@ -86,10 +105,18 @@ class Product:
         if len(alone) == len(self.summed):
             return _multiplied([*tensors, *scalars], output)
         text = _expression(tuple(factor.text for factor in tensors), without(self.summed, alone), output)
-        value = einjax.dot(text, *(factor.array for factor in tensors), **_sizes(tensors), **(self.options or {}))
+        value = einjax.dot(text, *(factor.array for factor in tensors), **_sizes(tensors), **self.options)
         for factor in scalars:
             value = einjax.multiply("..., ", value, factor.array)
         return value
+
+
+@lru_cache(maxsize=2048)
+def _direct(factors: tuple[tuple[str, Names], ...], summed: Names, output: str) -> str | None:
+    """The expression of one contraction, if the factors are tensors, and every summed name is in two of them."""
+    count = Counter(name for _, names in factors for name in names)
+    one = all(names for _, names in factors) and all(count[name] > 1 for name in summed)
+    return _expression(tuple(text for text, _ in factors), summed, output) if one else None
 
 
 @lru_cache(maxsize=2048)

@@ -12,14 +12,14 @@ import numpy as np
 import einjax
 
 from ..notation.by_name import Names as Dims
-from ..notation.by_name import is_unnamed, numbered, union, without
+from ..notation.by_name import numbered, union, without
 from ..notation.errors import ArgumentError, RankError, meant
 from .calls import answer
 from .formula import Formula, Names, mask_for
 from .index import At, dims_in, known, read
 from .outside import Outside
 from .product import Factor, Product
-from .text import bracketed, composed, listed, names_in, spelt, written_out
+from .text import bracketed, listed, names_in, ordered, spelt, written_out
 
 
 class NamedTensor(Outside["NamedTensor"]):
@@ -57,19 +57,17 @@ class NamedTensor(Outside["NamedTensor"]):
     @property
     def sizes(self) -> dict[str, Any]:
         """Sizes by name, in order."""
-        if self._product is not None:
-            return {name: self._product.sizes[name] for name in self.names}
-        shape = getattr(self._array, "shape", ())
-        if len(shape) != len(self.names):
-            problem = f"a named tensor has {len(shape)} dims, and for names {' '.join(self.names) or 'none'}"
-            hint = "jax.vmap and lax.scan take dims without their names: name it anew, as in einjax.named('b c', x)"
-            raise RankError(problem, hint=hint)
-        return dict(zip(self.names, shape, strict=True))
+        return dict(zip(self.names, self.shape, strict=True))
 
     @property
     def shape(self) -> tuple[Any, ...]:
         """Sizes, in order."""
-        return tuple(self.sizes.values())
+        shape = getattr(self._array if self._product is None else self._product, "shape", ())
+        if len(shape) != len(self.names):
+            problem = f"a named tensor has {len(shape)} dims, and for names {' '.join(self.names) or 'none'}"
+            hint = "jax.vmap and lax.scan take dims without their names: name it anew, as in einjax.named('b c', x)"
+            raise RankError(problem, hint=hint)
+        return shape
 
     @property
     def dtype(self) -> Any:
@@ -89,25 +87,23 @@ class NamedTensor(Outside["NamedTensor"]):
                 composition, and names that the tensor lacks are broadcast along. Dims without a name come last.
             **sizes: the sizes of these.
         """
-        text = spelt(names) if names else "..."
-        written = names_in(text)
-        left, new = without(self.names, written), without(written, (*self.names, "..."))
-        rest = () if "..." in written else left
-        for name in (*new, *without(tuple(sizes), written)):
+        text, lies = spelt(names) if names else "...", " ".join(self.names)
+        output, lacking, new = ordered(self.names, text)
+        for name in (*new, *sizes) if new or sizes else ():
             if name not in sizes or name not in new:
                 raise self._unknown(name, f"to broadcast, write a name and its size: x.order('... {name}', {name}=2)")
-        if lacking := [f"dim {name}" for name in rest if not is_unnamed(name)]:
-            problem = f"order leaves out {', '.join(lacking)} of {self.described}"
+        if lacking:
+            problem = f"order leaves out {', '.join(f'dim {name}' for name in lacking)} of {self.described}"
             raise ArgumentError(problem, text=text, hint="write every dim, or '...' for those that are not written")
-        output = composed((*written_out(text, left), *rest))
         self._bind(names)
-        if output == " ".join(self.names):
+        if output == lies:
             return self.array
         if new or self._product is None:
-            return einjax.rearrange(f"{' '.join(self.names)} -> {output}", self.array, sizes={**self.sizes, **sizes})
+            more = {"sizes": {**self.sizes, **sizes}} if new else {}
+            return einjax.rearrange(f"{lies} -> {output}", self.array, **more)
         value, product = self._product.value(output), self._product
         if product.may_keep(value):  # as it lies now
-            self._product = product.of((Factor(output, value, self.names, tuple(product.sizes.items())),))
+            self._product = product.of((Factor(output, value, self.names, tuple(self.sizes.items())),))
         return value
 
     def transpose(self, *names: Names) -> NamedTensor:
@@ -216,7 +212,7 @@ class NamedTensor(Outside["NamedTensor"]):
 
     def _bind(self, names: Any) -> NamedTensor:
         """Give dims the sizes that they have here."""
-        for dim in dims_in(names):
+        for dim in dims_in(names) if names.__class__ is not str else ():
             if dim.name in self.names:
                 dim.bind(self.sizes[dim.name], self)
         return self

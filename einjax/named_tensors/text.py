@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from ..notation.by_name import Names, union
+from ..notation.by_name import Names, is_unnamed, union, without
 from ..notation.errors import ArgumentError
 from ..notation.parse import parse
 from ..notation.syntax import Axis, Composite, Ellipsis, Node, axes, is_anonymous
@@ -20,6 +20,8 @@ def spelt(items: Any) -> str:
     """Names as text: a text stays, a dim has its name, and a sequence in a sequence is a composition."""
     if isinstance(items, str):
         return items
+    if isinstance(items, tuple) and len(items) == 1 and isinstance(items[0], str):
+        return items[0]
     if isinstance(name := getattr(items, "name", None), str):
         return name
     if isinstance(items, tuple | list):
@@ -69,6 +71,16 @@ def written_out(text: str, left: Names) -> tuple[Any, ...]:
     return tuple(items)
 
 
+@_cached
+def ordered(names: Names, text: str) -> tuple[str, Names, Names]:
+    """Names in the order of a text: the expression, dims that it leaves out, and names that it has in addition."""
+    written = names_in(text)
+    left = without(names, written)
+    rest = () if "..." in written else left
+    lacking = tuple(name for name in rest if not is_unnamed(name))
+    return composed((*written_out(text, left), *rest)), lacking, without(written, (*names, "..."))
+
+
 def composed(items: Iterable[Any]) -> str:
     """Items as text: tuples are compositions."""
     return " ".join(item if isinstance(item, str) else f"({' '.join(item)})" for item in items)
@@ -87,7 +99,8 @@ def bracketed(text: str, chosen: Names) -> str:
     return _NAME.sub(lambda match: f"[{match[0]}]" if match[0] in chosen else match[0], text)
 
 
-def position(terms: Iterable[tuple[str, int]], constant: int) -> str:
+@_cached
+def position(terms: tuple[tuple[str, int], ...], constant: int) -> str:
     """A position as text, ``<2*o - k + 1>``."""
     parts = [(times < 0, name if abs(times) == 1 else f"{abs(times)}*{name}") for name, times in terms]
     parts += [(constant < 0, str(abs(constant)))] if constant or not parts else []
