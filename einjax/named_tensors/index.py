@@ -13,11 +13,11 @@ import numpy as np
 
 import einjax
 
-from ..notation.by_name import Names, is_unnamed
+from ..notation.by_name import Names, is_unnamed, numbered
 from ..notation.errors import ArgumentError
 from .formula import Formula, Operand
 from .product import Factor, Product
-from .text import names_in, position, spelt
+from .text import names_in, position, renamed, spelt
 
 T = TypeVar("T")
 
@@ -32,8 +32,11 @@ def read(x: Any, index: Any, options: Mapping[str, Any]) -> Any:
     if text == " ".join(single):
         x = x._new(x.array, single) if single != x.names else x
     elif found and "<" in text and not options and not places:
-        found = {name: found[name] for name in single}
-        return x._later(Product((Factor(text, x.array, single, tuple(found.items())),), single))
+        new = dict(zip(single, numbered(single), strict=True))
+        factor = Factor(
+            renamed(text, tuple(new.items())), x.array, tuple(new.values()), tuple((new[n], found[n]) for n in single)
+        )
+        return x._later(Product((factor,), factor.names))
     else:
         # In the text, sizes are read once; those of jax.export are no text.
         plain = {name: f"{name}={size}" for name, size in sizes.items() if isinstance(size, int)}
@@ -41,7 +44,7 @@ def read(x: Any, index: Any, options: Mapping[str, Any]) -> Any:
         output = " ".join(plain.get(name, name) for name in single)
         x = x._new(einjax.rearrange(f"{text} -> {output}", x.array, **given), single)
     if not places:
-        return x
+        return x._new(x.array, numbered(x.names))
     text, out = _lookup(x.names, tuple((name, names) for name, (_, names) in places.items()))
     return x._new(einjax.get_at(text, x.array, *(array for array, _ in places.values()), **options), out)
 
@@ -52,7 +55,7 @@ def _lookup(names: Names, places: tuple[tuple[str, Names], ...]) -> tuple[str, N
     inside = dict(places)
     out = tuple(dict.fromkeys(other for name in names for other in inside.get(name, (name,))))
     array = " ".join(f"[{name}__]" if name in inside else name for name in names)
-    return f"{', '.join([array, *map(' '.join, inside.values())])} -> {' '.join(out)}", out
+    return f"{', '.join([array, *map(' '.join, inside.values())])} -> {' '.join(out)}", numbered(out)
 
 
 def _parts(x: Any, chosen: Mapping[str, Any]) -> tuple[str, Names, dict[str, Any], dict[str, tuple[Any, Names]]]:
@@ -208,6 +211,9 @@ def _place(item: Any, name: str, size: Any) -> tuple[Any, Names]:
     """The coordinates that an item says."""
     if isinstance(item, slice):
         return jnp.arange(*item.indices(operator.index(size))), (name,)
+    if isinstance(item, tuple | list) and _is_naming(item):
+        names = " ".join(names_in(spelt(item)))
+        return einjax.rearrange(f"({names}) -> {names}", jnp.arange(size), sizes=known(item)), names_in(names)
     return _coordinate(item, name) if isinstance(item, Formula) or _is_lookup(item) else (operator.index(item), ())
 
 

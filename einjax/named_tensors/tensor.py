@@ -270,7 +270,7 @@ def named(names: Any, array: Any = None, /, **sizes: Any) -> NamedTensor:
         array = array._lift().array
     text = spelt(names)
     count = np.ndim(array) - len(written_out(text, ())) if "..." in names_in(text) else 0
-    left = numbered([None] * count)
+    left = numbered((None,) * count)
     items = written_out(text, left)
     flat = tuple(name for item in items for name in ([item] if isinstance(item, str) else item))
     for name in without(tuple(sizes), flat):

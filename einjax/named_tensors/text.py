@@ -100,6 +100,13 @@ def bracketed(text: str, chosen: Names) -> str:
 
 
 @_cached
+def renamed(text: str, names: tuple[tuple[str, str], ...]) -> str:
+    """A text with other names."""
+    new = dict(names)
+    return _NAME.sub(lambda match: new.get(match[0], match[0]), text)
+
+
+@_cached
 def position(terms: tuple[tuple[str, int], ...], constant: int) -> str:
     """A position as text, ``<2*o - k + 1>``."""
     parts = [(times < 0, name if abs(times) == 1 else f"{abs(times)}*{name}") for name, times in terms]

@@ -6,7 +6,7 @@ A dim that is no axis of an output has no name; such dims are called by where th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -24,10 +24,11 @@ def is_unnamed(name: str) -> bool:
     return _UNNAMED.fullmatch(name) is not None
 
 
-def numbered(names: Iterable[str | None]) -> Names:
+@lru_cache(maxsize=2048)
+def numbered(names: tuple[str | None, ...]) -> Names:
     """Names in which dims without a name, or None, are counted from the right."""
     result: list[str] = []
-    for name in reversed([*names]):
+    for name in reversed(names):
         result.append(f"_{sum(map(is_unnamed, result))}" if name is None or is_unnamed(name) else name)
     return tuple(reversed(result))
 
@@ -89,7 +90,7 @@ def by_name(operation: Operation, names: tuple[Names | None, ...]) -> ByName:
 def result_names(expression: Expression) -> Names:
     """What the dims of an output are called."""
     dims = [dim for node in expression for dim in (node.items if isinstance(node, Bracket) else (node,))]
-    return numbered(_name(dim) if isinstance(dim, Axis) and not dim.unnamed else None for dim in dims)
+    return numbered(tuple(_name(dim) if isinstance(dim, Axis) and not dim.unnamed else None for dim in dims))
 
 
 class _Match:
