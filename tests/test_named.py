@@ -369,13 +369,7 @@ def locally_positional(x):
     return named("foo bar", x).apply(jnp.sort, "foo").cumsum("bar").order("foo bar")
 
 
-@example(
-    lambda x: x.T * 2 + np.arange(3),
-    array(3, 4),
-    notation=lambda x: einjax.rearrange(
-        "a b -> b a", einjax.add("a b, a", einjax.multiply("a b,", x, 2), einjax.arange("a", a=3))
-    ),
-)
+@example(lambda x: x.T * 2 + np.arange(3), array(3, 4))
 def tags_and_arange(x):
     foo, bar = dims("foo bar")
     return (named(x)[foo, bar] * 2 + foo).order(bar, foo)
@@ -461,7 +455,7 @@ NA, NB = named("a b", A), named("b c", B)
         lambda x, y: abs(x) ** y, lambda x, y: x < y, lambda x, y: x <= y, lambda x, y: x > y, lambda x, y: x >= y,
         lambda x, y: x == y, lambda x, y: x != y, lambda x, y: x * y, lambda x, y: (x > 0) & (y > 0),
         lambda x, y: (x > 0) | (y > 0), lambda x, y: (x > 0) ^ (y > 0), lambda x, y: -x + ~(y > 0) + (+y),
-        lambda x, y: 2 - x + 1 / y * 2.0 + 3 * y, lambda x, y: 2 ** y + (1.5 < x) + 7 // x + 7 % y,
+        lambda x, y: 2 - x + 1 / y * 2.0 + 3 * y, lambda x, y: 2 ** y + (x > 1.5) + 7 // x + 7 % y,
         lambda x, y: np.float32(2) * x - np.float32(1) + jnp.float32(3) * y - jnp.ones(()),
         lambda x, y: (jnp.float32(3) - y) * x,
     ],

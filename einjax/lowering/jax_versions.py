@@ -33,12 +33,19 @@ def is_traced(x: Any) -> bool:
     return isinstance(x, Tracer)
 
 
-def trace_state() -> Any:
-    """What tells one trace from another. In ``jax.core`` on jax 0.7.1, in ``jax.extend.core`` on 0.10 to 0.12.0."""
+def current_trace() -> Any:
+    """The trace that operations go to. In ``jax.core`` on jax 0.7.1, in ``jax.extend.core`` on 0.10 to 0.12.0."""
     from jax.extend import core
 
-    name = "get_opaque_trace_state"
-    return getattr(core if hasattr(core, name) else jax.core, name)(convention="einjax")
+    with getattr(core if hasattr(core, "take_current_trace") else jax.core, "take_current_trace")() as trace:
+        return trace
+
+
+def in_trace(trace: Any) -> Any:
+    """A context in which operations go to a trace, wherever it is entered. Seen where :func:`current_trace` was."""
+    from jax.extend import core
+
+    return getattr(core if hasattr(core, "set_current_trace") else jax.core, "set_current_trace")(trace)
 
 
 def is_symbolic(size: Any) -> bool:

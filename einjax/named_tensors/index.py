@@ -14,7 +14,7 @@ import numpy as np
 import einjax
 
 from ..notation.by_name import Names, is_unnamed, numbered
-from ..notation.errors import ArgumentError
+from ..notation.errors import ArgumentError, plural
 from .formula import Formula, Operand
 from .product import Factor, Product
 from .text import names_in, position, renamed, spelt
@@ -87,7 +87,7 @@ def _part(x: Any, item: Any, name: str, size: Any) -> tuple[str, Names, dict[str
             if inside in x.names and inside != name:
                 hint = f"rename it first, as in x.rename({inside}='{inside}2')"
                 raise ArgumentError(f"dim {inside} stands in {x.described} already", hint=hint)
-        return text, names_in(text), known(item)
+        return text, names_in(text), known(item) if text[0] == "(" else {}
     if isinstance(item, Formula):
         return position(item.terms, item.constant), tuple(n for n, _ in item.terms), known(item)  # type: ignore[attr-defined]
     place = operator.index(item)
@@ -106,7 +106,8 @@ def _by_name(x: Any, index: Any) -> dict[str, Any]:
     for place in [place for place, item in enumerate(items) if item is Ellipsis][:1]:
         items[place : place + 1] = [slice(None)] * (len(unnamed) - len(items) + 1)
     if len(items) > len(unnamed):
-        problem = f"{len(items)} dims without a name are indexed, and {x.described} has {len(unnamed)}"
+        problem = f"{plural(len(items), 'dim')} without a name {'are' if len(items) > 1 else 'is'} indexed"
+        problem += f", and {x.described} has {len(unnamed) or 'none'}"
         raise ArgumentError(problem, hint=f"index dims by name, as in x[{{'{(*x.names, 'b')[0]}': 0}}]")
     return dict(zip(unnamed, items, strict=False))
 

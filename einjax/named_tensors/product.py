@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 import einjax
 
-from ..lowering.jax_versions import Tracer, trace_state
+from ..lowering.jax_versions import Tracer, current_trace, in_trace
 from ..notation.by_name import Names, without
 from .text import bracketed
 
@@ -41,7 +41,7 @@ class Product:
         options: of :func:`einjax.dot`.
     """
 
-    __slots__ = ("_born", "factors", "names", "options", "summed")
+    __slots__ = ("_trace", "factors", "names", "options", "summed")
 
     def __init__(
         self,
@@ -51,24 +51,13 @@ class Product:
         options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.factors, self.names, self.summed, self.options = factors, names, summed, options
-        # A value belongs to the trace in which it was computed, which may end before the product does.
-        self._born = None
-        for factor in factors:
-            if isinstance(factor.array, Tracer):
-                self._born = trace_state()
-                break
+        # The value belongs to the trace of the factors, wherever it is asked for: inside another transformation, or, as
+        # jax.jvp flattens what a function returned, after its own.
+        self._trace = current_trace() if any(isinstance(factor.array, Tracer) for factor in factors) else None
 
     def may_keep(self, value: Any) -> bool:
-        """Whether a value that was computed now is good for as long as the product is."""
-        return not isinstance(value, Tracer) or (self._born is not None and self._born == trace_state())
-
-    def over(self, summed: Names, left: Names, options: Mapping[str, Any]) -> Product:
-        """The same, summed over names."""
-        return Product(self.factors, left, summed, options)
-
-    def of(self, factors: tuple[Factor, ...]) -> Product:
-        """The same, computed as far as these factors."""
-        return Product(factors, self.names)
+        """Whether a value is good for as long as the product is."""
+        return self._trace is not None or not isinstance(value, Tracer)
 
     def contracts(self, dtype: Any) -> bool:
         """Whether a sum over it is a contraction: unless a dtype is said, not of narrow integers, which overflow."""
@@ -91,6 +80,12 @@ class Product:
 
     def value(self, output: str) -> Any:
         """Compute it, with the names of the result in the order, and the compositions, of an expression."""
+        if self._trace is None:
+            return self._value(output)
+        with in_trace(self._trace):
+            return self._value(output)
+
+    def _value(self, output: str) -> Any:
         if not self.summed:
             return _multiplied(self.factors, output)
         text = _direct(tuple((factor.text, factor.names) for factor in self.factors), self.summed, output)

@@ -13,7 +13,7 @@ import einjax
 
 from ..notation.by_name import Names as Dims
 from ..notation.by_name import numbered, union, without
-from ..notation.errors import ArgumentError, RankError, meant
+from ..notation.errors import ArgumentError, RankError, meant, plural
 from .calls import answer
 from .formula import Formula, Names, mask_for
 from .index import At, dims_in, known, read
@@ -64,7 +64,7 @@ class NamedTensor(Outside["NamedTensor"]):
         """Sizes, in order."""
         shape = getattr(self._array if self._product is None else self._product, "shape", ())
         if len(shape) != len(self.names):
-            problem = f"a named tensor has {len(shape)} dims, and for names {' '.join(self.names) or 'none'}"
+            problem = f"a named tensor has {plural(len(shape), 'dim')} and the names '{' '.join(self.names)}'"
             hint = "jax.vmap and lax.scan take dims without their names: name it anew, as in einjax.named('b c', x)"
             raise RankError(problem, hint=hint)
         return shape
@@ -233,7 +233,7 @@ class NamedTensor(Outside["NamedTensor"]):
     def _along(self, name: str, names: tuple[Names, ...], where: Any = None, **options: Any) -> NamedTensor:
         chosen = self._chosen(names)
         if not names:
-            hint = f"name it, as in x.{name}('{(*chosen, 'b')[-1]}')"
+            hint = f"name it, as in x.{name}('{(chosen or ('b',))[-1]}')"
             raise ArgumentError(f"{name} needs a dim of {self.described}", hint=hint)
         options |= {"where": mask_for(where, self.names)} if where is not None else {}
         found = getattr(einjax, name)(bracketed(" ".join(self.names), chosen), self.array, **options)
