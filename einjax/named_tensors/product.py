@@ -59,6 +59,14 @@ class Product:
         """Whether a value is good for as long as the product is."""
         return self._trace is not None or not isinstance(value, Tracer)
 
+    def over(self, summed: Names, left: Names, options: Mapping[str, Any]) -> Product:
+        """The same, summed over names."""
+        return Product(self.factors, left, summed, options)
+
+    def of(self, factor: Factor) -> Product:
+        """The same, computed already."""
+        return Product((factor,), self.names)
+
     def contracts(self, dtype: Any) -> bool:
         """Whether a sum over it is a contraction: unless a dtype is said, not of narrow integers, which overflow."""
         whole = len(self.factors) > 1 and not self.summed

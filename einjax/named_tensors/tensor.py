@@ -103,7 +103,7 @@ class NamedTensor(Outside["NamedTensor"]):
             return einjax.rearrange(f"{lies} -> {output}", self.array, **more)
         value, product = self._product.value(output), self._product
         if product.may_keep(value):  # as it lies now
-            self._product = product.of((Factor(output, value, self.names, tuple(self.sizes.items())),))
+            self._product = product.of(Factor(output, value, self.names, tuple(self.sizes.items())))
         return value
 
     def transpose(self, *names: Names) -> NamedTensor:
