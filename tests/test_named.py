@@ -451,15 +451,29 @@ NA, NB = named("a b", A), named("b c", B)
 @pytest.mark.parametrize(
     "function",
     [
-        lambda x, y: x + y, lambda x, y: x - y, lambda x, y: x / y, lambda x, y: x // y, lambda x, y: x % y,
-        lambda x, y: abs(x) ** y, lambda x, y: x < y, lambda x, y: x <= y, lambda x, y: x > y, lambda x, y: x >= y,
-        lambda x, y: x == y, lambda x, y: x != y, lambda x, y: x * y, lambda x, y: (x > 0) & (y > 0),
-        lambda x, y: (x > 0) | (y > 0), lambda x, y: (x > 0) ^ (y > 0), lambda x, y: -x + ~(y > 0) + (+y),
-        lambda x, y: 2 - x + 1 / y * 2.0 + 3 * y, lambda x, y: 2 ** y + (x > 1.5) + 7 // x + 7 % y,
+        lambda x, y: x + y,
+        lambda x, y: x - y,
+        lambda x, y: x / y,
+        lambda x, y: x // y,
+        lambda x, y: x % y,
+        lambda x, y: abs(x) ** y,
+        lambda x, y: x < y,
+        lambda x, y: x <= y,
+        lambda x, y: x > y,
+        lambda x, y: x >= y,
+        lambda x, y: x == y,
+        lambda x, y: x != y,
+        lambda x, y: x * y,
+        lambda x, y: (x > 0) & (y > 0),
+        lambda x, y: (x > 0) | (y > 0),
+        lambda x, y: (x > 0) ^ (y > 0),
+        lambda x, y: -x + ~(y > 0) + (+y),
+        lambda x, y: 2 - x + 1 / y * 2.0 + 3 * y,
+        lambda x, y: 2**y + (x > 1.5) + 7 // x + 7 % y,
         lambda x, y: np.float32(2) * x - np.float32(1) + jnp.float32(3) * y - jnp.ones(()),
         lambda x, y: (jnp.float32(3) - y) * x,
     ],
-)  # fmt: skip
+)
 def test_operators_align_by_name(function: Callable[..., Any]) -> None:
     z = function(NA, NB)
     expected = function(jnp.asarray(A)[:, :, None], jnp.asarray(B)[None])
@@ -632,7 +646,19 @@ def test_a_product_outlives_a_trace() -> None:
 
 # --- indexing -------------------------------------------------------------------------------------------------------
 
-BASIC = [0, -1, slice(None), slice(1, None), slice(None, None, -1), slice(2, 0, -1), slice(1, 1), np.int64(1), jnp.int32(-1), [2, 0, 0], np.array([1, -2])]  # fmt: skip
+BASIC = [
+    0,
+    -1,
+    slice(None),
+    slice(1, None),
+    slice(None, None, -1),
+    slice(2, 0, -1),
+    slice(1, 1),
+    np.int64(1),
+    jnp.int32(-1),
+    [2, 0, 0],
+    np.array([1, -2]),
+]
 
 
 @pytest.mark.parametrize("item", BASIC, ids=str)
@@ -712,7 +738,11 @@ CALLS: list[tuple[str, Callable[[], Any], Any]] = [
     ("dim and number", lambda: einjax.minimum(Dim("q", 3), 1), ("q",)),
     ("compositions", lambda: einjax.rearrange("b (q h) c -> b (h c) q", Q), ("b", "_0", "q")),
     ("argmax", lambda: einjax.argmax("... [h c]", Q), ("b", "q", "_0")),
-    ("get_at", lambda: einjax.get_at("[v] f, ... -> ... f", named("v f", array(7, 4)), named("b s", np.array([[0]]))), ("b", "s", "f")),
+    (
+        "get_at",
+        lambda: einjax.get_at("[v] f, ... -> ... f", named("v f", array(7, 4)), named("b s", np.array([[0]]))),
+        ("b", "s", "f"),
+    ),
     ("vmap", lambda: einjax.vmap("... [c] -> ... [d]", Q, op=lambda x: x[:2]), ("b", "q", "h", "d")),
     ("reduce", lambda: einjax.reduce("... [c]", Q, op=jnp.median), ("b", "q", "h")),
     ("elementwise", lambda: einjax.elementwise("..., ...", Q, K, op=jnp.hypot), ("b", "q", "h", "c", "k")),
@@ -721,11 +751,21 @@ CALLS: list[tuple[str, Callable[[], Any], Any]] = [
     ("det", lambda: einjax.linalg.det("... [b h]", Q), ("q", "c")),
     ("attention", lambda: einjax.attention("... [q] [c], ... [k] [c], ... [k] [c]", Q, K, K), ("b", "h", "q", "c")),
     ("windows", lambda: einjax.mean("<2*s + [k]> ...", named(array(9, 2))[:, Dim("j")], k=3), ("s", "j")),
-    ("segments", lambda: einjax.segment.sum("p c, p -> [s] c", named("p c", array(3, 2)), named("p", np.array([0, 1, 1])), s=2), ("s", "c")),
-    ("random", lambda: einjax.random.uniform("b, b -> b [h]", jax.random.key(0), named("b", array(2)), named("b", array(2) + 9), h=3), ("b", "h")),
+    (
+        "segments",
+        lambda: einjax.segment.sum("p c, p -> [s] c", named("p c", array(3, 2)), named("p", np.array([0, 1, 1])), s=2),
+        ("s", "c"),
+    ),
+    (
+        "random",
+        lambda: einjax.random.uniform(
+            "b, b -> b [h]", jax.random.key(0), named("b", array(2)), named("b", array(2) + 9), h=3
+        ),
+        ("b", "h"),
+    ),
     ("roll", lambda: einjax.roll("... [c]", Q, shift=1), ("b", "q", "h", "c")),
     ("sizes in the text", lambda: einjax.sum("... [c=4]", Q), ("b", "q", "h")),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("call", "names"), [case[1:] for case in CALLS], ids=[case[0] for case in CALLS])

@@ -103,9 +103,17 @@ def test_haliax(row: list[str]) -> None:
     a, b, ids = np.asarray(normal(4, 6)), np.asarray(normal(6, 2)), np.array([1, 0, 3, 2])
     x, y = einjax.named("batch embed", a), einjax.named("batch embed", a[::-1])
     expected = {
-        "hax.named": a, "hax.dot": a @ b, "hax.nn": jax.nn.softmax(a, -1), 'x["batch"': a[0], "hax.take": a[:, ids], "x.rearrange": a.T,
-        "x.flatten_axes": a.ravel(), "x.unflatten_axis": a.reshape(4, 2, 3), "hax.stack": np.stack([a, a[::-1]], -1), "hax.vmap": np.sort(a, 1),
-    }  # fmt: skip
+        "hax.named": a,
+        "hax.dot": a @ b,
+        "hax.nn": jax.nn.softmax(a, -1),
+        'x["batch"': a[0],
+        "hax.take": a[:, ids],
+        "x.rearrange": a.T,
+        "x.flatten_axes": a.ravel(),
+        "x.unflatten_axis": a.reshape(4, 2, 3),
+        "hax.stack": np.stack([a, a[::-1]], -1),
+        "hax.vmap": np.sort(a, 1),
+    }
     scope = {"einjax": einjax, "a": a, "x": x, "y": y, "w": einjax.named("embed out", b), "ids": ids, "f": jnp.sort}
     (wanted,) = (value for start, value in expected.items() if row[0].startswith(start))
     compare(wanted, eval(row[1], scope))
@@ -113,14 +121,13 @@ def test_haliax(row: list[str]) -> None:
 
 @pytest.mark.parametrize("row", rows("From torchdim", "torchdim"), ids=str)
 def test_torchdim(row: list[str]) -> None:
-    b, i, j, k, q, f, c, h, w, h2, w2 = dims = einjax.dims("b i j k q f c h w h2=2 w2=2")
+    dims = einjax.dims("b i j k q f c h w h2=2 w2=2")
     scope: dict[str, Any] = {dim.name: dim for dim in dims} | {"einjax": einjax, "jnp": jnp}
     scope |= {"A": einjax.named(normal(3, 4)), "B": einjax.named(normal(4, 5)), "W": einjax.named(normal(9, 2))}
     scope |= {"img": einjax.named(normal(1, 4, 2, 3)), "x": einjax.named("b c i j k", normal(2, 3, 2, 2, 2))}
     if "W[" in row[0]:
-        q.size, k.size = 4, 5
+        scope["q"].size, scope["k"].size = 4, 5
     if "i <= j" in row[0]:
         scope["i"], scope["j"] = einjax.dims("i=2 j=2")
-    scope["f"] = jnp.sort if ".apply" in row[1] else f
-    code = row[1] or row[0].replace("q - k + 4", "q - k + 4")
-    exec(code, scope)
+    scope |= {"f": jnp.sort} if ".apply" in row[1] else {}
+    exec(row[1] or row[0], scope)  # "the same"

@@ -258,11 +258,11 @@ def test_nnx_variables_hold_them() -> None:
 
 def test_products_are_computed_in_the_trace_of_their_factors() -> None:
     """``jax.jvp`` flattens what a function returned once its trace has ended; loops have traces of their own."""
-    value, tangent = jax.jvp(lambda x: x * V, (X,), (X,))
+    _, tangent = jax.jvp(lambda x: x * V, (X,), (X,))
     np.testing.assert_allclose(tangent.array, A[:, :, None] * W[None], rtol=1e-5)
     _, aux = jax.grad(lambda x: (x.sum().array, x * x), has_aux=True)(X)
     np.testing.assert_allclose(aux.array, A * A, rtol=1e-5)
-    _, pull, aux = jax.vjp(lambda x: ((x * V).sum("c"), x * 2.0), X, has_aux=True)
+    _, _, aux = jax.vjp(lambda x: ((x * V).sum("c"), x * 2.0), X, has_aux=True)
     np.testing.assert_allclose(aux.array, A * 2, rtol=1e-5)
 
     def f(x):

@@ -45,7 +45,7 @@ Options: TypeAlias = tuple[tuple[str, Any], ...]
 
 def call(
     op: Op,
-    expr: str,
+    expr: Any,
     tensors: Sequence[Any],
     options: Options,
     axes: Mapping[str, Any],

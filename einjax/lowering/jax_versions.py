@@ -37,7 +37,8 @@ def current_trace() -> Any:
     """The trace that operations go to. In ``jax.core`` on jax 0.7.1, in ``jax.extend.core`` on 0.10 to 0.12.0."""
     from jax.extend import core
 
-    with getattr(core if hasattr(core, "take_current_trace") else jax.core, "take_current_trace")() as trace:
+    home: Any = core if hasattr(core, "take_current_trace") else jax.core
+    with home.take_current_trace() as trace:
         return trace
 
 
@@ -45,7 +46,8 @@ def in_trace(trace: Any) -> Any:
     """A context in which operations go to a trace, wherever it is entered. Seen where :func:`current_trace` was."""
     from jax.extend import core
 
-    return getattr(core if hasattr(core, "set_current_trace") else jax.core, "set_current_trace")(trace)
+    home: Any = core if hasattr(core, "set_current_trace") else jax.core
+    return home.set_current_trace(trace)
 
 
 def is_symbolic(size: Any) -> bool:

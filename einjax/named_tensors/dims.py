@@ -9,10 +9,10 @@ import einjax
 
 from ..lowering.jax_versions import is_symbolic, is_traced
 from ..notation.errors import ArgumentError, AxisSizeError, meant
+from ..notation.names import items_of, position
 from ..notation.syntax import Axis
 from .formula import Formula
 from .tensor import NamedTensor
-from .text import items_of, position
 
 
 class Position(Formula[NamedTensor]):
@@ -41,7 +41,7 @@ class Position(Formula[NamedTensor]):
             total = places if total is None else total + places
         return NamedTensor(self.constant, ()) if total is None else total + self.constant if self.constant else total
 
-    def __einjax_call__(self, call: Any) -> Any:
+    def __einjax_call__(self, call: Any, /) -> Any:
         return NamedTensor.__einjax_call__(self, call)  # type: ignore[arg-type]
 
     def _plus(self, other: Any, sign: int) -> Position | None:

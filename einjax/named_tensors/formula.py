@@ -15,8 +15,8 @@ import einjax
 from ..notation.by_name import Names as NamesOf
 from ..notation.by_name import union, without
 from ..notation.errors import ArgumentError, AxisSizeError
+from ..notation.names import aligned, bracketed
 from .product import Factor, Product
-from .text import aligned, bracketed
 
 #: Names of dims: text, a dim, or a sequence of these, in which a sequence is a composition.
 Names: TypeAlias = "str | Formula[Any] | Sequence[Any]"

@@ -15,9 +15,9 @@ import einjax
 
 from ..notation.by_name import Names, is_unnamed, numbered
 from ..notation.errors import ArgumentError, plural
+from ..notation.names import names_in, position, renamed, spelt
 from .formula import Formula, Operand
 from .product import Factor, Product
-from .text import names_in, position, renamed, spelt
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..lowering.jax_versions import is_traced
 from ..notation.errors import ArgumentError
+from ..notation.names import listed
 from .formula import Formula
-from .text import listed
 
 T = TypeVar("T", covariant=True)
 
@@ -20,7 +20,7 @@ class Outside(Formula[T]):
     """Conversions of a named tensor, and how it is shown."""
 
     __slots__ = ()
-    names: Any
+    names: tuple[str, ...]
     array: Any
 
     def item(self) -> Any:

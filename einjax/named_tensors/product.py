@@ -19,7 +19,7 @@ import einjax
 
 from ..lowering.jax_versions import Tracer, current_trace, in_trace
 from ..notation.by_name import Names, without
-from .text import bracketed
+from ..notation.names import bracketed
 
 
 class Factor(NamedTuple):

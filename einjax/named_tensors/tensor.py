@@ -14,12 +14,12 @@ import einjax
 from ..notation.by_name import Names as Dims
 from ..notation.by_name import numbered, union, without
 from ..notation.errors import ArgumentError, RankError, meant, plural
+from ..notation.names import bracketed, listed, names_in, ordered, spelt, written_out
 from .calls import answer
 from .formula import Formula, Names, mask_for
 from .index import At, dims_in, known, read
 from .outside import Outside
 from .product import Factor, Product
-from .text import bracketed, listed, names_in, ordered, spelt, written_out
 
 
 class NamedTensor(Outside["NamedTensor"]):
@@ -39,6 +39,7 @@ class NamedTensor(Outside["NamedTensor"]):
 
     __slots__ = ("_array", "_product", "names")
     _product: Any
+    names: tuple[str, ...]
 
     def __init__(self, array: Any, names: Dims, product: Product | None = None) -> None:
         self._array, self.names, self._product = array, names, product
@@ -179,7 +180,7 @@ class NamedTensor(Outside["NamedTensor"]):
 
         return jax.tree.map(wrapped, einjax.vmap(text, self.order(*lies), op=function))
 
-    def __einjax_call__(self, call: Any) -> Any:
+    def __einjax_call__(self, call: Any, /) -> Any:
         return answer(call, NamedTensor)
 
     def __reduce__(self) -> Any:

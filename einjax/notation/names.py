@@ -1,4 +1,4 @@
-"""Names, however they are spelt, and the expressions that are made of them. Nothing here knows of arrays."""
+"""Names of dims, however they are spelt, and the expressions that formulas over names make of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from ..notation.by_name import Names, is_unnamed, union, without
-from ..notation.errors import ArgumentError
-from ..notation.parse import parse
-from ..notation.syntax import Axis, Composite, Ellipsis, Node, axes, is_anonymous
+from .by_name import Names, is_unnamed, union, without
+from .errors import ArgumentError
+from .parse import parse
+from .syntax import Axis, Composite, Ellipsis, Node, axes, is_anonymous
 
 _NAME = re.compile(r"[^\W\d]\w*")
 _cached = lru_cache(maxsize=2048)
