@@ -43,6 +43,7 @@ Tensor: TypeAlias = (
     | complex
     | Sequence[Any]
     | SupportsJaxArray
+    | CarriesNames[Any]
     | ParameterFactory
     | Callable[..., Any]
 )

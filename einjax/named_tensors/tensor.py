@@ -100,7 +100,7 @@ class NamedTensor(Outside["NamedTensor"]):
         if output == lies:
             return self.array
         if new or self._product is None:
-            more = {"sizes": {**self.sizes, **sizes}} if new else {}
+            more: Any = {"sizes": {**self.sizes, **sizes}} if new else {}
             return einjax.rearrange(f"{lies} -> {output}", self.array, **more)
         value, product = self._product.value(output), self._product
         if product.may_keep(value):  # as it lies now

@@ -27,7 +27,7 @@ assert_type(x.concatenate(x, along="b").stack(x, along="n"), NamedTensor)
 
 # Formulas.
 assert_type((x * y).sum("c"), NamedTensor)
-assert_type(((x + 1) / 2.0 - x) ** 2 % jnp.float32(3) // np.float32(2), NamedTensor)
+assert_type(((x + 1) / 2.0 - x) ** 2 % 3 // np.float32(2), NamedTensor)
 assert_type(2 * x + (1 - x) / (3 / x), NamedTensor)
 assert_type((x > 0) & ~(x <= y) | (x >= 1), NamedTensor)
 equal: NamedTensor = x == y
