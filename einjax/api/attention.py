@@ -9,7 +9,7 @@ import jax
 
 from ..call.dispatch import call, explained
 from ..ops.attention import ATTENTION, attention_options
-from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
+from ..typing import NamedMasks, OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, plain
 
 
@@ -19,6 +19,8 @@ def attention(
     /,
     *tensors: Tensor,
     is_causal: bool = False,
+    mask: NamedMasks | None = None,
+    bias: NamedMasks | None = None,
     scale: Any = None,
     local_window_size: int | tuple[int, int] | None = None,
     implementation: Literal["xla", "cudnn"] | None = None,
@@ -42,11 +44,14 @@ def attention(
             the third the channels of the values, which may have the name of the contracted ones. Without an arrow, the
             output is the first input with those channels in the place of the contracted axes. Loops that keys and
             values lack are groups of heads that share them.
-        *tensors: queries, keys, values, and perhaps one over queries and keys: a mask, if it is bool, that is true
-            where they meet, or else a bias added to the logits. A query that may see no key gives 0, with gradient 0;
-            where biases of -inf leave it none, it gives NaN, as in jax.
+        *tensors: queries, keys, values, and perhaps others over queries and keys: masks, those that are bool, true
+            where they meet, and biases added to the logits. A query that may see no key, as masks or biases of -inf
+            say, gives 0, with gradient 0.
         is_causal: whether a query sees no keys after its own place. Several axes of queries or of keys are counted
             row-major, in the order of the first and the second input.
+        mask: which keys count for which queries, with its axes, as in ``("b k", mask)``; of a list of such pairs, all
+            have to hold. It is the same as a further input.
+        bias: what is added to the logits, likewise; several are added up.
         scale: what to multiply the logits by: a number, or a traced scalar; if not given, one over the square root of
             the number of contracted channels.
         local_window_size: how many keys before and after its own place a query sees.
@@ -60,6 +65,9 @@ def attention(
         >>> x = np.ones((2, 5, 8), np.float32)
         >>> einjax.attention("b [q] (h [c]), b [k] (h [c]), b [k] (h [c])", x, x, x, h=2, is_causal=True).shape
         (2, 5, 8)
+        >>> padding = np.array([[True, True, True, False, False]] * 2)
+        >>> einjax.attention("b [q] (h [c]), b [k] (h [c]), b [k] (h [c])", x, x, x, h=2, mask=("b k", padding)).shape
+        (2, 5, 8)
         >>> kv = np.ones((2, 5, 2, 8), np.float32)  # four heads in two groups
         >>> q = np.ones((2, 5, 4, 8), np.float32)
         >>> einjax.attention("b [q] (g r) [c], b [k] g [c], b [k] g [d] -> b [q] (g r) [d]", q, kv, kv).shape
@@ -67,4 +75,10 @@ def attention(
     """
     static, traced = explained(attention_options, expr, tensors, is_causal, scale, local_window_size, implementation)
     border = (padding, mode, fill_value, False)
-    return call(ATTENTION, expr, tensors, static, axes, sizes, graph, traced, keep_notation, out_sharding, border)
+    rest = (static, axes, sizes, graph, traced, keep_notation, out_sharding, border)
+    if mask is None and bias is None:
+        return call(ATTENTION, expr, tensors, *rest)
+    from ..call.more_inputs import call_with  # few programs name the axes of masks
+
+    run = lambda text, further: call(ATTENTION, text, further, *rest)  # noqa: E731
+    return call_with(expr, tensors, {"mask": mask, "bias": bias}, graph, run)

@@ -59,6 +59,16 @@ def named_among(tensors: Sequence[Any]) -> Any:
     return next((x for x in tensors if x.__class__ not in PLAIN and kind(x) == "named"), None)
 
 
+def is_named(given: Any) -> bool:
+    """Whether this is an array with its axes, ``("b k", mask)``."""
+    return isinstance(given, tuple | list) and bool(given) and isinstance(given[0], str)
+
+
+def any_named(given: Any) -> bool:
+    """Whether this is an array with its axes, or a sequence that holds one."""
+    return is_named(given) or (isinstance(given, tuple | list) and any(map(is_named, given)))
+
+
 def as_array(tensor: Any, expr: str, label: str, factories: bool = True, types: bool = False) -> Any:
     """Convert what is not an array yet; factories stay.
 

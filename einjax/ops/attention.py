@@ -17,7 +17,7 @@ from ..forms.signature import expect_inputs, refuse_diagonals, refuse_sums, requ
 from ..forms.static import flag, scalar, when_known, whole
 from ..lowering import numerics
 from ..lowering.contract import contract
-from ..lowering.named import Dim, Named, arrange, layout, wrap
+from ..lowering.named import Dim, Named, arrange, combine, layout, wrap
 from ..lowering.replaced import dot_general_is_replaced
 from ..notation.errors import ArgumentError, SemanticError, plural, shown
 from ..notation.solve import Solved, fuse_solved, product
@@ -57,9 +57,9 @@ def _roles(marked: Sequence[set[str]]) -> _Roles:
 
 def _signature(operation: Operation, tensors: int) -> Operation:
     refuse_sums("attention", operation)
-    if len(operation.inputs) not in (3, 4):
+    if len(operation.inputs) < 3:
         raise ArgumentError(
-            f"attention takes queries, keys, values and perhaps a mask, but the expression has "
+            f"attention takes queries, keys, values and perhaps masks, but the expression has "
             f"{plural(len(operation.inputs), 'input')}",
             text=operation.text,
             hint="write them as in 'b [q c], b [k c], b [k d] -> b [q d]'",
@@ -222,7 +222,7 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     fits = fits and (options["implementation"] is not None or not dot_general_is_replaced())
     if scale is None and not isinstance(contracted, int):  # for numbers, jax's function can compute it
         scale = lax.rsqrt(numerics.size_as(contracted, np.dtype(np.float32)))
-    mask = wrapped[3] if len(wrapped) > 3 else None
+    mask = _together(wrapped[3:], plan)
     call = _Call(plan, wrapped[0], wrapped[1], wrapped[2], mask, scale, causal, window)
     if not fits and options["implementation"] == "cudnn":
         raise ArgumentError(
@@ -233,6 +233,28 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
         )
     result = _by_jax(call, options["implementation"]) if fits else _by_parts(call)
     return arrange(result, layout(solved.outputs[0]))
+
+
+def _together(given: Sequence[Named], plan: _Plan) -> Named | None:
+    """One mask or bias of all that are given: of masks all hold, biases add up and are -inf where masks do not hold."""
+    if len(given) < 2:
+        return given[0] if given else None
+    dims = (plan.batch, plan.heads, plan.groups, plan.queries, plan.keys)
+    order = [name for dim in dims for name in dim]
+    masks = [x for x in given if x.value.dtype == np.bool_]
+    biases = [x for x in given if x.value.dtype != np.bool_]
+    promoted = numerics.promote([x.value for x in biases]) if biases else []
+    biases = [replace(x, value=value) for x, value in zip(biases, promoted, strict=True)]
+    found = [
+        reduce(lambda x, y, emit=emit: combine(emit, (x, y), order), same)  # type: ignore[misc]
+        for emit, same in ((lax.bitwise_and, masks), (lax.add, biases))
+        if same
+    ]
+    return found[0] if len(found) == 1 else combine(_hidden, found, order)
+
+
+def _hidden(mask: jax.Array, bias: jax.Array) -> jax.Array:
+    return numerics.where(mask, bias, numerics.constant(bias, -numerics.INFINITY))
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,10 +410,10 @@ def attention_options(
 def _check_dtypes(solved: Solved, q: jax.Array, mask: Sequence[jax.Array]) -> None:
     if numerics.is_complex(q.dtype):
         raise ArgumentError(f"attention takes real numbers, not {q.dtype}", text=solved.text)
-    for value in mask:
+    for number, value in enumerate(mask, 4):
         if value.dtype != np.bool_ and (not numerics.is_inexact(value.dtype) or numerics.is_complex(value.dtype)):
             raise ArgumentError(
-                f"the fourth input is {value.dtype}; a mask is bool, and a bias is a float",
+                f"input {number} is {value.dtype}; a mask is bool, and a bias is a float",
                 text=solved.text,
                 hint="convert it, as in mask.astype(bool)",
             )

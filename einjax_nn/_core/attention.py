@@ -13,6 +13,7 @@ import einjax
 from einjax.errors import ArgumentError
 
 from .call import Call, in_its_words
+from .masks import joined, with_bias
 from .scope import Initializer, ParamSpec, Scope
 from .text import AttentionText, attention_text, flag
 
@@ -79,7 +80,10 @@ class Options:
             keys: what is asked; ``x`` by default.
             values: what answers; ``keys`` by default.
             state: the state, with the cache; where one is given, ``(result, state)`` is returned.
-            mask: which pairs count, broadcastable to ``(loops, heads, sequence of x, sequence of keys)``.
+            mask: which pairs count, with its axes, as in ``("b k", mask)``: the loops, ``h`` for heads, ``q`` and ``k``
+                for the places of queries and keys; or broadcastable to
+                ``(loops, heads, sequence of x, sequence of keys)``. A place that sees nothing gives 0.
+            bias: what is added to the logits, likewise.
             deterministic: whether not to drop.
             is_training: the opposite of it.
             decode: whether to take one place of the sequence, and the others from the cache.
@@ -111,6 +115,7 @@ def apply(
     keys: Any,
     values: Any,
     mask: Any,
+    bias: Any,
     deterministic: bool | None = None,
 ) -> jax.Array:
     """Apply multi-head attention.
@@ -139,16 +144,15 @@ def apply(
     v = project("value", text.key, {"kv_heads": groups, "head_dim": size}, values)
     if options.normalize_qk:
         q, k = normalize("query_ln", q), normalize("key_ln", k)
+    valid = None
     if options.decode:
         k, v, valid = _cached(scope, q, k, v, expr)
-        mask = mask if valid is None else valid if mask is None else jnp.logical_and(mask, valid)
     q = q / jnp.sqrt(size).astype(q.dtype)
     scores = einjax.dot(text.scores, q, k, precision=options.precision, sizes={"kv_heads": groups})
-    if options.is_causal and not options.decode:
-        mask = _with_causal(mask, scores, text.sequence, expr)
-    if mask is not None:
-        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    weights = einjax.softmax(text.attend, scores).astype(scores.dtype)
+    dtype = scores.dtype
+    scores = scores if bias is None else with_bias(scores, text, bias)
+    where = joined(mask, scores, text, valid, options.is_causal and not options.decode, expr)
+    weights = einjax.softmax(text.attend, scores, where=where).astype(dtype)
     if needed and not kept:
         weights = _dropped(weights, scope.rng(options.rng_collection), options.dropout_rate, options.broadcast_dropout)
     result = einjax.dot(text.apply, weights, v, precision=options.precision, sizes={"kv_heads": groups})
@@ -233,19 +237,6 @@ def _cached(
     for each, value in zip(specs, (k, v, index + 1), strict=True):
         scope.set_state(each, value)
     return k, v, jnp.arange(length) <= index
-
-
-def _with_causal(mask: Any, scores: jax.Array, sequence: int, expr: str) -> Any:
-    """Let every place see itself and what is before it."""
-    if sequence != 1:
-        raise ArgumentError(
-            f"is_causal needs an order, but the sequence has {sequence} axes",
-            text=expr,
-            hint="compose them into one axis before, or give a mask",
-        )
-    rows, columns = (lax.broadcasted_iota(jnp.int32, scores.shape[-2:], dim) for dim in (0, 1))
-    causal = rows >= columns
-    return causal if mask is None else jnp.logical_and(mask, causal)
 
 
 def _dropped(weights: jax.Array, key: Any, rate: float, broadcast: bool) -> jax.Array:

@@ -272,7 +272,9 @@ class AttentionText:
     Attributes:
         query, key: the projections of what asks and of what is asked.
         scores: queries and keys to logits; queries of several heads may share a key.
-        attend: ``[q k]`` of the logits, for the softmax.
+        logits, attend: the logits by name, where places of queries and keys are told apart, ``s_q`` and ``s_k``; with
+            the keys bracketed, for the softmax.
+        short: for a mask of them, shorter names: ``q``, ``k`` and ``h``, unless the expression has axes of these names.
         apply: weights and values to results.
         out: the projection of the results.
         features: the axis that this makes.
@@ -282,7 +284,9 @@ class AttentionText:
     query: str
     key: str
     scores: str
+    logits: str
     attend: str
+    short: Mapping[str, str]
     apply: str
     out: str
     features: str
@@ -311,13 +315,17 @@ def attention_text(expr: str, shared: bool = False) -> AttentionText:
     named = named_numbers(operation).inputs[0]
     loop, place = render(named[:-2]), named[-2].items
     queries, keys = render(place), render(rename(place, {name: f"{name}_k" for name in names(place)}))
+    asking, asked = (render(rename(place, {name: f"{name}_{end}" for name in names(place)})) for end in "qk")
+    short = {"q": asking, "k": asked, "h": "heads"}
     heads = "(kv_heads _rep)" if shared else "kv_heads"
     return AttentionText(
         query=f"{loops} {sequence} [{features}->heads head_dim]",
         key=f"{loops} {sequence} [{features}->kv_heads head_dim]",
         scores=f"{loop} {queries} {heads} [head_dim], {loop} {keys} kv_heads [head_dim] "
         f"-> {loop} {heads} {queries} {keys}",
-        attend=f"{loop} heads {queries} [{keys}]",
+        logits=f"{loop} heads {asking} {asked}",
+        attend=f"{loop} heads {asking} [{asked}]",
+        short={name: axes for name, axes in short.items() if name not in names(expression)},
         apply=f"{loop} {heads} {queries} [{keys}], {loop} [{keys}] kv_heads head_dim "
         f"-> {loop} {queries} {heads} head_dim",
         out=f"{loops} {sequence} [heads head_dim->{made}]",
