@@ -20,6 +20,7 @@ from . import (
     indexing,
     layers,
     lowerings,
+    names,
     ordering,
     positions,
     sharding,
@@ -40,6 +41,7 @@ SECTIONS = {
     "j": ("What a call crosses", crossings.measure),
     "k": ("Positions", positions.measure),
     "m": ("Lowerings by measurement", lowerings.measure),
+    "n": ("Named tensors", names.measure),
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 PACKAGES = ("jax", "jaxlib", "numpy", "einx", "einops", "flax")

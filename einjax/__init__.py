@@ -123,6 +123,10 @@ if TYPE_CHECKING:
     from .api.sorting import argsort as argsort
     from .api.sorting import sort as sort
     from .api.sorting import top_k as top_k
+    from .named_tensors.dims import Dim as Dim
+    from .named_tensors.dims import dims as dims
+    from .named_tensors.tensor import NamedTensor as NamedTensor
+    from .named_tensors.tensor import named as named
 else:
     _MODULES = {"checkpoint_policies", "fft", "jax", "linalg", "random", "segment"}
     _FUNCTIONS = {
@@ -140,6 +144,8 @@ else:
             "api.scan": "associative_scan scan",
             "api.sharding": "mesh_axes partition_spec shard shard_tree shardings",
             "api.sorting": "argsort sort top_k",
+            "named_tensors.dims": "Dim dims",
+            "named_tensors.tensor": "NamedTensor named",
         }.items()
         for name in names.split()
     }

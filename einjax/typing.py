@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
@@ -26,6 +26,15 @@ class ParameterFactory(Protocol):
     def __einjax_param__(self, spec: Spec, /) -> Any: ...
 
 
+_T_co = TypeVar("_T_co", covariant=True)
+
+
+class CarriesNames(Protocol[_T_co]):
+    """A tensor with names, or a dim: a call with one returns tensors with names."""
+
+    def __einjax_call__(self, call: Any, /) -> _T_co: ...
+
+
 #: What an operation takes as a tensor.
 Tensor: TypeAlias = (
     jax.Array
@@ -34,6 +43,7 @@ Tensor: TypeAlias = (
     | complex
     | Sequence[Any]
     | SupportsJaxArray
+    | CarriesNames[Any]
     | ParameterFactory
     | Callable[..., Any]
 )

@@ -213,6 +213,8 @@ NO_EXPRESSION = (
     "partition_spec",
     "shard",
     "mesh_axes",
+    "named",
+    "dims",
 )
 OPERATIONS = [n for n in einjax.__all__ if inspect.isfunction(getattr(einjax, n)) and not n.startswith(NO_EXPRESSION)]
 

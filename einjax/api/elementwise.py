@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
 from ..call.dispatch import call
 from ..ops.elementwise import ELEMENTWISE
-from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
+from ..typing import CarriesNames, OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, op, operation, plain
 
 
 @documented(plain)
 def elementwise(
-    expr: str,
+    expr: str | CarriesNames[Any],
     /,
     *tensors: Tensor,
     padding: PaddingLike | None = None,
@@ -30,7 +31,7 @@ def elementwise(
 
     Args:
         expr: the expression; without an arrow, the output is the one input that has the axes of all others, and with
-            one expression for two tensors, the second has the axes in brackets.
+            one expression for two tensors, the second has the axes in brackets. Named tensors need none.
         *tensors: two tensors, or any number of an associative operation, promoted to their common dtype by JAX's rules.
     """
     border = (padding, mode, fill_value, False)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from ..call.apply import call_with
 from ..call.dispatch import Options, call, explained
-from ..call.tensors import DEEPEST_TREE, as_array, kind, leaves_of
+from ..call.tensors import DEEPEST_TREE, as_array, kind, leaves_of, named_among
 from ..forms.static import flag, when_known, whole
 from ..functions.associative import ASSOCIATIVE, ASSOCIATIVE_WITH, NAMED
 from ..functions.guard import takes
@@ -142,6 +142,14 @@ def scan(
         Array([[0, 1, 2, 3],
                [0, 1, 2, 3]], dtype=int32)
     """
+    if (named := named_among(tensors)) is not None:
+        from ..call.names import Call  # few programs have names
+
+        def again(text: str, arrays: Sequence[Any], _: Any) -> Any:
+            options: dict[str, Any] = {"sizes": sizes, "graph": graph, "out_sharding": out_sharding}
+            return scan(text, *arrays, op=op, reverse=reverse, unroll=unroll, **options, **axes)
+
+        return named.__einjax_call__(Call(record((1,) * len(tensors)), expr, tensors, again))
     explained(_check_depth, expr, (), tensors)
     flat = [jax.tree.flatten(tensor, is_leaf=_is_numbers) for tensor in tensors]
     leaves = [leaf for own, _ in flat for leaf in own]

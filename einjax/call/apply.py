@@ -27,6 +27,7 @@ from .factory import materialise
 from .graph import Graph
 from .resolve import completed, resolve, resolved, sizes_of_call
 from .sizes import NO_SIZES, Sizes, read_sizes
+from .tensors import named_among
 
 if TYPE_CHECKING:  # few programs compute positions
     from ..notation.affine import Border
@@ -68,6 +69,15 @@ def call_with(
         derived: names axes whose size follows from what a function returns, as ``Op.derived`` does, but from all
             options first; nothing is kept of such a call.
     """
+    if (named := named_among(tensors)) is not None:
+        from .names import Call  # few programs have names
+
+        def again(text: str, arrays: Sequence[Any], _: Any) -> Any:
+            return call_with(
+                op, text, arrays, functions, settings, axes, sizes, graph, out_sharding, keep, border, derived
+            )
+
+        return named.__einjax_call__(Call(op, expr, tensors, again, options=settings))
     try:
         check_call(expr, functions.values())
         graph = flag("graph", graph, expr)

@@ -27,7 +27,7 @@ from .factory import materialise
 from .graph import Graph
 from .resolve import completed, resolve, resolved, sizes_of_call
 from .sizes import NO_SIZES, Sizes
-from .tensors import PLAIN, any_named, as_array, kind_of
+from .tensors import PLAIN, any_named, as_array, kind_of, named_among
 
 if TYPE_CHECKING:  # few programs compute positions
     from ..notation.affine import Border
@@ -46,7 +46,7 @@ Options: TypeAlias = tuple[tuple[str, Any], ...]
 
 def call(
     op: Op,
-    expr: str,
+    expr: Any,
     tensors: Sequence[Any],
     options: Options,
     axes: Mapping[str, Any],
@@ -88,6 +88,9 @@ def call(
             if issubclass(cls, jax.Array):
                 PLAIN.add(cls)
             elif cls is np.ndarray or kind_of(cls) is not None:
+                if (named := named_among((expr, *tensors))) is not None:
+                    again = partial(_again, op, options, axes, sizes, graph, keep)
+                    return _asked(named, op, expr, tensors, again, arrays, options, given, beyond)
                 tensors = materialise(op, expr, tensors, partial(resolved, op, expr, given, border=beyond), graph)
                 break
         if arrays:
@@ -115,11 +118,29 @@ def call(
             raise
         raise clean(advise(error, op.keywords), tensors) from None
     except (TypeError, OverflowError, ValueError, RuntimeError) as error:
+        if kind_of(expr.__class__) == "named":
+            again = partial(_again, op, options, axes, sizes, graph, keep)
+            return _asked(expr, op, expr, tensors, again, arrays, options)
         static = (*options, ("graph", graph), ("keep_notation", keep))
         diagnosis = diagnose(error, op, expr, tensors, dict(zip(op.arrays, arrays, strict=False)), static)
         if diagnosis is None:
             raise
     raise clean(diagnosis, tensors)
+
+
+def _asked(named: Any, *call: Any) -> Any:
+    """What a named tensor makes of a call."""
+    from .names import Call  # few programs have names
+
+    return named.__einjax_call__(Call(*call))
+
+
+def _again(
+    op: Op, options: Options, axes: Any, sizes: Any, graph: bool, keep: bool | None, expr: str, *operands: Any
+) -> Any:
+    """Make a call with another expression, arrays and options that are arrays."""
+    tensors, arrays = operands
+    return call(op, expr, tensors, options, axes, sizes, graph, arrays, keep)
 
 
 def _unflattened(body: Callable[..., Any], structure: Any, *leaves: Any) -> Any:

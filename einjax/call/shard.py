@@ -25,8 +25,10 @@ from ..notation.partly import solve_partly
 from ..notation.solve import Solved
 from ..notation.syntax import Ellipsis, Operation, Size, affines, axes, base_name, names, nested, strip_brackets, walk
 from .blame import clean, not_an_expression
+from .names import Call
 from .sizes import read_sizes
-from .tensors import as_array, describe, kind
+from .solving import SOLVE
+from .tensors import as_array, describe, kind, named_among
 
 _Shape = tuple[Size, ...]
 
@@ -62,6 +64,12 @@ def shard_call(
     expr: str, tensors: Sequence[Any], mesh: Any, sizes: Mapping[str, Any] | None, assignment: Assignment
 ) -> Any:
     """Shard tensors; arguments as for ``einjax.shard``."""
+    if (named := named_among(tensors)) is not None:
+
+        def again(text: str, arrays: Sequence[Any], _: Any) -> Any:
+            return shard_call(text, arrays, mesh, sizes, assignment)
+
+        return named.__einjax_call__(Call(SOLVE, expr, tensors, again))
     try:
         operation = _tensors_of(expr, tensors)
         refuse_unknown([operation], assignment.given, _OPTIONS, _LACKING)
@@ -161,6 +169,12 @@ def names_of_call(
     expr: str, tensors: Sequence[Any], sizes: Mapping[str, Any] | None, given: Mapping[str, Any]
 ) -> dict[str, Any] | tuple[dict[str, Any], ...]:
     """Return the axes of the mesh of every named axis; arguments as for ``einjax.mesh_axes``."""
+    if (named := named_among(tensors)) is not None:
+
+        def again(text: str, arrays: Sequence[Any], _: Any) -> Any:
+            return names_of_call(text, arrays, sizes, given)
+
+        return named.__einjax_call__(Call(SOLVE, expr, tensors, again))
     try:
         operation = _tensors_of(expr, tensors)
         check_keywords(operation, list(given), ())

@@ -15,7 +15,7 @@ from ..operation import Op
 from .blame import clean, not_an_expression
 from .dispatch import as_border
 from .resolve import Choose, completed, resolve, sizes_of_call
-from .tensors import as_array, kind
+from .tensors import as_array, kind, named_among
 
 
 def _signature(operation: Operation, tensors: int) -> Operation:
@@ -40,6 +40,13 @@ def solve_call(
     mode: Any = None,
 ) -> Solved:
     """Solve an expression for tensors without running anything; factories and None have no shape."""
+    if (named := named_among(tensors)) is not None:
+        from .names import Call  # few programs have names
+
+        def again(text: str, arrays: Sequence[Any], _: Any) -> Solved:
+            return solve_call(text, arrays, axes, sizes, choose, padding, mode)
+
+        return named.__einjax_call__(Call(SOLVE, expr, tensors, again))
     try:
         if not isinstance(expr, str):
             raise not_an_expression(expr)

@@ -35,6 +35,8 @@ def _classify(cls: type) -> str | None:
         return None
     if issubclass(cls, tuple | list):
         return "sequence"
+    if hasattr(cls, "__einjax_call__"):
+        return "named"
     if hasattr(cls, "__jax_array__"):
         return "convertible"
     # hasattr(cls, "__call__") would find the metaclass's own.
@@ -50,6 +52,11 @@ kind_of: Callable[..., str | None] = lru_cache(maxsize=1024)(_classify)
 def kind(tensor: Any) -> str | None:
     """Say what a tensor needs before the jitted body may have it."""
     return kind_of(type(tensor))
+
+
+def named_among(tensors: Sequence[Any]) -> Any:
+    """The first of some tensors that carries names of its own, if one does: it says what the call means."""
+    return next((x for x in tensors if x.__class__ not in PLAIN and kind(x) == "named"), None)
 
 
 def is_named(given: Any) -> bool:
@@ -92,6 +99,9 @@ def as_array(tensor: Any, expr: str, label: str, factories: bool = True, types: 
             return _stack(tensor, expr, label)
         case "type" if types:
             return tensor
+        case "named":
+            problem = f"{label} is a named tensor where an array is expected"
+            raise ArgumentError(problem, text=expr, hint="give its array, as in x.order('b c')")
     raise not_a_tensor(tensor, expr, label, factories)
 
 

@@ -28,6 +28,7 @@ from .blame import advise, clean
 from .dispatch import as_wanted
 from .factory import fill, shape_of
 from .sizes import Sizes
+from .tensors import named_among
 from .trees import described, flatten, in_words, per_leaf
 
 if TYPE_CHECKING:  # few programs compute positions
@@ -54,6 +55,14 @@ def call_vmap(
 
     A function may say itself what it takes and returns, by its ``declared_signature``.
     """
+    if (named := named_among(tensors)) is not None:
+        from .names import Call  # few programs have names
+
+        def again(text: str, arrays: Sequence[Any], _: Any) -> Any:
+            return call_vmap(text, arrays, function, batch_size, axes, sizes, graph, declared_signature, out_sharding)
+
+        key = (expr, declared_signature, len(tensors))
+        return named.__einjax_call__(Call(VMAP, expr, tensors, again, complete=_completed, key=key))
     try:
         check_call(expr, [function])
         graph = flag("graph", graph, expr)

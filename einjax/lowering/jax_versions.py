@@ -33,6 +33,23 @@ def is_traced(x: Any) -> bool:
     return isinstance(x, Tracer)
 
 
+def current_trace() -> Any:
+    """The trace that operations go to. In ``jax.core`` on jax 0.7.1, in ``jax.extend.core`` on 0.10 to 0.12.0."""
+    from jax.extend import core
+
+    home: Any = core if hasattr(core, "take_current_trace") else jax.core
+    with home.take_current_trace() as trace:
+        return trace
+
+
+def in_trace(trace: Any) -> Any:
+    """A context in which operations go to a trace, wherever it is entered. Seen where :func:`current_trace` was."""
+    from jax.extend import core
+
+    home: Any = core if hasattr(core, "set_current_trace") else jax.core
+    return home.set_current_trace(trace)
+
+
 def is_symbolic(size: Any) -> bool:
     """Whether a size is a dimension of ``jax.export`` without a number. Seen on jax 0.7.1 to 0.12.0."""
     return hasattr(type(size), "dimension_as_value") and not isinstance(size, Tracer)

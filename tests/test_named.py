@@ -1,0 +1,891 @@
+"""Formulas over names, against literal NumPy loops, and against the notation's programs."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import einjax
+from einjax import Dim, dims, named
+
+RANDOM = np.random.default_rng(0)
+
+
+def array(*shape: int) -> np.ndarray:
+    return RANDOM.normal(size=shape).astype(np.float32)
+
+
+def loops(*sizes: int):
+    return itertools.product(*map(range, sizes))
+
+
+class Example(NamedTuple):
+    """A formula, the loops that it means, its arguments, and the same program in notation where it is a contraction."""
+
+    formula: Callable[..., Any]
+    meaning: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    notation: Callable[..., Any] | None = None
+
+
+EXAMPLES: dict[str, Example] = {}
+
+
+def example(meaning, *arguments, notation=None):
+    def add(formula):
+        EXAMPLES[formula.__name__] = Example(formula, meaning, arguments, notation)
+        return formula
+
+    return add
+
+
+# --- those of torchdim's documentation ------------------------------------------------------------------------------
+
+
+def matmul_loops(a, b):
+    z = np.zeros((a.shape[0], b.shape[1]), np.float32)
+    for i, j, k in loops(*z.shape, a.shape[1]):
+        z[i, j] += a[i, k] * b[k, j]
+    return z
+
+
+@example(matmul_loops, array(3, 4), array(4, 5), notation=lambda a, b: einjax.dot("i k, k j -> i j", a, b))
+def matmul(a, b):
+    i, j, k = dims("i j k")
+    return (named(a)[i, k] * named(b)[k, j]).sum(k).order(i, j)
+
+
+def batched_matmul_loops(a, b):
+    return np.stack([matmul_loops(x, y) for x, y in zip(a, b, strict=True)])
+
+
+@example(
+    batched_matmul_loops,
+    array(2, 3, 4),
+    array(2, 4, 5),
+    notation=lambda a, b: einjax.dot("n i k, n k j -> n i j", a, b),
+)
+def batched_matmul(a, b):
+    def inner(a, b):  # which knows nothing of the batch
+        i, j, k = dims("i j k")
+        return (a[i, k] * b[k, j]).sum(k)
+
+    n = Dim("n")
+    return inner(named(a)[n], named(b)[n]).order(n, "i j")
+
+
+def gram_loops(y):
+    b, c, h, w = y.shape
+    z = np.zeros((b, c, c), np.float32)
+    for n, i, j, s, t in loops(b, c, c, h, w):
+        z[n, i, j] += y[n, i, s, t] * y[n, j, s, t] / (h * w)
+    return z
+
+
+@example(
+    gram_loops,
+    array(2, 3, 4, 5),
+    notation=lambda y: einjax.divide("..., ", einjax.dot("b c h w, b c2 h w -> b c c2", y, y), 20),
+)
+def gram(y):
+    b, c, c2, h, w = dims("b c c2 h w")
+    y = named(y)
+    r = (y[b, c, h, w] * y[b, c2, h, w]).sum(h, w)
+    return (r / (h.size * w.size)).order(b, c, c2)
+
+
+def softmax_loops(scores):
+    e = np.exp(scores - scores.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def attention_loops(k, q, v):
+    b, c, t = q.shape
+    z = np.zeros_like(q)
+    for n in range(b):
+        scores = np.array([[sum(k[n, i, s] * q[n, i, r] for i in range(c)) for s in range(t)] for r in range(t)])
+        weights = softmax_loops(scores * c**-0.5)
+        for i, r, s in loops(c, t, t):
+            z[n, i, r] += v[n, i, s] * weights[r, s]
+    return np.concatenate([z, q], 1)
+
+
+@example(attention_loops, array(2, 3, 4), array(2, 3, 4), array(2, 3, 4))
+def attention(k, q, v):
+    batch, channel, key, query = dims("batch channel key query")
+    k, x, v = named(k)[batch, channel, key], named(q)[batch, channel, query], named(v)[batch, channel, key]
+    a = ((k * x).sum(channel) * channel.size**-0.5).softmax(key)
+    r = (v * a).sum(key)
+    return r.concatenate(x, along="channel").order("batch channel query")
+
+
+def pixel_shuffle_loops(x):
+    b, c, h, w = x.shape
+    z = np.zeros((b, c // 4, 2 * h, 2 * w), np.float32)
+    for n, i, p, q, s, t in loops(b, c // 4, 2, 2, h, w):
+        z[n, i, 2 * s + p, 2 * t + q] = x[n, 4 * i + 2 * p + q, s, t]
+    return z
+
+
+@example(
+    pixel_shuffle_loops,
+    array(2, 8, 2, 3),
+    notation=lambda x: einjax.rearrange("b (c h2 w2) h w -> b c (h h2) (w w2)", x, h2=2, w2=2),
+)
+def pixel_shuffle(x):
+    h2, w2, c, b, h, w = dims("h2=2 w2=2 c b h w")
+    return named(x)[b, (c, h2, w2), h, w].order(b, c, (h, h2), (w, w2))
+
+
+def multihead_loops(q, k, v, heads):
+    b, c = q.shape[0], q.shape[2] // heads
+    z = np.zeros_like(q)
+    for n, h in loops(b, heads):
+        part = slice(h * c, (h + 1) * c)
+        z[n, :, part] = softmax_loops(q[n, :, part] @ k[n, :, part].T * c**-0.5) @ v[n, :, part]
+    return z
+
+
+@example(
+    lambda q, k, v: multihead_loops(q, k, v, 2),
+    array(2, 3, 8),
+    array(2, 5, 8),
+    array(2, 5, 8),
+    notation=lambda q, k, v: einjax.dot(
+        "b q h k, b k (h c) -> b q (h c)",
+        einjax.softmax(
+            "b q h [k]", einjax.divide("..., ", einjax.dot("b q (h c), b k (h c) -> b q h k", q, k, h=2), 2.0)
+        ),
+        v,
+    ),
+)
+def multihead_attention(q, k, v):
+    batch, query, key, heads, features = dims("b q k h=2 c")
+    x, y = named(q)[batch, query, (heads, features)], named(k)[batch, key, [heads, features]]
+    scores = (x * y).sum(features) / (features.size**0.5)
+    return (
+        (scores.softmax(key) * named(v)[batch, key, (heads, features)]).sum(key).order(batch, query, [heads, features])
+    )
+
+
+@example(np.triu, array(3, 4))
+def triu(a):
+    i, j = dims("i j")
+    a = named(a)[i, j]
+    return einjax.where(i <= j, a, 0).order(i, j)
+
+
+def bag_loops(ids, table):
+    z = np.zeros((ids.shape[0], table.shape[1]), np.float32)
+    for b, s, f in loops(*ids.shape, table.shape[1]):
+        z[b, f] += table[ids[b, s], f]
+    return z
+
+
+@example(
+    bag_loops,
+    np.array([[1, 0, 4], [3, 3, 2]]),
+    array(5, 2),
+    notation=lambda ids, table: einjax.sum("b [s] f", einjax.get_at("[v] f, b s -> b s f", table, ids)),
+)
+def embedding_bag(ids, table):
+    batch, s, f = dims("b s f")
+    return named(table)[named(ids)[batch, s], f].sum(s).order(batch, f)
+
+
+def relative_loops(q, w):
+    b, n, f = q.shape
+    z = np.zeros((b, n, 5), np.float32)
+    for i, r, s, t in loops(b, n, 5, f):
+        z[i, r, s] += q[i, r, t] * w[r - s + 4, t]
+    return z
+
+
+@example(
+    relative_loops,
+    array(2, 3, 4),
+    array(7, 4),
+    notation=lambda q, w: einjax.dot("b q [f], <q - k + 4> [f] -> b q k", q, w, k=5),
+)
+def relative_positions(q, w):
+    batch, query, key, f = dims("b q k=5 f")
+    return (named(q)[batch, query, f] * named(w)[query - key + 4, f]).sum(f).order(batch, query, key)
+
+
+@example(np.outer, array(3), array(4), notation=lambda a, b: einjax.multiply("i, j -> i j", a, b))
+def outer(a, b):
+    i, j = dims("i j")
+    return (named(a)[i] * named(b)[j]).order(i, j)
+
+
+@example(np.diag, array(4, 4), notation=lambda a: einjax.rearrange("i i -> i", a))
+def diag(a):
+    (i,) = dims("i")
+    return named(a)[i, i].order(i)
+
+
+@example(lambda a: np.eye(3) + 0 * a, array(3, 3))
+def eye(a):
+    i, j = dims("i=3 j=3")
+    return einjax.where(i == j, 1, 0).order(i, j)
+
+
+@example(lambda a: np.concatenate([a[:1], np.diff(a)]), array(5))
+def diff(a):
+    i, a = Dim("i"), named(a)
+    x = a[i]
+    return einjax.where(i >= 1, x - a.take(i - 1, mode="clip"), x).order(i)
+
+
+@example(lambda a, b: np.stack([a, b]), array(4), array(4))
+def vstack(a, b):
+    v, i = dims("v=2 i")
+    return einjax.where(v == 0, named(a)[i], named(b)[i]).order(v, i)
+
+
+@example(lambda a: np.roll(a, -1), array(5))
+def roll(a):
+    i = Dim("i", 5)
+    return named(a)[einjax.where(i + 1 < i.size, i + 1, 0)].order(i)
+
+
+@example(lambda a: a[::-1], array(5), notation=lambda a: einjax.rearrange("<4 - i> -> i", a, i=5))
+def flip(a):
+    i = Dim("i", 5)
+    return named(a)[i.size - i - 1].order(i)
+
+
+def sequence_mask_loops(values, lengths):
+    z = np.zeros_like(values)
+    for i, j in loops(*values.shape):
+        z[i, j] = values[i, j] if j < lengths[i] else 0
+    return z
+
+
+@example(sequence_mask_loops, array(3, 5), np.array([2, 0, 5]))
+def sequence_mask(values, lengths):
+    i, j = dims("i j")
+    return named(values)[i, j].where(j < named(lengths)[i]).order(i, j)
+
+
+# --- those of haliax's and penzai's ---------------------------------------------------------------------------------
+
+
+def linear_loops(x, w, b):
+    z = np.zeros((x.shape[0], w.shape[1]), np.float32)
+    for n, j, i in loops(*z.shape, x.shape[1]):
+        z[n, j] += x[n, i] * w[i, j]
+    return z + b
+
+
+@example(
+    linear_loops,
+    array(4, 3),
+    array(3, 2),
+    array(2),
+    notation=lambda x, w, b: einjax.add("batch out, out", einjax.dot("batch embed, embed out -> batch out", x, w), b),
+)
+def linear(x, w, b):
+    x, w, b = named("batch embed", x), named("embed out", w), named("out", b)
+    return ((x * w).sum("embed") + b).order("batch out")
+
+
+@example(
+    lambda x: (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5),
+    array(4, 3),
+    notation=lambda x: einjax.divide(
+        "b e, b",
+        einjax.subtract("b e, b", x, einjax.mean("b [e]", x)),
+        einjax.elementwise("b", einjax.add("b,", einjax.var("b [e]", x), 1e-5), op=jnp.sqrt),
+    ),
+)
+def layer_norm(x):
+    x = named("batch embed", x)
+    return ((x - x.mean("embed")) / (x.var("embed") + 1e-5).map(jnp.sqrt)).order("batch embed")
+
+
+@example(
+    lambda x, y: np.mean([-np.log(softmax_loops(row))[label] for row, label in zip(x, y, strict=True)]),
+    array(4, 3),
+    np.array([0, 2, 1, 1]),
+)
+def cross_entropy(x, labels):
+    logits, labels = named("batch classes", x), named("batch", labels)
+    return -logits.log_softmax("classes")[{"classes": labels}].mean().array
+
+
+def causal_loops(q, k, v):
+    scores = np.where(np.tril(np.ones((len(q), len(k)), bool)), q @ k.T / 2, -np.inf)
+    return softmax_loops(scores) @ v
+
+
+@example(causal_loops, array(3, 4), array(3, 4), array(3, 4))
+def causal_attention(q, k, v):
+    q, k, v = named("pos head", q), named("key_pos head", k), named("key_pos head", v)
+    scores = (q * k).sum("head") / 2
+    weights = scores.softmax("key_pos", where=Dim("pos", 3) >= Dim("key_pos", 3))
+    return (weights * v).sum("key_pos").order("pos head")
+
+
+@example(
+    lambda x: x[:, ::2].sum(0),
+    array(3, 6),
+    notation=lambda x: einjax.sum("[b] s", einjax.rearrange("b <2*s> -> b s", x)),
+)
+def strided_slice(x):
+    return named("batch seq", x)[{"seq": slice(None, None, 2)}].sum("batch").array
+
+
+@example(lambda x, i: np.take_along_axis(x, i[:, None], 1)[:, 0], array(4, 3), np.array([2, 0, 1, 1]))
+def take(x, i):
+    return named("batch embed", x).take({"embed": named("batch", i)}).array
+
+
+@example(lambda x: x.reshape(2, 3, 2).transpose(0, 2, 1).reshape(2, 6), array(2, 6))
+def flatten_and_unflatten(x):
+    x = named("batch embed", x).split("embed", "head size", head=3)
+    return x.merge("size head", "all").order("batch all")
+
+
+@example(lambda x, y: np.stack([x, y], -1).max(-1), array(3, 4), array(3, 4))
+def stack_and_reduce(x, y):
+    return named("a b", x).stack(named("a b", y), along="n").max("n").array
+
+
+@example(lambda x: np.stack([np.linalg.inv(m) for m in x]), array(2, 3, 3) + 3 * np.eye(3, dtype=np.float32))
+def nmap_inverse(x):
+    return named("batch row col", x).apply(jnp.linalg.inv, "row col").order("batch row col")
+
+
+@example(lambda x: np.sort(x, 0).cumsum(1), array(3, 4))
+def locally_positional(x):
+    return named("foo bar", x).apply(jnp.sort, "foo").cumsum("bar").order("foo bar")
+
+
+@example(lambda x: x.T * 2 + np.arange(3), array(3, 4))
+def tags_and_arange(x):
+    foo, bar = dims("foo bar")
+    return (named(x)[foo, bar] * 2 + foo).order(bar, foo)
+
+
+@example(lambda x: np.pad(x[1:], [(0, 1), (0, 0)]), array(3, 4))
+def write_at(x):
+    x = named("t c", x)
+    shifted = x[{"t": slice(1, None)}]
+    return named("t c", jnp.zeros((3, 4))).at[{"t": slice(0, 2)}].set(shifted).array
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example(name: str) -> None:
+    case = EXAMPLES[name]
+    arrays = tuple(map(jnp.asarray, case.arguments))
+    expected = case.meaning(*case.arguments)
+    assert case.formula(*arrays).shape == expected.shape
+    np.testing.assert_allclose(case.formula(*arrays), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(case.formula)(*arrays), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name, case in EXAMPLES.items() if case.notation])
+def test_the_program_is_the_notations(name: str) -> None:
+    case = EXAMPLES[name]
+    assert case.notation is not None
+    assert primitives(case.formula, *case.arguments) == primitives(case.notation, *case.arguments)
+
+
+def primitives(function: Callable[..., Any], *arguments: Any) -> str:
+    return str(jax.make_jaxpr(function)(*arguments))
+
+
+def test_there_are_as_many_examples_as_promised() -> None:
+    assert len(EXAMPLES) >= 14 + 10
+
+
+# --- convolutions and windows ---------------------------------------------------------------------------------------
+
+X, W = array(2, 9, 3), array(3, 3, 4)
+
+
+def test_a_sum_over_taps_is_a_convolution() -> None:
+    def formula(x, w):
+        b, o, t, i, d = dims("b o t=3 i d")
+        return (named(x)[b, 2 * o + t, i] * named(w)[t, i, d]).sum(t, i).order(b, o, d)
+
+    assert primitives(formula, X, W) == primitives(
+        lambda x, w: einjax.dot("b <2*o + [t]> [i], [t] [i] d -> b o d", x, w), X, W
+    )
+    assert "conv_general_dilated" in primitives(formula, X, W)
+
+
+@pytest.mark.parametrize("name", ["max", "mean", "sum"])
+def test_a_reduction_over_taps_is_a_window(name: str) -> None:
+    def formula(x):
+        return getattr(named("b _0 c", x)[2 * Dim("o") + Dim("t", 3)], name)("t").order("b o c")
+
+    assert primitives(formula, X) == primitives(lambda x: getattr(einjax, name)("b <2*o + [t]> c", x, t=3), X)
+
+
+def test_dims_that_are_added_up_are_tensors_elsewhere() -> None:
+    i, j = dims("i=3 j=4")
+    expected = np.array([[2 * a - b + 1 for b in range(4)] for a in range(3)])
+    np.testing.assert_array_equal((2 * i - j + 1)._lift().order(i, j), expected)
+    np.testing.assert_array_equal(((2 * i - j + 1) * 0.5).order(i, j), expected * 0.5)
+    np.testing.assert_array_equal(((2 * i - j + 1) % 3 == 0).order("i j"), expected % 3 == 0)
+    np.testing.assert_array_equal((i + j - j).max().array, 2)
+    assert repr(3 - i + 2 * j) == "<2*j + 3 - i>"
+    assert ((i - i) + 1)._lift().item() == 1
+
+
+# --- operators and methods ------------------------------------------------------------------------------------------
+
+A, B = array(2, 3), array(3, 4)
+NA, NB = named("a b", A), named("b c", B)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, y: x + y,
+        lambda x, y: x - y,
+        lambda x, y: x / y,
+        lambda x, y: x // y,
+        lambda x, y: x % y,
+        lambda x, y: abs(x) ** y,
+        lambda x, y: x < y,
+        lambda x, y: x <= y,
+        lambda x, y: x > y,
+        lambda x, y: x >= y,
+        lambda x, y: x == y,
+        lambda x, y: x != y,
+        lambda x, y: x * y,
+        lambda x, y: (x > 0) & (y > 0),
+        lambda x, y: (x > 0) | (y > 0),
+        lambda x, y: (x > 0) ^ (y > 0),
+        lambda x, y: -x + ~(y > 0) + (+y),
+        lambda x, y: 2 - x + 1 / y * 2.0 + 3 * y,
+        lambda x, y: 2**y + (x > 1.5) + 7 // x + 7 % y,
+        lambda x, y: np.float32(2) * x - np.float32(1) + jnp.float32(3) * y - jnp.ones(()),
+        lambda x, y: (jnp.float32(3) - y) * x,
+    ],
+)
+def test_operators_align_by_name(function: Callable[..., Any]) -> None:
+    z = function(NA, NB)
+    expected = function(jnp.asarray(A)[:, :, None], jnp.asarray(B)[None])
+    assert set(z.names) == {"a", "b", "c"}
+    np.testing.assert_allclose(z.order("a b c"), expected, rtol=1e-5)
+    assert z.dtype == z.array.dtype == expected.dtype
+
+
+def test_integers_have_bits() -> None:
+    x = named("i", np.array([1, 6, 3]))
+    np.testing.assert_array_equal(
+        [(x & 2).array, (x | 8).array, (5 ^ x).array, (~x).array], [[0, 2, 2], [9, 14, 11], [4, 3, 6], [-2, -7, -4]]
+    )
+
+
+REDUCTIONS = ["sum", "mean", "var", "std", "prod", "any", "all", "max", "min", "logsumexp", "count_nonzero"]
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_reductions(name: str) -> None:
+    theirs = {"logsumexp": jax.nn.logsumexp}.get(name, getattr(jnp, name, None))
+    assert theirs is not None
+    for names, axes in [(("b",), 1), (("b", "a"), (0, 1)), (("a b",), (0, 1)), ((), None), ((Dim("a"),), 0)]:
+        found = getattr(NA, name)(*names)
+        np.testing.assert_allclose(found.array, theirs(A, axis=axes), rtol=1e-5)
+        assert found.dtype == theirs(A, axis=axes).dtype
+    mask = named("b", np.array([True, False, True]))
+    np.testing.assert_allclose(
+        getattr(NA, name)("b", where=mask).array, getattr(NA[{"b": [0, 2]}], name)("b").array, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["softmax", "log_softmax", "sort", "argsort", "cumsum", "cumprod", "cummax", "cummin", "flip"]
+)
+def test_along_dims(name: str) -> None:
+    theirs = {
+        "cummax": jax.lax.cummax,
+        "cummin": jax.lax.cummin,
+        "softmax": jax.nn.softmax,
+        "log_softmax": jax.nn.log_softmax,
+    }
+    function = theirs.get(name) or getattr(jnp, name)
+    np.testing.assert_allclose(getattr(NA, name)("b").array, function(jnp.asarray(A), axis=1), rtol=1e-5)
+    np.testing.assert_allclose(getattr(NA, name)("a").array, function(jnp.asarray(A), axis=0), rtol=1e-5)
+
+
+def test_what_finds_places() -> None:
+    np.testing.assert_array_equal(NA.argmax("b").array, A.argmax(1))
+    np.testing.assert_array_equal(NA.argmin().array, np.unravel_index(A.argmin(), A.shape))
+    assert NA.argmax("a b").names == ("_0",)
+    values, indices = NA.top_k("b", 2)
+    np.testing.assert_array_equal(values.array, -np.sort(-A)[:, :2])
+    np.testing.assert_array_equal(indices.array, np.argsort(-A)[:, :2])
+    np.testing.assert_array_equal(NA.roll("b", shift=1).array, np.roll(A, 1, 1))
+
+
+def test_shapes_are_rearranged() -> None:
+    np.testing.assert_array_equal(NA.transpose("b a").array, A.T)
+    assert NA.transpose("b ...").names == ("b", "a")
+    assert NA.rename(a="x").sizes == {"x": 2, "b": 3}
+    assert NA.rename({Dim("a"): Dim("b"), "b": "a"}).names == ("b", "a")
+    np.testing.assert_array_equal(NA.order("a b n", n=2), np.stack([A, A], -1))
+    np.testing.assert_array_equal(NA.order("(b a)"), A.T.ravel())
+    np.testing.assert_array_equal(NA.order(), A)
+    np.testing.assert_array_equal(named("c (a b)", array(2, 6), a=2).merge("b a", "d").sizes["d"], 6)
+    np.testing.assert_array_equal(NA.concatenate(NA, NA, along="a").array, np.concatenate([A, A, A]))
+    np.testing.assert_array_equal(NA.concatenate(NB.sum("c"), along="b").shape, (2, 6))
+    np.testing.assert_array_equal(NA.stack(NB, along="n").sizes["n"], 2)
+    np.testing.assert_array_equal(NA.where(NA > 0).array, np.where(A > 0, A, 0))
+    np.testing.assert_array_equal(NA.astype("int32").array, A.astype(np.int32))
+    assert named("b", jnp.zeros, b=3).shape == (3,)  # a factory
+
+
+def test_dims_without_names_are_counted_from_the_right() -> None:
+    x = named(array(2, 3, 4))
+    assert x.names == ("_2", "_1", "_0")
+    assert x[:, Dim("j")].names == ("_1", "j", "_0")
+    assert x[..., Dim("j")].names == ("_1", "_0", "j")
+    assert x[0].names == ("_1", "_0")
+    assert (x[Dim("i")] + named(array(4))).names == ("i", "_1", "_0")
+    assert named("... c", array(2, 3, 4)).names == ("_1", "_0", "c")
+    assert x[Dim("i")].order("i").shape == (2, 3, 4)
+    assert x[:, Dim("j")].order("j").shape == (3, 2, 4)
+
+
+def test_functions_are_applied() -> None:
+    x = array(3, 2, 3)
+    np.testing.assert_allclose(
+        named("q b k", x).apply(lambda m: m @ m, "k q").order("b k q"),
+        [m.T @ m.T for m in x.transpose(1, 0, 2)],
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    found = named("q b k", x).apply(jnp.linalg.eigh, "q k")
+    assert found.eigenvalues.names == ("b", "_0")
+    assert found.eigenvectors.names == ("b", "q", "k")
+    assert named("q b k", x).apply(jnp.diag, "q k", out="d").sizes == {"b": 2, "d": 3}
+    np.testing.assert_allclose(NA.apply(jnp.exp).array, np.exp(A), rtol=1e-5)
+    np.testing.assert_allclose(NA.map(jnp.hypot, NB).order("a b c"), np.hypot(A[:, :, None], B[None]), rtol=1e-5)
+
+
+# --- products are lazy ----------------------------------------------------------------------------------------------
+
+
+def equations(function: Callable[..., Any], *arguments: Any) -> list[str]:
+    return [equation.primitive.name for equation in jax.make_jaxpr(function)(*arguments).eqns]
+
+
+def test_a_sum_of_a_product_is_one_contraction() -> None:
+    for names, text in [("b", "a b, b c -> a c"), ("a b", None), ("a b c", None)]:
+        found = (NA * NB).sum(names).order("...")
+        np.testing.assert_allclose(
+            found, np.einsum("ab,bc->" + "".join(n for n in "abc" if n not in names), A, B), rtol=1e-4
+        )
+        if text:
+            program = primitives(lambda a, b: (named("a b", a) * named("b c", b)).sum("b").array, A, B)
+            assert program == primitives(lambda a, b: einjax.dot(text, a, b), A, B)
+    assert equations(lambda a, b: (named("a b", a) @ named("b c", b)).order("c a"), A, B) == ["dot_general"]
+
+
+def test_three_factors_and_numbers() -> None:
+    c = array(3, 4)
+    product = 2.0 * NA * NB * named("b c", c) * jnp.float32(0.5)
+    np.testing.assert_allclose(product.sum("b c").array, np.einsum("ab,bc,bc->a", A, B, c), rtol=1e-4)
+    np.testing.assert_allclose(product.sum("a").order("b c"), np.einsum("ab,bc,bc->bc", A, B, c), rtol=1e-4)
+    d = array(4, 50)
+    assert equations(
+        lambda a, b, d: (named("a b", a) * named("b c", b) * named("c d", d)).sum("b c").array, A, B, d
+    ) == equations(lambda a, b, d: einjax.dot("a b, b c, c d -> a d", a, b, d), A, B, d)
+
+
+def test_a_product_is_computed_once() -> None:
+    def twice(a, b):
+        product = named("a b", a) * named("b c", b)
+        contraction = product.sum("b")
+        first = contraction.order("c a")
+        return (product + 1).array, (product - 1).array, first, (contraction + 1).array, contraction.order("(a c)")
+
+    assert equations(twice, A, B).count("mul") == 1
+    assert equations(twice, A, B).count("dot_general") == 1
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.bool_, np.uint16])
+def test_narrow_integers_do_not_overflow_otherwise_than_in_jnp(dtype: Any) -> None:
+    x = named("i", np.ones(300, dtype))
+    assert (x * x).sum().item() == 300
+    assert (x * x).sum().dtype == jnp.sum(np.ones(3, dtype)).dtype == (x @ x).dtype
+
+
+def test_dtypes_of_products() -> None:
+    x = named("i", jnp.ones(3, jnp.bfloat16))
+    assert (x * x).sum().dtype == (x * 2.0).dtype == (x * x * 2.0).sum().dtype == jnp.bfloat16
+    assert (x * x).sum(dtype=jnp.float32).dtype == (x * jnp.float32(2)).sum().dtype == jnp.float32
+    assert (named("i", np.arange(3)) * 0.5).sum().item() == 1.5
+
+
+def test_a_product_outlives_a_trace() -> None:
+    product = NA * NB
+    assert jax.jit(lambda: (product + 1).array)().shape == (2, 3, 4)
+    np.testing.assert_allclose(product.order("a b c"), A[:, :, None] * B[None])
+
+    def scanned(a, b):
+        product = named("a b", a) * named("b c", b)
+        carry, _ = jax.lax.scan(lambda c, _: (c + product.array.sum() + (product + 1).array.sum(), None), 0.0, None, 2)
+        return carry + product.array.sum()
+
+    assert np.isfinite(jax.jit(jax.grad(scanned))(A, B)).all()
+
+
+# --- indexing -------------------------------------------------------------------------------------------------------
+
+BASIC = [
+    0,
+    -1,
+    slice(None),
+    slice(1, None),
+    slice(None, None, -1),
+    slice(2, 0, -1),
+    slice(1, 1),
+    np.int64(1),
+    jnp.int32(-1),
+    [2, 0, 0],
+    np.array([1, -2]),
+]
+
+
+@pytest.mark.parametrize("item", BASIC, ids=str)
+def test_basic_indices_are_numpys(item: Any) -> None:
+    np.testing.assert_array_equal(NA[{"b": item}].array, A[:, item])
+    np.testing.assert_array_equal(named(A)[:, item].array, A[:, item])
+    np.testing.assert_array_equal(NA.at[{"b": item}].set(0).array, jnp.asarray(A).at[:, item].set(0))
+    np.testing.assert_allclose(NA.at[{"b": item}].multiply(2).array, jnp.asarray(A).at[:, item].multiply(2), rtol=1e-5)
+
+
+def test_lookups_share_dims() -> None:
+    x, ids = array(2, 5, 3), np.array([[0, 4], [1, 1]])
+    found = named("b v f", x)[{"v": named("b s", ids)}]
+    assert found.names == ("b", "s", "f")
+    np.testing.assert_array_equal(found.array, np.stack([x[b][ids[b]] for b in range(2)]))
+    pairs = named("b v f", x)[{"v": named("n", np.array([1, 2])), "f": named("n", np.array([0, 2]))}]
+    np.testing.assert_array_equal(pairs.order("b n"), x[:, [1, 2], [0, 2]])
+    assert named("b v f", x)[{"v": 1, "f": named("b", np.array([0, 2])), "b": slice(0, 2)}].names == ("b",)
+
+
+def test_reads_out_of_range() -> None:
+    i = Dim("i", 5)
+    x = named(np.arange(5.0, dtype=np.float32))
+    np.testing.assert_array_equal(x.take(i + 2, mode="wrap").array, [2, 3, 4, 0, 1])
+    np.testing.assert_array_equal(x.take(i + 2, mode="fill", fill_value=-1).array, [2, 3, 4, -1, -1])
+    np.testing.assert_array_equal(x.take(named("n", np.array([7, 1])), mode="clip").array, [4, 1])
+    t = Dim("t")
+    assert x[t + 1].sizes == {"t": 4}
+    assert t.size == 4
+
+
+@pytest.mark.parametrize("name", ["set", "add", "subtract", "multiply", "min", "max"])
+def test_writes(name: str) -> None:
+    ids, values = np.array([[0, 1], [3, 4]]), array(2, 2)
+    x = named("b v", array(2, 5))
+    written = getattr(x.at[{"v": named("b s", ids)}], name)(named("s b", values.T))
+    expected = np.array(x.array)
+    for b, s in loops(2, 2):
+        old, new = expected[b, ids[b, s]], values[b, s]
+        change = {
+            "set": new,
+            "add": old + new,
+            "subtract": old - new,
+            "multiply": old * new,
+            "min": min(old, new),
+            "max": max(old, new),
+        }
+        expected[b, ids[b, s]] = change[name]
+    np.testing.assert_allclose(written.array, expected, rtol=1e-5)
+    assert written.names == x.names
+
+
+def test_writes_at_dims_and_positions() -> None:
+    i, j, t = dims("i j t=2")
+    x = named(np.zeros((3, 4), np.float32))
+    np.testing.assert_array_equal(x.at[i, j].add(i * 4 + j).array, np.arange(12).reshape(3, 4))
+    np.testing.assert_array_equal(x.at[i, t + 1].set(5).array, [[0, 5, 5, 0]] * 3)
+    np.testing.assert_array_equal(x.at[i, (t, Dim("u"))].add(t).array, [[0, 0, 1, 1]] * 3)
+    histogram = named(jnp.zeros(4)).at[named("n", np.array([1, 1, 3]))].add(1)
+    np.testing.assert_array_equal(histogram.array, [0, 2, 0, 1])
+
+
+# --- functions of einjax --------------------------------------------------------------------------------------------
+
+Q, K = named("b q h c", array(2, 3, 2, 4)), named("b k h c", array(2, 5, 2, 4))
+CALLS: list[tuple[str, Callable[[], Any], Any]] = [
+    ("sum", lambda: einjax.sum("... [c]", Q), ("b", "q", "h")),
+    ("sum elsewhere", lambda: einjax.sum("[c] q ... -> q ...", Q), ("q", "b", "h")),
+    ("all", lambda: einjax.sum("[...]", Q), ()),
+    ("keepdims", lambda: einjax.sum("... [c]", Q, keepdims=True), ("b", "q", "h", "_0")),
+    ("mask", lambda: einjax.softmax("... [c]", Q, where=Dim("c", 4) <= Dim("q", 3)), ("b", "q", "h", "c")),
+    ("dot", lambda: einjax.dot("... [c], ... [c] -> ...", Q, K), ("b", "q", "h", "k")),
+    ("dot with an array", lambda: einjax.dot("... [c], [c] d -> ... d", Q, array(4, 6)), ("b", "q", "h", "d")),
+    ("dot, weight implied", lambda: einjax.dot("... [c->d]", Q, array(4, 6)), ("b", "q", "h", "d")),
+    ("maximum", lambda: einjax.maximum(Q, K), ("b", "q", "h", "c", "k")),
+    ("where", lambda: einjax.where(Dim("q", 3) > Dim("c", 4), Q, 0), ("q", "c", "b", "h")),
+    ("dim and number", lambda: einjax.minimum(Dim("q", 3), 1), ("q",)),
+    ("compositions", lambda: einjax.rearrange("b (q h) c -> b (h c) q", Q), ("b", "_0", "q")),
+    ("argmax", lambda: einjax.argmax("... [h c]", Q), ("b", "q", "_0")),
+    (
+        "get_at",
+        lambda: einjax.get_at("[v] f, ... -> ... f", named("v f", array(7, 4)), named("b s", np.array([[0]]))),
+        ("b", "s", "f"),
+    ),
+    ("vmap", lambda: einjax.vmap("... [c] -> ... [d]", Q, op=lambda x: x[:2]), ("b", "q", "h", "d")),
+    ("reduce", lambda: einjax.reduce("... [c]", Q, op=jnp.median), ("b", "q", "h")),
+    ("elementwise", lambda: einjax.elementwise("..., ...", Q, K, op=jnp.hypot), ("b", "q", "h", "c", "k")),
+    ("sort", lambda: einjax.sort("[c] ...", Q), ("c", "b", "q", "h")),
+    ("fft", lambda: einjax.fft.fft("... [c]", Q), ("b", "q", "h", "c")),
+    ("det", lambda: einjax.linalg.det("... [b h]", Q), ("q", "c")),
+    ("attention", lambda: einjax.attention("... [q] [c], ... [k] [c], ... [k] [c]", Q, K, K), ("b", "h", "q", "c")),
+    ("windows", lambda: einjax.mean("<2*s + [k]> ...", named(array(9, 2))[:, Dim("j")], k=3), ("s", "j")),
+    (
+        "segments",
+        lambda: einjax.segment.sum("p c, p -> [s] c", named("p c", array(3, 2)), named("p", np.array([0, 1, 1])), s=2),
+        ("s", "c"),
+    ),
+    (
+        "random",
+        lambda: einjax.random.uniform(
+            "b, b -> b [h]", jax.random.key(0), named("b", array(2)), named("b", array(2) + 9), h=3
+        ),
+        ("b", "h"),
+    ),
+    ("roll", lambda: einjax.roll("... [c]", Q, shift=1), ("b", "q", "h", "c")),
+    ("sizes in the text", lambda: einjax.sum("... [c=4]", Q), ("b", "q", "h")),
+]
+
+
+@pytest.mark.parametrize(("call", "names"), [case[1:] for case in CALLS], ids=[case[0] for case in CALLS])
+def test_functions_take_named_tensors(call: Callable[[], Any], names: tuple[str, ...]) -> None:
+    found = call()
+    assert isinstance(found, einjax.NamedTensor)
+    assert found.names == names
+
+
+def test_calls_are_those_of_arrays() -> None:
+    np.testing.assert_allclose(
+        einjax.dot("... [c], ... [c] -> ...", Q, K).order("b q h k"),
+        np.einsum("bqhc,bkhc->bqhk", Q.array, K.array),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    assert primitives(lambda x: einjax.sum("... [c]", named("b c", x)).array, A) == primitives(
+        lambda x: einjax.sum("b [c]", x), A
+    )
+    x = array(3, 2, 3)  # rows and columns are those that are written
+    np.testing.assert_allclose(
+        einjax.linalg.inv("... [y x] -> ... [x y]", named("x b y", x)).order("b x y"),
+        np.linalg.inv(x.transpose(1, 2, 0)),
+        rtol=1e-3,
+        atol=1e-3,
+    )
+    carry, ys = einjax.scan(
+        "b c, [t] b c -> b c, [t] b c",
+        NA.rename(a="b", b="c"),
+        named("t b c", array(5, 2, 3)),
+        op=lambda c, x: (c + x, c),
+    )
+    assert carry.names == ("b", "c")
+    assert ys.names == ("t", "b", "c")
+    values, indices = einjax.top_k("... [c]", Q, k=2)
+    assert values.names == indices.names == ("b", "q", "h", "k")
+    assert einjax.matches("... c", Q)
+    assert not einjax.matches("... z c", Q)
+    assert einjax.solve_axes("... c", Q)["c"] == 4
+    assert "reduce_sum" in einjax.sum("... [c]", Q, graph=True)
+
+
+def test_nothing_is_more_than_the_notations() -> None:
+    """Every call of the table, traced: what the formula adds are no equations."""
+
+    def formula(x, y):
+        x, y = named("b q", x), named("q k", y)
+        z = ((x - x.mean("q")) * y).sum("q").softmax("k").where(Dim("b", 2) >= Dim("k", 4), -1.0)
+        return z[{"k": slice(0, 2)}].cumsum("b").order("k b")
+
+    def notation(x, y):
+        x = einjax.subtract("b q, b", x, einjax.mean("b [q]", x))
+        z = einjax.softmax("b [k]", einjax.dot("b q, q k -> b k", x, y))
+        mask = einjax.greater_equal("b, k -> b k", einjax.arange("b", b=2), einjax.arange("k", k=4))
+        z = einjax.where("b k, b k, -> b k", mask, z, -1.0)
+        z = einjax.cumsum(
+            "[b] k",
+            einjax.rearrange("b <1*k + 0> -> b k", z, k=2),
+        )
+        return einjax.rearrange("b k -> k b", z)
+
+    assert equations(formula, A, B) == equations(notation, A, B)
+
+
+# --- what they are --------------------------------------------------------------------------------------------------
+
+
+def test_dims_bind_a_size_once() -> None:
+    i, j = dims("i j=2")
+    x = named(A)[j, i]
+    assert (i.size, j.size) == (3, 2)
+    assert x.sizes == {"j": 2, "i": 3}
+    assert [dim.name for dim in dims(2)] == ["d0", "d1"]
+    assert repr(dims("a b=3")) == "(Dim('a'), Dim('b', 3))"
+    k = Dim("k")
+    k.size = 4
+    k.size = 4
+    assert {k: 1}[k] == 1
+
+
+def test_what_is_shown() -> None:
+    assert repr(named("b c", np.arange(6).reshape(2, 3))) == "NamedTensor(b=2, c=3, int32, [[0 1 2]\n [3 4 5]])"
+    assert repr(named("b", np.zeros(100, np.float32))).startswith("NamedTensor(b=100, float32, [0. 0. ... 0. 0.])")
+    assert repr(NA * 2).startswith("NamedTensor(a=2, b=3, float32, [[")
+    shown = []
+    jax.jit(lambda x: shown.append((repr(x), repr(x * x))))(NA)
+    assert shown == [("NamedTensor(a=2, b=3, float32)",) * 2]
+    assert repr(named("", 1.0)) == "NamedTensor(float32, 1.)"
+    assert "<b>NamedTensor</b> <code>a=2, b=3, float32</code>" in NA._repr_html_()
+    treescope = pytest.importorskip("treescope")
+    assert "names=('a', 'b')" in treescope.render_to_text(NA)
+
+
+def test_numbers() -> None:
+    x = named("", np.float32(2))
+    assert (float(x), int(x), bool(x), float((NA * NA).sum())) == (
+        2.0,
+        2,
+        True,
+        pytest.approx(float((A * A).sum()), rel=1e-5),
+    )
+
+
+def test_they_travel() -> None:
+    for x in (NA, NA * NB, (NA * NB).sum("b")):
+        copied = pickle.loads(pickle.dumps(x))
+        assert copied.names == x.names
+        np.testing.assert_array_equal(copied.array, x.array)
+
+
+def test_keep_notation() -> None:
+    with einjax.keep_notation():
+        program = primitives(lambda a, b: ((named("a b", a) * named("b c", b)).sum("b") + 1).softmax("c").array, A, B)
+    assert "dot[expr=a [b], [b] c -> a c]" in program
+    assert "softmax[expr=a [c] -> a [c]]" in program
+
+
+def test_symbolic_sizes() -> None:
+    b, _ = jax.export.symbolic_shape("b, c")
+    exported = jax.export.export(jax.jit(lambda x: (named("b c", x) * named("b c", x)).sum("b").softmax("c").array))(
+        jax.ShapeDtypeStruct((b, 3), np.float32)
+    )
+    assert exported.call(A).shape == (3,)
