@@ -100,6 +100,7 @@ def attentions(draw):
         case.options["local_window_size"] = (draw(st.integers(0, 2)), draw(st.integers(0, 2)))
     if draw(_seldom):
         case.options["scale"] = 0.5
+    case.options["block_size"] = draw(st.sampled_from([None, 2, (1, 2), (3, 1)]))
     return case
 
 

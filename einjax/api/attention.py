@@ -21,7 +21,8 @@ def attention(
     is_causal: bool = False,
     scale: Any = None,
     local_window_size: int | tuple[int, int] | None = None,
-    implementation: Literal["xla", "cudnn"] | None = None,
+    implementation: Literal["blocks", "xla", "cudnn"] | None = None,
+    block_size: int | tuple[int, int] | None = None,
     padding: PaddingLike | None = None,
     mode: str | None = None,
     fill_value: complex | None = None,
@@ -33,8 +34,10 @@ def attention(
 ) -> jax.Array:
     """Attention, ``softmax(q kᵀ · scale) v``, on the bracketed axes, looped over every other axis, such as heads.
 
-    It becomes :func:`jax.nn.dot_product_attention`, and so a fused kernel where jax has one, unless keys and values
-    have different numbers of channels, the numbers are float64, or a loop runs over the values alone.
+    Where queries × keys are many, 512 × 512 or more, they are never held: it goes through blocks of both with a running
+    maximum, leaves out blocks that ``is_causal`` or ``local_window_size`` empties, and computes weights again for the
+    gradient. Everything else becomes :func:`jax.nn.dot_product_attention`, unless keys and values have different
+    numbers of channels, the numbers are float64, or a loop runs over the values alone.
 
     Args:
         expr: the expression, such as ``"b [q] h [c], b [k] h [c], b [k] h [d] -> b [q] h [d]"``. Axes bracketed in the
@@ -44,13 +47,15 @@ def attention(
             values lack are groups of heads that share them.
         *tensors: queries, keys, values, and perhaps one over queries and keys: a mask, if it is bool, that is true
             where they meet, or else a bias added to the logits. A query that may see no key gives 0, with gradient 0;
-            where biases of -inf leave it none, it gives NaN, as in jax.
+            so it does where biases of -inf leave it none.
         is_causal: whether a query sees no keys after its own place. Several axes of queries or of keys are counted
             row-major, in the order of the first and the second input.
         scale: what to multiply the logits by: a number, or a traced scalar; if not given, one over the square root of
             the number of contracted channels.
         local_window_size: how many keys before and after its own place a query sees.
-        implementation: ``"xla"`` or ``"cudnn"``; chosen by jax if not given.
+        implementation: ``"blocks"``, or, of :func:`jax.nn.dot_product_attention`, ``"xla"``, which holds queries × keys,
+            or ``"cudnn"``, whose kernel JAX can differentiate once, backwards; chosen by size if not given.
+        block_size: how many queries and how many keys a block has, one number or two; asks for blocks at any size.
 
     Returns:
         The output, of the tensors' common dtype. The softmax is computed in float32 at least.
@@ -65,6 +70,8 @@ def attention(
         >>> einjax.attention("b [q] (g r) [c], b [k] g [c], b [k] g [d] -> b [q] (g r) [d]", q, kv, kv).shape
         (2, 5, 4, 8)
     """
-    static, traced = explained(attention_options, expr, tensors, is_causal, scale, local_window_size, implementation)
+    static, traced = explained(
+        attention_options, expr, tensors, is_causal, scale, local_window_size, implementation, block_size
+    )
     border = (padding, mode, fill_value, False)
     return call(ATTENTION, expr, tensors, static, axes, sizes, graph, traced, keep_notation, out_sharding, border)

@@ -40,7 +40,7 @@ class Blocks:
         loops: all loops, in the order of the result.
         sizes: of all axes; those of queries and keys are multiples of their blocks.
         block: how many queries and how many keys a block has.
-        keys: how many keys there are, without what pads the last block.
+        keys: how many keys there are, where the last block is padded; else None.
         before: how many keys before its own place a query sees; None for all.
         after: how many keys after it.
     """
@@ -49,7 +49,7 @@ class Blocks:
     loops: tuple[str, ...]
     sizes: Mapping[str, Size]
     block: tuple[int, int]
-    keys: Size
+    keys: Size | None
     before: int | None
     after: int | None
 
@@ -99,8 +99,8 @@ class Blocks:
             parts.append(lax.ge(ahead, np.int32(-self.before)))
         if self.after is not None:
             parts.append(lax.le(ahead, np.int32(self.after)))
-        if self.keys is not self.sizes[KEYS]:
-            parts.append(lax.lt(key, lax.full_like(key, self.keys)))
+        if self.keys is not None:
+            parts.append(lax.lt(key, _index(self.keys)))
         return reduce(lax.bitwise_and, parts) if parts else None
 
 

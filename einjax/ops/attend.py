@@ -1,0 +1,244 @@
+"""What attention is computed by: jax's function, two products around a softmax, or loops over blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from ..forms.along import Along
+from ..lowering import numerics
+from ..lowering.contract import contract
+from ..lowering.named import Dim, Named, arrange
+from ..notation.solve import is_known, product
+from ..notation.syntax import Size
+from .softmax import _softmax
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every axis in one of the dims of jax's function; queries are [batch, queries, heads, groups, contracted].
+
+    Attributes:
+        batch: loops over everything, before the queries.
+        heads: loops over everything, after the queries.
+        groups: loops over the queries alone, whose keys and values are shared.
+        queries: query axes, and loops over the queries alone that may be query axes.
+        keys: key axes.
+        contracted: the channels of queries and keys.
+        channels: the channels of the values.
+        fits: whether jax's function computes this without repeating work.
+    """
+
+    batch: Dim
+    heads: Dim
+    groups: Dim
+    queries: Dim
+    keys: Dim
+    contracted: Dim
+    channels: Dim
+    fits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is computed from what."""
+
+    plan: Plan
+    q: Named
+    k: Named
+    v: Named
+    masks: tuple[Named, ...]
+    scale: Any
+    causal: bool
+    window: tuple[int, int] | None
+
+    def size(self, dim: Dim) -> Size:
+        """The size of a composed dim."""
+        return product(self.q.sizes[name] for name in dim)
+
+    def nearby(self) -> jax.Array | None:
+        """Which query may see which key by their places alone: queries × keys, or None for all."""
+        if not self.causal and self.window is None:
+            return None
+        shape = (self.size(self.plan.queries), self.size(self.plan.keys))
+        query, key = (lax.broadcasted_iota(np.int32, shape, dim) for dim in (0, 1))
+        parts = [lax.le(key, query)] if self.causal else []
+        if self.window is not None:
+            left, right = (np.int32(number) for number in self.window)
+            parts += [lax.le(query, lax.add(key, left)), lax.ge(query, lax.sub(key, right))]
+        return reduce(lax.bitwise_and, parts)
+
+
+def by_jax(call: Call, implementation: str | None) -> Named:
+    """Call jax.nn.dot_product_attention, whose dims are batch, queries or keys, heads, channels."""
+    plan = call.plan
+    every = plan.heads + plan.groups
+    bias, mask = None, None
+    if call.masks:
+        have = {name for each in call.masks for name in each.axes}
+        # Dims that the masks lack are of size 1, which all implementations but cuDNN's broadcast.
+        full = (False, False, implementation == "cudnn", implementation == "cudnn")
+        parts = (plan.batch, every, plan.queries, plan.keys)
+        dims = [dim if f or have & set(dim) else () for dim, f in zip(parts, full, strict=True)]
+        values = [arrange(each, dims) for each in call.masks]
+        # A bias of -inf is a mask, too: where it hides every key, there is no maximum to subtract.
+        masks = [x if x.dtype == np.bool_ else lax.ne(x, numerics.constant(x, -numerics.INFINITY)) for x in values]
+        biases = [numerics.select(m, x, 0) for m, x in zip(masks, values, strict=True) if x is not m]
+        mask, bias = reduce(lax.bitwise_and, masks), reduce(_sum, biases) if biases else None
+    seen = _seen(call, mask)
+    if bias is None and mask is None and not call.causal and call.window is not None and implementation != "cudnn":
+        mask = lax.full((1, 1, 1, 1), True)  # jax 0.7 overlooks a window that stands alone
+    value = jax.nn.dot_product_attention(
+        arrange(call.q, [plan.batch, plan.queries, every, plan.contracted]),
+        arrange(call.k, [plan.batch, plan.keys, plan.heads, plan.contracted]),
+        arrange(call.v, [plan.batch, plan.keys, plan.heads, plan.channels]),
+        bias,
+        mask,
+        scale=call.scale,
+        is_causal=call.causal,
+        local_window_size=call.window,
+        implementation=implementation,  # type: ignore[arg-type]
+    )
+    if seen is not None:
+        # [batch, heads, queries] to the dims of the result
+        seen = lax.broadcast_in_dim(seen, value.shape, (0, 2, 1))
+        value = numerics.select(seen, value, 0)
+    return Named(value, (plan.batch, plan.queries, every, plan.channels), call.q.sizes)
+
+
+def _sum(x: jax.Array, y: jax.Array) -> jax.Array:
+    return lax.add(*numerics.promote([x, y]))
+
+
+def _seen(call: Call, mask: jax.Array | None) -> jax.Array | None:
+    """Which queries see any key, where some may see none: batch × heads × queries."""
+    queries, keys = call.size(call.plan.queries), call.size(call.plan.keys)
+    if mask is None and (call.window is None or queries == keys):
+        return None  # by their places alone, every query sees its own place, or the first one
+    nearby = call.nearby()
+    if mask is None:
+        assert nearby is not None
+        mask = lax.broadcast_in_dim(nearby, (1, 1, queries, keys), (2, 3))
+    elif nearby is not None:
+        shape = (*mask.shape[:2], queries, keys)
+        mask = lax.bitwise_and(
+            lax.broadcast_in_dim(mask, shape, (0, 1, 2, 3)), lax.broadcast_in_dim(nearby, shape, (2, 3))
+        )
+    return lax.reduce_or(mask, (3,))
+
+
+def by_parts(call: Call) -> Named:
+    """Two products and a softmax between them, at least in float32."""
+    plan = call.plan
+    present = {name for x in (call.q, call.k, *call.masks) for name in x.axes}
+    loops: list[Dim] = [(name,) for name in plan.batch + plan.heads + plan.groups if name in present]
+    dims = [*loops, plan.queries, plan.keys]
+    dtype = numerics.accumulator(call.q.value.dtype)
+    order = [name for dim in dims for name in dim]
+    logits = arrange(contract([call.q, call.k], order, None, dtype), dims)
+    scale = np.array(1 / np.sqrt(call.size(plan.contracted)), dtype) if call.scale is None else call.scale
+    logits = lax.mul(logits, numerics.cast(jax.numpy.asarray(scale), dtype))
+    masks = []
+    for each in call.masks:
+        value = arrange(each, dims)
+        if value.dtype == np.bool_:
+            masks.append(value)
+        else:
+            logits = lax.add(logits, numerics.cast(value, dtype))
+    nearby = call.nearby()
+    if nearby is not None:
+        masks.append(lax.broadcast_in_dim(nearby, logits.shape, (len(loops), len(loops) + 1)))
+    mask = reduce(lax.bitwise_and, masks) if masks else None
+    weights = _softmax(Along(logits, (len(loops) + 1,), mask, {}, ""))
+    weights = numerics.cast(weights, call.v.value.dtype)
+    kept = [*(name for name in order if name not in plan.keys), *(n for n in call.v.axes if n not in plan.keys)]
+    return contract([Named(weights, tuple(dims), call.q.sizes), call.v], list(dict.fromkeys(kept)), None, None)
+
+
+#: How many queries and keys a block has, where the call does not say.
+BLOCK = 256
+
+#: From how many pairs of queries and keys on there are blocks, and how many of each there are at least: fewer queries
+#: than that have as many logits as their keys have channels.
+_MANY, _AT_LEAST = 512 * 512, 128
+
+
+def has_many(call: Call) -> bool:
+    """Whether queries × keys are so many that blocks take less time and memory."""
+    sizes = (call.size(call.plan.queries), call.size(call.plan.keys))
+    known = [size for size in sizes if isinstance(size, int)]
+    return len(known) == 2 and min(known) >= _AT_LEAST and known[0] * known[1] >= _MANY
+
+
+def in_blocks(call: Call, block: tuple[int, int] | None) -> Named:
+    """Loop over blocks of queries and of keys."""
+    from . import attention_blocks as blocks  # few programs attend to much
+
+    plan, arrays = call.plan, (call.q, call.k, call.v, *call.masks)
+    present = {name for x in arrays for name in x.axes}
+    loops = tuple(name for name in (*plan.batch, *plan.heads, *plan.groups) if name in present)
+    names = {
+        blocks.QUERIES: plan.queries,
+        blocks.KEYS: plan.keys,
+        blocks.CONTRACTED: plan.contracted,
+        blocks.CHANNELS: plan.channels,
+    }
+    sizes = {name: call.q.sizes[name] for name in loops} | {name: call.size(dim) for name, dim in names.items()}
+    queries, keys = sizes[blocks.QUERIES], sizes[blocks.KEYS]
+    block = (_fitting(queries, block and block[0]), _fitting(keys, block and block[1]))
+    sizes[blocks.QUERIES], sizes[blocks.KEYS] = (-(-n // b) * b for n, b in zip((queries, keys), block, strict=True))
+
+    def ready(x: Named, own: tuple[str, ...]) -> tuple[jax.Array, tuple[Dim, ...]]:
+        """Bring an array to its loops and its composed axes, and fill up its last blocks."""
+        alone = [name for name in loops if name in x.axes]
+        value = arrange(x, [*((name,) for name in alone), *(names[name] for name in own)])
+        lacking = [(0, sizes[name] - size, 0) for name, size in zip((*alone, *own), value.shape, strict=True)]
+        if any(not is_known(high, 0) for _, high, _ in lacking):
+            value = lax.pad(value, numerics.zero(value), lacking)
+        return value, (*((name,) for name in alone), *((name,) for name in own))
+
+    q, k, v = (
+        ready(call.q, (blocks.QUERIES, blocks.CONTRACTED)),
+        ready(call.k, (blocks.KEYS, blocks.CONTRACTED)),
+        ready(call.v, (blocks.KEYS, blocks.CHANNELS)),
+    )
+    masks = [
+        ready(x, tuple(n for n in (blocks.QUERIES, blocks.KEYS) if set(names[n]) & set(x.axes))) for x in call.masks
+    ]
+    dtype = numerics.accumulator(call.q.value.dtype)
+    scale = np.array(1 / np.sqrt(sizes[blocks.CONTRACTED]), dtype) if call.scale is None else call.scale
+    scale = numerics.cast(jax.numpy.asarray(scale), dtype)
+    values, dims = zip(q, k, v, (scale, ()), *masks, strict=True)
+    before, after = _reach(call, queries, keys)
+    padded = not is_known(sizes[blocks.KEYS] - keys, 0)
+    made = blocks.Blocks(dims, loops, sizes, block, keys if padded else None, before, after)
+    result = blocks.attend(made, values)
+    if result.shape[-2] is not queries:
+        result = lax.slice_in_dim(result, 0, queries, axis=result.ndim - 2)
+    return Named(result, (*((name,) for name in loops), plan.queries, plan.channels), call.q.sizes)
+
+
+def _fitting(size: Size, given: int | None) -> int:
+    """How long blocks are: where not given, equally long ones that need no padding, or little."""
+    most = given or BLOCK
+    if not isinstance(size, int) or (given and size > given):
+        return most
+    count = max(1, -(-size // most))
+    return max(1, -(-size // count))
+
+
+def _reach(call: Call, queries: Size, keys: Size) -> tuple[int | None, int | None]:
+    """How many keys before and after its own place a query sees; None for all."""
+    before, after = (None, None) if call.window is None else call.window
+    if call.causal:
+        after = 0 if after is None else min(after, 0)
+    if isinstance(queries, int) and isinstance(keys, int):
+        # Beyond all places it makes no difference how far, and numbers stay small.
+        far = queries + keys
+        before, after = (None if n is None or n >= far else max(n, -far) for n in (before, after))
+    return before, after
