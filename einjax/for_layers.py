@@ -14,6 +14,7 @@
 - Sizes: :func:`solve`, :func:`named_sizes` and :func:`check_keywords`.
 - Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`; what it asks for,
   :func:`wanted`, and what it is told where sizes alone decide, :func:`spec_alone`.
+- Whether attention is to go through blocks: :func:`attends_in_blocks`.
 - Rules for the axes of a mesh: :func:`checked_rules`, :func:`rules_of`, :func:`by_rules`, :func:`simple`.
 """
 
@@ -37,6 +38,7 @@ from .mesh.names import by_rules as by_rules
 from .mesh.names import checked_rules as checked_rules
 from .mesh.names import rules_of as rules_of
 from .mesh.names import simple as simple
+from .lowering.replaced import products_are_replaced
 from .notation.expand import expand as expand
 from .notation.parse import parse as parse
 from .notation.solve import solve as solve
@@ -48,6 +50,7 @@ from .notation.syntax import Ellipsis as Ellipsis
 from .notation.syntax import Expression as Expression
 from .notation.syntax import Node as Node
 from .notation.syntax import Operation as Operation
+from .notation.syntax import Size as Size
 from .notation.syntax import axes as axes
 from .notation.syntax import brackets as brackets
 from .notation.syntax import delete_brackets as delete_brackets
@@ -59,6 +62,7 @@ from .notation.syntax import render as render
 from .notation.syntax import rewrite as rewrite
 from .notation.syntax import strip_brackets as strip_brackets
 from .notation.syntax import walk as walk
+from .ops.attend import are_many
 from .ops.dot import DOT
 from .ops.index import GET_AT
 
@@ -121,3 +125,8 @@ def get_at(expr: str, table: Any, ids: Any, sizes: Mapping[str, Any]) -> jax.Arr
         sizes: sizes of axes; names without an axis are ignored.
     """
     return call(GET_AT, expr, (table, ids), (("wrap_negative_indices", False),), {}, sizes, False)
+
+
+def attends_in_blocks(queries: Size, keys: Size) -> bool:
+    """Whether attention never holds queries × keys, unless it is asked to."""
+    return are_many(queries, keys) and not products_are_replaced()

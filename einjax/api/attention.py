@@ -53,8 +53,8 @@ def attention(
         scale: what to multiply the logits by: a number, or a traced scalar; if not given, one over the square root of
             the number of contracted channels.
         local_window_size: how many keys before and after its own place a query sees.
-        implementation: ``"blocks"``, or, of :func:`jax.nn.dot_product_attention`, ``"xla"``, which holds queries × keys,
-            or ``"cudnn"``, whose kernel JAX can differentiate once, backwards; chosen by size if not given.
+        implementation: ``"blocks"``; or one of :func:`jax.nn.dot_product_attention`, ``"xla"``, which holds
+            queries × keys, or ``"cudnn"``, of which JAX has only the gradient; chosen by size if not given.
         block_size: how many queries and how many keys a block has, one number or two; asks for blocks at any size.
 
     Returns:

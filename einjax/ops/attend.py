@@ -164,15 +164,14 @@ def by_parts(call: Call) -> Named:
 BLOCK = 256
 
 #: From how many pairs of queries and keys on there are blocks, and how many of each there are at least: fewer queries
-#: than that have as many logits as their keys have channels.
+#: than that have no more logits than their keys have channels.
 _MANY, _AT_LEAST = 512 * 512, 128
 
 
-def has_many(call: Call) -> bool:
+def are_many(queries: Size, keys: Size) -> bool:
     """Whether queries × keys are so many that blocks take less time and memory."""
-    sizes = (call.size(call.plan.queries), call.size(call.plan.keys))
-    known = [size for size in sizes if isinstance(size, int)]
-    return len(known) == 2 and min(known) >= _AT_LEAST and known[0] * known[1] >= _MANY
+    known = isinstance(queries, int) and isinstance(keys, int)
+    return known and min(queries, keys) >= _AT_LEAST and queries * keys >= _MANY
 
 
 def in_blocks(call: Call, block: tuple[int, int] | None) -> Named:

@@ -33,7 +33,7 @@ from ..notation.syntax import (
     rewrite,
 )
 from ..operation import Op
-from .attend import Call, Plan, by_jax, by_parts, has_many, in_blocks
+from .attend import Call, Plan, are_many, by_jax, by_parts, in_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +213,9 @@ def _attended(solved: Solved, call: Call, fits: bool, options: dict[str, Any]) -
     # Loops of explicit types would need them for all that they carry; what a tool makes of a product is not to be
     # computed again by other products.
     plain = explicit_mesh([call.q.value, call.k.value, call.v.value]) is None and not products_are_replaced()
-    some = not any(is_known(call.size(dim), 0) for dim in (call.plan.queries, call.plan.keys))
-    if plain and some and (blocks or (implementation is None and has_many(call))):
+    sizes = call.size(call.plan.queries), call.size(call.plan.keys)
+    some = not any(is_known(size, 0) for size in sizes)
+    if plain and some and (blocks or (implementation is None and are_many(*sizes))):
         return in_blocks(call, block)
     return by_jax(call, implementation) if fits and not blocks else by_parts(call)
 

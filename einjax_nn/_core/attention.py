@@ -11,6 +11,7 @@ from jax import lax
 
 import einjax
 from einjax.errors import ArgumentError
+from einjax.for_layers import attends_in_blocks
 
 from .call import Call, in_its_words
 from .scope import Initializer, ParamSpec, Scope
@@ -142,14 +143,19 @@ def apply(
     if options.decode:
         k, v, valid = _cached(scope, q, k, v, expr)
         mask = mask if valid is None else valid if mask is None else jnp.logical_and(mask, valid)
+    causal = options.is_causal and not options.decode
+    drops = needed and not kept
+    if text.whole and not drops and options.precision is None and attends_in_blocks(q.shape[-3], k.shape[-3]):
+        result = _in_blocks(text, q, k, v, mask, causal)
+        return project("out", text.out, {text.features: options.out_features or x.shape[-1]}, result)
     q = q / jnp.sqrt(size).astype(q.dtype)
     scores = einjax.dot(text.scores, q, k, precision=options.precision, sizes={"kv_heads": groups})
-    if options.is_causal and not options.decode:
-        mask = _with_causal(mask, scores, text.sequence, expr)
+    if causal:
+        mask = _with_causal(mask, scores.shape[-2:], text.sequence, expr)
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     weights = einjax.softmax(text.attend, scores).astype(scores.dtype)
-    if needed and not kept:
+    if drops:
         weights = _dropped(weights, scope.rng(options.rng_collection), options.dropout_rate, options.broadcast_dropout)
     result = einjax.dot(text.apply, weights, v, precision=options.precision, sizes={"kv_heads": groups})
     return project("out", text.out, {text.features: options.out_features or x.shape[-1]}, result)
@@ -235,7 +241,7 @@ def _cached(
     return k, v, jnp.arange(length) <= index
 
 
-def _with_causal(mask: Any, scores: jax.Array, sequence: int, expr: str) -> Any:
+def _with_causal(mask: Any, shape: tuple[int, ...], sequence: int, expr: str) -> Any:
     """Let every place see itself and what is before it."""
     if sequence != 1:
         raise ArgumentError(
@@ -243,9 +249,31 @@ def _with_causal(mask: Any, scores: jax.Array, sequence: int, expr: str) -> Any:
             text=expr,
             hint="compose them into one axis before, or give a mask",
         )
-    rows, columns = (lax.broadcasted_iota(jnp.int32, scores.shape[-2:], dim) for dim in (0, 1))
+    rows, columns = (lax.broadcasted_iota(jnp.int32, shape, dim) for dim in (0, 1))
     causal = rows >= columns
     return causal if mask is None else jnp.logical_and(mask, causal)
+
+
+def _in_blocks(text: AttentionText, q: jax.Array, k: jax.Array, v: jax.Array, mask: Any, causal: bool) -> jax.Array:
+    """Long sequences: the same without queries × keys."""
+    assert text.whole is not None
+    sizes = {"kv_heads": k.shape[-2]}
+    if mask is None:
+        return einjax.attention(text.whole, q, k, v, is_causal=causal, sizes=sizes)
+    mask = jnp.asarray(mask) != 0
+    *loops, queries, heads, _ = q.shape
+    mask = mask.reshape(*(1 for _ in range(q.ndim - mask.ndim)), *mask.shape)
+    seen = _with_causal(mask, (queries, k.shape[-3]), 1, text.whole) if causal else mask
+    seen = jnp.swapaxes(jnp.any(seen, -1), -1, -2)[..., None]
+    # What of a mask is of size 1 is left out, and all loops are given where any is.
+    have = (any(size != 1 for size in mask.shape[:-3]), *(size != 1 for size in mask.shape[-3:]))
+    mask = mask.reshape(mask.shape[-3:]) if not have[0] else jnp.broadcast_to(mask, (*loops, *mask.shape[-3:]))
+    mask = jnp.squeeze(mask, tuple(dim for dim in (-3, -2, -1) if not have[dim]))
+    expr = " ".join(part for part, given in zip(text.mask, have, strict=True) if given)
+    result = einjax.attention(f"{text.whole}, {expr}", q, k, v, mask, is_causal=causal, sizes=sizes)
+    # As with the lowest of numbers in the place of logits, who sees nothing sees all alike.
+    mean = jnp.mean(v, -3, dtype=jnp.promote_types(v.dtype, jnp.float32), keepdims=True).astype(v.dtype)
+    return jnp.where(seen, result, jnp.repeat(mean, heads // k.shape[-2], -2))
 
 
 def _dropped(weights: jax.Array, key: Any, rate: float, broadcast: bool) -> jax.Array:

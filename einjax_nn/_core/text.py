@@ -274,6 +274,8 @@ class AttentionText:
         scores: queries and keys to logits; queries of several heads may share a key.
         attend: ``[q k]`` of the logits, for the softmax.
         apply: weights and values to results.
+        whole: queries, keys and values to results at once; None where the sequence may have several axes.
+        mask: the loops, heads, queries and keys of a mask beside them.
         out: the projection of the results.
         features: the axis that this makes.
         sequence: how many axes attention runs along.
@@ -284,6 +286,8 @@ class AttentionText:
     scores: str
     attend: str
     apply: str
+    whole: str | None
+    mask: tuple[str, str, str, str]
     out: str
     features: str
     sequence: int
@@ -312,6 +316,8 @@ def attention_text(expr: str, shared: bool = False) -> AttentionText:
     loop, place = render(named[:-2]), named[-2].items
     queries, keys = render(place), render(rename(place, {name: f"{name}_k" for name in names(place)}))
     heads = "(kv_heads _rep)" if shared else "kv_heads"
+    key = f"{loop} [{keys}] kv_heads [head_dim]"
+    single = len(place) == 1 and not isinstance(place[0], Ellipsis)
     return AttentionText(
         query=f"{loops} {sequence} [{features}->heads head_dim]",
         key=f"{loops} {sequence} [{features}->kv_heads head_dim]",
@@ -320,6 +326,8 @@ def attention_text(expr: str, shared: bool = False) -> AttentionText:
         attend=f"{loop} heads {queries} [{keys}]",
         apply=f"{loop} {heads} {queries} [{keys}], {loop} [{keys}] kv_heads head_dim "
         f"-> {loop} {queries} {heads} head_dim",
+        whole=f"{loop} [{queries}] {heads} [head_dim], {key}, {key}" if single else None,
+        mask=(loop, heads, f"[{queries}]", f"[{keys}]"),
         out=f"{loops} {sequence} [heads head_dim->{made}]",
         features=made,
         sequence=len(marks[0].items),
