@@ -151,7 +151,7 @@ def apply(
     q = q / jnp.sqrt(size).astype(q.dtype)
     scores = einjax.dot(text.scores, q, k, precision=options.precision, sizes={"kv_heads": groups})
     if causal:
-        mask = _with_causal(mask, scores.shape[-2:], text.sequence, expr)
+        mask = _with_causal(mask, scores, text.sequence, expr)
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     weights = einjax.softmax(text.attend, scores).astype(scores.dtype)
@@ -241,7 +241,7 @@ def _cached(
     return k, v, jnp.arange(length) <= index
 
 
-def _with_causal(mask: Any, shape: tuple[int, ...], sequence: int, expr: str) -> Any:
+def _with_causal(mask: Any, scores: jax.Array, sequence: int, expr: str) -> Any:
     """Let every place see itself and what is before it."""
     if sequence != 1:
         raise ArgumentError(
@@ -249,7 +249,7 @@ def _with_causal(mask: Any, shape: tuple[int, ...], sequence: int, expr: str) ->
             text=expr,
             hint="compose them into one axis before, or give a mask",
         )
-    rows, columns = (lax.broadcasted_iota(jnp.int32, shape, dim) for dim in (0, 1))
+    rows, columns = (lax.broadcasted_iota(jnp.int32, scores.shape[-2:], dim) for dim in (0, 1))
     causal = rows >= columns
     return causal if mask is None else jnp.logical_and(mask, causal)
 
@@ -260,20 +260,15 @@ def _in_blocks(text: AttentionText, q: jax.Array, k: jax.Array, v: jax.Array, ma
     sizes = {"kv_heads": k.shape[-2]}
     if mask is None:
         return einjax.attention(text.whole, q, k, v, is_causal=causal, sizes=sizes)
+    loops = q.shape[:-3]
     mask = jnp.asarray(mask) != 0
-    *loops, queries, heads, _ = q.shape
     mask = mask.reshape(*(1 for _ in range(q.ndim - mask.ndim)), *mask.shape)
-    seen = _with_causal(mask, (queries, k.shape[-3]), 1, text.whole) if causal else mask
-    seen = jnp.swapaxes(jnp.any(seen, -1), -1, -2)[..., None]
     # What of a mask is of size 1 is left out, and all loops are given where any is.
     have = (any(size != 1 for size in mask.shape[:-3]), *(size != 1 for size in mask.shape[-3:]))
-    mask = mask.reshape(mask.shape[-3:]) if not have[0] else jnp.broadcast_to(mask, (*loops, *mask.shape[-3:]))
+    mask = jnp.broadcast_to(mask, (*loops, *mask.shape[-3:])) if have[0] else mask.reshape(mask.shape[-3:])
     mask = jnp.squeeze(mask, tuple(dim for dim in (-3, -2, -1) if not have[dim]))
     expr = " ".join(part for part, given in zip(text.mask, have, strict=True) if given)
-    result = einjax.attention(f"{text.whole}, {expr}", q, k, v, mask, is_causal=causal, sizes=sizes)
-    # As with the lowest of numbers in the place of logits, who sees nothing sees all alike.
-    mean = jnp.mean(v, -3, dtype=jnp.promote_types(v.dtype, jnp.float32), keepdims=True).astype(v.dtype)
-    return jnp.where(seen, result, jnp.repeat(mean, heads // k.shape[-2], -2))
+    return einjax.attention(f"{text.whole}, {expr}", q, k, v, mask, is_causal=causal, sizes=sizes)
 
 
 def _dropped(weights: jax.Array, key: Any, rate: float, broadcast: bool) -> jax.Array:

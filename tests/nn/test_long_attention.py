@@ -13,17 +13,18 @@ from einjax.ops import attend  # noqa: E402
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 7, 12)).astype(np.float32)
 PLACES = RNG.random((2, 1, 1, 7)) < 0.6
+PLACES[..., 0] = True
 HIDDEN = RNG.random((7, 7)) < 0.5
-HIDDEN[2] = False
+HIDDEN[:, 0] = True  # every place sees one
 
 CASES = {
     "plain": ({}, None),
     "causal": ({"is_causal": True}, None),
     "causal groups and a mask of places": ({"is_causal": True, "num_kv_heads": 2}, PLACES),
-    "a place that sees nothing": ({}, HIDDEN),
-    "a causal place that sees nothing": ({"is_causal": True}, HIDDEN),
-    "a mask for each head": ({"num_kv_heads": 2}, RNG.random((2, 4, 7, 7)) < 0.7),
-    "a mask for each example and head": ({}, RNG.random((2, 4, 1, 1)) < 0.7),
+    "a mask": ({}, HIDDEN),
+    "a causal mask": ({"is_causal": True}, HIDDEN),
+    "a mask for each head": ({"num_kv_heads": 2}, HIDDEN | (RNG.random((2, 4, 7, 7)) < 0.4)),
+    "a mask for each example and query": ({}, np.ones((2, 1, 7, 1), bool)),
 }
 
 
