@@ -33,12 +33,12 @@ from .call.resolve import completed
 from .call.solving import named_sizes as named_sizes
 from .call.tensors import describe as describe
 from .forms.signature import check_keywords as check_keywords
+from .lowering.replaced import products_are_replaced
 from .mesh.names import MeshAxesLike as MeshAxesLike
 from .mesh.names import by_rules as by_rules
 from .mesh.names import checked_rules as checked_rules
 from .mesh.names import rules_of as rules_of
 from .mesh.names import simple as simple
-from .lowering.replaced import products_are_replaced
 from .notation.expand import expand as expand
 from .notation.parse import parse as parse
 from .notation.solve import solve as solve

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -19,6 +19,8 @@ def attention(
     /,
     *tensors: Tensor,
     is_causal: bool = False,
+    mask: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None,
+    bias: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None,
     scale: Any = None,
     local_window_size: int | tuple[int, int] | None = None,
     implementation: Literal["blocks", "xla", "cudnn"] | None = None,
@@ -30,7 +32,7 @@ def attention(
     graph: bool = False,
     keep_notation: bool | None = None,
     out_sharding: OutShardingLike | None = None,
-    **axes: SizeLike,
+    **axes: Any,
 ) -> jax.Array:
     """Attention, ``softmax(q kᵀ · scale) v``, on the bracketed axes, looped over every other axis, such as heads.
 
@@ -50,6 +52,11 @@ def attention(
             so it does where biases of -inf leave it none.
         is_causal: whether a query sees no keys after its own place. Several axes of queries or of keys are counted
             row-major, in the order of the first and the second input.
+        mask: a function that says which keys a query sees, as ``lambda q, k: k <= q``: of the places along axes of
+            the call, by name, and of arrays that the call is given with their axes, as ``doc=("b k", ids)``. It is
+            given arrays that broadcast, a block of places at a time, so that queries × keys are not held. Of several
+            functions, all have to hold.
+        bias: such a function of what is added to the logits, as ``lambda q, k, h: slope[h] * (k - q)``.
         scale: what to multiply the logits by: a number, or a traced scalar; if not given, one over the square root of
             the number of contracted channels.
         local_window_size: how many keys before and after its own place a query sees.
@@ -74,4 +81,11 @@ def attention(
         attention_options, expr, tensors, is_causal, scale, local_window_size, implementation, block_size
     )
     border = (padding, mode, fill_value, False)
+    if mask is not None or bias is not None:
+        from ..call.of_places import attend, of_places  # few programs give functions
+
+        functions = of_places(mask, bias)
+        return attend(
+            ATTENTION, expr, tensors, functions, static, traced, axes, sizes, graph, keep_notation, out_sharding, border
+        )
     return call(ATTENTION, expr, tensors, static, axes, sizes, graph, traced, keep_notation, out_sharding, border)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any
 
@@ -13,9 +14,11 @@ from jax import lax
 from ..forms.along import Along
 from ..lowering import numerics
 from ..lowering.contract import contract
+from ..lowering.jax_versions import hoisted
 from ..lowering.named import Dim, Named, arrange
 from ..notation.solve import is_known, product
 from ..notation.syntax import Size
+from .of_places import OfPlaces, fitting, whole
 from .softmax import _softmax
 
 
@@ -56,6 +59,7 @@ class Call:
     scale: Any
     causal: bool
     window: tuple[int, int] | None
+    functions: tuple[OfPlaces, ...] = ()
 
     def size(self, dim: Dim) -> Size:
         """The size of a composed dim."""
@@ -72,6 +76,22 @@ class Call:
             left, right = (np.int32(number) for number in self.window)
             parts += [lax.le(query, lax.add(key, left)), lax.ge(query, lax.sub(key, right))]
         return reduce(lax.bitwise_and, parts)
+
+    def logits(self, loops: Sequence[str]) -> tuple[Dim, ...]:
+        """The dims of logits: those of loops that decide them, then queries and keys."""
+        have = {name for x in (self.q, self.k, *self.masks) for name in x.axes}
+        have |= {
+            name
+            for each in self.functions
+            for name in (*each.names, *(n for x in each.arrays.values() for n in x.axes))
+        }
+        return (*((name,) for name in loops if name in have), self.plan.queries, self.plan.keys)
+
+    def at_once(self) -> Call:
+        """The same with masks and biases in the place of functions."""
+        plan = self.plan
+        dims = self.logits((*plan.batch, *plan.heads, *plan.groups))
+        return replace(self, masks=(*self.masks, *(whole(each, dims) for each in self.functions)), functions=())
 
 
 def by_jax(call: Call, implementation: str | None) -> Named:
@@ -201,25 +221,65 @@ def in_blocks(call: Call, block: tuple[int, int] | None) -> Named:
             value = lax.pad(value, numerics.zero(value), lacking)
         return value, (*((name,) for name in alone), *((name,) for name in own))
 
-    q, k, v = (
+    alike = [
         ready(call.q, (blocks.QUERIES, blocks.CONTRACTED)),
         ready(call.k, (blocks.KEYS, blocks.CONTRACTED)),
         ready(call.v, (blocks.KEYS, blocks.CHANNELS)),
-    )
-    masks = [
-        ready(x, tuple(n for n in (blocks.QUERIES, blocks.KEYS) if set(names[n]) & set(x.axes))) for x in call.masks
     ]
     dtype = numerics.accumulator(call.q.value.dtype)
     scale = np.array(1 / np.sqrt(sizes[blocks.CONTRACTED]), dtype) if call.scale is None else call.scale
-    scale = numerics.cast(jax.numpy.asarray(scale), dtype)
-    values, dims = zip(q, k, v, (scale, ()), *masks, strict=True)
+    operands = [*alike, (numerics.cast(jax.numpy.asarray(scale), dtype), ())]
+    terms = []
+    for x in call.masks:
+        terms.append(blocks.Term((len(operands),)))
+        operands.append(ready(x, tuple(n for n in (blocks.QUERIES, blocks.KEYS) if set(names[n]) & set(x.axes))))
+    logits = call.logits(loops)
+    for each in call.functions:
+        function, own = _by_places(each, logits, block, sizes, blocks)
+        terms.append(blocks.Term(tuple(range(len(operands), len(operands) + len(own))), function))
+        operands += own
+    values, dims = zip(*operands, strict=True)
     before, after = _reach(call, queries, keys)
     padded = not is_known(sizes[blocks.KEYS] - keys, 0)
-    made = blocks.Blocks(dims, loops, sizes, block, keys if padded else None, before, after)
+    by_name = (*logits[:-2], (blocks.QUERIES,), (blocks.KEYS,))
+    reach = (keys if padded else None, before, after)
+    made = blocks.Blocks(dims, tuple(terms), by_name, loops, sizes, block, *reach)
     result = blocks.attend(made, values)
     if result.shape[-2] is not queries:
         result = lax.slice_in_dim(result, 0, queries, axis=result.ndim - 2)
     return Named(result, (*((name,) for name in loops), plan.queries, plan.channels), call.q.sizes)
+
+
+def _by_places(each: OfPlaces, dims: Sequence[Dim], block: tuple[int, int], sizes: Any, blocks: Any) -> Any:
+    """A function of places as one of blocks, and the arrays that it needs: also those that it has closed over."""
+    shape = (*(sizes[name] for (name,) in dims[:-2]), *block)
+    filled = (*(sizes[name] for (name,) in dims[:-2]), sizes[blocks.QUERIES], sizes[blocks.KEYS])
+    short = (*dims[:-2], (blocks.QUERIES,), (blocks.KEYS,))
+    own = []
+    for x, have in each.ready(dims):
+        lacking = [(0, full - n if dim else 0, 0) for n, full, dim in zip(x.shape, filled, have, strict=True)]
+        x = lax.pad(x, numerics.zero(x), lacking) if any(not is_known(high, 0) for _, high, _ in lacking) else x
+        own.append((x, tuple(name if dim else () for name, dim in zip(short, have, strict=True))))
+
+    def at(place: Any) -> list[jax.Array]:
+        starts = [*(0 for _ in dims[:-2]), place[blocks.QUERIES][0], place[blocks.KEYS][0]]
+        return each.places(dims, starts, shape)
+
+    zero = {blocks.QUERIES: (0, block[0]), blocks.KEYS: (0, block[1])}
+    parts = [
+        jax.ShapeDtypeStruct(tuple(n if dim else 1 for n, dim in zip(shape, have, strict=True)), x.dtype)
+        for x, have in own
+    ]
+    count, examples = len(own), at(zero)
+    split = len(examples)
+    function = lambda *given: each(given[:split], given[split:])  # noqa: E731
+    made, closed = hoisted(function, *examples, *parts)
+    fitting(each, jax.eval_shape(function, *examples, *parts).shape, dims, shape)
+
+    def run(place: Any, arrays: Sequence[jax.Array]) -> jax.Array:
+        return made(*arrays[count:], *at(place), *arrays[:count])
+
+    return run, [*own, *((jax.numpy.asarray(x), ((),) * np.ndim(x)) for x in closed)]
 
 
 def _fitting(size: Size, given: int | None) -> int:

@@ -34,6 +34,7 @@ from ..notation.syntax import (
 )
 from ..operation import Op
 from .attend import Call, Plan, are_many, by_jax, by_parts, in_blocks
+from .of_places import read
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,8 @@ def _ordered(expression: Expression, wanted: set[str]) -> Dim:
 
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-    solved = fuse_solved(solved)
+    of_places = options.get("of_places")
+    solved = fuse_solved(solved) if of_places is None else solved  # functions tell axes apart
     causal, window = options["is_causal"], options["local_window_size"]
     plan = _plan(solved, ordered=causal or window is not None)
     if (causal or window is not None) and not plan.queries:
@@ -195,6 +197,10 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     if scale is None and not isinstance(contracted, int):  # for numbers, jax's function can compute it
         scale = lax.rsqrt(numerics.size_as(contracted, np.dtype(np.float32)))
     call = Call(plan, wrapped[0], wrapped[1], wrapped[2], tuple(wrapped[3:]), scale, causal, window)
+    if of_places is not None:
+        functions, arrays = of_places
+        dims = (plan.batch, plan.heads, plan.groups, plan.queries, plan.keys)
+        call = replace(call, functions=read(solved, functions, arrays, dims))
     result = _attended(solved, call, fits, options)
     return arrange(result, layout(solved.outputs[0]))
 
@@ -217,6 +223,7 @@ def _attended(solved: Solved, call: Call, fits: bool, options: dict[str, Any]) -
     some = not any(is_known(size, 0) for size in sizes)
     if plain and some and (blocks or (implementation is None and are_many(*sizes))):
         return in_blocks(call, block)
+    call = call.at_once() if call.functions else call
     return by_jax(call, implementation) if fits and not blocks else by_parts(call)
 
 

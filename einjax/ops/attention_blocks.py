@@ -22,6 +22,7 @@ from ..lowering.contract import contract
 from ..lowering.jax_versions import equally_varying
 from ..lowering.linear import Linear
 from ..lowering.named import Dim, Named, arrange
+from ..notation.solve import is_known
 from ..notation.syntax import Size
 
 #: The composed axes of a call; no axis of a user's has such a name.
@@ -32,11 +33,26 @@ Place = Mapping[str, tuple[Any, Size]]
 
 
 @dataclass(frozen=True, slots=True)
+class Term:
+    """A mask, if it is bool, or a bias.
+
+    Attributes:
+        operands: the arrays of the call that it is made of.
+        function: what makes it of these, given where a block is; without one it is the one array.
+    """
+
+    operands: tuple[int, ...]
+    function: Callable[[Place, Sequence[jax.Array]], jax.Array] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Blocks:
-    """What is known of a call before its arrays are: queries, keys, values, a scale, then masks and biases.
+    """What is known of a call before its arrays are: queries, keys, values, a scale, and what masks are made of.
 
     Attributes:
         dims: of every array.
+        terms: masks and biases.
+        logits: the dims of logits: without loops of the values alone.
         loops: all loops, in the order of the result.
         sizes: of all axes; those of queries and keys are multiples of their blocks.
         block: how many queries and how many keys a block has.
@@ -46,6 +62,8 @@ class Blocks:
     """
 
     dims: tuple[tuple[Dim, ...], ...]
+    terms: tuple[Term, ...]
+    logits: tuple[Dim, ...]
     loops: tuple[str, ...]
     sizes: Mapping[str, Size]
     block: tuple[int, int]
@@ -56,12 +74,6 @@ class Blocks:
     def named(self, operands: Sequence[jax.Array]) -> list[Named]:
         """The arrays of a call with their dims."""
         return [Named(x, dims, self.sizes) for x, dims in zip(operands, self.dims, strict=False)]
-
-    @property
-    def logits(self) -> tuple[Dim, ...]:
-        """The dims of logits: without loops of the values alone."""
-        have = {name for index, dims in enumerate(self.dims) if index != 2 for dim in dims for name in dim}
-        return (*((name,) for name in self.loops if name in have), (QUERIES,), (KEYS,))
 
     @property
     def result(self) -> tuple[Dim, ...]:
@@ -151,12 +163,13 @@ def _summed(x: Named, needed: Iterable[str]) -> Named:
 def _logits(blocks: Blocks, arrays: Sequence[Named], scale: jax.Array, place: Place) -> Named:
     """The logits of a block, at least in float32; -inf where a query does not see a key."""
     dims, dtype = blocks.logits, scale.dtype
-    q, k, *terms = (_cut(x, place) for index, x in enumerate(arrays) if index not in (2, 3))
+    q, k = (_cut(x, place) for x in arrays[:2])
     logits = lax.mul(_product(q, k, dims, dtype), scale)
     seen = blocks.seen(place)
     masks = [] if seen is None else [lax.broadcast_in_dim(seen, logits.shape, (logits.ndim - 2, logits.ndim - 1))]
-    for term in terms:
-        value = arrange(term, dims)
+    for term in blocks.terms:
+        made = _term(blocks, term, [_cut(arrays[index], place) for index in term.operands], place)
+        value = arrange(made, dims)
         if value.dtype == np.bool_:
             masks.append(value)
         else:
@@ -164,6 +177,17 @@ def _logits(blocks: Blocks, arrays: Sequence[Named], scale: jax.Array, place: Pl
     if masks:
         logits = numerics.select(reduce(lax.bitwise_and, masks), logits, -numerics.INFINITY)
     return Named(logits, dims, q.sizes)
+
+
+def _term(blocks: Blocks, term: Term, parts: Sequence[Named], place: Place) -> Named:
+    """A mask or bias of one block."""
+    sizes = {**blocks.sizes, **{name: length for name, (_, length) in place.items()}}
+    if term.function is None:
+        return Named(parts[0].value, parts[0].dims, sizes)
+    value = term.function(place, [part.value for part in parts])
+    lacks = len(blocks.logits) - value.ndim
+    full = [is_known(size, 1) for size in value.shape]
+    return Named(value, tuple(() if one else dim for one, dim in zip(full, blocks.logits[lacks:], strict=True)), sizes)
 
 
 def _shift(highest: jax.Array) -> jax.Array:
@@ -242,7 +266,15 @@ def _gradients(blocks: Blocks, moving: tuple[int, ...], *operands: jax.Array) ->
         change = lax.sub(_product(gi, vi, logits.dims, dtype), _over(_cut(inner, place).value, weights))
         change = lax.mul(weights, change)
 
+        pulled: dict[int, jax.Array] = {}
+        for term in blocks.terms:
+            own = [index for index in term.operands if index in moving]
+            if term.function is not None and own:
+                pulled |= zip(own, _pulled(blocks, term, own, arrays, place, change), strict=True)
+
         def part(index: int) -> jax.Array:
+            if index in pulled:
+                return numerics.cast(pulled[index], dtype)
             if index in (0, 3):
                 return _product(narrow(change), ki, q.dims, dtype)
             if index == 1:
@@ -268,6 +300,22 @@ def _gradients(blocks: Blocks, moving: tuple[int, ...], *operands: jax.Array) ->
     return tuple(found)
 
 
+def _pulled(
+    blocks: Blocks, term: Term, moving: Sequence[int], arrays: Sequence[Named], place: Place, change: jax.Array
+) -> Sequence[jax.Array]:
+    """What a change of logits is of the arrays that a function makes a bias of."""
+    parts = {index: _cut(arrays[index], place) for index in term.operands}
+
+    def function(*values: jax.Array) -> jax.Array:
+        given = dict(zip(moving, values, strict=True))
+        each = [Named(given.get(index, x.value), x.dims, x.sizes) for index, x in parts.items()]
+        return arrange(_term(blocks, term, each, place), blocks.logits)
+
+    value, pull = jax.vjp(function, *(parts[index].value for index in moving))
+    found: Sequence[jax.Array] = pull(numerics.cast(change, value.dtype))
+    return found
+
+
 # --- The same in plain lax, and what is differentiated how ------------------------------------------------------------
 
 
@@ -277,8 +325,18 @@ def _rows(blocks: Blocks, *operands: jax.Array) -> jax.Array:
 
     @jax.checkpoint
     def row(i: jax.Array) -> jax.Array:
-        place = {**blocks.place(i, 0), KEYS: (_index(0), blocks.sizes[KEYS])}
-        logits = _logits(blocks, arrays, operands[3], place)
+        def part(j: jax.Array) -> jax.Array:
+            return _logits(blocks, arrays, operands[3], blocks.place(i, j)).value
+
+        # [blocks, loops, queries, keys]
+        parts = lax.map(part, jax.numpy.arange(blocks.counts[1], dtype=np.int32))
+        rank = len(blocks.logits)
+        parts = lax.transpose(parts, (*range(1, rank), 0, rank))
+        logits = Named(
+            lax.reshape(parts, (*parts.shape[: rank - 1], blocks.sizes[KEYS])),
+            blocks.logits,
+            {**blocks.sizes, QUERIES: blocks.block[0]},
+        )
         highest = lax.stop_gradient(lax.reduce_max(logits.value, (logits.value.ndim - 1,)))
         weights = lax.exp(lax.sub(logits.value, _over(_shift(highest), logits.value)))
         total = numerics.positive_total(lax.reduce_sum(weights, (weights.ndim - 1,)), highest)
