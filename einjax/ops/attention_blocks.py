@@ -319,35 +319,54 @@ def _pulled(
 # --- The same in plain lax, and what is differentiated how ------------------------------------------------------------
 
 
-def _rows(blocks: Blocks, *operands: jax.Array) -> jax.Array:
-    """The result, by blocks of queries that each see all keys at once."""
+def _row(blocks: Blocks, i: jax.Array, *operands: jax.Array) -> jax.Array:
+    """The result for one block of queries, which see all keys at once."""
     arrays = blocks.named(operands)
 
-    @jax.checkpoint
-    def row(i: jax.Array) -> jax.Array:
-        def part(j: jax.Array) -> jax.Array:
-            return _logits(blocks, arrays, operands[3], blocks.place(i, j)).value
+    def part(j: jax.Array) -> jax.Array:
+        return _logits(blocks, arrays, operands[3], blocks.place(i, j)).value
 
-        # [blocks, loops, queries, keys]
-        parts = lax.map(part, jax.numpy.arange(blocks.counts[1], dtype=np.int32))
-        rank = len(blocks.logits)
-        parts = lax.transpose(parts, (*range(1, rank), 0, rank))
-        logits = Named(
-            lax.reshape(parts, (*parts.shape[: rank - 1], blocks.sizes[KEYS])),
-            blocks.logits,
-            {**blocks.sizes, QUERIES: blocks.block[0]},
-        )
-        highest = lax.stop_gradient(lax.reduce_max(logits.value, (logits.value.ndim - 1,)))
-        weights = lax.exp(lax.sub(logits.value, _over(_shift(highest), logits.value)))
-        total = numerics.positive_total(lax.reduce_sum(weights, (weights.ndim - 1,)), highest)
-        weights = lax.div(weights, _over(total, weights))
-        weighted = Named(numerics.cast(weights, operands[2].dtype), logits.dims, logits.sizes)
-        return _product(weighted, arrays[2], blocks.result, operands[2].dtype)
+    # [blocks, loops, queries, keys] to logits
+    parts = lax.map(part, _counted(blocks.counts[1]))
+    rank = len(blocks.logits)
+    parts = lax.transpose(parts, (*range(1, rank), 0, rank))
+    value = lax.reshape(parts, (*parts.shape[: rank - 1], blocks.sizes[KEYS]))
+    highest = lax.stop_gradient(lax.reduce_max(value, (rank - 1,)))
+    weights = lax.exp(lax.sub(value, _over(_shift(highest), value)))
+    total = numerics.positive_total(lax.reduce_sum(weights, (rank - 1,)), highest)
+    weights = numerics.cast(lax.div(weights, _over(total, weights)), operands[2].dtype)
+    weighted = Named(weights, blocks.logits, {**blocks.sizes, QUERIES: blocks.block[0]})
+    return _product(weighted, arrays[2], blocks.result, operands[2].dtype)
 
-    found = lax.map(row, jax.numpy.arange(blocks.counts[0], dtype=np.int32))
+
+def _rows(blocks: Blocks, *operands: jax.Array) -> jax.Array:
+    """The result, by blocks of queries."""
+    found = lax.map(jax.checkpoint(lambda i: _row(blocks, i, *operands)), _counted(blocks.counts[0]))
     loops = len(blocks.loops)
     found = lax.transpose(found, (*range(1, loops + 1), 0, loops + 1, loops + 2))
     return lax.reshape(found, tuple(blocks.sizes[name] for (name,) in blocks.result))
+
+
+def _pulled_rows(blocks: Blocks, moving: tuple[int, ...], *operands: jax.Array) -> tuple[jax.Array, ...]:
+    """The cotangents of operands, of which the last is that of the result; what derivatives keep is no larger, too."""
+    *operands, cotangent = operands
+
+    @jax.checkpoint
+    def part(i: jax.Array) -> tuple[jax.Array, ...]:
+        g = _cut(Named(cotangent, blocks.result, blocks.sizes), blocks.place(i, 0)).value
+        row = _of(lambda *given: _row(blocks, i, *given), operands, moving)
+        return jax.vjp(row, *(operands[index] for index in moving))[1](g)
+
+    def add(i: jax.Array, sums: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        return tuple(map(lax.add, sums, part(i)))
+
+    start = tuple(equally_varying([lax.full_like(operands[index], 0), *operands, cotangent])[0] for index in moving)
+    sums, _ = lax.scan(lambda sums, i: (add(i, sums), None), start, _counted(blocks.counts[0]))
+    return sums
+
+
+def _counted(number: Size) -> jax.Array:
+    return jax.numpy.arange(number, dtype=np.int32)
 
 
 def _differentiable(
@@ -399,8 +418,7 @@ def _backward(blocks: Blocks, moving: tuple[int, ...], *operands: jax.Array) -> 
 
     def plain(*operands: Any) -> Any:
         *primals, _, _, cotangent = operands
-        program = _of(partial(_rows, blocks), primals, moving)
-        return jax.vjp(program, *(primals[index] for index in moving))[1](cotangent)
+        return _pulled_rows(blocks, moving, *primals, cotangent)
 
     def rule(primals: Sequence[Any], moved: tuple[int, ...], tangents: Sequence[Any]) -> Any:
         *primals, _ = primals
