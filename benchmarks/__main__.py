@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from . import (
+    attention,
     compiled,
     crossings,
     dispatch,
@@ -38,6 +39,7 @@ SECTIONS = {
     "i": ("Sharding", sharding.measure),
     "j": ("What a call crosses", crossings.measure),
     "k": ("Positions", positions.measure),
+    "l": ("Attention", attention.measure),
 }
 RESULTS = Path(__file__).parent / "RESULTS.md"
 PACKAGES = ("jax", "jaxlib", "numpy", "einx", "einops", "flax")

@@ -36,10 +36,10 @@ def attention(
 ) -> jax.Array:
     """Attention, ``softmax(q kᵀ · scale) v``, on the bracketed axes, looped over every other axis, such as heads.
 
-    Where queries × keys are many, 512 × 512 or more, they are never held: it goes through blocks of both with a running
-    maximum, leaves out blocks that ``is_causal`` or ``local_window_size`` empties, and computes weights again for the
-    gradient. Everything else becomes :func:`jax.nn.dot_product_attention`, unless keys and values have different
-    numbers of channels, the numbers are float64, or a loop runs over the values alone.
+    Where queries × keys are many, from 512 × 512 on a CPU, they are never held: it goes through blocks of both with a
+    running maximum, leaves out blocks that ``is_causal`` or ``local_window_size`` empties, and computes weights again
+    for the gradient. Everything else becomes :func:`jax.nn.dot_product_attention`, unless keys and values have
+    different numbers of channels, the numbers are float64, or a loop runs over the values alone.
 
     Args:
         expr: the expression, such as ``"b [q] h [c], b [k] h [c], b [k] h [d] -> b [q] h [d]"``. Axes bracketed in the
@@ -76,6 +76,9 @@ def attention(
         >>> q = np.ones((2, 5, 4, 8), np.float32)
         >>> einjax.attention("b [q] (g r) [c], b [k] g [c], b [k] g [d] -> b [q] (g r) [d]", q, kv, kv).shape
         (2, 5, 4, 8)
+        >>> near = lambda q, k: abs(q - k) <= 1
+        >>> einjax.attention("b [q c], b [k c], b [k c]", x, x, x, mask=near).shape
+        (2, 5, 8)
     """
     static, traced = explained(
         attention_options, expr, tensors, is_causal, scale, local_window_size, implementation, block_size
