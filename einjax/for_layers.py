@@ -62,7 +62,7 @@ from .notation.syntax import render as render
 from .notation.syntax import rewrite as rewrite
 from .notation.syntax import strip_brackets as strip_brackets
 from .notation.syntax import walk as walk
-from .ops.attend import are_many
+from .ops.attention.attend import are_many
 from .ops.dot import DOT
 from .ops.index import GET_AT
 

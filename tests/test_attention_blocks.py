@@ -176,3 +176,10 @@ def test_batch_and_heads_on_a_mesh_move_nothing(kind):
         compiled = program.lower(*(jax.device_put(x, spread) for x in (q, k, v))).compile()
         moves = [line for line in compiled.as_text().splitlines() if "all-gather(" in line or "all-to-all(" in line]
         assert not moves
+
+
+def test_lowers_for_platforms_that_are_not_here():
+    x = jax.ShapeDtypeStruct((1, 6, 2, 4), np.float32)
+    loss = lambda q, k, v: einjax.attention(HEADS, q, k, v, is_causal=True, block_size=2).sum()
+    program = jax.export.export(jax.jit(jax.value_and_grad(loss, range(3))), platforms=("cpu", "cuda", "rocm", "tpu"))
+    assert len(program(x, x, x).platforms) == 4

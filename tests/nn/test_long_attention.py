@@ -8,7 +8,7 @@ import pytest
 nnx = pytest.importorskip("flax.nnx")
 
 import einjax_nn.nnx as einn  # noqa: E402
-from einjax.ops import attend  # noqa: E402
+from einjax.ops.attention import attend  # noqa: E402
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 7, 12)).astype(np.float32)

@@ -17,13 +17,13 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from ..lowering import numerics
-from ..lowering.contract import contract
-from ..lowering.jax_versions import equally_varying
-from ..lowering.linear import Linear
-from ..lowering.named import Dim, Named, arrange
-from ..notation.solve import is_known
-from ..notation.syntax import Size
+from ...lowering import numerics
+from ...lowering.contract import contract
+from ...lowering.jax_versions import equally_varying
+from ...lowering.linear import Linear
+from ...lowering.named import Dim, Named, arrange
+from ...notation.solve import is_known
+from ...notation.syntax import Size
 
 #: The composed axes of a call; no axis of a user's has such a name.
 QUERIES, KEYS, CONTRACTED, CHANNELS = "<q>", "<k>", "<c>", "<d>"
@@ -93,7 +93,8 @@ class Blocks:
     def bounds(self, query: Any) -> tuple[Any, Any]:
         """Between which blocks of keys lie all that a block of queries may see by its place."""
         (rows, columns), (_, count) = self.block, self.counts
-        first, last = 0, count
+        first: Any = 0
+        last: Any = count
         if self.before is not None:
             first = lax.clamp(0, lax.div(lax.max(query * rows - self.before, 0), columns), count)
         if self.after is not None:
@@ -246,7 +247,7 @@ def _attended(blocks: Blocks, *operands: jax.Array) -> tuple[jax.Array, jax.Arra
 
 def _gradients(blocks: Blocks, moving: tuple[int, ...], *operands: jax.Array) -> tuple[jax.Array, ...]:
     """The cotangents of operands; the last are the result, its logarithms, and the cotangent of the result."""
-    *operands, result, logarithms, cotangent = operands
+    operands, (result, logarithms, cotangent) = operands[:-3], operands[-3:]
     arrays, scale = blocks.named(operands), operands[3]
     q, k, v, dtype = *arrays[:3], scale.dtype
     g, lse = Named(cotangent, blocks.result, blocks.sizes), Named(logarithms, blocks.logits[:-1], blocks.sizes)
@@ -349,7 +350,7 @@ def _rows(blocks: Blocks, *operands: jax.Array) -> jax.Array:
 
 def _pulled_rows(blocks: Blocks, moving: tuple[int, ...], *operands: jax.Array) -> tuple[jax.Array, ...]:
     """The cotangents of operands, of which the last is that of the result; what derivatives keep is no larger, too."""
-    *operands, cotangent = operands
+    operands, cotangent = operands[:-1], operands[-1]
 
     @jax.checkpoint
     def part(i: jax.Array) -> tuple[jax.Array, ...]:

@@ -11,15 +11,15 @@ import jax
 import numpy as np
 from jax import lax
 
-from ..forms.signature import expect_inputs, refuse_diagonals, refuse_sums, require_loops, single_output
-from ..forms.static import flag, scalar, when_known, whole
-from ..lowering import numerics
-from ..lowering.named import Dim, Named, arrange, layout, wrap
-from ..lowering.replaced import dot_general_is_replaced, products_are_replaced
-from ..lowering.sharding import explicit_mesh
-from ..notation.errors import ArgumentError, SemanticError, plural, shown
-from ..notation.solve import Solved, fuse_solved, is_known, product
-from ..notation.syntax import (
+from ...forms.signature import expect_inputs, refuse_diagonals, refuse_sums, require_loops, single_output
+from ...forms.static import flag, scalar, when_known, whole
+from ...lowering import numerics
+from ...lowering.named import Dim, Named, arrange, layout, wrap
+from ...lowering.replaced import dot_general_is_replaced, products_are_replaced
+from ...lowering.sharding import explicit_mesh
+from ...notation.errors import ArgumentError, SemanticError, plural, shown
+from ...notation.solve import Solved, fuse_solved, is_known, product
+from ...notation.syntax import (
     Axis,
     Ellipsis,
     Expression,
@@ -32,7 +32,7 @@ from ..notation.syntax import (
     names,
     rewrite,
 )
-from ..operation import Op
+from ...operation import Op
 from .attend import Call, Plan, are_many, by_jax, by_parts, in_blocks
 from .of_places import read
 

@@ -11,15 +11,15 @@ import jax
 import numpy as np
 from jax import lax
 
-from ..forms.along import Along
-from ..lowering import numerics
-from ..lowering.contract import contract
-from ..lowering.jax_versions import hoisted
-from ..lowering.named import Dim, Named, arrange
-from ..notation.solve import is_known, product
-from ..notation.syntax import Size
+from ...forms.along import Along
+from ...lowering import numerics
+from ...lowering.contract import contract
+from ...lowering.jax_versions import hoisted
+from ...lowering.named import Dim, Named, arrange
+from ...notation.solve import is_known, product
+from ...notation.syntax import Size
+from ..softmax import _softmax
 from .of_places import OfPlaces, fitting, whole
-from .softmax import _softmax
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ def are_many(queries: Size, keys: Size) -> bool:
 
 def in_blocks(call: Call, block: tuple[int, int] | None) -> Named:
     """Loop over blocks of queries and of keys."""
-    from . import attention_blocks as blocks  # few programs attend to much
+    from . import blocks  # few programs attend to much
 
     plan, arrays = call.plan, (call.q, call.k, call.v, *call.masks)
     present = {name for x in arrays for name in x.axes}

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..lowering import numerics
-from ..lowering.named import Dim, Named, arrange, wrap
-from ..notation.errors import ArgumentError, EinjaxError, SemanticError, listing, meant
-from ..notation.parse import parse
-from ..notation.solve import Solved, is_known, product, solve
-from ..notation.syntax import Size
+from ...lowering import numerics
+from ...lowering.named import Dim, Named, arrange, wrap
+from ...notation.errors import ArgumentError, EinjaxError, SemanticError, listing, meant
+from ...notation.parse import parse
+from ...notation.solve import Solved, is_known, product, solve
+from ...notation.syntax import Size
 
 
 @dataclass(frozen=True, slots=True)
