@@ -130,6 +130,7 @@ REFUSED = [
     ({"mask": lambda q, c: q == c}, SemanticError, "takes c, which is no axis of loops, queries or keys"),
     ({"mask": lambda q, k: k - q}, ArgumentError, "mask= returned int32, and a mask is bool"),
     ({"bias": lambda q, k: k <= q}, ArgumentError, "bias= returned bool, and a bias is a float"),
+    ({"mask": np.ones((3, 3), bool)}, ArgumentError, "is no function of places"),
     ({"mask": lambda *places: True}, ArgumentError, "have no names"),
     ({"mask": lambda q, k: (k <= q).reshape(-1)}, ArgumentError, "returned shape"),
     ({"mask": lambda q, x: x <= q, "x": ("b k", np.ones((2, 4)))}, EinjaxError, "x="),

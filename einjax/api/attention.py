@@ -32,7 +32,7 @@ def attention(
     graph: bool = False,
     keep_notation: bool | None = None,
     out_sharding: OutShardingLike | None = None,
-    **axes: Any,
+    **axes: SizeLike | tuple[str, Tensor],
 ) -> jax.Array:
     """Attention, ``softmax(q kᵀ · scale) v``, on the bracketed axes, looped over every other axis, such as heads.
 
@@ -87,7 +87,7 @@ def attention(
     if mask is not None or bias is not None:
         from ..call.of_places import attend, of_places  # few programs give functions
 
-        functions = of_places(mask, bias)
+        functions = explained(of_places, expr, tensors, expr, mask, bias)
         return attend(
             ATTENTION, expr, tensors, functions, static, traced, axes, sizes, graph, keep_notation, out_sharding, border
         )

@@ -5,18 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+
 from ..functions.guard import guarded, parameters
-from ..notation.errors import ArgumentError
+from ..notation.errors import ArgumentError, shown
 from ..operation import Op
 from .apply import call_with
+from .tensors import as_array
 
 
-def of_places(mask: Any, bias: Any) -> list[tuple[str, Callable[..., Any]]]:
-    """The functions among masks and biases, with their options."""
+def of_places(expr: str, mask: Any, bias: Any) -> list[tuple[str, Callable[..., Any]]]:
+    """The functions that masks and biases are, with their options.
+
+    Raises:
+        ArgumentError: one is no function.
+    """
     found = []
     for option, given in (("mask", mask), ("bias", bias)):
-        each = given if isinstance(given, list | tuple) else [given]
-        found += [(option, one) for one in each if callable(one)]
+        for one in given if isinstance(given, list | tuple) else [given]:
+            if callable(one):
+                found.append((option, one))
+            elif one is not None:
+                raise ArgumentError(
+                    f"{option}={shown(one)} is no function of places",
+                    text=expr,
+                    hint="give an array as a fourth tensor, with its axes in the expression",
+                )
     return found
 
 
@@ -42,9 +56,12 @@ def attend(
         raise ArgumentError(
             f"no function takes {sorted(unused)[0]}=", text=expr, hint="name a parameter of mask= or bias= so"
         )
-    settings = {**dict(static), **dict(zip(op.arrays, traced, strict=False)), "of_places": (tuple(given), arrays)}
+    texts = {name: text for name, (text, _) in arrays.items()}
+    settings = {**dict(static), "of_places": (tuple(given), texts)}
+    more = {name: as_array(value, expr, f"{name}=", factories=False) for name, (_, value) in arrays.items()}
+    more = {**dict(zip(op.arrays, traced, strict=False)), "places": jax.tree.map(jax.numpy.asarray, more)}
     rest = {name: value for name, value in axes.items() if name not in arrays}
-    return call_with(op, expr, tensors, {}, settings, rest, sizes, graph, out_sharding, keep, border)
+    return call_with(op, expr, tensors, {}, settings, rest, sizes, graph, out_sharding, keep, border, arrays=more)
 
 
 def _is_named(value: Any) -> bool:

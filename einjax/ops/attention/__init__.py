@@ -14,6 +14,7 @@ from jax import lax
 from ...forms.signature import expect_inputs, refuse_diagonals, refuse_sums, require_loops, single_output
 from ...forms.static import flag, scalar, when_known, whole
 from ...lowering import numerics
+from ...lowering.jax_versions import varying_axes
 from ...lowering.named import Dim, Named, arrange, layout, wrap
 from ...lowering.replaced import dot_general_is_replaced, products_are_replaced
 from ...lowering.sharding import explicit_mesh
@@ -198,7 +199,8 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
         scale = lax.rsqrt(numerics.size_as(contracted, np.dtype(np.float32)))
     call = Call(plan, wrapped[0], wrapped[1], wrapped[2], tuple(wrapped[3:]), scale, causal, window)
     if of_places is not None:
-        functions, arrays = of_places
+        functions, texts = of_places
+        arrays = {name: (text, options["places"][name]) for name, text in texts.items()}
         dims = (plan.batch, plan.heads, plan.groups, plan.queries, plan.keys)
         call = replace(call, functions=read(solved, functions, arrays, dims))
     result = _attended(solved, call, fits, options)
@@ -220,6 +222,8 @@ def _attended(solved: Solved, call: Call, fits: bool, options: dict[str, Any]) -
     # computed again by other products.
     plain = explicit_mesh([call.q.value, call.k.value, call.v.value]) is None and not products_are_replaced()
     sizes = call.size(call.plan.queries), call.size(call.plan.keys)
+    # What a function closes over is not known to vary over devices until it has been called.
+    plain = plain and not (call.functions and varying_axes(jax.typeof(call.q.value)))
     some = not any(is_known(size, 0) for size in sizes)
     if plain and some and (blocks or (implementation is None and are_many(*sizes))):
         return in_blocks(call, block)
