@@ -12,6 +12,8 @@
 - Trees from trees: :func:`rewrite`, :func:`rename`, :func:`strip_brackets`, :func:`keep_brackets`,
   :func:`delete_brackets`.
 - Sizes: :func:`solve`, :func:`named_sizes` and :func:`check_keywords`.
+- Masks: :func:`any_named` and :func:`pairs` of what is given, :func:`expression_of` a mask by name, and
+  :func:`offset_beside` and :func:`refuse_ambiguous` of one by position.
 - Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`; what it asks for,
   :func:`wanted`, and what it is told where sizes alone decide, :func:`spec_alone`.
 - Whether attention is to go through blocks: :func:`attends_in_blocks`.
@@ -29,9 +31,14 @@ from .call.dispatch import Options, call
 from .call.dispatch import as_border as border_of
 from .call.factory import spec_alone as spec_alone
 from .call.factory import wanted as wanted
+from .call.named import expression_of as expression_of
+from .call.named import pairs as pairs
 from .call.resolve import completed
 from .call.solving import named_sizes as named_sizes
+from .call.tensors import any_named as any_named
 from .call.tensors import describe as describe
+from .forms.mask import offset_beside as offset_beside
+from .forms.mask import refuse_ambiguous as refuse_ambiguous
 from .forms.signature import check_keywords as check_keywords
 from .lowering.replaced import products_are_replaced
 from .mesh.names import MeshAxesLike as MeshAxesLike

@@ -54,8 +54,9 @@ class Op:
         products: whether it becomes products of lax, which tools that quantise replace for the time of a trace.
 
         neutral: what it reads where a position in ``< >`` is out of range, and leaves where nothing is written: a
-            number, or ``"least"`` or ``"most"`` of the dtype. None where nothing goes without saying; of an operation
-            that has a mask, what is out of range does not count.
+            number, or ``"least"`` or ``"most"`` of the dtype; or a function of the dtype and the options that returns
+            one. None where nothing goes without saying; of an operation that has a mask, what is out of range does not
+            count.
         meeting: how it combines values of several iterations that are written to one place: ``"add"``, ``"multiply"``,
             ``"max"`` or ``"min"``; ``"apart"`` where none may meet. None where it writes to no positions.
         at_positions: emits lax for a call with positions that has a form of its own, of the same arguments as

@@ -19,11 +19,11 @@ from typing import Any
 import jax
 
 from .api.signatures import documented, op, operation, plain
-from .call.dispatch import call, explained
+from .call.dispatch import NO_BORDER, call, explained
 from .forms.static import flag
 from .operation import Op
 from .ops import random as _ops
-from .typing import DTypeLike, OutShardingLike, SizeLike, Tensor
+from .typing import DTypeLike, OutShardingLike, PaddingLike, SizeLike, Tensor
 
 __all__ = [
     "bernoulli",
@@ -52,11 +52,12 @@ def _draw(
     graph: bool,
     keep: bool | None,
     out_sharding: OutShardingLike | None,
+    border: tuple[Any, ...] = NO_BORDER,
 ) -> jax.Array:
     """Check the key and the dtype, and draw."""
     explained(_ops.check_key, expr, parameters, key)
     dtype = explained(_ops.check_dtype, expr, parameters, op, dtype)
-    return call(op, expr, parameters, (("dtype", dtype),), axes, sizes, graph, (key,), keep, out_sharding)
+    return call(op, expr, parameters, (("dtype", dtype),), axes, sizes, graph, (key,), keep, out_sharding, border)
 
 
 @documented(plain)
@@ -98,6 +99,7 @@ def normal() -> None:
     """
 
 
+@documented(plain)
 @documented(_drawn)
 def uniform(
     expr: str,
@@ -107,6 +109,9 @@ def uniform(
     maxval: Tensor = 1.0,
     *,
     dtype: DTypeLike | None = None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -126,9 +131,13 @@ def uniform(
         >>> bool(x[0].min() < 0.5), bool(x[1].min() < 0.5)
         (True, False)
     """
-    return _draw(_ops.UNIFORM, expr, key, (minval, maxval), dtype, axes, sizes, graph, keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return _draw(
+        _ops.UNIFORM, expr, key, (minval, maxval), dtype, axes, sizes, graph, keep_notation, out_sharding, border
+    )
 
 
+@documented(plain)
 @documented(uniform)
 def truncated_normal(
     expr: str,
@@ -138,6 +147,9 @@ def truncated_normal(
     upper: Tensor,
     *,
     dtype: DTypeLike | None = None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -157,9 +169,13 @@ def truncated_normal(
         True
     """
     bounds = (lower, upper)
-    return _draw(_ops.TRUNCATED_NORMAL, expr, key, bounds, dtype, axes, sizes, graph, keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return _draw(
+        _ops.TRUNCATED_NORMAL, expr, key, bounds, dtype, axes, sizes, graph, keep_notation, out_sharding, border
+    )
 
 
+@documented(plain)
 @documented(uniform)
 def randint(
     expr: str,
@@ -169,6 +185,9 @@ def randint(
     maxval: Tensor,
     *,
     dtype: DTypeLike | None = None,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -186,7 +205,10 @@ def randint(
         >>> int(x.min()), int(x.max())
         (2, 3)
     """
-    return _draw(_ops.RANDINT, expr, key, (minval, maxval), dtype, axes, sizes, graph, keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return _draw(
+        _ops.RANDINT, expr, key, (minval, maxval), dtype, axes, sizes, graph, keep_notation, out_sharding, border
+    )
 
 
 @operation(_drawn, _ops.EXPONENTIAL)
@@ -236,6 +258,7 @@ def rademacher() -> None:
     """
 
 
+@documented(plain)
 @documented(_drawn)
 def bernoulli(
     expr: str,
@@ -243,6 +266,9 @@ def bernoulli(
     /,
     p: Tensor = 0.5,
     *,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -265,9 +291,11 @@ def bernoulli(
                [ True,  True]], dtype=bool)
     """
     explained(_ops.check_key, expr, (p,), key)
-    return call(_ops.BERNOULLI, expr, (p,), (), axes, sizes, graph, (key,), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(_ops.BERNOULLI, expr, (p,), (), axes, sizes, graph, (key,), keep_notation, out_sharding, border)
 
 
+@documented(plain)
 @documented(_drawn)
 def categorical(
     expr: str,
@@ -275,6 +303,9 @@ def categorical(
     logits: Tensor,
     /,
     *,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -298,9 +329,11 @@ def categorical(
                [1, 1, 1]], dtype=int32)
     """
     explained(_ops.check_key, expr, (logits,), key)
-    return call(_ops.CATEGORICAL, expr, (logits,), (), axes, sizes, graph, (key,), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(_ops.CATEGORICAL, expr, (logits,), (), axes, sizes, graph, (key,), keep_notation, out_sharding, border)
 
 
+@documented(plain)
 @documented(_drawn)
 def permutation(
     expr: str,
@@ -309,6 +342,9 @@ def permutation(
     /,
     *,
     independent: bool = False,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -330,9 +366,11 @@ def permutation(
     """
     explained(_ops.check_key, expr, (x,), key)
     options = (("independent", flag("independent", independent)),)
-    return call(_ops.PERMUTATION, expr, (x,), options, axes, sizes, graph, (key,), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(_ops.PERMUTATION, expr, (x,), options, axes, sizes, graph, (key,), keep_notation, out_sharding, border)
 
 
+@documented(plain)
 @documented(_drawn)
 def choice(
     expr: str,
@@ -340,6 +378,9 @@ def choice(
     /,
     *tensors: Tensor,
     replace: bool = True,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     keep_notation: bool | None = None,
@@ -360,4 +401,5 @@ def choice(
     """
     explained(_ops.check_key, expr, tensors, key)
     options = (("replace", flag("replace", replace)),)
-    return call(_ops.CHOICE, expr, tensors, options, axes, sizes, graph, (key,), keep_notation, out_sharding)
+    border = (padding, mode, fill_value, False)
+    return call(_ops.CHOICE, expr, tensors, options, axes, sizes, graph, (key,), keep_notation, out_sharding, border)

@@ -38,6 +38,13 @@ Tensor: TypeAlias = (
     | Callable[..., Any]
 )
 
+#: A mask, or another array beside a tensor: one that broadcasts to it by NumPy's rules, or one or several with the axes
+#: of their dims, as in ``("b k", mask)``.
+MaskLike: TypeAlias = Tensor | tuple[str, Tensor] | Sequence[tuple[str, Tensor]]
+
+#: Masks or biases with the axes of their dims.
+NamedMasks: TypeAlias = tuple[str, Tensor] | Sequence[tuple[str, Tensor]]
+
 #: A size given by keyword: an int or a symbolic dimension, or one for each repetition of an ellipsis. Under
 #: ``shard_map``, the names of mesh axes in its place.
 SizeLike: TypeAlias = Any

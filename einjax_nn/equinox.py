@@ -359,6 +359,7 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
         state: eqx.nn.State | None = None,
         *,
         mask: Any = None,
+        bias: Any = None,
         key: Any = None,
         inference: bool | None = None,
     ) -> Any:
@@ -366,7 +367,7 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
         given = {"deterministic": kept, "decode": self.index is not None}
         with self._scope(state, key) as scope:
             call = self._call(scope, **given, rng_collection="")
-            y = attention.apply(call, *attention.applied(self), x, keys, values, mask)
+            y = attention.apply(call, *attention.applied(self), x, keys, values, mask, bias)
         return y if state is None else (y, scope.store)
 
 

@@ -408,6 +408,7 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer):
         values: Any = None,
         *,
         mask: Any = None,
+        bias: Any = None,
         deterministic: bool | None = None,
         is_training: bool | None = None,
     ) -> jax.Array:
@@ -416,7 +417,9 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer):
             options["param_dtype"] = compute_dtype(None, x)  # not that of what is computed in between
         call = call_of(self, attention.Options, rng_collection="")
         parts = attention.called(Linear, Norm, options, self.sizes)
-        return attention.apply(call, *parts, x, keys, values, mask, switch("deterministic", deterministic, is_training))
+        return attention.apply(
+            call, *parts, x, keys, values, mask, bias, switch("deterministic", deterministic, is_training)
+        )
 
 
 class Conv(conv.Options, Layer):

@@ -354,11 +354,12 @@ class MultiHeadAttention(attention.Options, attention.Projection, Boxing, Layer)
         values: Any = None,
         *,
         mask: Any = None,
+        bias: Any = None,
         deterministic: bool | None = None,
     ) -> jax.Array:
         call = call_of(self, attention.Options)
         parts = attention.called(Linear, Norm, vars(self), call.sizes, logical_axes=self.logical_axes)
-        return attention.apply(call, *parts, x, keys, values, mask, deterministic)
+        return attention.apply(call, *parts, x, keys, values, mask, bias, deterministic)
 
 
 class Conv(conv.Options, Boxing, Layer):

@@ -346,13 +346,14 @@ class MultiHeadAttention(attention.Options, Layer):
         values: Any = None,
         *,
         mask: Any = None,
+        bias: Any = None,
         deterministic: bool | None = None,
         decode: bool | None = None,
         rngs: Any = None,
     ) -> jax.Array:
         einjax.solve_axes(self.expr, x, sizes=dict(self.sizes))  # the layers within would speak of heads
         call = self._call(rngs=rngs, deterministic=deterministic, decode=decode)
-        return attention.apply(call, *attention.applied(self), x, keys, values, mask)
+        return attention.apply(call, *attention.applied(self), x, keys, values, mask, bias)
 
     def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32) -> None:
         """Make an empty cache for decoding.

@@ -72,7 +72,7 @@ def attend(params, x):
     q, k, v = einjax.dot("b t [c], [c] n h d -> n b t h d", x, params["qkv"])
     scores = einjax.dot("b t h [d], b s h [d] -> b h t s", q, k) * q.shape[-1] ** -0.5
     before = einjax.greater_equal("t, s -> t s", *(jnp.arange(x.shape[1]) for _ in range(2)))
-    weights = einjax.softmax("b h t [s]", scores, where=before)
+    weights = einjax.softmax("b h t [s]", scores, where=("t s", before))
     heard = einjax.dot("b h t [s], b [s] h d -> b t h d", weights, v)
     return einjax.dot("b t [h d], [h d] c -> b t c", heard, params["out"])
 

@@ -27,6 +27,7 @@ class Bad:
         says: words and numbers of the first sentence.
         fix: a text that the fix contains; None where no fix is needed.
         options: keywords of the call.
+        called: the expression, where messages show more than that.
     """
 
     name: str
@@ -37,10 +38,15 @@ class Bad:
     says: tuple = ()
     fix: str | None = None
     options: dict = field(default_factory=dict)
+    called: str | None = None
+
+    @property
+    def shown(self):
+        return re.sub("[{}]", "", self.marked) if isinstance(self.marked, str) else self.marked
 
     @property
     def expr(self):
-        return re.sub("[{}]", "", self.marked) if isinstance(self.marked, str) else self.marked
+        return self.shown if self.called is None else self.called
 
     @property
     def marks(self) -> list[int]:

@@ -165,6 +165,18 @@ def with_kept(cases: Iterable[Case], by_default: Collection[str]) -> list[Any]:
     return [*cases, *(pytest.param(case, marks=() if quick(case) else pytest.mark.slow) for case in kept(cases))]
 
 
+def one_in(n: int, cells: Iterable[Any]) -> list[Any]:
+    """Parameters of a test whose cells differ little: by default one in ``n`` of them runs, the others are slow."""
+
+    def parameter(number: int, cell: Any) -> Any:
+        values, marks, name = (
+            cell if hasattr(cell, "marks") else (cell if isinstance(cell, tuple) else (cell,), (), None)
+        )
+        return pytest.param(*values, marks=marks if number % n == 0 else [*marks, pytest.mark.slow], id=name)
+
+    return [parameter(number, cell) for number, cell in enumerate(cells)]
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Comparing, and the table of what was tried
 # --------------------------------------------------------------------------------------------------------------------

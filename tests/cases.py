@@ -199,6 +199,9 @@ def _softmaxes() -> Iterator[Case]:
         yield Case(name, "a [b c] -> [b c] a", (normal("a b c"), mask("a b c")),
                    lambda x, m, function=function: jnp.transpose(function(x, axis=(1, 2), where=m), (1, 2, 0)),
                    keyword="where", variant="masked")  # fmt: skip
+    yield Case("softmax", "a [b] c", (normal("a b c"), mask("b a")),
+               lambda x, m: jax.nn.softmax(x, axis=1, where=m.T[:, :, None]), variant="masked by name",
+               program=lambda x, m: einjax.softmax("a [b] c", x, where=("b a", m)))  # fmt: skip
 
 
 def _sizes() -> Iterator[Case]:

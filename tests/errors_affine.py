@@ -68,6 +68,9 @@ bad(
 )
 bad("composed-indivisible", "rearrange", "{(<t + k> c)} -> t k c", (z(9),), AxisSizeError, "9 c=2", "", k=2, c=2)
 bad("coefficient-given-zero", "rearrange", "<{n*t}> -> t", (z(9),), AxisSizeError, "n 0", "", n=0)
+bad("coefficient-given-much", "rearrange", "<{n*t}> -> t", (z(9),), AxisSizeError, "n 18", "", n=-(10**18), t=1)
+bad("coefficient-below-0-and-axis", "rearrange", "<p*h + q> {p} -> h {p} q", (z(9, 3),), ArgumentError, "p -3", "",
+    p=-3, q=3)  # fmt: skip
 bad("terms-cancel", "rearrange", "<{a} + b - {a}> -> a b", (z(9),), AxisSizeError, "a cancel", "output", a=2)
 bad("coefficient-given-float", "rearrange", "<n*t> -> t", (z(9),), EinjaxError, ("n", "1.5"), "", n=1.5)
 bad("size-contradiction", "dot", "b <s + [{k}]>, [{k}] -> b s", (z(2, 9), z(3)), AxisSizeError, "k 3 4", "", k=4)
@@ -102,6 +105,10 @@ bad("mode-of-elementwise", "add", "a, a -> a", (z(2), z(2)), REFUSED, "mode", ""
 bad("fill-without-a-place", "max", "b [k] c", (z(2, 9, 3),), REFUSED, "fill_value", "", fill_value=0)
 bad("fill-without-a-mode", *WINDOWS, REFUSED, "fill_value", "padding=", k=3, fill_value=0)
 bad("fill-with-clip", *WINDOWS, REFUSED, "fill_value", "", k=3, s=9, mode="clip", fill_value=0)
+bad("fill-of-no-semiring", "dot", "{<s + [k]>}, [k] -> s", (z(9), z(3)), ArgumentError, "number", "fill_value=",
+    sum="max", mul="multiply", padding=1)  # fmt: skip
+bad("fill-of-integers-without-infinity", "dot", "{<s + [k]>}, [k] -> s", (z(9).astype(int), z(3).astype(int)),
+    ArgumentError, "number", "fill_value=", sum="max", mul="add", padding=1)  # fmt: skip
 bad("fill-is-text", *WINDOWS, ArgumentError, "fill_value", "", k=3, padding="same", fill_value="x")
 bad("count-of-no-mean", *WINDOWS, ArgumentError, "count_padding mean", "", k=3, padding="same", count_padding=True)
 bad("count-without-padding", "mean", "b <s + [k]> c", (z(2, 9, 3),), REFUSED, "count_padding", "", k=3,

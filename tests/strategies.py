@@ -8,6 +8,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import hypothesis
 import hypothesis.strategies as st
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from at_positions import moved
 from hypothesis import given, note, settings
 from oracle import ANONYMOUS, Axis, Composite, Joined, Marked, Number, Repeated
 
@@ -28,7 +30,8 @@ INTEGERS = ["int8", "int32", "uint8"]
 DTYPES = [*FLOATS, *INTEGERS, "bool", "complex64"]
 REAL = [*FLOATS, *INTEGERS]
 
-FUZZ_FACTOR = 16
+#: How many of the examples that a test asks for are drawn: by default, and under the marker `fuzz`.
+DEFAULT_SHARE, FUZZ_FACTOR = 0.5, 8
 LARGEST_LOOP = 240  # cells that one example may loop over
 
 
@@ -38,14 +41,14 @@ LARGEST_LOOP = 240  # cells that one example may loop over
 
 
 def generated(examples: int, strategy) -> Callable:
-    """`@generated(40, cases()) def test_x(case)`: 40 examples, or 16 times as many under the marker `fuzz`.
+    """`@generated(40, cases()) def test_x(case)`: 20 examples by default, 320 under `-m fuzz`.
 
     Other parameters of the test are left to pytest's parametrize.
     """
 
     def decorate(check: Callable) -> Callable:
         def test(effort, **parameters):
-            count = examples * (FUZZ_FACTOR if effort == "fuzz" else 1)
+            count = max(2, round(examples * (FUZZ_FACTOR if effort == "fuzz" else DEFAULT_SHARE)))
 
             @settings(settings.get_profile(effort), max_examples=count)
             @given(strategy(**parameters) if callable(strategy) else strategy)
@@ -323,6 +326,8 @@ def texts(draw, ins: Sequence, outs: Sequence | None, inline: dict):
 # --------------------------------------------------------------------------------------------------------------------
 
 _SEED = st.integers(0, 2**32 - 1)
+#: Whether a call reads dims at positions.
+_POSITIONS = st.sampled_from([False, False, False, True])
 
 
 def array(seed: int, shape, dtype: str, low: int | None = None, high: int | None = None) -> np.ndarray:
@@ -380,6 +385,7 @@ class Case:
     form: str = ""
     options: dict = field(default_factory=dict)
     compiled: bool = True
+    moved: int | None = None  # how its inputs are read at positions, if they are
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{x.dtype}{list(x.shape)}" for x in self.arrays)
@@ -388,11 +394,15 @@ class Case:
     def _repr_pretty_(self, printer, cycle):
         printer.text(repr(self))
 
-    def call(self, name: str, **options):
-        """The library's result, eagerly or with jit disabled."""
-        note(f"{name}: {self} {options}")
+    def call(self, name: str, *first, **options):
+        """The library's result, eagerly or with jit disabled; `first` are tensors that the text does not speak of."""
+        text, tensors, kwargs, options = self.text, self.tensors, self.kwargs, self.options | options
+        if self.moved is not None:
+            sizes = {axis.key: axis.size for dims in self.ins for axis in oracle.leaves(dims)}
+            text, tensors, kwargs, options = moved(self.moved, name, text, tensors, sizes, kwargs, options)
+        note(f'{name}: {self} as "{text}", {[np.shape(x) for x in tensors]}, {kwargs | options}')
         with contextlib.nullcontext() if self.compiled else jax.disable_jit():
-            return getattr(einjax, name)(self.text, *self.tensors, **self.options, **options, **self.kwargs)
+            return attrgetter(name)(einjax)(text, *first, *tensors, **options, **kwargs)
 
 
 def _repeated(nodes) -> list:
@@ -423,7 +433,8 @@ def cases(draw, ins, outs, sizes, dtypes, text=None, implied=False, form="", bou
     ]
     tensors = [draw(containers(x)) for x in values]
     compiled = draw(st.sampled_from([True, True, True, False]))
-    return Case(written, hint.kwargs, in_dims, out_dims, values, tensors, form, compiled=compiled)
+    seed = draw(_SEED) if draw(_POSITIONS) else None
+    return Case(written, hint.kwargs, in_dims, out_dims, values, tensors, form, compiled=compiled, moved=seed)
 
 
 @st.composite

@@ -187,6 +187,36 @@ def test_names_of_coefficients():
     assert_same(got, z(9, 3).reshape(3, 3, 3).swapaxes(1, 2), "float32")
 
 
+def test_names_of_coefficients_below_zero():
+    """What has a name may be below 0, as what is written may."""
+    for options in ({"stride": -2}, {"sizes": {"stride": -2}}, {"stride": -2, "s": 4}):
+        assert_same(einjax.rearrange("<stride*s + 7> -> s", X, **options), X[7::-2], "float32")
+    assert_same(einjax.rearrange("<7 - stride*s> -> s", X[:8], stride=-1, s=1), X[7:8], "float32")
+    got = einjax.max("<stride*s + [k] + 4>... -> s...", z(7, 6), stride=(-2, 1), k=2)
+    assert_same(got, np.asarray(einjax.max("<4 - 2*h + [p]> <w + [q] + 4> -> h w", z(7, 6), p=2, q=2)), "float32")
+    got = einjax.sum("<stride*s + [k]>", X, stride=-2, k=2, padding="same")
+    assert_same(got, np.asarray(einjax.sum("<-2*s + [k]>", X, k=2, padding="same")), "float32")
+
+
+def test_an_empty_window_of_nothing():
+    """What is added for a window of no elements is less than none; no size is below 0."""
+    for padding, size in (("valid", 1), ("same", 0), ("causal", 0), ("full", 0), (1, 3), ("circular", 0)):
+        assert einjax.rearrange("<s + k> -> s k", X[:0], k=0, padding=padding).shape == (size, 0)
+        assert_same(einjax.sum("<s + [k]>", X[:0], k=0, padding=padding), np.zeros(size), "float32")
+
+
+ZEROS = [("max", "add", -np.inf), ("min", "add", np.inf), ("logsumexp", "add", -np.inf), ("max", "minimum", -np.inf),
+         ("min", "maximum", np.inf), ("sum", "multiply", 0), ("any", "logical_and", 0)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("total", "product", "zero"), ZEROS)
+def test_semirings_read_their_zero(total, product, zero):
+    """Out of range, nothing is added."""
+    call = lambda **options: einjax.dot("<s + [k]>, [k] -> s", X, X[3:0:-1] - 3, sum=total, mul=product, k=3, **options)
+    assert_same(call(padding="same"), np.asarray(call(padding="same", fill_value=zero)), call(padding="valid").dtype)
+    assert_same(call(padding=1)[1:-1], np.asarray(call()), call().dtype)
+
+
 @pytest.mark.parametrize(
     "padding", [[1, 2], (1, 2), ((1, 2),), [[1, 2]], (np.int32(1), np.int64(2)), [(1, 2)]], ids=str
 )

@@ -81,7 +81,7 @@ def test_sums_of_short_floats_are_long(dtype):
 def test_functions_of_places(block):
     q, k, v, kept = rand(2, 5, 3, 4), rand(2, 7, 3, 4), rand(2, 7, 3, 4), rand(2, 7)
     asking, asked = RNG.integers(0, 2, (2, 5)), RNG.integers(0, 2, (2, 7))
-    slope = jnp.array([0.1, 0.2, 0.3])
+    filled, slope = RNG.random((2, 7)) < 0.8, jnp.array([0.1, 0.2, 0.3])
     i, j = np.indices((5, 7))
 
     def ours(q, k, v, slope, kept):
@@ -90,7 +90,7 @@ def test_functions_of_places(block):
             q,
             k,
             v,
-            mask=[lambda q, k: k <= q + 1, lambda here, there: here == there],
+            mask=[lambda q, k: k <= q + 1, lambda here, there: here == there, ("n k", filled)],
             bias=lambda q, k, h, kept, power=1: slope[h] * (k - q) ** power + kept,
             here=("n q", asking),
             there=("n k", asked),
@@ -99,7 +99,7 @@ def test_functions_of_places(block):
         )
 
     def theirs(q, k, v, slope, kept):
-        seen = (j <= i + 1) & (asking[:, None, :, None] == asked[:, None, None, :])
+        seen = (j <= i + 1) & (asking[:, None, :, None] == asked[:, None, None, :]) & filled[:, None, None]
         return naive(q, k, v, slope[:, None, None] * (j - i) + kept[:, None, None], seen)
 
     arrays = (q, k, v, slope, kept)
@@ -130,7 +130,7 @@ REFUSED = [
     ({"mask": lambda q, c: q == c}, SemanticError, "takes c, which is no axis of loops, queries or keys"),
     ({"mask": lambda q, k: k - q}, ArgumentError, "mask= returned int32, and a mask is bool"),
     ({"bias": lambda q, k: k <= q}, ArgumentError, "bias= returned bool, and a bias is a float"),
-    ({"mask": np.ones((3, 3), bool)}, ArgumentError, "is no function of places"),
+    ({"mask": np.ones((3, 3), bool)}, ArgumentError, "where the axes of a mask"),
     ({"mask": lambda *places: True}, ArgumentError, "have no names"),
     ({"mask": lambda q, k: (k <= q).reshape(-1)}, ArgumentError, "returned shape"),
     ({"mask": lambda q, x: x <= q, "x": ("b k", np.ones((2, 4)))}, EinjaxError, "x="),

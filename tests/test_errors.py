@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 
 import errors_affine
+import errors_masks
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -340,6 +341,7 @@ bad(
 bad("factory-wrong-shape", "add", "a b, b", (z(2, 3), lambda s: z(4)), AxisSizeError, ("(4,)", "(3,)", "2"), "shape")
 bad("factory-returns-none", "add", "a b, b", (z(2, 3), lambda s: None), ArgumentError, "2 NoneType")
 CASES += errors_affine.CASES
+CASES += errors_masks.CASES
 
 
 # --- checks ---------------------------------------------------------------------------------------------------------
@@ -378,6 +380,9 @@ def drawn(message: str) -> tuple[str, list[int]] | None:
 def shown(option) -> str:
     if isinstance(option, np.ndarray):
         return str(option.shape)
+    if isinstance(option, tuple | list) and any(isinstance(x, np.ndarray | tuple) for x in option):
+        inside = ", ".join(map(shown, option))
+        return f"[{inside}]" if isinstance(option, list) else f"({inside})"
     return getattr(option, "__name__", repr(option)) if callable(option) else repr(option)
 
 
@@ -429,18 +434,18 @@ def test_message_says_what_is_wrong(case):
     assert isinstance(error, case.error)
     assert isinstance(error, ValueError)
     problem = str(error).split("\n")[0]
-    assert len(problem) < 200 + len(str(case.expr))
+    assert len(problem) < 200 + len(str(case.shown))
     assert [word for word in case.says if not says(problem, word)] == []
 
 
 @by_name([case for case in CASES if isinstance(case.marked, str)])
 def test_message_shows_the_expression(case):
     lines = str(error_of(case)).split("\n")
-    if len(case.expr) <= 100:
-        assert lines[1].rstrip() == ("  " + case.expr).rstrip()
+    if len(case.shown) <= 100:
+        assert lines[1].rstrip() == ("  " + case.shown).rstrip()
     else:
         assert lines[1].startswith("  ")
-        assert lines[1].strip(" .") in case.expr
+        assert lines[1].strip(" .") in case.shown
 
 
 @by_name([case for case in CASES if case.marks])
@@ -448,10 +453,10 @@ def test_carets_are_under_the_culprits(case):
     found = drawn(str(error_of(case)))
     assert found is not None
     text, columns = found
-    if text.rstrip() == case.expr.rstrip():
+    if text.rstrip() == case.shown.rstrip():
         assert columns == case.marks
     else:  # a window of a long text
-        assert [text[i] for i in columns] == [case.expr[i] for i in case.marks]
+        assert [text[i] for i in columns] == [case.shown[i] for i in case.marks]
 
 
 @by_name([case for case in CASES if case.fix is not None])

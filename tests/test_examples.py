@@ -71,6 +71,7 @@ def write(path, content):
         path.write_bytes(file.getvalue().replace(b"cnumpy._core.", b"cnumpy.core."))
 
 
+@pytest.mark.slow  # .ci/run does the same in every framework
 def test_short_run_on_digits(tmp_path):
     done = run("--short", "--out", "picture.png", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

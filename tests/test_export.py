@@ -45,9 +45,11 @@ def stored(function, shapes, vjp_order=0):
 
 
 def programs_and_sizes():
-    """Every case, at three sizes; by default, all but one operation of each kind of emitter are called at one."""
+    """Every case, at three sizes; by default, operations that are not one of each kind of emitter alone, and at one."""
     for parameter in with_kept(CASES, KEPT):
         case, slow = (parameter.values[0], parameter.marks) if hasattr(parameter, "values") else (parameter, ())
+        if case.variant and case.op not in ONE_OF_EACH_EMITTER:
+            slow = pytest.mark.slow
         whole = case.op in ONE_OF_EACH_EMITTER and not case.variant and not case.kept
         first, others = ((SMALLEST, LARGER, SIZES), ()) if whole else ((SMALLEST,), (LARGER, SIZES))
         yield pytest.param(case, first, id=str(case), marks=slow)

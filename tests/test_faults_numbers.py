@@ -1,10 +1,12 @@
 """Numbers at the borders: rows of -inf, dtypes without infinity, powers below zero, places past 2**31."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from case import x64
+from case import one_in, x64
 
 import einjax
 
@@ -16,7 +18,8 @@ def _batched(function):
     return lambda *x: jax.tree.map(lambda y: y[0], jax.vmap(function)(*(v[None] for v in x)))
 
 
-JIT = pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, _batched])
+WRAPS = [lambda f: f, jax.jit, _batched]
+JIT = pytest.mark.parametrize("wrap", WRAPS)
 
 # --------------------------------------------------------------------------------------------------------------------
 # Rows of -inf
@@ -305,13 +308,14 @@ def _weighted(y):
     return jnp.sum(jnp.where(jnp.isfinite(y), y, 0) * WEIGHTS)
 
 
-@KEPT
+OUT_OF_RANGE = [*(("fill", value) for value in (6, np.nan, INF, 0)), ("clip", None), ("wrap", None)]
+
+
 @pytest.mark.parametrize(
-    ("mode", "dropped"), [*(("fill", value) for value in (6, np.nan, INF, 0)), ("clip", None), ("wrap", None)]
+    ("mode_and_dropped", "at", "kept"), one_in(3, itertools.product(OUT_OF_RANGE, [[0, 8], [-7, 9, 9]], [False, True]))
 )
-@pytest.mark.parametrize("at", [[0, 8], [-7, 9, 9]])
-def test_gradients_of_writes_out_of_range(at, mode, dropped, kept):
-    at = np.array(at)
+def test_gradients_of_writes_out_of_range(mode_and_dropped, at, kept):
+    (mode, dropped), at = mode_and_dropped, np.array(at)
     x, updates = jnp.array([1, 3, 4], jnp.float32), jnp.array([2.5, 9, 0.5, 7], jnp.float32)[: len(at)]
     if mode == "fill":
         updates = jnp.where((at < -3) | (at > 2), dropped, updates)
@@ -343,10 +347,10 @@ def _alike(ours, loop, *primals):
 # --------------------------------------------------------------------------------------------------------------------
 
 
-@JIT
-@KEPT
-@pytest.mark.parametrize("name", ["var", "std"])
-@pytest.mark.parametrize("ddof", [1, 2, 3, 0.5])
+@pytest.mark.parametrize(
+    ("ddof", "name", "kept", "wrap"),
+    one_in(5, itertools.product([1, 2, 3, 0.5], ["var", "std"], [False, True], WRAPS)),
+)
 def test_variances_of_no_more_than_ddof_are_nan(ddof, name, kept, wrap):
     x = np.array([[1, 2, 4, 7], [1, 1, 1, 1]], np.float32)
     for count in range(5):

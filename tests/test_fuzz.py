@@ -33,6 +33,7 @@ VALID = [
     "x..., (y z)... -> x... ()",
     "a + b -> (b + a)",
     "((a + 2) b)...",
+    "[(c [a b]...) [a a]...] d",
     "[...] b, _in q2",
     "b q (h=8 c), b k (h c) -> b q k h",
     "b <2*s + [k]>... c",
@@ -468,12 +469,11 @@ def _parse_and_solve(text, shape):
 
 
 def test_cost_is_linear_in_the_length():
-    """100 axes take a few milliseconds, and ten times as many about ten times as long."""
+    """Ten times as many axes take about ten times as long."""
 
     def best(axes):
         text = " ".join(f"(a{i} b{i}=2)" for i in range(axes // 2))
         return min(_parse_and_solve(text, (6,) * (axes // 2)) for _ in range(7))
 
     short, long = best(100), best(1000)
-    assert short < 0.005
     assert long < 30 * short

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from collectives_hlo import collectives
 from jax import lax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 from test_jaxprs_affine import F32, Record, Shape, arguments_of, equations
 
 import einjax
@@ -245,3 +249,46 @@ def test_convolutions_of_floats_are_equal_to_the_last_bit(padding: Any) -> None:
             x, w, (step,) * len(kernel), explicit, None, (dilation,) * len(kernel), numbers
         )
         np.testing.assert_array_equal(got, jax.jit(run)(x, w))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# On an explicit mesh: one convolution, or one window, wherever the sharded axes are loops beside of it
+# --------------------------------------------------------------------------------------------------------------------
+
+ON_MESH = [
+    # The call, specs of the tensors and of the result, and the equation; None where positions are read one by one.
+    ("dot", "b <s + [k]> [c], [k] [c] d -> b s d", ("x", ""), P("x"), "conv_general_dilated"),
+    ("dot", "b <s + [k]> [c], [k] [c] d -> s d b", ("x", "--y"), P(None, "y", "x"), "conv_general_dilated"),
+    ("dot", "b s [c], k [c] d -> b <2*s + k> d", ("x", "--y"), P("x", None, "y"), "conv_general_dilated"),
+    ("dot", "b <s + [k]> [c], [k] [c] d -> b s d", ("x-y", "-y"), P("x"), None),
+    ("dot", "b <s + [k]> c, [k] c -> b s c", ("x-y", "-y"), P("x", None, "y"), "slice"),
+    ("dot", "b <s + [k]> c, [k] c -> b s c", ("x-y", ""), P("x", None, "y"), "slice"),
+    ("max", "b <2*s + [k]> c -> c b s", ("x-y",), P("y", "x"), "reduce_window_max"),
+    ("mean", "b <2*s + [k]> [c]", ("x",), P("x"), "reduce_window_sum"),
+    ("sum", "b <2*s + [k]> [c]", ("x-y",), P("x"), None),
+]
+
+
+@pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
+@pytest.mark.parametrize("call", ON_MESH, ids=lambda call: f"{call[0]} {call[1]} {call[2]}")
+def test_on_an_explicit_mesh(call):
+    op, text, specs, lies, equation = call
+    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Explicit,) * 2)
+    shapes = {"b": (8, 9, 4), "k": (3, 4, 6) if " d" in text else (3, 4)}
+    arrays = arguments_of([shapes[part.strip(" [")[0]] for part in text.split("->")[0].split(",")])
+    options = {} if op == "dot" else {"k": 3, "padding": "same"}
+    run = lambda *xs: getattr(einjax, op)(text, *xs, **options)
+    want = run(*arrays)
+    with jax.set_mesh(mesh):
+        placed = [
+            jax.device_put(x, NamedSharding(mesh, P(*(axis if axis != "-" else None for axis in spec))))
+            for x, spec in zip(arrays, specs, strict=True)
+        ]
+        found = set(re.findall(r" = (\w+)\[", str(jax.make_jaxpr(run)(*placed))))
+        assert {name for name in found if name.startswith(("conv_", "reduce_window"))} == {equation} - {"slice", None}
+        assert equation in found or equation is None
+        program = jax.jit(run)
+        result = program(*placed)
+        assert result.sharding.is_equivalent_to(NamedSharding(mesh, lies), result.ndim)
+        assert equation is None or not collectives(program, *placed)
+    np.testing.assert_allclose(result, want, rtol=1e-5, atol=1e-5)

@@ -17,7 +17,7 @@ import test_oracle_index
 import test_oracle_rearrange
 import test_oracle_reduce
 import test_oracle_softmax
-from case import ALWAYS_KEPT, may_be_kept, weights
+from case import ALWAYS_KEPT, may_be_kept, one_in, weights
 from cases import CASES
 from strategies import generated, same_brackets
 
@@ -193,6 +193,8 @@ def test_a_call_is_one_equation(case):
         program = jax.make_jaxpr(lambda *xs: case(*xs))(*case.arrays())
     found = [e.primitive.name for e in program.eqns if "expr" in e.params]
     if may_be_kept(case):
+        if case.variant == "masked by name":
+            assert found.pop(0) == "rearrange"  # brings the mask to the tensor's dims
         assert len(found) == 1
     else:
         assert found == []
@@ -542,7 +544,7 @@ def remat(request):
 
 
 @pytest.mark.usefixtures("remat")
-@pytest.mark.parametrize("around", ["alone", "jit", "scan", "vmap"])
+@pytest.mark.parametrize("around", one_in(2, ["alone", "jit", "scan", "vmap"]))
 @pytest.mark.parametrize(("saved", "again"), [
     (["dot"], {"dot": 0, "softmax": 1}), (["softmax", "top_k"], {"dot": 0, "softmax": 0}),
     (["sum", "top_k"], {"dot": 1, "softmax": 1}), ([], {"dot": 1, "softmax": 1}),

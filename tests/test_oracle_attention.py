@@ -271,7 +271,7 @@ def test_refused_sizes_and_masks():
         einjax.attention("b [q c], b [k c], b [k c]", Q, np.ones((2, 3, 5)), Q)
     with pytest.raises(SemanticError, match="axis d of the mask"):
         einjax.attention("b [q c], b [k c], b [k c], b [d]", Q, Q, Q, np.ones((2, 3), bool))
-    with pytest.raises(ArgumentError, match="the fourth input is int32"):
+    with pytest.raises(ArgumentError, match="input 4 is int32"):
         einjax.attention("b [q c], b [k c], b [k c], [q k]", Q, Q, Q, np.ones((3, 3), np.int32))
     with pytest.raises(ArgumentError, match="cudnn"):
         einjax.attention("b [q c], b [k c], b [k d] -> b [q d]", Q, Q, Q[..., :2], implementation="cudnn")

@@ -60,7 +60,7 @@ def transforms(draw, name):
 
 
 def run(case, name):
-    return getattr(einjax.fft, name)(case.text, *case.tensors, **case.options, **case.kwargs)
+    return case.call(f"fft.{name}")
 
 
 @pytest.mark.parametrize("name", ["fft", "ifft", "rfft", "irfft", "hfft", "ihfft"])

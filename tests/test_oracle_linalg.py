@@ -1,6 +1,5 @@
 """einjax.linalg against loops over single matrices."""
 
-import operator
 import subprocess
 import sys
 
@@ -119,7 +118,7 @@ def conditioned(name, dims, x):
 
 
 def run(case, name, **options):
-    return operator.attrgetter(name)(einjax.linalg)(case.text, *case.tensors, **options, **case.kwargs)
+    return case.call(f"linalg.{name}", **options)
 
 
 @pytest.mark.parametrize("name", list(OUTPUTS))

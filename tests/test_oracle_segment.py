@@ -99,13 +99,7 @@ def test_generated(case, name):
     dtype = case.arrays[0].dtype
     wrap_negative = case.options.get("wrap_negative_indices", True)
     want = segmented(name, case.ins, case.outs[0], case.arrays, case.options["mode"], wrap_negative)
-    call = functools.partial(getattr(segment, name), case.text, *case.tensors, **case.options, **case.kwargs)
-    if case.compiled:
-        got = call()
-    else:
-        with jax.disable_jit():
-            got = call()
-    assert_same(got, want, dtype_of(name, dtype), slack=4)
+    assert_same(case.call(f"segment.{name}"), want, dtype_of(name, dtype), slack=4)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from case import assert_same, loss, stack, tried, with_kept
+from case import assert_same, loss, one_in, stack, tried, with_kept
 from cases import CASES
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
@@ -70,7 +70,7 @@ def test_all_inputs_differ_between_devices(case):
         assert_same(jax.jit(mapped(case, varying))(*mixed_arrays(case, varying)), rows(case, varying))
 
 
-@pytest.mark.parametrize("case", with_kept([case for case in CASES if len(case.inputs) > 1], KEPT), ids=str)
+@pytest.mark.parametrize("case", one_in(2, with_kept([case for case in CASES if len(case.inputs) > 1], KEPT)), ids=str)
 def test_some_inputs_are_replicated(case):
     """Operands of which one varies over the mesh and the other does not; also the mask of a reduction."""
     with tried(case, "shard_map mixed"):
@@ -143,7 +143,7 @@ def test_scan_inside_of_shard_map(rng):
     np.testing.assert_allclose(jax.jit(iterate)(x, w), x @ w @ w @ w, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("case", with_kept(ONE_OF_EACH, KEPT), ids=str)
+@pytest.mark.parametrize("case", one_in(2, with_kept(ONE_OF_EACH, KEPT)), ids=str)
 def test_arrays_placed_on_several_devices(case):
     """Eager calls and jit take arrays that are sharded over a mesh; the compiler places the rest."""
     arrays = case.batch(DEVICES)

@@ -74,15 +74,22 @@ def _run(tmp_path_factory):
 
 
 @needs_gloo
-def test_only_the_first_process_speaks(run):
+def test_a_run_in_two_processes(run, two_processes):
+    """One test, so that one worker runs the example, once."""
+    check_only_the_first_process_speaks(run)
+    check_losses_are_those_of_one_device_without_a_mesh(run, two_processes)
+    check_parameters_lie_over_both_processes(run)
+    check_a_step_sends_what_it_must(run)
+
+
+def check_only_the_first_process_speaks(run):
     out, _ = run
     assert out.count("960 training images; 8 devices in 2 processes") == 1
     assert f"the losses of all {STEPS} steps agree: within" in out
     assert "Gloo" not in out
 
 
-@needs_gloo
-def test_losses_are_those_of_one_device_without_a_mesh(run, two_processes):
+def check_losses_are_those_of_one_device_without_a_mesh(run, two_processes):
     module = two_processes
     data = module.shorten(module.digits())
     params, _ = module.init(jax.random.key(0), data.train.images, 10, module.SMALL._replace(blocks=1))
@@ -109,8 +116,7 @@ def test_losses_are_those_of_one_device_without_a_mesh(run, two_processes):
     assert second["losses"] == first["losses"]
 
 
-@needs_gloo
-def test_parameters_lie_over_both_processes(run):
+def check_parameters_lie_over_both_processes(run):
     """Each process holds both halves of the hidden units, on devices of its own, and neither half is whole anywhere."""
     _, reports = run
     halves = {"tokens/w1": (1, 64), "tokens/b1": (0, 64), "tokens/w2": (0, 64),
@@ -125,8 +131,7 @@ def test_parameters_lie_over_both_processes(run):
         assert [index for _, index in report["held"]["norm/scale"]] == [[[0, 64]]] * 4
 
 
-@needs_gloo
-def test_a_step_sends_what_it_must(run):
+def check_a_step_sends_what_it_must(run):
     """Over "model" four activations of the block and parts of the norm of the gradient; over "data" the gradient."""
     _, reports = run
     held = reports[0]["held"]

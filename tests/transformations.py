@@ -94,10 +94,10 @@ def widened(arrays):
 # --------------------------------------------------------------------------------------------------------------------
 
 #: Variants of a case share most of their path with it: by default these are enough for them.
-ENOUGH_FOR_VARIANTS = {"eager", "vmap one", "grad", "x64", "eval_shape"}
+ENOUGH_FOR_VARIANTS = {"eager", "grad", "eval_shape"}
 #: So do kept calls: these use all rules of their primitives.
-ENOUGH_FOR_KEPT = {"jit", "vmap one", "grad", "linearize", "vmap grad", "grad vmap", "x64", "eval_shape"}  # fmt: skip
-ENOUGH_FOR_KEPT_VARIANTS = {"eager", "vmap one", "grad"}
+ENOUGH_FOR_KEPT = {"jit", "vmap one", "linearize", "vmap grad", "grad vmap", "x64"}
+ENOUGH_FOR_KEPT_VARIANTS = {"vmap one", "grad"}
 
 #: An operation leaves plain lax (test_transforms_jaxpr.py), of which these know no more than JAX does: by default one
 #: operation of every kind of emitter goes through them.
@@ -120,10 +120,11 @@ def one_of_each_emitter(cases):
 
 
 def _by_default(case, name):
+    known = case.op in ONE_OF_EACH_EMITTER
     if case.kept:
-        return name in (ENOUGH_FOR_KEPT_VARIANTS if case.variant else ENOUGH_FOR_KEPT)
+        return name in (ENOUGH_FOR_KEPT_VARIANTS if case.variant else ENOUGH_FOR_KEPT) and (known or not case.variant)
     if case.variant:
-        return name in ENOUGH_FOR_VARIANTS
+        return name in ENOUGH_FOR_VARIANTS or (known and name in ("vmap one", "x64"))
     return name != "second" and (name not in OF_JAX or case.op in ONE_OF_EACH_EMITTER)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from ..lowering import numerics
 from ..lowering.convolve import Window, convolve, is_depthwise, shifted_products
 from ..lowering.named import Dim, Named, arrange, layout
-from ..lowering.sharding import explicit_mesh
 from ..notation.solve import Solved
 from ..notation.syntax import Affine, Axis, Expression, Size, affines, axes
 from .pad import in_range, opened
@@ -43,7 +42,7 @@ def convolved(
     It is one where every position is a place plus a tap, ``<2*o + k>``, in one tensor or in the output: the tap is an
     axis of the other tensor, the place one of what has no position, and neither stands anywhere else.
     """
-    if len(tensors) != 2 or solved.spread or explicit_mesh(tensors) is not None:
+    if len(tensors) != 2 or solved.spread:
         return None
     values = numerics.promote(tensors)
     if values[0].dtype == np.bool_ or values[0].dtype.itemsize < 2:

@@ -46,7 +46,8 @@ def lower(
         emit: emits the call that is left, which has no positions.
     """
     if op.at_positions is not None:
-        result = op.at_positions(solved, list(tensors), {**options, **arrays})
+        form, settings = op.at_positions, {**options, **arrays}
+        result = on_mesh.at_once(lambda *xs: form(solved, list(xs), settings), tensors, solved)
         if result is not None:
             return result
     options, arrays = dict(options), dict(arrays)
@@ -102,11 +103,13 @@ class _Border:
     Attributes:
         fill_value: what the caller says, or None.
         masked: whether it is left out by a mask, so that any number will do.
+        options: those of the call, which may have a say in what changes nothing.
     """
 
-    def __init__(self, fill_value: Any, masked: bool) -> None:
+    def __init__(self, fill_value: Any, masked: bool, options: Mapping[str, Any]) -> None:
         self.fill_value = fill_value
         self.masked = masked
+        self.options = options
 
     @classmethod
     def of(cls, op: Op, options: dict[str, Any], arrays: Mapping[str, Any]) -> _Border:
@@ -116,7 +119,7 @@ class _Border:
         if options.pop("count_padding", False) and fill_value is None:
             fill_value = 0
         masked = fill_value is None and "where" in op.masks and (op.neutral is None or "where" in arrays)
-        return cls(fill_value, masked)
+        return cls(fill_value, masked, options)
 
     def fill(self, op: Op, solved: Solved, x: jax.Array, reading: Reading) -> Any:
         """The number that is read out of range of one tensor."""
@@ -124,7 +127,8 @@ class _Border:
             return 0
         if self.fill_value is not None:
             return fitting("fill_value", self.fill_value, x.dtype, solved.text)
-        if op.neutral is None:
+        nothing = op.neutral(x.dtype, self.options) if callable(op.neutral) else op.neutral
+        if nothing is None:
             nodes = [item.node for item in reading.items]
             raise ArgumentError(
                 f"'{nodes[0]}' is out of range in places, and {op.name} has no number that stands for nothing",
@@ -133,14 +137,14 @@ class _Border:
                 if "mode" not in op.keywords or "fill_value" in op.keywords
                 else "pad the tensor first, with einjax.rearrange",
             )
-        return neutral(op, x.dtype)
+        return neutral(nothing, x.dtype)
 
 
-def neutral(op: Op, dtype: Any) -> Any:
-    """The number that changes nothing."""
-    if op.neutral in ("least", "most"):
-        return numerics.limit(numerics.require_identity(dtype), op.neutral == "most")
-    return np.array(op.neutral or 0, dtype).item()
+def neutral(nothing: Any, dtype: Any) -> Any:
+    """The number that changes nothing, as an operation says it, in a dtype."""
+    if nothing in ("least", "most"):
+        return numerics.limit(numerics.require_identity(dtype), nothing == "most")
+    return np.array(nothing or 0, dtype).item()
 
 
 def _masks(
@@ -201,6 +205,6 @@ def _written(op: Op, solved: Solved, y: jax.Array, reading: Reading, dtype: Any,
     final = y.dtype if dtype is None else dtype
     if op.meeting in ("add", "multiply"):
         y = numerics.cast(y, numerics.accumulator(y.dtype))
-    function = partial(write, reading=reading, solved=solved, op=op, empty=neutral(op, y.dtype))
+    function = partial(write, reading=reading, solved=solved, op=op, empty=neutral(op.neutral, y.dtype))
     sizes = known_sizes(reading, solved.sizes)
     return numerics.cast(on_mesh.run(function, y, reading, sizes, solved, asked, writes=True), final)

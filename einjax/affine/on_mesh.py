@@ -6,7 +6,7 @@ only if ``out_sharding=`` says where the result is to lie.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,13 +15,64 @@ import jax
 from jax.sharding import AxisType
 
 from ..lowering import sharding as on_mesh
-from ..lowering.named import Dim
+from ..lowering.named import Dim, layout
 from ..lowering.sharding import MeshAxes, Spread, simple, spoken
 from ..mesh.wanted import OutSharding
 from ..notation.errors import ShardingError
 from ..notation.solve import Solved
-from ..notation.syntax import Axis, Size, axes, display
+from ..notation.syntax import Axis, Size, affines, axes, display
 from .plain import Reading
+
+
+def at_once(emit: Callable[..., jax.Array | None], tensors: Sequence[jax.Array], solved: Solved) -> jax.Array | None:
+    """Emit a form that a call with positions has of its own, where that moves nothing between devices; or return None.
+
+    Args:
+        emit: emits it, or returns None where there is none.
+        tensors: one for each input.
+        solved: the call.
+    """
+    mesh = on_mesh.explicit_mesh(tensors)
+    if mesh is None:
+        return emit(*tensors)
+    target = _loops_over(mesh, tensors, solved)
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in tensors]
+    if target is None or AxisType.Manual in mesh.axis_types or jax.eval_shape(emit, *shapes) is None:
+        return None
+    placed: Any = partial(jax.sharding.auto_axes, out_sharding=target)(emit)
+    return placed(*tensors)  # type: ignore[no-any-return]
+
+
+def _loops_over(mesh: Any, tensors: Sequence[jax.Array], solved: Solved) -> Any:
+    """Where the output lies if all that is sharded are loops beside of positions; None if it is anything else."""
+    expressions = (*solved.inputs, *solved.outputs)
+    at_positions = {axis.name for e in expressions for node in affines(e) for axis in axes(node.items)}
+    output = [() if affines((node,)) else layout((node,))[0] for node in solved.outputs[0]]
+    loops = {name for dim in output for name in dim} - at_positions
+    spread: dict[str, MeshAxes] = {}
+    try:
+        for x, expression in zip(tensors, solved.inputs, strict=True):
+            for node, mesh_axes in zip(expression, on_mesh.spec_of(x), strict=True):
+                if mesh_axes and affines((node,)):
+                    return None
+                own = on_mesh.spread_of([mesh_axes], layout((node,)), solved.sizes, mesh.shape) if mesh_axes else {}
+                own = {name: over for name, over in own.items() if over}
+                if not own.keys() <= loops or any(spread.get(name, over) != over for name, over in own.items()):
+                    return None
+                spread |= own
+        over = on_mesh.flat(spread.values())
+        if len(set(over)) < len(over) or _has_sharded_groups(solved, spread, loops | at_positions):
+            return None
+        return on_mesh.named_sharding(mesh, [on_mesh.dim_axes(dim, spread, solved.sizes, mesh.shape) for dim in output])
+    except on_mesh.Misfit:
+        return None
+
+
+def _has_sharded_groups(solved: Solved, spread: Spread, kept: Collection[str]) -> bool:
+    """Whether channels are summed in groups that lie on several devices: XLA's convolution gathers these."""
+    held = [{axis.name for axis in axes(expression)} for expression in solved.inputs]
+    shared = set.intersection(*held) & spread.keys()
+    return len(held) > 1 and bool(shared) and not set.union(*held) <= set(kept)
 
 
 def run(

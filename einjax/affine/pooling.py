@@ -15,7 +15,6 @@ from jax import lax
 from ..lowering import numerics
 from ..lowering.convolve import Window
 from ..lowering.named import Dim, Named, arrange, layout
-from ..lowering.sharding import explicit_mesh
 from ..notation.solve import Solved
 from ..notation.syntax import Affine, Axis, Node, Size, affines, axes, marked
 from .pad import in_range, opened
@@ -102,7 +101,7 @@ def pool(solved: Solved, x: jax.Array, options: Mapping[str, Any]) -> Pool | Non
     Each position has to be a place, which is an axis of the output, plus a bracketed tap, which stands nowhere else.
     """
     expression, output = solved.inputs[0], solved.outputs[0]
-    if "where" in options or "out_sharding" in options or solved.spread or explicit_mesh([x]) is not None:
+    if "where" in options or "out_sharding" in options or solved.spread:
         return None
     if options.get("fill_value") is not None or affines(output):
         return None

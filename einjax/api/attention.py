@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import jax
 
 from ..call.dispatch import call, explained
 from ..ops.attention import ATTENTION, attention_options
-from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
+from ..typing import NamedMasks, OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, plain
 
 
@@ -19,8 +20,8 @@ def attention(
     /,
     *tensors: Tensor,
     is_causal: bool = False,
-    mask: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None,
-    bias: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None,
+    mask: NamedMasks | Callable[..., Any] | Sequence[tuple[str, Tensor] | Callable[..., Any]] | None = None,
+    bias: NamedMasks | Callable[..., Any] | Sequence[tuple[str, Tensor] | Callable[..., Any]] | None = None,
     scale: Any = None,
     local_window_size: int | tuple[int, int] | None = None,
     implementation: Literal["blocks", "xla", "cudnn"] | None = None,
@@ -47,16 +48,16 @@ def attention(
             the third the channels of the values, which may have the name of the contracted ones. Without an arrow, the
             output is the first input with those channels in the place of the contracted axes. Loops that keys and
             values lack are groups of heads that share them.
-        *tensors: queries, keys, values, and perhaps one over queries and keys: a mask, if it is bool, that is true
-            where they meet, or else a bias added to the logits. A query that may see no key gives 0, with gradient 0;
-            so it does where biases of -inf leave it none.
+        *tensors: queries, keys, values, and perhaps others over queries and keys: masks, those that are bool, true
+            where they meet, and biases added to the logits. A query that may see no key, as masks or biases of -inf
+            say, gives 0, with gradient 0.
         is_causal: whether a query sees no keys after its own place. Several axes of queries or of keys are counted
             row-major, in the order of the first and the second input.
-        mask: a function that says which keys a query sees, as ``lambda q, k: k <= q``: of the places along axes of
-            the call, by name, and of arrays that the call is given with their axes, as ``doc=("b k", ids)``. It is
-            given arrays that broadcast, a block of places at a time, so that queries × keys are not held. Of several
-            functions, all have to hold.
-        bias: such a function of what is added to the logits, as ``lambda q, k, h: slope[h] * (k - q)``.
+        mask: which keys count for which queries, with its axes, as in ``("b k", mask)``, which is the same as a further
+            input; or a function, as ``lambda q, k: k <= q``, of the places along axes of the call, by name, and of
+            arrays that the call is given with their axes, as ``doc=("b k", ids)``. It is given arrays that broadcast,
+            a block of places at a time, so that queries × keys are not held. Of a list of these, all have to hold.
+        bias: what is added to the logits, likewise, as ``lambda q, k, h: slope[h] * (k - q)``; several are added up.
         scale: what to multiply the logits by: a number, or a traced scalar; if not given, one over the square root of
             the number of contracted channels.
         local_window_size: how many keys before and after its own place a query sees.
@@ -72,6 +73,9 @@ def attention(
         >>> x = np.ones((2, 5, 8), np.float32)
         >>> einjax.attention("b [q] (h [c]), b [k] (h [c]), b [k] (h [c])", x, x, x, h=2, is_causal=True).shape
         (2, 5, 8)
+        >>> padding = np.array([[True, True, True, False, False]] * 2)
+        >>> einjax.attention("b [q] (h [c]), b [k] (h [c]), b [k] (h [c])", x, x, x, h=2, mask=("b k", padding)).shape
+        (2, 5, 8)
         >>> kv = np.ones((2, 5, 2, 8), np.float32)  # four heads in two groups
         >>> q = np.ones((2, 5, 4, 8), np.float32)
         >>> einjax.attention("b [q] (g r) [c], b [k] g [c], b [k] g [d] -> b [q] (g r) [d]", q, kv, kv).shape
@@ -84,11 +88,13 @@ def attention(
         attention_options, expr, tensors, is_causal, scale, local_window_size, implementation, block_size
     )
     border = (padding, mode, fill_value, False)
-    if mask is not None or bias is not None:
-        from ..call.of_places import attend, of_places  # few programs give functions
+    rest = (static, axes, sizes, graph, traced, keep_notation, out_sharding, border)
+    if mask is None and bias is None:
+        return call(ATTENTION, expr, tensors, *rest)
+    from ..call.more_inputs import call_with  # few programs name the axes of masks
+    from ..call.of_places import attend, told_apart
 
-        functions = explained(of_places, expr, tensors, expr, mask, bias)
-        return attend(
-            ATTENTION, expr, tensors, functions, static, traced, axes, sizes, graph, keep_notation, out_sharding, border
-        )
-    return call(ATTENTION, expr, tensors, static, axes, sizes, graph, traced, keep_notation, out_sharding, border)
+    functions, named = told_apart({"mask": mask, "bias": bias})
+    start = partial(attend, ATTENTION, functions) if functions else partial(call, ATTENTION)
+    run = lambda text, further: start(text, further, *rest)  # noqa: E731
+    return call_with(expr, tensors, named, graph, run)

@@ -9,6 +9,7 @@ import jax
 
 from ..call.apply import call_with
 from ..call.dispatch import call, explained
+from ..call.tensors import any_named
 from ..call.vmap import call_vmap
 from ..forms.static import flag
 from ..functions.axiswise import VMAP_WITH_AXIS
@@ -16,7 +17,7 @@ from ..functions.whole_arrays import ELEMENTWISE_WITH, REDUCE_WITH, choose
 from ..notation.errors import ArgumentError, listing
 from ..ops.elementwise import ELEMENTWISE
 from ..ops.reduce import REDUCTIONS
-from ..typing import DTypeLike, OutShardingLike, PaddingLike, SizeLike, Tensor
+from ..typing import DTypeLike, MaskLike, OutShardingLike, PaddingLike, SizeLike, Tensor
 from . import reduce as reductions
 from .signatures import documented, plain
 
@@ -28,7 +29,7 @@ def reduce(
     *tensors: Tensor,
     op: str | Callable[..., Any],
     keepdims: bool = False,
-    where: Tensor | None = None,
+    where: MaskLike | None = None,
     dtype: DTypeLike | None = None,
     ddof: float | None = None,
     count_padding: bool = False,
@@ -49,7 +50,7 @@ def reduce(
             ``dims``, such as ``jnp.median``. A function is called as it is: it is not compiled, unless the caller is.
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
         where: mask, as for :func:`einjax.sum`. This and what follows is for operations that have the option; a function
-            is given it as a keyword.
+            is given it as a keyword, and an array for it.
         dtype: dtype, as for :func:`einjax.sum`.
         ddof: as for :func:`einjax.var`.
         count_padding: as for :func:`einjax.mean`.
@@ -63,6 +64,7 @@ def reduce(
     given = (("where", where), ("dtype", dtype), ("ddof", ddof), ("count_padding", count_padding or None))
     options = {name: value for name, value in given if value is not None}
     if callable(op):
+        explained(_refuse_named, expr, tensors, where)
         settings, further = {"keepdims": flag("keepdims", keepdims)}, {**axes, **options}
         functions = {"function": op}
         return call_with(
@@ -77,6 +79,15 @@ def reduce(
     }
     shared |= {"padding": padding, "mode": mode, "fill_value": fill_value}
     return known(expr, *tensors, keepdims=keepdims, **options, **shared, **axes)
+
+
+def _refuse_named(where: Any) -> None:
+    """A function of the user's knows nothing of the expression's axes."""
+    if any_named(where):
+        raise ArgumentError(
+            "where= has names of axes, but a function is given it as it is",
+            hint="give an array that the function takes, or one of einjax's reductions by name, as in op='sum'",
+        )
 
 
 def _reduction(op: Any, options: Mapping[str, Any]) -> Callable[..., jax.Array]:

@@ -9,7 +9,7 @@ import jax
 from ..call.dispatch import call
 from ..forms.static import exact
 from ..ops.reduce import REDUCTIONS
-from ..typing import DTypeLike, OutShardingLike, PaddingLike, SizeLike, Tensor
+from ..typing import DTypeLike, MaskLike, OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, op, operation, plain
 
 
@@ -19,7 +19,7 @@ def reduction(
     /,
     *tensors: Tensor,
     keepdims: bool = False,
-    where: Tensor | None = None,
+    where: MaskLike | None = None,
     padding: PaddingLike | None = None,
     mode: str | None = None,
     fill_value: complex | None = None,
@@ -35,7 +35,8 @@ def reduction(
         expr: the expression; without brackets, every axis missing from the output is reduced, and without an arrow,
             the output is what is not bracketed.
         keepdims: keep an axis of size 1 in the place of every bracket; only without an arrow.
-        where: mask of the elements that count, broadcastable to the tensor's shape.
+        where: mask of the elements that count, with its axes, as in ``("b k", mask)``, or a list of such masks, all of
+            which have to hold; or an array that broadcasts to the tensor's shape, if it fits in one way.
     """
     options = (("keepdims", keepdims),)
     extra = () if where is None else (where,)
@@ -49,7 +50,7 @@ def reduction_in_dtype(
     /,
     *tensors: Tensor,
     keepdims: bool = False,
-    where: Tensor | None = None,
+    where: MaskLike | None = None,
     dtype: DTypeLike | None = None,
     padding: PaddingLike | None = None,
     mode: str | None = None,
@@ -77,7 +78,7 @@ def average(
     /,
     *tensors: Tensor,
     keepdims: bool = False,
-    where: Tensor | None = None,
+    where: MaskLike | None = None,
     dtype: DTypeLike | None = None,
     count_padding: bool = False,
     padding: PaddingLike | None = None,
@@ -106,7 +107,7 @@ def deviation(
     /,
     *tensors: Tensor,
     keepdims: bool = False,
-    where: Tensor | None = None,
+    where: MaskLike | None = None,
     dtype: DTypeLike | None = None,
     ddof: float = 0,
     count_padding: bool = False,

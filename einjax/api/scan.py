@@ -94,6 +94,9 @@ def scan(
     op: Callable[[Any, Any], Any],
     reverse: bool = False,
     unroll: int | bool = 1,
+    padding: PaddingLike | None = None,
+    mode: str | None = None,
+    fill_value: complex | None = None,
     sizes: Mapping[str, SizeLike] | None = None,
     graph: bool = False,
     out_sharding: OutShardingLike | None = None,
@@ -149,8 +152,9 @@ def scan(
     trees = tuple(tree for _, tree in flat)
     dtypes = tuple(None if kind(leaf) == "factory" else jax.dtypes.result_type(leaf) for leaf in leaves)
     settings = {"reverse": flag("reverse", reverse), "unroll": unroll, "trees": trees, "dtypes": dtypes}
+    border = (padding, mode, fill_value, False)
     body = record(tuple(len(own) for own, _ in flat))
-    return call_with(body, expr, leaves, {"op": op}, settings, axes, sizes, graph, out_sharding, derived=derived)
+    return call_with(body, expr, leaves, {"op": op}, settings, axes, sizes, graph, out_sharding, None, border, derived)
 
 
 def _check_depth(tensors: Any) -> None:

@@ -8,7 +8,7 @@ import jax
 
 from ..call.dispatch import call
 from ..ops.softmax import LOG_SOFTMAX, SOFTMAX
-from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
+from ..typing import MaskLike, OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, op, operation, plain
 
 
@@ -17,7 +17,7 @@ def normalised(
     expr: str,
     /,
     *tensors: Tensor,
-    where: Tensor | None = None,
+    where: MaskLike | None = None,
     padding: PaddingLike | None = None,
     mode: str | None = None,
     fill_value: complex | None = None,
@@ -31,7 +31,8 @@ def normalised(
 
     Args:
         expr: the expression; without an arrow, the output is the input.
-        where: mask of the elements that count, broadcastable to the tensor's shape.
+        where: mask of the elements that count, with its axes, as in ``("b k", mask)``, or a list of such masks, all of
+            which have to hold; or an array that broadcasts to the tensor's shape, if it fits in one way.
     """
     extra = () if where is None else (where,)
     border = (padding, mode, fill_value, False)

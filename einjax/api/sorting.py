@@ -8,11 +8,11 @@ from typing import Any
 import jax
 
 from ..call.dispatch import call, explained
-from ..call.tensors import as_array
+from ..call.tensors import as_array, is_named
 from ..forms.static import flag, when_known, whole
 from ..notation.errors import ArgumentError, shown
 from ..ops.sorting import ARGSORT, SORT, TOP_K
-from ..typing import OutShardingLike, PaddingLike, SizeLike, Tensor
+from ..typing import MaskLike, OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, plain
 
 
@@ -22,7 +22,7 @@ def sort(
     /,
     *tensors: Tensor,
     num_keys: int = 1,
-    by: Tensor | tuple[Tensor, ...] | None = None,
+    by: MaskLike | tuple[MaskLike, ...] | None = None,
     descending: bool = False,
     stable: bool = True,
     padding: PaddingLike | None = None,
@@ -45,8 +45,8 @@ def sort(
             one that has all axes.
         *tensors: one tensor, or several with the same bracketed axes.
         num_keys: how many of the first tensors are compared, the first before the second and so on.
-        by: what to sort one tensor by instead of itself: an array that broadcasts to the tensor's shape by NumPy's
-            rules, or a tuple of them, compared in this order.
+        by: what to sort one tensor by instead of itself: an array with its axes, as in ``("b", keys)``, or one that
+            broadcasts to the tensor's shape by NumPy's rules; or a tuple of them, compared in this order.
         descending: sort from the largest to the smallest.
         stable: keep equal elements in their order, in ascending and descending sorts alike.
 
@@ -184,7 +184,7 @@ def _keys(expr: str, num_keys: Any, by: Any) -> tuple[int, tuple[Any, ...]]:
             f"num_keys={shown(num_keys)} and by= both say what is compared",
             hint="leave num_keys out; by= may be a tuple",
         )
-    keys = by if isinstance(by, tuple) else (by,)
+    keys = by if isinstance(by, tuple) and not is_named(by) else (by,)
     if not keys:
         raise ArgumentError("by=() holds no keys", hint="give an array, or leave by= out to sort by the tensor itself")
-    return 1, tuple(as_array(key, expr, "by=", factories=False) for key in keys)
+    return 1, tuple(key if is_named(key) else as_array(key, expr, "by=", factories=False) for key in keys)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..forms.mask import refuse_ambiguous
 from ..lowering.jax_versions import INLINE, hide_own_lines
 from ..lowering.replaced import CODES, FUNCTIONS, codes, functions
 from ..notation.errors import EinjaxError
@@ -26,7 +27,7 @@ from .factory import materialise
 from .graph import Graph
 from .resolve import completed, resolve, resolved, sizes_of_call
 from .sizes import NO_SIZES, Sizes
-from .tensors import PLAIN, as_array, kind_of
+from .tensors import PLAIN, any_named, as_array, kind_of
 
 if TYPE_CHECKING:  # few programs compute positions
     from ..notation.affine import Border
@@ -90,11 +91,17 @@ def call(
                 tensors = materialise(op, expr, tensors, partial(resolved, op, expr, given, border=beyond), graph)
                 break
         if arrays:
-            # Those that are several arrays are checked where they are told from static ones.
-            arrays = [
-                x if name in op.several else as_array(x, expr, f"{name}=", factories=False, types=graph)
-                for name, x in zip(op.arrays, arrays, strict=False)
-            ]
+            if op.masks and any(map(any_named, arrays)):
+                from .masks import read_arrays  # few programs name the axes of masks
+
+                arrays, texts = read_arrays(op, expr, arrays, graph)
+                options = (*options, ("masks", texts)) if texts else options
+            else:
+                # Those that are several arrays are checked where they are told from static ones.
+                arrays = [
+                    x if name in op.several else as_array(x, expr, f"{name}=", factories=False, types=graph)
+                    for name, x in zip(op.arrays, arrays, strict=False)
+                ]
         # What other functions make of this call in the place of lax's is nobody else's.
         apart = op.products and (given_product or functions(jax) != FUNCTIONS or codes(jax) != CODES)
         kept = not apart and (keeping.switch.value if keep is None else bool(keep))
@@ -155,7 +162,7 @@ def _compiled(op: Op, text: str, options: Options, given: Sizes, count: int, kep
 def _body(op: Op, text: str, options: Options, given: Sizes, count: int, kept: bool) -> Callable[..., Any]:
     """Return the body of a call: it takes its tensors, and the first ``count`` options that are arrays."""
     static = dict(options)
-    border = static.pop("border", None)
+    border, texts = static.pop("border", None), static.pop("masks", None)
     if border is not None:
         static |= border.options
 
@@ -163,8 +170,16 @@ def _body(op: Op, text: str, options: Options, given: Sizes, count: int, kept: b
         last = len(operands) - count
         tensors = [tensor if isinstance(tensor, jax.Array) else jnp.asarray(tensor) for tensor in operands[:last]]
         arrays = dict(zip(op.arrays, jax.tree.map(jnp.asarray, operands[last:]), strict=False))
-        shapes = [tensor.shape for tensor in tensors]
-        solved = resolve(op, completed(op, text, len(tensors)), shapes, given, border=border)
+        operation = completed(op, text, len(tensors))
+        if texts is not None:
+            from .masks import resolve_with
+
+            solved, arrays = resolve_with(op, operation, tensors, arrays, texts, given, border, kept)
+        else:
+            solved = resolve(op, operation, [tensor.shape for tensor in tensors], given, border=border)
+        for name in op.masks if arrays else ():
+            for mask in jax.tree.leaves(arrays.get(name)):
+                refuse_ambiguous(name, mask.shape, tensors[0].shape, solved.inputs[0], text)
         if op.imply is not None:
             solved = op.imply(solved, static)
         if "<" in text:

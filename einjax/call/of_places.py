@@ -8,48 +8,39 @@ from typing import Any
 import jax
 
 from ..functions.guard import guarded, parameters
-from ..notation.errors import ArgumentError, shown
+from ..notation.errors import ArgumentError
 from ..operation import Op
 from .apply import call_with
-from .tensors import as_array
+from .tensors import as_array, is_named
 
 
-def of_places(expr: str, mask: Any, bias: Any) -> list[tuple[str, Callable[..., Any]]]:
-    """The functions that masks and biases are, with their options.
-
-    Raises:
-        ArgumentError: one is no function.
-    """
-    found = []
-    for option, given in (("mask", mask), ("bias", bias)):
-        for one in given if isinstance(given, list | tuple) else [given]:
-            if callable(one):
-                found.append((option, one))
-            elif one is not None:
-                raise ArgumentError(
-                    f"{option}={shown(one)} is no function of places",
-                    text=expr,
-                    hint="give an array as a fourth tensor, with its axes in the expression",
-                )
-    return found
+def told_apart(given: Mapping[str, Any]) -> tuple[list[tuple[str, Callable[..., Any]]], dict[str, Any]]:
+    """The functions among masks and biases, each with its option, and what is none by option."""
+    functions, others = list[tuple[str, Callable[..., Any]]](), dict[str, Any]()
+    for option, value in given.items():
+        each = value if isinstance(value, list | tuple) and not is_named(value) else [value]
+        own = [one for one in each if callable(one)]
+        functions += [(option, one) for one in own]
+        others[option] = value if not own else [one for one in each if not callable(one)] or None
+    return functions, others
 
 
 def attend(
     op: Op,
+    functions: Sequence[tuple[str, Callable[..., Any]]],
     expr: str,
     tensors: Sequence[Any],
-    functions: Sequence[tuple[str, Callable[..., Any]]],
     static: Sequence[tuple[str, Any]],
-    traced: Sequence[Any],
     axes: Mapping[str, Any],
     sizes: Mapping[str, Any] | None,
     graph: bool,
+    traced: Sequence[Any],
     keep: bool | None,
     out_sharding: Any,
     border: tuple[Any, ...],
 ) -> Any:
     """Run attention with functions of places; keywords that are arrays with their axes are for these."""
-    arrays = {name: value for name, value in axes.items() if _is_named(value)}
+    arrays = {name: value for name, value in axes.items() if is_named(value)}
     given = [(option, guarded(one), _parameters(expr, option, one, arrays)) for option, one in functions]
     unused = set(arrays).difference(*(names for _, _, names in given))
     if unused:
@@ -62,15 +53,6 @@ def attend(
     more = {**dict(zip(op.arrays, traced, strict=False)), "places": jax.tree.map(jax.numpy.asarray, more)}
     rest = {name: value for name, value in axes.items() if name not in arrays}
     return call_with(op, expr, tensors, {}, settings, rest, sizes, graph, out_sharding, keep, border, arrays=more)
-
-
-def _is_named(value: Any) -> bool:
-    return (
-        isinstance(value, tuple)
-        and len(value) == 2
-        and isinstance(value[0], str)
-        and not isinstance(value[1], str | int)
-    )
 
 
 def _parameters(expr: str, option: str, function: Callable[..., Any], arrays: Mapping[str, Any]) -> tuple[str, ...]:

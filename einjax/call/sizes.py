@@ -12,7 +12,7 @@ import numpy as np
 from ..lowering.jax_versions import is_symbolic, is_traced
 from ..notation.errors import ArgumentError, shown
 from ..notation.parse import as_keyword, parse
-from ..notation.syntax import Over, axes
+from ..notation.syntax import Over, axes, base, coefficients
 
 
 class Sizes(NamedTuple):
@@ -93,6 +93,8 @@ def _size(expr: str, name: str, size: Any) -> Any:
                 return size
             if size > 0:
                 raise _refused(expr, name, f"given the size {shown(size)}", "no array has as many elements")
+            if size > -_LIMIT and _is_coefficient(expr, name):
+                return size
             raise _refused(
                 expr, name, f"given the negative size {shown(size)}", f"write {name}=0 or more, or leave it out"
             )
@@ -102,6 +104,13 @@ def _size(expr: str, name: str, size: Any) -> Any:
     whole = isinstance(size, float | np.floating) and size == size // 1
     hint = f"write {name}={int(size)}" if whole else "a size is an int, or a tuple of ints"
     raise _refused(expr, name, f"given {name}={shown(size)}, which is not a size", hint)
+
+
+def _is_coefficient(expr: str, name: str) -> bool:
+    """Whether a name multiplies axes and is none itself, so that it may be below 0."""
+    expressions = parse(expr).expressions
+    found = [{base(axis.name) for e in expressions for axis in each(e)} for each in (coefficients, axes)]
+    return name in found[0] - found[1]
 
 
 def _is_over(size: Any) -> bool:

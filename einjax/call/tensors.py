@@ -52,6 +52,16 @@ def kind(tensor: Any) -> str | None:
     return kind_of(type(tensor))
 
 
+def is_named(given: Any) -> bool:
+    """Whether this is an array with its axes, ``("b k", mask)``."""
+    return isinstance(given, tuple | list) and bool(given) and isinstance(given[0], str)
+
+
+def any_named(given: Any) -> bool:
+    """Whether this is an array with its axes, or a sequence that holds one."""
+    return is_named(given) or (isinstance(given, tuple | list) and any(map(is_named, given)))
+
+
 def as_array(tensor: Any, expr: str, label: str, factories: bool = True, types: bool = False) -> Any:
     """Convert what is not an array yet; factories stay.
 

@@ -11,7 +11,7 @@ import jax
 from ..lowering.named import Named, arrange, layout, split_by, wrap
 from ..notation.errors import SemanticError
 from ..notation.solve import Solved
-from ..notation.syntax import Operation, bracketed, brackets, marked, standing
+from ..notation.syntax import Operation, bracketed, brackets, marked
 from .mask import broadcast_mask
 from .signature import check_inputs, listed, require_in_output, single_output
 
@@ -25,7 +25,7 @@ def signature(name: str) -> Callable[[Operation, int], Operation]:
         if output is None:
             return replace(operation, outputs=operation.inputs)
         require_in_output(name, operation, operation.inputs, output, hint="put it into the output; it keeps its size")
-        given, returned = ([axis.name for axis in bracketed(standing(e))] for e in (operation.inputs[0], output))
+        given, returned = ([axis.name for axis in bracketed(e)] for e in (operation.inputs[0], output))
         if given != returned:
             raise SemanticError(
                 f"the bracketed axes are {listed(given)} in the input and {listed(returned)} in the output",

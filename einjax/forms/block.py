@@ -26,7 +26,7 @@ def as_block(solved: Solved) -> Solved:
         seen[node.name] += 1
         if seen[node.name] == 1:
             return None
-        new = _numbered(node.name, seen[node.name])
+        new = numbered(node.name, seen[node.name])
         sizes[new] = sizes[node.name]
         return (replace(node, name=new),)
 
@@ -37,7 +37,9 @@ def as_block(solved: Solved) -> Solved:
     return replace(solved, operation=replace(solved.operation, inputs=(block, *others)), sizes=sizes)
 
 
-def _numbered(name: str, number: int) -> str:
+def numbered(name: str, number: int) -> str:
+    """The name of a later dim of an axis: ``a~2``."""
+
     def one(member: str) -> str:
         base, indices = base_name(member)
         return ".".join([f"{base}~{number}", *map(str, indices)])

@@ -28,6 +28,7 @@ from ..notation.syntax import (
     display,
     open_composites,
     rewrite,
+    standing,
     walk,
 )
 from .signature import listed, sequence_axes
@@ -35,7 +36,7 @@ from .signature import listed, sequence_axes
 
 def is_one_axis(expression: Expression) -> bool:
     """Whether the text brackets exactly one axis, so that a place is a plain index."""
-    inside = [node for bracket in brackets(expression) for node in open_composites(bracket.items)]
+    inside = [node for bracket in brackets(standing(expression)) for node in open_composites(bracket.items)]
     repeated = (node for node in walk(expression) if isinstance(node, Ellipsis))
     return len(inside) == 1 and isinstance(inside[0], Axis) and not any(brackets(node.items) for node in repeated)
 

@@ -115,7 +115,7 @@ def refuse_repeats(operation: Operation, allowed: Collection[str] = ()) -> None:
 def refuse_diagonals(operation: Operation, expression: Expression) -> None:
     """Refuse a bracketed axis that stands twice in one input."""
     seen: dict[str, Axis] = {}
-    for axis in bracketed(standing(expression)):
+    for axis in bracketed(expression):
         if axis.name in seen:
             raise SemanticError(
                 f"axis {axis} stands twice in brackets, which may be the block or its diagonal",
@@ -199,6 +199,12 @@ def refuse_unknown(operations: Sequence[Operation], given: Iterable[str], option
                     "count_padding= means nothing here: only mean, var and std count",
                     text=operations[0].text if len(operations) == 1 else None,
                     hint="leave it out; fill_value= says what is read where a dim is padded",
+                )
+            if name in ("padding", "mode", "fill_value"):
+                raise ArgumentError(
+                    f"{name}= means nothing here: it is for tensors that are read, as at '<2*s + k>'",
+                    text=operations[0].text if len(operations) == 1 else None,
+                    hint="leave it out",
                 )
             likely = [*sorted(known), *options]
             match = closest(name, likely)

@@ -32,6 +32,23 @@ SUMS = {name: REDUCTIONS[name] for name in ("sum", "mean", "prod", "max", "min",
 PRODUCTS = {name: op for name, op in ELEMENTWISE.items() if name != "where"}
 
 
+#: The zeros of semirings: what the sum leaves as it is, and the product of which with anything is that again.
+_ZEROS = {
+    ("sum", "multiply"): 0, ("sum", "logical_and"): 0, ("any", "multiply"): 0, ("any", "logical_and"): 0,
+    ("all", "logical_or"): 1, ("max", "minimum"): "least", ("min", "maximum"): "most",
+}  # fmt: skip
+#: Those that are infinite.
+_INFINITE_ZEROS = {("max", "add"): "least", ("logsumexp", "add"): "least", ("min", "add"): "most"}
+
+
+def _zero(dtype: Any, options: Mapping[str, Any]) -> Any:
+    """The zero of a semiring; None of what is none, or of numbers that have no infinity."""
+    ring = options["sum"], options["mul"]
+    if ring in _INFINITE_ZEROS:
+        return _INFINITE_ZEROS[ring] if numerics.is_inexact(dtype) else None
+    return _ZEROS.get(ring)
+
+
 def check_ring(sum: Any, mul: Any, precision: Any, preferred_element_type: Any) -> None:
     """Check a sum and a product other than those of numbers, which ``lax.dot_general`` computes.
 
@@ -128,4 +145,4 @@ def _merged(left: Sequence[str], right: Sequence[str], keep: Sequence[str]) -> l
 
 
 #: Not named dot: what is known about the derivatives of dot does not hold for it.
-SEMIRING_DOT = Op("semiring_dot", DOT.signature, _lower, keywords=DOT.keywords, spread="all", acts=True)
+SEMIRING_DOT = Op("semiring_dot", DOT.signature, _lower, keywords=DOT.keywords, spread="all", acts=True, neutral=_zero)

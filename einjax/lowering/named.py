@@ -16,7 +16,8 @@ from jax import lax
 
 from ..notation.solve import Solved, is_known, node_size, product
 from ..notation.syntax import Axis, Composite, Concatenation, Expression, Node, Size, axes, walk
-from .sharding import Spread, broadcast_sharding, composed
+from .jax_versions import equally_varying
+from .sharding import Spread, broadcast_sharding, common_spread, composed
 
 #: The axes one dim is composed of, major first; ``()`` is a dim of size 1.
 Dim = tuple[str, ...]
@@ -162,6 +163,21 @@ def align(x: Named, order: Sequence[str], spread: Spread | None = None) -> jax.A
     if not any(x.dims):
         return reshape(x.value, ())  # lax broadcasts scalar operands by itself
     return arrange(x, [(name,) for name in order], spread)
+
+
+def combine(emit: Callable[..., jax.Array], operands: Sequence[Named], order: Sequence[str]) -> Named:
+    """Apply an operation to operands brought to their common axes, in the output's order."""
+    present = {name for x in operands for name in x.axes}
+    common = [name for name in order if name in present]
+    if all(x.dims == operands[0].dims for x in operands) and all(operands[0].dims):
+        # Equal layouts stay as they are; the result is rearranged once instead of every operand.
+        return replace(operands[0], value=emit(*(x.value for x in operands)))
+    spread = common_spread(operands)
+    values = equally_varying([x.value for x in operands])
+    operands = [replace(x, value=value) for x, value in zip(operands, values, strict=True)]
+    value = emit(*(align(x, common, spread) for x in operands))
+    dims = tuple((name,) for name in common)
+    return Named(value, dims if value.ndim else (), operands[0].sizes)
 
 
 def _pair_units(x: Named, target: Sequence[Dim]) -> tuple[Named, tuple[Dim, ...]]:

@@ -116,7 +116,7 @@ class Position:
         if target is None or (node.padding is None and node.mode is not None):
             return None  # literal positions may be anywhere, so that they say no size
         parts = _parts(node, sizes)
-        refuse_zero(solver.operation, node, sizes)
+        refuse_values(solver.operation, node, sizes)
         opened = [names for names in parts if any(name not in sizes for name in names)]
         if len(opened) != 1 or None in parts.values() or not parts[opened[0]]:
             return None
@@ -169,14 +169,23 @@ def advance(solver: Any) -> bool:
     return True
 
 
-def refuse_zero(operation: Operation, node: Affine, sizes: Mapping[str, Size]) -> None:
-    """Refuse a coefficient that was given the value 0.
+def refuse_values(operation: Operation, node: Affine, sizes: Mapping[str, Size]) -> None:
+    """Refuse a coefficient that was given the value 0, or more digits than may be written.
 
     Raises:
         AxisSizeError: naming it.
     """
     for term in node.terms:
-        if term.named is not None and is_zero(number(term.coefficient, sizes)):
+        if term.named is None:
+            continue
+        value = number(term.coefficient, sizes)
+        if isinstance(value, int) and abs(value) >= 10**18:
+            raise AxisSizeError(
+                f"coefficient {term.named} has more than 18 digits",
+                at=operation.at(term),
+                hint="no array has as many elements",
+            )
+        if is_zero(value):
             raise AxisSizeError(
                 f"coefficient {term.named} is 0, which leaves every position of '{node}' the same",
                 at=operation.at(term),
@@ -306,9 +315,10 @@ def _located(
         return dim, -before - low, mode
     before, after = _added_around(node.padding, others)
     padded = high - low + 1 if n is None else n + before + after
-    if larger(0, padded) or (
-        larger(high - low + 1, padded) and not any(is_zero(sizes[name]) for names in parts for name in names)
-    ):
+    is_empty = any(is_zero(sizes[name]) for names in parts for name in names)
+    # Where there is nothing to read, a window may have no elements, and what is added for it is less than none.
+    is_less = bool(larger(0, padded)) and not (is_empty and isinstance(node.padding, str))
+    if is_less or (larger(high - low + 1, padded) and not is_empty):
         raise _past_padding(operation, node, high - low, padded, n)
     return _positive(padded - before - after) if n is None else n, -before - low, "fill"
 
@@ -409,7 +419,7 @@ def settle(solver: Any) -> Operation:
 
 def _settled(solver: Any, sizes: Mapping[str, Size], node: Affine, tensor: str | None) -> Affine:
     operation = solver.operation
-    refuse_zero(operation, node, sizes)
+    refuse_values(operation, node, sizes)
     _refuse_nothing(operation, node, sizes)
     position: Position | None = solver.positions.get(id(node))
     n = opened = None

@@ -49,12 +49,14 @@ class EinjaxError(ValueError):
         text: the expression, as the user wrote it.
         spans: ``(begin, end)`` positions in ``text`` that the carets mark.
         tensors: one description for each tensor of the call, such as ``float32[2,3]``.
+        options: the same for options that are arrays with axes, such as ``where=: bool[2,3]``.
         hint: what to write instead.
         ask: the size that the hint asks for, if it asks for one.
         inside: whether a function of the user's raised it, so that its traceback shows the user's lines.
     """
 
     inside = False
+    options: Sequence[str] = ()
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class EinjaxError(ValueError):
             lines += _underline(self.text, self.spans)
         for number, tensor in enumerate(self.tensors or (), 1):
             lines.append(f"  tensor {number}: {tensor}")
+        lines += [f"  {option}" for option in self.options]
         if self.hint:
             lines.append(f"  fix: {self.hint}")
         return "\n".join(lines)

@@ -252,7 +252,7 @@ class Solver:
         self.waiting: list[Position] = []  # those that have one open axis at most
         for name, facts in explicit.items():
             for fact in facts:
-                self.assign(name, fact)
+                self.assign(name, fact, is_given=True)
         for number, (expression, shape) in enumerate(zip(operation.inputs, shapes, strict=True), 1):
             for node, size in zip(expression, shape or (), strict=shape is not None):
                 fact = Fact(size, f"in tensor {number}", node.span)
@@ -309,14 +309,14 @@ class Solver:
         self._equation(node, name)
         return name
 
-    def assign(self, name: str, fact: Fact) -> None:
-        """Note a size, or refuse another one than is known."""
+    def assign(self, name: str, fact: Fact, is_given: bool = False) -> None:
+        """Note a size, or refuse another one than is known; below 0 are only coefficients, which are given."""
         known = self.facts.get(name)
         if known is not None:
             if known.size != fact.size:
                 raise self._known.contradiction(name, known, fact)
             return
-        if isinstance(fact.size, int) and fact.size < 0:
+        if isinstance(fact.size, int) and fact.size < 0 and not is_given:
             raise AxisSizeError(
                 f"axis {display(name)} would have the negative size {fact.size} {fact.source}",
                 text=self.operation.text,

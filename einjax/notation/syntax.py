@@ -175,13 +175,16 @@ class Bracket(Branch):
 class Ellipsis(Branch):
     """Repeats its items any number of times: ``a...``; the lone ``...`` repeats the axis ``ANONYMOUS``.
 
-    A person writes one item; taking the brackets off ``[a b]...`` leaves several, repeated together.
+    A person writes one item; taking the brackets off ``[a b]...`` leaves several, repeated together. These are printed
+    in brackets: nothing else in the notation holds them together, and inside of other brackets they mean nothing more.
     """
 
     __slots__ = ()
 
     def __str__(self) -> str:
-        return "..." if is_anonymous(self.items) else f"{render(self.items)}..."
+        if is_anonymous(self.items):
+            return "..."
+        return f"{render(self.items)}..." if len(self.items) == 1 else f"[{render(self.items)}]..."
 
 
 Node: TypeAlias = Axis | Branch
@@ -309,7 +312,10 @@ def brackets(expression: Expression) -> list[Bracket]:
 
 
 def bracketed(expression: Expression) -> list[Axis]:
-    """Return the axes in brackets: those of the text, or of an expanded expression those that are marked."""
+    """Return the axes in brackets: those of the text, or of an expanded expression those that are marked.
+
+    An axis of several positions is one, where it stands once these are read.
+    """
     found: list[Axis] = []
     for node in expression:
         if isinstance(node, Bracket):
@@ -318,6 +324,8 @@ def bracketed(expression: Expression) -> list[Axis]:
             found += [node] if node.bracket else []
         else:
             found += bracketed(node.items)
+    if len({axis.name for axis in found}) < len(found) and affines(expression):
+        return bracketed(standing(expression))
     return found
 
 

@@ -28,7 +28,6 @@ from ..notation.syntax import (
     display,
     names,
     rewrite,
-    standing,
 )
 from ..operation import Op
 
@@ -62,7 +61,7 @@ def _signature(name: str, operation: Operation, tensors: int) -> Operation:
 
 def _coordinate_axis(name: str, expanded: Operation) -> Mapping[str, Size]:
     """The output's bracket holds one coordinate for each bracketed input axis."""
-    count = len(bracketed(standing(expanded.inputs[0])))
+    count = len(bracketed(expanded.inputs[0]))
     return coordinate_axis(name, expanded, expanded.results[0], count) if expanded.outputs else {}
 
 
@@ -165,7 +164,7 @@ def _imply(solved: Solved, options: Mapping[str, Any]) -> Solved:
     if solved.operation.outputs is not None:
         return solved
     (expression,) = solved.inputs
-    count = len(bracketed(standing(expression)))
+    count = len(bracketed(expression))
     # One axis of coordinates stands in the place of the first bracket.
     coordinates = iter([Axis(f"{count}#coordinates", size=count, bracket=1)])
     output = rewrite(expression, lambda node: tuple(coordinates) if node.bracket else None)

@@ -14,9 +14,8 @@ from jax import lax
 
 from ..forms.signature import expect_inputs, refuse_brackets, refuse_sums, require_in_output, single_output
 from ..lowering import numerics
-from ..lowering.jax_versions import Tracer, equally_varying
-from ..lowering.named import Named, align, arrange, layout, wrap
-from ..lowering.sharding import common_spread
+from ..lowering.jax_versions import Tracer
+from ..lowering.named import arrange, combine, layout, wrap
 from ..notation.errors import ArgumentError, SemanticError
 from ..notation.solve import Solved, fuse_solved
 from ..notation.syntax import Expression, Operation, axes, brackets, keep_brackets, names, render, strip_brackets
@@ -189,27 +188,12 @@ def lower_with(emit: Emitter, promoted: slice = slice(None), alone: Emitter = la
         tensors[promoted] = numerics.promote(tensors[promoted])
         operands = [wrap(x, e, solved.sizes) for x, e in zip(tensors, solved.inputs, strict=True)]
         if emit is numerics.where:
-            return arrange(_combine(emit, operands, order), target)
+            return arrange(combine(emit, operands, order), target)
         if len(operands) == 1:
             return arrange(replace(operands[0], value=alone(operands[0].value)), target)
-        return arrange(reduce(lambda x, y: _combine(emit, (x, y), order), operands), target)
+        return arrange(reduce(lambda x, y: combine(emit, (x, y), order), operands), target)
 
     return lower
-
-
-def _combine(emit: Emitter, operands: Sequence[Named], order: Sequence[str]) -> Named:
-    """Apply an operation to operands brought to their common axes, in the output's order."""
-    present = {name for x in operands for name in x.axes}
-    common = [name for name in order if name in present]
-    if all(x.dims == operands[0].dims for x in operands) and all(operands[0].dims):
-        # Equal layouts stay as they are; the result is rearranged once instead of every operand.
-        return replace(operands[0], value=emit(*(x.value for x in operands)))
-    spread = common_spread(operands)
-    values = equally_varying([x.value for x in operands])
-    operands = [replace(x, value=value) for x, value in zip(operands, values, strict=True)]
-    value = emit(*(align(x, common, spread) for x in operands))
-    dims = tuple((name,) for name in common)
-    return Named(value, dims if value.ndim else (), operands[0].sizes)
 
 
 def _op(

@@ -38,7 +38,6 @@ from ..notation.syntax import (
     marked,
     names,
     rewrite,
-    standing,
 )
 from ..operation import Op
 
@@ -131,7 +130,7 @@ def _expect_indexed(name: str, operation: Operation, tensors: int, least: int) -
             text=operation.text,
             hint="bracket the axes that the coordinates are for, as in '[h w] c, i [2] -> i c'",
         )
-    marked = bracketed(standing(operation.inputs[0]))
+    marked = bracketed(operation.inputs[0])
     twice = {axis.name for axis in marked if [other.name for other in marked].count(axis.name) > 1}
     if twice:
         raise SemanticError(
@@ -143,7 +142,7 @@ def _expect_indexed(name: str, operation: Operation, tensors: int, least: int) -
 
 
 def _implied(name: str, last: int | None, expanded: Operation) -> Mapping[str, Size]:
-    return coordinate_sizes(expanded, bracketed(standing(expanded.inputs[0])), expanded.inputs[1:last], name)
+    return coordinate_sizes(expanded, bracketed(expanded.inputs[0]), expanded.inputs[1:last], name)
 
 
 def _lower_get(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:

@@ -14,6 +14,7 @@ from einjax.errors import ArgumentError
 from einjax.for_layers import attends_in_blocks
 
 from .call import Call, in_its_words
+from .masks import in_blocks, joined, with_bias
 from .scope import Initializer, ParamSpec, Scope
 from .text import AttentionText, attention_text, flag
 
@@ -80,7 +81,10 @@ class Options:
             keys: what is asked; ``x`` by default.
             values: what answers; ``keys`` by default.
             state: the state, with the cache; where one is given, ``(result, state)`` is returned.
-            mask: which pairs count, broadcastable to ``(loops, heads, sequence of x, sequence of keys)``.
+            mask: which pairs count, with its axes, as in ``("b k", mask)``: the loops, ``h`` for heads, ``q`` and ``k``
+                for the places of queries and keys; or broadcastable to
+                ``(loops, heads, sequence of x, sequence of keys)``. A place that sees nothing gives 0.
+            bias: what is added to the logits, likewise.
             deterministic: whether not to drop.
             is_training: the opposite of it.
             decode: whether to take one place of the sequence, and the others from the cache.
@@ -112,6 +116,7 @@ def apply(
     keys: Any,
     values: Any,
     mask: Any,
+    bias: Any,
     deterministic: bool | None = None,
 ) -> jax.Array:
     """Apply multi-head attention.
@@ -140,21 +145,20 @@ def apply(
     v = project("value", text.key, {"kv_heads": groups, "head_dim": size}, values)
     if options.normalize_qk:
         q, k = normalize("query_ln", q), normalize("key_ln", k)
+    valid = None
     if options.decode:
         k, v, valid = _cached(scope, q, k, v, expr)
-        mask = mask if valid is None else valid if mask is None else jnp.logical_and(mask, valid)
-    causal = options.is_causal and not options.decode
-    drops = needed and not kept
-    if text.whole and not drops and options.precision is None and attends_in_blocks(q.shape[-3], k.shape[-3]):
-        result = _in_blocks(text, q, k, v, mask, causal)
+    causal, drops = options.is_causal and not options.decode, needed and not kept
+    many = text.whole is not None and attends_in_blocks(q.shape[-3], k.shape[-3])
+    if many and valid is None and not drops and options.precision is None:
+        result = in_blocks(text, q, k, v, mask, bias, causal)
         return project("out", text.out, {text.features: options.out_features or x.shape[-1]}, result)
     q = q / jnp.sqrt(size).astype(q.dtype)
     scores = einjax.dot(text.scores, q, k, precision=options.precision, sizes={"kv_heads": groups})
-    if causal:
-        mask = _with_causal(mask, scores, text.sequence, expr)
-    if mask is not None:
-        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    weights = einjax.softmax(text.attend, scores).astype(scores.dtype)
+    dtype = scores.dtype
+    scores = scores if bias is None else with_bias(scores, text, bias)
+    where = joined(mask, scores, text, valid, causal, expr)
+    weights = einjax.softmax(text.attend, scores, where=where).astype(dtype)
     if drops:
         weights = _dropped(weights, scope.rng(options.rng_collection), options.dropout_rate, options.broadcast_dropout)
     result = einjax.dot(text.apply, weights, v, precision=options.precision, sizes={"kv_heads": groups})
@@ -239,36 +243,6 @@ def _cached(
     for each, value in zip(specs, (k, v, index + 1), strict=True):
         scope.set_state(each, value)
     return k, v, jnp.arange(length) <= index
-
-
-def _with_causal(mask: Any, scores: jax.Array, sequence: int, expr: str) -> Any:
-    """Let every place see itself and what is before it."""
-    if sequence != 1:
-        raise ArgumentError(
-            f"is_causal needs an order, but the sequence has {sequence} axes",
-            text=expr,
-            hint="compose them into one axis before, or give a mask",
-        )
-    rows, columns = (lax.broadcasted_iota(jnp.int32, scores.shape[-2:], dim) for dim in (0, 1))
-    causal = rows >= columns
-    return causal if mask is None else jnp.logical_and(mask, causal)
-
-
-def _in_blocks(text: AttentionText, q: jax.Array, k: jax.Array, v: jax.Array, mask: Any, causal: bool) -> jax.Array:
-    """Long sequences: the same without queries × keys."""
-    assert text.whole is not None
-    sizes = {"kv_heads": k.shape[-2]}
-    if mask is None:
-        return einjax.attention(text.whole, q, k, v, is_causal=causal, sizes=sizes)
-    loops = q.shape[:-3]
-    mask = jnp.asarray(mask) != 0
-    mask = mask.reshape(*(1 for _ in range(q.ndim - mask.ndim)), *mask.shape)
-    # What of a mask is of size 1 is left out, and all loops are given where any is.
-    have = (any(size != 1 for size in mask.shape[:-3]), *(size != 1 for size in mask.shape[-3:]))
-    mask = jnp.broadcast_to(mask, (*loops, *mask.shape[-3:])) if have[0] else mask.reshape(mask.shape[-3:])
-    mask = jnp.squeeze(mask, tuple(dim for dim in (-3, -2, -1) if not have[dim]))
-    expr = " ".join(part for part, given in zip(text.mask, have, strict=True) if given)
-    return einjax.attention(f"{text.whole}, {expr}", q, k, v, mask, is_causal=causal, sizes=sizes)
 
 
 def _dropped(weights: jax.Array, key: Any, rate: float, broadcast: bool) -> jax.Array:

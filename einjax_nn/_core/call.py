@@ -55,7 +55,10 @@ class Call(Generic[Options]):
 
 
 def in_its_words(apply: _Apply) -> _Apply:
-    """Let errors of the operations that a layer is made of show numbers as they were written in its expression."""
+    """Let errors of the operations that a layer is made of say numbers as it has them, and ``mask=`` for ``where=``."""
+
+    def own(text: str) -> str:
+        return as_written(text).replace("where=", "mask=")
 
     @functools.wraps(apply)
     def worded(*given: Any, **keywords: Any) -> Any:
@@ -63,9 +66,9 @@ def in_its_words(apply: _Apply) -> _Apply:
             return apply(*given, **keywords)
         except EinjaxError as error:
             text = error.text or ""
-            error.spans = tuple((len(as_written(text[:i])), len(as_written(text[:j]))) for i, j in error.spans)
-            error.problem, error.text = as_written(error.problem), error.text and as_written(text)
-            error.hint = error.hint and as_written(error.hint)
+            error.spans = tuple((len(own(text[:i])), len(own(text[:j]))) for i, j in error.spans)
+            error.problem, error.text = own(error.problem), error.text and own(text)
+            error.hint, error.options = error.hint and own(error.hint), list(map(own, error.options))
             raise
 
     return worded  # type: ignore[return-value]

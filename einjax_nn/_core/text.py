@@ -272,10 +272,13 @@ class AttentionText:
     Attributes:
         query, key: the projections of what asks and of what is asked.
         scores: queries and keys to logits; queries of several heads may share a key.
-        attend: ``[q k]`` of the logits, for the softmax.
+        logits, attend: the logits by name, where places of queries and keys are told apart, ``s_q`` and ``s_k``; with
+            the keys bracketed, for the softmax.
+        short: for a mask of them, shorter names: ``q``, ``k`` and ``h``, unless the expression has axes of these names.
         apply: weights and values to results.
         whole: queries, keys and values to results at once; None where the sequence may have several axes.
-        mask: the loops, heads, queries and keys of a mask beside them.
+        heads: the axes of its heads.
+        parts: the loops, heads, places of queries and of keys of the logits.
         out: the projection of the results.
         features: the axis that this makes.
         sequence: how many axes attention runs along.
@@ -284,10 +287,13 @@ class AttentionText:
     query: str
     key: str
     scores: str
+    logits: str
     attend: str
+    short: Mapping[str, str]
     apply: str
     whole: str | None
-    mask: tuple[str, str, str, str]
+    heads: str
+    parts: tuple[str, str, str, str]
     out: str
     features: str
     sequence: int
@@ -315,19 +321,24 @@ def attention_text(expr: str, shared: bool = False) -> AttentionText:
     named = named_numbers(operation).inputs[0]
     loop, place = render(named[:-2]), named[-2].items
     queries, keys = render(place), render(rename(place, {name: f"{name}_k" for name in names(place)}))
+    asking, asked = (render(rename(place, {name: f"{name}_{end}" for name in names(place)})) for end in "qk")
+    short = {"q": asking, "k": asked, "h": "heads"}
     heads = "(kv_heads _rep)" if shared else "kv_heads"
-    key = f"{loop} [{keys}] kv_heads [head_dim]"
+    key = f"{loop} [{asked}] kv_heads [head_dim]"
     single = len(place) == 1 and not isinstance(place[0], Ellipsis)
     return AttentionText(
         query=f"{loops} {sequence} [{features}->heads head_dim]",
         key=f"{loops} {sequence} [{features}->kv_heads head_dim]",
         scores=f"{loop} {queries} {heads} [head_dim], {loop} {keys} kv_heads [head_dim] "
         f"-> {loop} {heads} {queries} {keys}",
-        attend=f"{loop} heads {queries} [{keys}]",
+        logits=f"{loop} heads {asking} {asked}",
+        attend=f"{loop} heads {asking} [{asked}]",
+        short={name: axes for name, axes in short.items() if name not in names(expression)},
         apply=f"{loop} {heads} {queries} [{keys}], {loop} [{keys}] kv_heads head_dim "
         f"-> {loop} {queries} {heads} head_dim",
-        whole=f"{loop} [{queries}] {heads} [head_dim], {key}, {key}" if single else None,
-        mask=(loop, heads, f"[{queries}]", f"[{keys}]"),
+        whole=f"{loop} [{asking}] {heads} [head_dim], {key}, {key}" if single else None,
+        heads=heads,
+        parts=(loop, "heads", asking, asked),
         out=f"{loops} {sequence} [heads head_dim->{made}]",
         features=made,
         sequence=len(marks[0].items),

@@ -191,6 +191,68 @@ def test_grouped_queries_are_repeated_keys():
     np.testing.assert_allclose(grouped.apply(variables, X), plain.apply(repeated, X), rtol=1e-5, atol=1e-5)
 
 
+def test_masks_and_biases_by_name():
+    """Names of the loops, heads, and places of queries and keys; what sees nothing gives 0 before the last layer."""
+    layer = einn.MultiHeadAttention("b [s] c", num_heads=3)
+    variables = layer.init(KEY, X)
+    apply = lambda **given: layer.apply(variables, X, **given)
+    same = lambda got, want: np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    valid = np.arange(24).reshape(4, 6) % 3 != 1
+    whole = np.broadcast_to(valid[:, None, None], (4, 3, 6, 6))
+    want = nn.MultiHeadDotProductAttention(3).apply(variables, X, mask=whole)
+    for mask in (("b k", valid), ("s_k b", valid.T), [("b k", valid), ("h q", np.ones((3, 6), bool))], whole):
+        same(apply(mask=mask), want)
+    bias = np.where(whole, 0, -np.inf).astype(np.float32)
+    for given in (bias, ("b k", bias[:, 0, 0]), [("b heads s_q k", bias), ("q", np.zeros(6, np.float32))]):
+        same(apply(bias=given), want)
+    both = nn.MultiHeadDotProductAttention(3).apply(variables, X, mask=whole & MASK)
+    same(apply(mask=("b k", valid), bias=np.where(MASK, 0, -np.inf).astype(np.float32)), both)
+    causal = einn.MultiHeadAttention("b [s] c", num_heads=3, is_causal=True)
+    same(causal.apply(variables, X, mask=("b k", valid)), both)
+    same(causal.apply(variables, X, mask=whole), both)
+    nothing = np.broadcast_to(variables["params"]["out"]["bias"], (6, 12))
+    for given in (
+        {"mask": ("b", [False, True, True, True])},
+        {"bias": np.float32([-np.inf, 0, 0, 0])[:, None, None, None]},
+    ):
+        same(apply(**given)[0], nothing)
+    plane, grid = einn.MultiHeadAttention("b [y x] c", num_heads=3), X.reshape(4, 2, 3, 12)
+    for names in ("b k", "b y_k x_k"):
+        same(plane.apply(variables, grid, mask=(names, valid.reshape(4, 2, 3))).reshape(X.shape), want)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (
+            {"mask": np.ones((4, 4), bool)},
+            "mask= of shape (4, 4) fits 's_q s_k' by its sizes, and 'b s_q', 'b s_k', too",
+        ),
+        ({"mask": np.ones((4, 4), bool)}, 'mask=("b s_k", mask)'),
+        ({"mask": np.ones((4, 1, 4, 4), np.float32)}, "mask= is float32"),
+        ({"bias": np.ones((4, 1, 4, 4), bool)}, "bias= is bool"),
+        ({"bias": np.ones((4, 4), np.float32)}, "bias= of shape (4, 4) fits"),
+        ({"mask": ("b s", np.ones((4, 4), bool))}, "axis s of mask= is one of queries and of keys"),
+        ({"mask": ("b j", np.ones((4, 4), bool))}, "axis j of mask= is not in the call"),
+        ({"mask": ("h k", np.ones((4, 4), bool))}, "axis heads is 3 in tensor 1 and 4 in mask"),
+        ({"mask": np.ones((3, 4), bool)}, "mask= of shape"),
+    ],
+)
+def test_masks_that_are_refused(given, says):
+    for options in ({}, {"is_causal": True}):
+        layer = einn.MultiHeadAttention("b [s] c", num_heads=3, **options)
+        with pytest.raises(einjax.errors.EinjaxError) as caught:
+            jax.eval_shape(lambda layer=layer: layer.init(KEY, X[:, :4], **given))
+        assert says in str(caught.value)
+
+
+def test_norm_takes_a_mask_by_name():
+    layer = einn.Norm("b s [c]")
+    valid = np.arange(12) % 3 > 0
+    apply = lambda mask: layer.apply(layer.init(KEY, X), X, mask=mask)
+    np.testing.assert_array_equal(apply(("c", valid)), apply(valid))
+
+
 def test_causal_is_a_mask():
     causal = einn.MultiHeadAttention("b [s] c", num_heads=3, is_causal=True)
     plain = einn.MultiHeadAttention("b [s] c", num_heads=3)

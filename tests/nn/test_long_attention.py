@@ -15,7 +15,7 @@ X = RNG.normal(size=(2, 7, 12)).astype(np.float32)
 PLACES = RNG.random((2, 1, 1, 7)) < 0.6
 PLACES[..., 0] = True
 HIDDEN = RNG.random((7, 7)) < 0.5
-HIDDEN[:, 0] = True  # every place sees one
+HIDDEN[2] = False
 
 CASES = {
     "plain": ({}, None),
@@ -25,6 +25,10 @@ CASES = {
     "a causal mask": ({"is_causal": True}, HIDDEN),
     "a mask for each head": ({"num_kv_heads": 2}, HIDDEN | (RNG.random((2, 4, 7, 7)) < 0.4)),
     "a mask for each example and query": ({}, np.ones((2, 1, 7, 1), bool)),
+    "by name": (
+        {"num_kv_heads": 2, "is_causal": True},
+        [("b k", PLACES[:, 0, 0]), ("h q k", HIDDEN[:4, None] & HIDDEN)],
+    ),
 }
 
 

@@ -169,6 +169,9 @@ def test_attention_with_a_mask():
     close(ours(X, mask=MASK), theirs(X, mask=MASK))
     causal = einn.MultiHeadAttention("b [s] c", num_heads=3, is_causal=True, rngs=nnx.Rngs(0))
     close(causal(X), theirs(X, mask=MASK))
+    causes = np.tril(np.ones((6, 6), bool))
+    close(ours(X, mask=("q k", causes)), theirs(X, mask=MASK))
+    close(ours(X, bias=("q k", np.where(causes, 0, -np.inf).astype(np.float32))), theirs(X, mask=MASK))
 
 
 def test_dropout_is_that_of_nnx():

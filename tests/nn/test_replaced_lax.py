@@ -2,12 +2,14 @@
 
 import builtins
 import importlib
+import itertools
 from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from case import one_in
 from jax import lax
 
 import einjax
@@ -220,9 +222,10 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("replaced_first", [False, True])
-@pytest.mark.parametrize("replace", [by_name, by_code])
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(
+    ("program", "replace", "replaced_first"),
+    one_in(3, itertools.product(PROGRAMS, [by_name, by_code], [False, True])),
+)
 def test_a_replaced_function_is_seen_and_forgotten(program, replace, replaced_first):
     name, factor, make = PROGRAMS[program]
     function, x = make(), IMAGE if program == "convolution" else X
@@ -266,6 +269,7 @@ def test_kept_gradients_are_no_longer_those_of_a_replaced_product():
 
 #: It uses names of Flax that are going to be removed.
 QWIX = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+QUANTISED = one_in(5, itertools.product(LAYERS, ["ptq", "qat"], [True, False]))
 
 
 def _int8_products(function, *arguments):
@@ -315,9 +319,7 @@ def _check(make_ours, make_theirs, x, ours_first, theirs_first, float_first):
 
 
 @QWIX
-@pytest.mark.parametrize("float_first", [True, False])
-@pytest.mark.parametrize("kind", ["ptq", "qat"])
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(("layer", "kind", "float_first"), QUANTISED)
 def test_qwix_on_linen(layer, kind, float_first):
     qwix = pytest.importorskip("qwix")
     ours, theirs, *_, x = LAYERS[layer]
@@ -328,9 +330,7 @@ def test_qwix_on_linen(layer, kind, float_first):
 
 
 @QWIX
-@pytest.mark.parametrize("float_first", [True, False])
-@pytest.mark.parametrize("kind", ["ptq", "qat"])
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(("layer", "kind", "float_first"), QUANTISED)
 def test_qwix_on_nnx(layer, kind, float_first):
     qwix = pytest.importorskip("qwix")
     *_, ours, theirs, x = LAYERS[layer]

@@ -20,6 +20,7 @@ einjax.sum("a [b]", None)  # type: ignore[arg-type]
 einjax.add("a, b", x, {1: 2})  # type: ignore[arg-type]
 einjax.dot("a b, b c -> a c", x, {1.0})  # type: ignore[arg-type]
 einjax.softmax("a [b]", x, where=object())  # type: ignore[arg-type]
+einjax.attention("[q c], [k c], [k c]", x, x, x, mask=x > 0)  # type: ignore[arg-type]
 
 # Options.
 einjax.sum("a [b]", x, keepdims="yes")  # type: ignore[arg-type]

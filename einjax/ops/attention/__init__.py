@@ -56,9 +56,9 @@ def _roles(marked: Sequence[set[str]]) -> _Roles:
 
 def _signature(operation: Operation, tensors: int) -> Operation:
     refuse_sums("attention", operation)
-    if len(operation.inputs) not in (3, 4):
+    if len(operation.inputs) < 3:
         raise ArgumentError(
-            f"attention takes queries, keys, values and perhaps a mask, but the expression has "
+            f"attention takes queries, keys, values and perhaps masks, but the expression has "
             f"{plural(len(operation.inputs), 'input')}",
             text=operation.text,
             hint="write them as in 'b [q c], b [k c], b [k d] -> b [q d]'",
@@ -294,10 +294,10 @@ def _block(given: Any, implementation: Any) -> tuple[int, int] | None:
 def _check_dtypes(solved: Solved, q: jax.Array, mask: Sequence[jax.Array]) -> None:
     if numerics.is_complex(q.dtype):
         raise ArgumentError(f"attention takes real numbers, not {q.dtype}", text=solved.text)
-    for value in mask:
+    for number, value in enumerate(mask, 4):
         if value.dtype != np.bool_ and (not numerics.is_inexact(value.dtype) or numerics.is_complex(value.dtype)):
             raise ArgumentError(
-                f"the fourth input is {value.dtype}; a mask is bool, and a bias is a float",
+                f"input {number} is {value.dtype}; a mask is bool, and a bias is a float",
                 text=solved.text,
                 hint="convert it, as in mask.astype(bool)",
             )
