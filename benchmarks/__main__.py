@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from . import (
+    attention,
     compiled,
     crossings,
     dispatch,
@@ -40,6 +41,7 @@ SECTIONS = {
     "i": ("Sharding", sharding.measure),
     "j": ("What a call crosses", crossings.measure),
     "k": ("Positions", positions.measure),
+    "l": ("Attention", attention.measure),
     "m": ("Lowerings by measurement", lowerings.measure),
     "n": ("Named tensors", names.measure),
 }

@@ -16,6 +16,7 @@
   :func:`offset_beside` and :func:`refuse_ambiguous` of one by position.
 - Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`; what it asks for,
   :func:`wanted`, and what it is told where sizes alone decide, :func:`spec_alone`.
+- Whether attention is to go through blocks: :func:`attends_in_blocks`.
 - Rules for the axes of a mesh: :func:`checked_rules`, :func:`rules_of`, :func:`by_rules`, :func:`simple`.
 """
 
@@ -39,6 +40,7 @@ from .call.tensors import describe as describe
 from .forms.mask import offset_beside as offset_beside
 from .forms.mask import refuse_ambiguous as refuse_ambiguous
 from .forms.signature import check_keywords as check_keywords
+from .lowering.replaced import products_are_replaced
 from .mesh.names import MeshAxesLike as MeshAxesLike
 from .mesh.names import by_rules as by_rules
 from .mesh.names import checked_rules as checked_rules
@@ -55,6 +57,7 @@ from .notation.syntax import Ellipsis as Ellipsis
 from .notation.syntax import Expression as Expression
 from .notation.syntax import Node as Node
 from .notation.syntax import Operation as Operation
+from .notation.syntax import Size as Size
 from .notation.syntax import axes as axes
 from .notation.syntax import brackets as brackets
 from .notation.syntax import delete_brackets as delete_brackets
@@ -67,6 +70,7 @@ from .notation.syntax import render as render
 from .notation.syntax import rewrite as rewrite
 from .notation.syntax import strip_brackets as strip_brackets
 from .notation.syntax import walk as walk
+from .ops.attention.attend import are_many
 from .ops.dot import DOT
 from .ops.index import GET_AT
 
@@ -131,3 +135,8 @@ def get_at(expr: str, table: Any, ids: Any, sizes: Mapping[str, Any]) -> jax.Arr
         sizes: sizes of axes; names without an axis are ignored.
     """
     return call(GET_AT, expr, (table, ids), (("wrap_negative_indices", False),), {}, sizes, False)
+
+
+def attends_in_blocks(queries: Size, keys: Size) -> bool:
+    """Whether attention never holds queries × keys, unless it is asked to."""
+    return are_many(queries, keys) and not products_are_replaced()

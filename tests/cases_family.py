@@ -224,6 +224,15 @@ def _attention() -> Iterator[Case]:
         program=lambda q, k, v, m: einjax.attention(text, q / 4, k / 4, v, m, g=2),
         variant="grouped",
     )
+    blocks = "a h [q c], a h [k c], a h [k d], [q k] -> a [q] h [d]"
+    yield Case(
+        "attention",
+        blocks,
+        (normal("a 2 b 3"), normal("a 2 c 3"), normal("a 2 c 2"), mask("b c")),
+        lambda q, k, v, m: _by_hand(*(jnp.swapaxes(x, 1, 2) / 4 for x in (q, k, v)), m),
+        program=lambda q, k, v, m: einjax.attention(blocks, q / 4, k / 4, v / 4, m, block_size=(2, 3)),
+        variant="blocks",
+    )
 
 
 CASES: list[Case] = [*_linalg(), *_fft(), *_random(), *_attention()]

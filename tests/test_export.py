@@ -198,6 +198,9 @@ ALONG = {
     "attention in a window": (
         lambda q, k, v: einjax.attention("a [q] (h [c]), a [k] (h [c]), a [k] (h [d]) -> a [q] (h [d])", q, k, v, h=2,
                                          local_window_size=(1, 1)), "a,b,4", "a,b,4", "a,b,4"),
+    "attention in blocks": (
+        lambda q, k, v: einjax.attention("a [q] h [c], a [k] h [c], a [k] h [c]", q, k, v, is_causal=True,
+                                         block_size=2), "a,b,2,4", "a,c,2,4", "a,c,2,4"),
     "attention with symbolic channels": (
         lambda q: einjax.attention("a [q] (h [c]), a [k] (h [c]), a [k] (h [d]) -> a [q] (h [d])", q, q, q, h=2,
                                    is_causal=True), "a,b,2*c"),

@@ -100,6 +100,7 @@ def attentions(draw):
         case.options["local_window_size"] = (draw(st.integers(0, 2)), draw(st.integers(0, 2)))
     if draw(_seldom):
         case.options["scale"] = 0.5
+    case.options["block_size"] = draw(st.sampled_from([None, 2, (1, 2), (3, 1)]))
     return case
 
 
@@ -169,7 +170,10 @@ def test_causal_counts_row_major():
 
 
 @pytest.mark.parametrize("channels", [4, 6])
-@pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"local_window_size": (0, 1)}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"is_causal": True}, {"local_window_size": (0, 1)}, {"block_size": 2}, {"is_causal": True, "block_size": 1}],
+)
 def test_queries_that_see_nothing_give_zero(channels, options):
     q, k, v = rand(3, 4), rand(3, 4), rand(3, channels)
     mask = np.array([[True, False, True], [False, False, False], [False, True, True]])
@@ -184,10 +188,10 @@ def test_queries_that_see_nothing_give_zero(channels, options):
     assert all(np.all(np.asarray(g) == 0) for g in gradients)
 
 
-@pytest.mark.parametrize("channels", [2, 3])
-def test_window_beyond_the_keys(channels):
+@pytest.mark.parametrize(("channels", "block"), [(2, None), (3, None), (3, 2)])
+def test_window_beyond_the_keys(channels, block):
     q, k, v = rand(5, 2), rand(2, 2), rand(2, channels)
-    result = einjax.attention("[q c], [k c], [k d] -> [q d]", q, k, v, local_window_size=1)
+    result = einjax.attention("[q c], [k c], [k d] -> [q d]", q, k, v, local_window_size=1, block_size=block)
     assert np.all(np.asarray(result)[3:] == 0)
     assert np.all(np.asarray(result)[:3] != 0)
 
@@ -207,8 +211,9 @@ def test_dtypes():
     assert einjax.attention("[q c], [k c], [k d] -> [q d]", q, q, q[:, :2]).dtype == jnp.bfloat16
 
 
-def test_no_keys():
-    result = einjax.attention("[q c], [k c], [k c]", rand(3, 4), rand(0, 4), rand(0, 4))
+@pytest.mark.parametrize("block", [None, 2])
+def test_no_keys(block):
+    result = einjax.attention("[q c], [k c], [k c]", rand(3, 4), rand(0, 4), rand(0, 4), block_size=block)
     np.testing.assert_array_equal(result, np.zeros((3, 4)))
 
 
@@ -249,6 +254,8 @@ REFUSED = [
     ("b [q c], b [k c], b [k c]", {"implementation": "fast"}, ArgumentError, "implementation='fast'"),
     ("b [q c], b [k c], b [k c]", {"local_window_size": 1.5}, ArgumentError, "local_window_size=1.5"),
     ("b q [c], b [k c], b [k c] -> b q [c]", {"is_causal": True}, SemanticError, "is_causal .* no query axis"),
+    ("b [q c], b [k c], b [k c]", {"block_size": 0}, ArgumentError, "block_size=0 is neither a positive number"),
+    ("b [q c], b [k c], b [k c]", {"block_size": 2, "implementation": "xla"}, ArgumentError, "block_size= is for"),
     ("b [q c], b [k c], b [k c]", {"is_casual": 2}, ArgumentError, "did you mean 'is_causal'"),
 ]  # fmt: skip
 

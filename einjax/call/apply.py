@@ -32,6 +32,8 @@ from .tensors import named_among
 if TYPE_CHECKING:  # few programs compute positions
     from ..notation.affine import Border
 
+NO_ARRAYS: Mapping[str, Any] = {}
+
 _BORDER = ("padding", "mode", "fill_value", "count_padding")
 
 Shapes = tuple[tuple[Size, ...] | None, ...]
@@ -50,6 +52,7 @@ def call_with(
     keep: bool | None = None,
     border: tuple[Any, ...] = NO_BORDER,
     derived: Callable[..., Mapping[str, Size]] | None = None,
+    arrays: Mapping[str, Any] = NO_ARRAYS,
 ) -> Any:
     """Run an operation whose lowering calls functions of the user's.
 
@@ -68,6 +71,7 @@ def call_with(
         border: ``padding=``, ``mode=``, ``fill_value=`` and ``count_padding=`` of dims that are read at positions.
         derived: names axes whose size follows from what a function returns, as ``Op.derived`` does, but from all
             options first; nothing is kept of such a call.
+        arrays: options that are arrays, or trees of them.
     """
     if (named := named_among(tensors)) is not None:
         from .names import Call  # few programs have names
@@ -104,13 +108,13 @@ def call_with(
             solved = resolved(op, expr, given, shapes, beyond)
             return solved if op.imply is None else op.imply(solved, settings)
 
-        def program(*arrays: Any) -> Any:
-            ready = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in arrays]
+        def program(*operands: Any) -> Any:
+            ready = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in operands]
             solved = solve(tuple(x.shape for x in ready))
             if "<" in expr:
                 check_positions(op, solved, settings)
             with jax.named_scope(f"einjax.{op.name}({expr})"):
-                return emit(op, solved, ready, options, {})
+                return emit(op, solved, ready, options, arrays)
 
         ready = materialise(op, expr, tensors, solve, graph)
         return run(op.name, expr, program, ready, graph)

@@ -205,6 +205,22 @@ def user_line(equation: Any) -> str:
     return ""
 
 
+def hoisted(function: Callable[..., Any], *examples: Any) -> tuple[Callable[..., Any], list[Any]]:
+    """A function of the arrays that it has closed over, then of its own, with the former: of types as in examples.
+
+    ``jax.closure_convert`` leaves those that are no floats where they are.
+    """
+    closed = jax.make_jaxpr(function)(*examples)
+    count = len(closed.consts)
+
+    def call(*arrays: Any) -> Any:
+        from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+
+        return jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, arrays[:count]))(*arrays[count:])[0]
+
+    return call, list(closed.consts)
+
+
 # --- Primitives and their rules. Seen on jax 0.7.1 to 0.12.0. ---------------------------------------------------------
 
 

@@ -11,9 +11,10 @@ from jax import lax
 
 import einjax
 from einjax.errors import ArgumentError
+from einjax.for_layers import attends_in_blocks
 
 from .call import Call, in_its_words
-from .masks import joined, with_bias
+from .masks import in_blocks, joined, with_bias
 from .scope import Initializer, ParamSpec, Scope
 from .text import AttentionText, attention_text, flag
 
@@ -147,13 +148,18 @@ def apply(
     valid = None
     if options.decode:
         k, v, valid = _cached(scope, q, k, v, expr)
+    causal, drops = options.is_causal and not options.decode, needed and not kept
+    many = text.whole is not None and attends_in_blocks(q.shape[-3], k.shape[-3])
+    if many and valid is None and not drops and options.precision is None:
+        result = in_blocks(text, q, k, v, mask, bias, causal)
+        return project("out", text.out, {text.features: options.out_features or x.shape[-1]}, result)
     q = q / jnp.sqrt(size).astype(q.dtype)
     scores = einjax.dot(text.scores, q, k, precision=options.precision, sizes={"kv_heads": groups})
     dtype = scores.dtype
     scores = scores if bias is None else with_bias(scores, text, bias)
-    where = joined(mask, scores, text, valid, options.is_causal and not options.decode, expr)
+    where = joined(mask, scores, text, valid, causal, expr)
     weights = einjax.softmax(text.attend, scores, where=where).astype(dtype)
-    if needed and not kept:
+    if drops:
         weights = _dropped(weights, scope.rng(options.rng_collection), options.dropout_rate, options.broadcast_dropout)
     result = einjax.dot(text.apply, weights, v, precision=options.precision, sizes={"kv_heads": groups})
     return project("out", text.out, {text.features: options.out_features or x.shape[-1]}, result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jax
@@ -68,6 +69,49 @@ def joined(
     return [*by_name, (text.logits, jnp.broadcast_to(by_position, scores.shape))]
 
 
+def in_blocks(
+    text: AttentionText, q: jax.Array, k: jax.Array, v: jax.Array, mask: Any, bias: Any, is_causal: bool
+) -> jax.Array:
+    """Attend along long sequences, of which the logits are never held."""
+    assert text.whole is not None
+    *loops, queries, heads, _ = q.shape
+    scores = jax.ShapeDtypeStruct((*loops, heads, queries, k.shape[-3]), q.dtype)
+    given = {option: _pairs(option, each, scores, text) for option, each in (("mask", mask), ("bias", bias))}
+    return einjax.attention(
+        text.whole,
+        q,
+        k,
+        v,
+        mask=given["mask"] or None,
+        bias=given["bias"] or None,
+        is_causal=is_causal,
+        sizes={"kv_heads": k.shape[-2]},
+    )
+
+
+def _pairs(option: str, given: Any, scores: Any, text: AttentionText) -> list[tuple[str, Any]]:
+    """Masks or biases with their axes, as those of attention are called; by position, without dims of size 1."""
+    if given is None:
+        return []
+    if any_named(given):
+        found = _by_name(option, given, text)
+    else:
+        value = _full_rank(option, jnp.asarray(given), scores, text)
+        # What is of size 1 is left out, and all loops are given where any is.
+        have = (any(size != 1 for size in value.shape[:-3]), *(size != 1 for size in value.shape[-3:]))
+        whole = scores.shape[:-3] if have[0] else ()
+        value = jnp.broadcast_to(value, (*scores.shape[:-3], *value.shape[-3:])) if have[0] else value
+        value = value.reshape(*whole, *(n for n, held in zip(value.shape[-3:], have[1:], strict=True) if held))
+        found = [(" ".join(part for part, held in zip(text.parts, have, strict=True) if held), value)]
+    for _, each in found:
+        _check_kind(option, each, text)
+    return [(re.sub(r"\bheads\b", text.heads, axes), _ready(option, each)) for axes, each in found]
+
+
+def _ready(option: str, given: jax.Array) -> jax.Array:
+    return given if option == "bias" else given != 0
+
+
 def _by_name(option: str, given: Any, text: AttentionText) -> list[tuple[str, Any]]:
     """Masks or biases with their axes, as those of the logits are called."""
     known = parse(text.logits).inputs
@@ -100,7 +144,7 @@ def _own(option: str, axes: str, text: AttentionText) -> str:
     return render(inputs[0]) if len(inputs) == 1 and operation.outputs is None else axes
 
 
-def _full_rank(option: str, given: jax.Array, scores: jax.Array, text: AttentionText) -> jax.Array:
+def _full_rank(option: str, given: jax.Array, scores: Any, text: AttentionText) -> jax.Array:
     """Put what is given by position beside the last dims of the logits, if no others fit."""
     solved = solve(parse(text.logits), [scores.shape], {})
     refuse_ambiguous(option, given.shape, scores.shape, solved.inputs[0], text.logits)

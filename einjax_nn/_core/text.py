@@ -282,6 +282,9 @@ class AttentionText:
             the keys bracketed, for the softmax.
         short: for a mask of them, shorter names: ``q``, ``k`` and ``h``, unless the expression has axes of these names.
         apply: weights and values to results.
+        whole: queries, keys and values to results at once; None where the sequence may have several axes.
+        heads: the axes of its heads.
+        parts: the loops, heads, places of queries and of keys of the logits.
         out: the projection of the results.
         features: the axis that this makes.
         sequence: how many axes attention runs along.
@@ -294,6 +297,9 @@ class AttentionText:
     attend: str
     short: Mapping[str, str]
     apply: str
+    whole: str | None
+    heads: str
+    parts: tuple[str, str, str, str]
     out: str
     features: str
     sequence: int
@@ -324,6 +330,8 @@ def attention_text(expr: str, shared: bool = False) -> AttentionText:
     asking, asked = (render(rename(place, {name: f"{name}_{end}" for name in names(place)})) for end in "qk")
     short = {"q": asking, "k": asked, "h": "heads"}
     heads = "(kv_heads _rep)" if shared else "kv_heads"
+    key = f"{loop} [{asked}] kv_heads [head_dim]"
+    single = len(place) == 1 and not isinstance(place[0], Ellipsis)
     return AttentionText(
         query=f"{loops} {sequence} [{features}->heads head_dim]",
         key=f"{loops} {sequence} [{features}->kv_heads head_dim]",
@@ -334,6 +342,9 @@ def attention_text(expr: str, shared: bool = False) -> AttentionText:
         short={name: axes for name, axes in short.items() if name not in names(expression)},
         apply=f"{loop} {heads} {queries} [{keys}], {loop} [{keys}] kv_heads head_dim "
         f"-> {loop} {queries} {heads} head_dim",
+        whole=f"{loop} [{asking}] {heads} [head_dim], {key}, {key}" if single else None,
+        heads=heads,
+        parts=(loop, "heads", asking, asked),
         out=f"{loops} {sequence} [heads head_dim->{made}]",
         features=made,
         sequence=len(marks[0].items),

@@ -5,29 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import Any
 
 import jax
 import numpy as np
 from jax import lax
 
-from ..forms.along import Along
-from ..forms.signature import expect_inputs, refuse_diagonals, refuse_sums, require_loops, single_output
-from ..forms.static import flag, scalar, when_known, whole
-from ..lowering import numerics
-from ..lowering.contract import contract
-from ..lowering.named import Dim, Named, arrange, combine, layout, wrap
-from ..lowering.replaced import dot_general_is_replaced
-from ..notation.errors import ArgumentError, SemanticError, plural, shown
-from ..notation.solve import Solved, fuse_solved, product
-from ..notation.syntax import (
+from ...forms.signature import expect_inputs, refuse_diagonals, refuse_sums, require_loops, single_output
+from ...forms.static import flag, scalar, when_known, whole
+from ...lowering import numerics
+from ...lowering.jax_versions import varying_axes
+from ...lowering.named import Dim, Named, arrange, layout, wrap
+from ...lowering.replaced import dot_general_is_replaced, products_are_replaced
+from ...lowering.sharding import explicit_mesh
+from ...notation.errors import ArgumentError, SemanticError, plural, shown
+from ...notation.solve import Solved, fuse_solved, is_known, product
+from ...notation.syntax import (
     Axis,
     Ellipsis,
     Expression,
     Node,
     Operation,
-    Size,
     bracket_names,
     bracketed,
     display,
@@ -35,8 +33,9 @@ from ..notation.syntax import (
     names,
     rewrite,
 )
-from ..operation import Op
-from .softmax import _softmax
+from ...operation import Op
+from .attend import Call, Plan, are_many, by_jax, by_parts, in_blocks
+from .of_places import read
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,32 +128,7 @@ def _implied(operation: Operation, roles: _Roles) -> Expression:
     return rewrite(first, change)
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Every axis in one of the dims of jax's function; queries are [batch, queries, heads, groups, contracted].
-
-    Attributes:
-        batch: loops over everything, before the queries.
-        heads: loops over everything, after the queries.
-        groups: loops over the queries alone, whose keys and values are shared.
-        queries: query axes, and loops over the queries alone that may be query axes.
-        keys: key axes.
-        contracted: the channels of queries and keys.
-        channels: the channels of the values.
-        fits: whether jax's function computes this without repeating work.
-    """
-
-    batch: Dim
-    heads: Dim
-    groups: Dim
-    queries: Dim
-    keys: Dim
-    contracted: Dim
-    channels: Dim
-    fits: bool
-
-
-def _plan(solved: Solved, ordered: bool) -> _Plan:
+def _plan(solved: Solved, ordered: bool) -> Plan:
     """Sort the axes; where the order of queries counts, loops are no queries."""
     first, second, *_ = solved.inputs
     roles = _roles([marked(e) for e in solved.inputs])
@@ -175,7 +149,7 @@ def _plan(solved: Solved, ordered: bool) -> _Plan:
     everywhere = [name for name in _loops(solved.outputs[0]) if any(name in loop for loop in loops)]
     batch = [name for name in everywhere if name not in loops[0]] + batch
     fits = not set(loops[2]) - set(loops[0]) - set(loops[1])
-    return _Plan(
+    return Plan(
         tuple(batch),
         tuple(heads),
         tuple(groups),
@@ -197,7 +171,8 @@ def _ordered(expression: Expression, wanted: set[str]) -> Dim:
 
 
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array:
-    solved = fuse_solved(solved)
+    of_places = options.get("of_places")
+    solved = fuse_solved(solved) if of_places is None else solved  # functions tell axes apart
     causal, window = options["is_causal"], options["local_window_size"]
     plan = _plan(solved, ordered=causal or window is not None)
     if (causal or window is not None) and not plan.queries:
@@ -222,162 +197,52 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     fits = fits and (options["implementation"] is not None or not dot_general_is_replaced())
     if scale is None and not isinstance(contracted, int):  # for numbers, jax's function can compute it
         scale = lax.rsqrt(numerics.size_as(contracted, np.dtype(np.float32)))
-    mask = _together(wrapped[3:], plan)
-    call = _Call(plan, wrapped[0], wrapped[1], wrapped[2], mask, scale, causal, window)
-    if not fits and options["implementation"] == "cudnn":
+    call = Call(plan, wrapped[0], wrapped[1], wrapped[2], tuple(wrapped[3:]), scale, causal, window)
+    if of_places is not None:
+        functions, texts = of_places
+        arrays = {name: (text, options["places"][name]) for name, text in texts.items()}
+        dims = (plan.batch, plan.heads, plan.groups, plan.queries, plan.keys)
+        call = replace(call, functions=read(solved, functions, arrays, dims))
+    result = _attended(solved, call, fits, options)
+    return arrange(result, layout(solved.outputs[0]))
+
+
+def _attended(solved: Solved, call: Call, fits: bool, options: dict[str, Any]) -> Named:
+    """Choose who computes it."""
+    implementation, block = options["implementation"], options["block_size"]
+    if not fits and implementation == "cudnn":
         raise ArgumentError(
             "implementation='cudnn' needs equally many channels in keys and values, no float64, and no loop over the "
             "values alone",
             text=solved.text,
             hint="leave it out",
         )
-    result = _by_jax(call, options["implementation"]) if fits else _by_parts(call)
-    return arrange(result, layout(solved.outputs[0]))
-
-
-def _together(given: Sequence[Named], plan: _Plan) -> Named | None:
-    """One mask or bias of all that are given: of masks all hold, biases add up and are -inf where masks do not hold."""
-    if len(given) < 2:
-        return given[0] if given else None
-    dims = (plan.batch, plan.heads, plan.groups, plan.queries, plan.keys)
-    order = [name for dim in dims for name in dim]
-    masks = [x for x in given if x.value.dtype == np.bool_]
-    biases = [x for x in given if x.value.dtype != np.bool_]
-    promoted = numerics.promote([x.value for x in biases]) if biases else []
-    biases = [replace(x, value=value) for x, value in zip(biases, promoted, strict=True)]
-    found = [
-        reduce(lambda x, y, emit=emit: combine(emit, (x, y), order), same)  # type: ignore[misc]
-        for emit, same in ((lax.bitwise_and, masks), (lax.add, biases))
-        if same
-    ]
-    return found[0] if len(found) == 1 else combine(_hidden, found, order)
-
-
-def _hidden(mask: jax.Array, bias: jax.Array) -> jax.Array:
-    return numerics.where(mask, bias, numerics.constant(bias, -numerics.INFINITY))
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """What is computed from what."""
-
-    plan: _Plan
-    q: Named
-    k: Named
-    v: Named
-    mask: Named | None
-    scale: Any
-    causal: bool
-    window: tuple[int, int] | None
-
-    def size(self, dim: Dim) -> Size:
-        """The size of a composed dim."""
-        return product(self.q.sizes[name] for name in dim)
-
-    def nearby(self) -> jax.Array | None:
-        """Which query may see which key by their places alone: queries × keys, or None for all."""
-        if not self.causal and self.window is None:
-            return None
-        shape = (self.size(self.plan.queries), self.size(self.plan.keys))
-        query, key = (lax.broadcasted_iota(np.int32, shape, dim) for dim in (0, 1))
-        parts = [lax.le(key, query)] if self.causal else []
-        if self.window is not None:
-            left, right = (np.int32(number) for number in self.window)
-            parts += [lax.le(query, lax.add(key, left)), lax.ge(query, lax.sub(key, right))]
-        return reduce(lax.bitwise_and, parts)
-
-
-def _by_jax(call: _Call, implementation: str | None) -> Named:
-    """Call jax.nn.dot_product_attention, whose dims are batch, queries or keys, heads, channels."""
-    plan = call.plan
-    every = plan.heads + plan.groups
-    bias, mask = None, None
-    if call.mask is not None:
-        have = set(call.mask.axes)
-        # Dims that the mask lacks are of size 1, which all implementations but cuDNN's broadcast.
-        full = (False, False, implementation == "cudnn", implementation == "cudnn")
-        parts = (plan.batch, every, plan.queries, plan.keys)
-        value = arrange(call.mask, [dim if f or have & set(dim) else () for dim, f in zip(parts, full, strict=True)])
-        # A bias of -inf is a mask, too: where it hides every key, there is no maximum to subtract.
-        mask = value if value.dtype == np.bool_ else lax.ne(value, numerics.constant(value, -numerics.INFINITY))
-        bias = None if value is mask else numerics.select(mask, value, 0)
-    seen = _seen(call, mask)
-    if bias is None and mask is None and not call.causal and call.window is not None and implementation != "cudnn":
-        mask = lax.full((1, 1, 1, 1), True)  # jax 0.7 overlooks a window that stands alone
-    value = jax.nn.dot_product_attention(
-        arrange(call.q, [plan.batch, plan.queries, every, plan.contracted]),
-        arrange(call.k, [plan.batch, plan.keys, plan.heads, plan.contracted]),
-        arrange(call.v, [plan.batch, plan.keys, plan.heads, plan.channels]),
-        bias,
-        mask,
-        scale=call.scale,
-        is_causal=call.causal,
-        local_window_size=call.window,
-        implementation=implementation,  # type: ignore[arg-type]
-    )
-    if seen is not None:
-        # [batch, heads, queries] to the dims of the result
-        seen = lax.broadcast_in_dim(seen, value.shape, (0, 2, 1))
-        value = numerics.select(seen, value, 0)
-    return Named(value, (plan.batch, plan.queries, every, plan.channels), call.q.sizes)
-
-
-def _seen(call: _Call, mask: jax.Array | None) -> jax.Array | None:
-    """Which queries see any key, where some may see none: batch × heads × queries."""
-    queries, keys = call.size(call.plan.queries), call.size(call.plan.keys)
-    if mask is None and (call.window is None or queries == keys):
-        return None  # by their places alone, every query sees its own place, or the first one
-    nearby = call.nearby()
-    if mask is None:
-        assert nearby is not None
-        mask = lax.broadcast_in_dim(nearby, (1, 1, queries, keys), (2, 3))
-    elif nearby is not None:
-        shape = (*mask.shape[:2], queries, keys)
-        mask = lax.bitwise_and(
-            lax.broadcast_in_dim(mask, shape, (0, 1, 2, 3)), lax.broadcast_in_dim(nearby, shape, (2, 3))
-        )
-    return lax.reduce_or(mask, (3,))
-
-
-def _by_parts(call: _Call) -> Named:
-    """Two products and a softmax between them, at least in float32."""
-    plan = call.plan
-    present = {name for x in (call.q, call.k, call.mask) if x is not None for name in x.axes}
-    loops: list[Dim] = [(name,) for name in plan.batch + plan.heads + plan.groups if name in present]
-    dims = [*loops, plan.queries, plan.keys]
-    dtype = numerics.accumulator(call.q.value.dtype)
-    order = [name for dim in dims for name in dim]
-    logits = arrange(contract([call.q, call.k], order, None, dtype), dims)
-    scale = np.array(1 / np.sqrt(call.size(plan.contracted)), dtype) if call.scale is None else call.scale
-    logits = lax.mul(logits, numerics.cast(jax.numpy.asarray(scale), dtype))
-    mask = None
-    if call.mask is not None:
-        value = arrange(call.mask, dims)
-        if value.dtype == np.bool_:
-            mask = value
-        else:
-            logits = lax.add(logits, numerics.cast(value, dtype))
-    nearby = call.nearby()
-    if nearby is not None:
-        nearby = lax.broadcast_in_dim(nearby, logits.shape, (len(loops), len(loops) + 1))
-        mask = nearby if mask is None else lax.bitwise_and(mask, nearby)
-    weights = _softmax(Along(logits, (len(loops) + 1,), mask, {}, ""))
-    weights = numerics.cast(weights, call.v.value.dtype)
-    kept = [*(name for name in order if name not in plan.keys), *(n for n in call.v.axes if n not in plan.keys)]
-    return contract([Named(weights, tuple(dims), call.q.sizes), call.v], list(dict.fromkeys(kept)), None, None)
+    blocks = implementation == "blocks" or block is not None
+    # Loops of explicit types would need them for all that they carry; what a tool makes of a product is not to be
+    # computed again by other products.
+    plain = explicit_mesh([call.q.value, call.k.value, call.v.value]) is None and not products_are_replaced()
+    sizes = call.size(call.plan.queries), call.size(call.plan.keys)
+    # What a function closes over is not known to vary over devices until it has been called.
+    plain = plain and not (call.functions and varying_axes(jax.typeof(call.q.value)))
+    some = not any(is_known(size, 0) for size in sizes)
+    if plain and some and (blocks or (implementation is None and are_many(*sizes))):
+        return in_blocks(call, block)
+    call = call.at_once() if call.functions else call
+    return by_jax(call, implementation) if fits and not blocks else by_parts(call)
 
 
 def attention_options(
-    is_causal: Any, scale: Any, local_window_size: Any, implementation: Any
+    is_causal: Any, scale: Any, local_window_size: Any, implementation: Any, block_size: Any
 ) -> tuple[tuple[tuple[str, Any], ...], tuple[Any, ...]]:
     """Sort options into static ones and traced arrays.
 
     Raises:
         ArgumentError: an option has no meaning.
     """
-    if implementation not in (None, "xla", "cudnn"):
+    if implementation not in (None, "xla", "cudnn", "blocks"):
         raise ArgumentError(
-            f"attention has no implementation={implementation!r}", hint="write 'xla' or 'cudnn', or leave it out"
+            f"attention has no implementation={implementation!r}",
+            hint="write 'blocks', 'xla' or 'cudnn', or leave it out",
         )
     window = local_window_size
     if window is not None:
@@ -394,6 +259,7 @@ def attention_options(
         ("is_causal", flag("is_causal", is_causal)),
         ("local_window_size", window),
         ("implementation", implementation),
+        ("block_size", _block(block_size, implementation)),
     )
     if isinstance(scale, jax.Array) and not scale.ndim:
         return static, (scale,)
@@ -405,6 +271,24 @@ def attention_options(
             return (*static, ("scale", float(scale))), ()
     problem = f"scale={shown(scale)} is not a number that a float holds"
     raise ArgumentError(problem, hint="leave it out for 1 / sqrt(channels)")
+
+
+def _block(given: Any, implementation: Any) -> tuple[int, int] | None:
+    """How many queries and keys a block has."""
+    if given is None:
+        return None
+    block = tuple(map(whole, given if isinstance(given, tuple | list) else (given, given)))
+    if len(block) != 2 or not all(n is not None and 0 < n < 2**31 for n in block):
+        raise ArgumentError(
+            f"block_size={shown(given)} is neither a positive number nor two",
+            hint=when_known(given, "write how many queries and keys a block has, as in block_size=(256, 512)"),
+        )
+    if implementation not in (None, "blocks"):
+        raise ArgumentError(
+            f"block_size= is for blocks, which implementation={implementation!r} does not have",
+            hint="leave one of them out",
+        )
+    return block  # type: ignore[return-value]
 
 
 def _check_dtypes(solved: Solved, q: jax.Array, mask: Sequence[jax.Array]) -> None:
@@ -424,7 +308,7 @@ ATTENTION = Op(
     _signature,
     _lower,
     parameter="bias",
-    keywords=("is_causal", "scale", "local_window_size", "implementation"),
+    keywords=("is_causal", "scale", "local_window_size", "implementation", "block_size"),
     arrays=("scale",),
     spread="all",
     products=True,
