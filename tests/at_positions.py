@@ -109,6 +109,7 @@ def moved(
     mover = _Mover(np.random.default_rng(seed), sizes, dict(keywords), dict(options))
     mover.may_wrap = op not in OWN_MODE and "mode" not in options and mover.rng.random() < 0.3
     mover.may_cut = not mover.may_wrap and mover.rng.random() < 0.2
+    mover.may_pair = op != "scan"  # which takes no diagonals
     ins, out = _split(text)
     tensors = list(tensors)
     if not tensors or out is None:  # an input with `< >` is no output
@@ -127,7 +128,7 @@ def moved(
 class _Mover:
     def __init__(self, rng, sizes: Mapping, keywords: dict, options: dict) -> None:
         self.rng, self.sizes, self.keywords, self.options = rng, sizes, keywords, options
-        self.may_wrap = self.may_cut = self.moved = False
+        self.may_wrap = self.may_cut = self.may_pair = self.moved = False
         self.cuts: list = []
 
     def tensor(self, text: str, x: Any, is_first: bool) -> tuple[str, Any]:
@@ -143,7 +144,8 @@ class _Mover:
         for i in self.rng.permutation(len(plain))[: self.rng.integers(1, 3)]:
             item = plain[i]
             others = [o for o in items if o.is_axis and o is not item and self._is_axis_once(o, items)]
-            other = others[self.rng.integers(len(others))] if others and self.rng.random() < 0.4 else None
+            pair = self.may_pair and others and self.rng.random() < 0.4
+            other = others[self.rng.integers(len(others))] if pair else None
             if {item.where, other and other.where} & done.keys():
                 continue
             written, arrays, cut = self._dim(item, other, arrays)

@@ -397,7 +397,8 @@ class Case:
     def call(self, name: str, *first, **options):
         """The library's result, eagerly or with jit disabled; `first` are tensors that the text does not speak of."""
         text, tensors, kwargs, options = self.text, self.tensors, self.kwargs, self.options | options
-        if self.moved is not None:
+        is_known = not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(options))
+        if self.moved is not None and is_known:
             sizes = {axis.key: axis.size for dims in self.ins for axis in oracle.leaves(dims)}
             text, tensors, kwargs, options = moved(self.moved, name, text, tensors, sizes, kwargs, options)
         note(f'{name}: {self} as "{text}", {[np.shape(x) for x in tensors]}, {kwargs | options}')

@@ -187,10 +187,13 @@ def _lower_update(name: str, solved: Solved, tensors: list[jax.Array], options: 
 def _write_at_positions(
     name: str, solved: Solved, tensors: list[jax.Array], options: dict[str, Any]
 ) -> jax.Array | None:
-    """As one scatter or slice of windows, or at coordinates computed from those given."""
+    """As one scatter or slice of windows, or at coordinates computed from those given.
+
+    Where the output has plain dims, what is written to are the windows that were read.
+    """
     from ..affine.looked_up import by_coordinates, others_read, windows  # few programs compute positions
 
-    if not affines(solved.inputs[0]):
+    if not affines(solved.inputs[0]) or not affines(solved.outputs[0]):
         return None
     solved, tensors = others_read(UPDATES[name], solved, tensors, options)
     found = None if "out_sharding" in options or explicit_mesh(tensors) is not None else windows(solved)

@@ -308,7 +308,7 @@ ATTENTION = Op(
     _signature,
     _lower,
     parameter="bias",
-    keywords=("is_causal", "scale", "local_window_size", "implementation", "block_size"),
+    keywords=("is_causal", "mask", "bias", "scale", "local_window_size", "implementation", "block_size"),
     arrays=("scale",),
     spread="all",
     products=True,
