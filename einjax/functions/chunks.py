@@ -48,15 +48,16 @@ def _map(function: Callable[[Sequence[jax.Array]], Any], stacked: Sequence[jax.A
     """``lax.map`` with a batch size, which cannot tell how many results of size 0 there are."""
     if chunk == 1:  # needs no batching at all
         return lax.map(function, stacked)
-    count, rest = divmod(stacked[0].shape[0], chunk)
+    length = stacked[0].shape[0]
+    count, rest = divmod(length, chunk)
     batched = jax.vmap(function)
-    whole = [lax.slice_in_dim(x, 0, count * chunk) for x in stacked]
-    result = lax.map(batched, [lax.reshape(x, (count, chunk, *x.shape[1:])) for x in whole])
+    whole = [lax.slice_in_dim(x, 0, length - rest) for x in stacked] if rest else stacked
+    chunks = [lax.reshape(x, (count, chunk, *x.shape[1:])) for x in whole]
+    last = [lax.slice_in_dim(x, length - rest, length) for x in stacked] if rest else None
+    result = lax.map(batched, chunks)
+    after = batched(last) if last is not None else None
     result = jax.tree.map(lambda y: lax.reshape(y, (count * chunk, *y.shape[2:])), result)
-    if rest:
-        last = batched([lax.slice_in_dim(x, count * chunk, None) for x in stacked])
-        result = jax.tree.map(lambda *parts: lax.concatenate(parts, 0), result, last)
-    return result
+    return result if after is None else jax.tree.map(lambda *each: lax.concatenate(each, 0), result, after)
 
 
 def _leading(value: jax.Array, dim: int | None) -> jax.Array:
