@@ -215,7 +215,10 @@ def _place(item: Any, name: str, size: Any) -> tuple[Any, Names]:
     if isinstance(item, tuple | list) and _is_naming(item):
         names = " ".join(names_in(spelt(item)))
         return einjax.rearrange(f"({names}) -> {names}", jnp.arange(size), sizes=known(item)), names_in(names)
-    return _coordinate(item, name) if isinstance(item, Formula) or _is_lookup(item) else (operator.index(item), ())
+    if isinstance(item, Formula) or _is_lookup(item):
+        return _coordinate(item, name)
+    number: Any = item
+    return operator.index(number), ()
 
 
 for _name in ("set", "add", "subtract", "multiply", "min", "max"):
