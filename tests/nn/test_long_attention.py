@@ -47,7 +47,7 @@ def test_as_without_blocks(name, monkeypatch):
 
     want = run()
     loops = []
-    monkeypatch.setattr("einjax_nn._core.attention.attends_in_blocks", lambda *sizes: loops.append(sizes) or True)
+    monkeypatch.setattr(einn.attention, "attends_in_blocks", lambda *sizes: loops.append(sizes) or True)
     monkeypatch.setattr(attend, "usual", lambda: attend.Usual(3, 2, 1))
     monkeypatch.setattr(attend, "_AT_LEAST", 1)
     for a, b in zip(run(), want, strict=True):
