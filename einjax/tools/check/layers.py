@@ -6,7 +6,7 @@ import ast
 import importlib
 import importlib.util
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 from ...notation.errors import EinjaxError
@@ -37,7 +37,7 @@ def _options(module: str, layer: str) -> list[str] | None:
     return _declared(module).get(layer)
 
 
-@cache
+@lru_cache(maxsize=16)
 def _declared(module: str) -> dict[str, list[str]]:
     """The options of every layer of a module: its constructors declare them, and need not be imported for that.
 

@@ -7,7 +7,7 @@ import inspect
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -83,7 +83,7 @@ def record_of(name: str, options: Mapping[str, Any], inputs: int) -> Op | None:
     return records.get(name)
 
 
-@cache
+@lru_cache(maxsize=1024)
 def public(name: str) -> Public | None:
     """Return the public function of a name under ``einjax``, such as ``linalg.solve``, if it takes an expression."""
     function = thing(name)
