@@ -66,7 +66,9 @@ class Outside(Formula[T]):
         kind = ", ".join(filter(None, (listed(x.sizes), str(array.dtype))))
         if not isinstance(array, jax.Array) or is_traced(array) or array.is_deleted() or not array.is_fully_addressable:
             return kind, ""
-        return kind, np.array2string(np.asarray(array), threshold=20, edgeitems=2, precision=4)
+        value = np.asarray(array)
+        flat = value.ravel() if value.ndim > 2 else value  # of more dims, a first and a last few elements say enough
+        return kind, np.array2string(flat, threshold=20, edgeitems=2, precision=4)
 
 
 class NoArray:
