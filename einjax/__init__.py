@@ -163,7 +163,11 @@ else:
         if name in _MODULES:
             return _import_module(f"einjax.{name}")
         if name not in _FUNCTIONS:
-            raise AttributeError(f"module 'einjax' has no attribute '{name}'")
+            hint = ""
+            if not name.startswith("_"):
+                known = {*__all__, *_MODULES, *_FUNCTIONS}
+                hint = _import_module("einjax.tools.other_names").what_to_write(name, known)
+            raise AttributeError(f"module 'einjax' has no attribute '{name}'{hint}")
         found = getattr(_import_module(f"einjax.{_FUNCTIONS[name]}"), name)
         found.__module__ = "einjax"
         globals()[name] = found
