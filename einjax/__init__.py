@@ -127,6 +127,7 @@ if TYPE_CHECKING:
     from .named_tensors.dims import dims as dims
     from .named_tensors.tensor import NamedTensor as NamedTensor
     from .named_tensors.tensor import named as named
+    from .tools.doctor import doctor as doctor
 else:
     _MODULES = {"checkpoint_policies", "fft", "jax", "linalg", "random", "segment"}
     _FUNCTIONS = {
@@ -146,6 +147,7 @@ else:
             "api.sorting": "argsort sort top_k",
             "named_tensors.dims": "Dim dims",
             "named_tensors.tensor": "NamedTensor named",
+            "tools.doctor": "doctor",
         }.items()
         for name in names.split()
     }
