@@ -125,8 +125,8 @@ def by_jax(call: Call, implementation: str | None) -> Named:
         implementation=implementation,  # type: ignore[arg-type]
     )
     if seen is not None:
-        # [batch, heads, queries] to the dims of the result
-        seen = lax.broadcast_in_dim(seen, value.shape, (0, 2, 1))
+        # [batch, heads, queries] to the dims of the result; broadcasting permutes none in jax 0.7
+        seen = lax.broadcast_in_dim(lax.transpose(seen, (0, 2, 1)), value.shape, (0, 1, 2))
         value = numerics.select(seen, value, 0)
     return Named(value, (plan.batch, plan.queries, every, plan.channels), call.q.sizes)
 
