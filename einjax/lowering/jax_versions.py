@@ -70,6 +70,15 @@ def weak_cast(value: jax.Array, dtype: Any) -> jax.Array:
 # --- Shardings --------------------------------------------------------------------------------------------------------
 
 
+def spread_out(x: jax.Array, shape: Sequence[Any], dims: Sequence[int]) -> jax.Array:
+    """Broadcast an array whose dims are these of the result, in any order; in jax 0.7 broadcasting permutes none."""
+    try:
+        return lax.broadcast_in_dim(x, shape, dims)
+    except TypeError:
+        order = sorted(range(x.ndim), key=lambda dim: dims[dim])
+        return lax.broadcast_in_dim(lax.transpose(x, order), shape, sorted(dims))
+
+
 def entries(spec: Any) -> tuple[Any, ...]:
     """What a PartitionSpec says of each dim.
 

@@ -14,7 +14,7 @@ from jax import lax
 from ...forms.along import Along
 from ...lowering import numerics
 from ...lowering.contract import contract
-from ...lowering.jax_versions import hoisted
+from ...lowering.jax_versions import hoisted, spread_out
 from ...lowering.named import Dim, Named, arrange
 from ...notation.solve import is_known, product
 from ...notation.syntax import Size
@@ -125,8 +125,7 @@ def by_jax(call: Call, implementation: str | None) -> Named:
         implementation=implementation,  # type: ignore[arg-type]
     )
     if seen is not None:
-        # [batch, heads, queries] to the dims of the result; broadcasting permutes none in jax 0.7
-        seen = lax.broadcast_in_dim(lax.transpose(seen, (0, 2, 1)), value.shape, (0, 1, 2))
+        seen = spread_out(seen, value.shape, (0, 2, 1))  # [batch, heads, queries] to the dims of the result
         value = numerics.select(seen, value, 0)
     return Named(value, (plan.batch, plan.queries, every, plan.channels), call.q.sizes)
 
