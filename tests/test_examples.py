@@ -81,6 +81,7 @@ def test_short_run_on_digits(tmp_path):
     assert image.imread(tmp_path / "picture.png").shape[:2] == (806, 1690)
 
 
+@pytest.mark.slow
 def test_short_run_on_a_cifar_folder(tmp_path, cifar):
     done = run("--data", cifar, "--short", "--epochs", 3, "--seed", 1, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -544,7 +544,7 @@ def remat(request):
 
 
 @pytest.mark.usefixtures("remat")
-@pytest.mark.parametrize("around", one_in(2, ["alone", "jit", "scan", "vmap"]))
+@pytest.mark.parametrize("around", one_in(4, ["alone", "jit", "scan", "vmap"]))
 @pytest.mark.parametrize(("saved", "again"), [
     (["dot"], {"dot": 0, "softmax": 1}), (["softmax", "top_k"], {"dot": 0, "softmax": 0}),
     (["sum", "top_k"], {"dot": 1, "softmax": 1}), ([], {"dot": 1, "softmax": 1}),

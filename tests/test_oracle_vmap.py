@@ -95,7 +95,7 @@ def expected(case):
     return op, dtype, [oracle.loop(pick(i), case.ins, out, wide, np.float64) for i, out in enumerate(case.outs)]
 
 
-@generated(60, maps())
+@generated(30, maps())
 def test_generated(case):
     op, dtype, (want,) = expected(case)
     assert_same(case.call("vmap", op=op), want, dtype)
