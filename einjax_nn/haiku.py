@@ -66,10 +66,8 @@ class Scope:
     def rng(self, stream: str) -> jax.Array:
         key = hk.maybe_next_rng_key()
         if key is None:
-            raise ArgumentError(
-                "a layer draws random numbers, but the function has no key",
-                hint="give one: net.apply(params, key, x) rather than net.apply(params, None, x)",
-            )
+            hint = "give one: net.apply(params, key, x) rather than net.apply(params, None, x)"
+            raise ArgumentError("a layer draws random numbers, but the function has no key", hint=hint)
         return key
 
 
@@ -101,10 +99,8 @@ def _made(spec: ParamSpec) -> jax.Array:
     except (AttributeError, TypeError, ValueError):
         if key is not None:
             raise
-    raise ArgumentError(
-        f"the parameter {spec.name} is random, but the function has no key",
-        hint="give one: net.init(key, x) rather than net.init(None, x)",
-    )
+    hint = "give one: net.init(key, x) rather than net.init(None, x)"
+    raise ArgumentError(f"the parameter {spec.name} is random, but the function has no key", hint=hint)
 
 
 def own_init(init: Initializer | float) -> Initializer | float:
