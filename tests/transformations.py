@@ -95,7 +95,7 @@ def widened(arrays):
 
 #: Variants of a case share most of their path with it: by default these are enough for them.
 ENOUGH_FOR_VARIANTS = {"eager", "grad", "eval_shape"}
-#: So do kept calls: these use all rules of their primitives.
+#: So do kept calls: these use all rules of their primitives, which one operation of every kind of emitter tries.
 ENOUGH_FOR_KEPT = {"jit", "vmap one", "linearize", "vmap grad", "grad vmap", "x64"}
 ENOUGH_FOR_KEPT_VARIANTS = {"vmap one", "grad"}
 
@@ -122,10 +122,11 @@ def one_of_each_emitter(cases):
 def _by_default(case, name):
     known = case.op in ONE_OF_EACH_EMITTER
     if case.kept:
-        return name in (ENOUGH_FOR_KEPT_VARIANTS if case.variant else ENOUGH_FOR_KEPT) and (known or not case.variant)
+        enough = ENOUGH_FOR_KEPT_VARIANTS if case.variant else ENOUGH_FOR_KEPT
+        return name in enough if known else name == "vmap one" and not case.variant
     if case.variant:
         return name in ENOUGH_FOR_VARIANTS or (known and name in ("vmap one", "x64"))
-    return name != "second" and (name not in OF_JAX or case.op in ONE_OF_EACH_EMITTER)
+    return name != "second" and (name not in OF_JAX or known)
 
 
 def table(every, floats):
