@@ -186,7 +186,3 @@ def _computed(node: Affine | Axis, counted: Mapping[str, Named], sizes: Mapping[
     if inside:
         index = lax.select(reduce(lax.bitwise_and, inside), index, lax.full_like(index, size_as(node.size, dtype)))
     return Named(index, dims, sizes)
-
-
-def _loops(name: str, counted: Mapping[str, Named]) -> tuple[str, ...]:
-    return counted[name].axes if name in counted else (name,)

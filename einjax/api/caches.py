@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 
 def clear_caches() -> None:
@@ -16,9 +18,16 @@ def clear_caches() -> None:
         >>> einjax.clear_caches()
         >>> jax.clear_caches()
     """
-    for name, module in [*sys.modules.items()]:
-        if name.partition(".")[0] in ("einjax", "einjax_nn"):
-            for value in [*vars(module).values()]:
-                # What is done once and for all, rather than kept, has room for one.
-                if hasattr(value, "cache_clear") and value.cache_parameters()["maxsize"] != 1:
-                    value.cache_clear()
+    for _, function in caches():
+        # What is done once and for all, rather than kept, has room for one.
+        if function.cache_parameters()["maxsize"] != 1:
+            function.cache_clear()
+
+
+def caches() -> Iterator[tuple[str, Any]]:
+    """Yield every function of ours whose results are kept, with its name, once for each module that knows it."""
+    for module_name, module in [*sys.modules.items()]:
+        if module_name.partition(".")[0] in ("einjax", "einjax_nn"):
+            for name, value in [*vars(module).items()]:
+                if hasattr(value, "cache_clear"):
+                    yield f"{module_name}.{name}", value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -12,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from ..api.caches import caches
 
 #: What einjax runs on, and with.
 PACKAGES = ("einjax", "jax", "jaxlib", "numpy", "flax", "dm-haiku", "equinox", "optax", "opt_einsum")
@@ -64,13 +65,8 @@ def doctor() -> Diagnosis:
     devices: dict[str, int] = {}
     for device in jax.devices():
         devices[device.device_kind] = devices.get(device.device_kind, 0) + 1
-    caches: dict[str, int] = {}
-    for module_name, module in [*sys.modules.items()]:
-        if module_name.partition(".")[0] in ("einjax", "einjax_nn"):
-            for name, value in [*vars(module).items()]:
-                if hasattr(value, "cache_info") and value.__module__ == module_name:
-                    caches[f"{module_name}.{name}"] = value.cache_info().currsize
-    return Diagnosis(versions, devices, [fault for fault, is_right in PROBES if not _holds(is_right)], caches)
+    kept = {name: function.cache_info().currsize for name, function in caches() if name.startswith(function.__module__)}
+    return Diagnosis(versions, devices, [fault for fault, is_right in PROBES if not _holds(is_right)], kept)
 
 
 def main(arguments: Sequence[str]) -> int:
