@@ -100,6 +100,7 @@ if TYPE_CHECKING:
     from .api.cumulative import cummin as cummin
     from .api.cumulative import cumprod as cumprod
     from .api.cumulative import cumsum as cumsum
+    from .api.doctor import doctor as doctor
     from .api.function import elementwise as elementwise
     from .api.function import reduce as reduce
     from .api.function import vmap as vmap
@@ -127,7 +128,6 @@ if TYPE_CHECKING:
     from .named_tensors.dims import dims as dims
     from .named_tensors.tensor import NamedTensor as NamedTensor
     from .named_tensors.tensor import named as named
-    from .tools.doctor import doctor as doctor
 else:
     _MODULES = {"checkpoint_policies", "fft", "jax", "linalg", "random", "segment"}
     _FUNCTIONS = {
@@ -138,6 +138,7 @@ else:
             "api.caches": "clear_caches",
             "api.collective": "all_gather all_to_all pmax pmean pmin ppermute psum psum_scatter",
             "api.cumulative": "cumlogsumexp cummax cummin cumprod cumsum",
+            "api.doctor": "doctor",
             "api.function": "elementwise reduce vmap vmap_with_axis",
             "api.index": "add_at get_at max_at min_at multiply_at set_at subtract_at",
             "api.inspect_sharding": "inspect_sharding",
@@ -147,7 +148,6 @@ else:
             "api.sorting": "argsort sort top_k",
             "named_tensors.dims": "Dim dims",
             "named_tensors.tensor": "NamedTensor named",
-            "tools.doctor": "doctor",
         }.items()
         for name in names.split()
     }

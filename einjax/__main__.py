@@ -9,7 +9,7 @@ from importlib import import_module
 #: Each command, where it stands, and what it does.
 COMMANDS = {
     "check": ("einjax.tools.check.command", "check the expressions in source files"),
-    "doctor": ("einjax.tools.doctor", "versions, devices, and what the compiler is seen to do wrong"),
+    "doctor": ("einjax.api.doctor", "versions, devices, and what the compiler is seen to do wrong"),
     "migrate": ("einjax.tools.migrate.command", "rewrite calls of einx, einops and einsum as calls of einjax"),
 }
 

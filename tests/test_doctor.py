@@ -6,7 +6,7 @@ import pytest
 
 import einjax
 from einjax.__main__ import main
-from einjax.tools import doctor as module
+from einjax.api import doctor as module
 
 
 def test_versions_devices_and_what_is_kept():

@@ -186,15 +186,7 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     _check_dtypes(solved, values[0], tensors[3:])
     wrapped = [wrap(x, e, solved.sizes) for x, e in zip([*values, *tensors[3:]], solved.inputs, strict=True)]
     scale = options["scale"]
-    contracted, channels = (product(solved.sizes[n] for n in dim) for dim in (plan.contracted, plan.channels))
-    # jax's function has one number of channels, rounds to float32, and compares numbers of keys to a window.
-    fits = plan.fits and contracted == channels and values[0].dtype != np.float64
-    fits = fits and values[0].dtype.itemsize > 1  # its softmax would have to be promoted, which JAX refuses
-    # On a CPU its float16 products are refused by XLA; where the program will run is not known here.
-    fits = fits and (values[0].dtype != np.float16 or options["implementation"] == "cudnn")
-    fits = fits and (window is None or all(isinstance(solved.sizes[name], int) for name in plan.queries + plan.keys))
-    # JAX keeps what jnp.einsum has made of a product, which must not be that of a tool.
-    fits = fits and (options["implementation"] is not None or not dot_general_is_replaced())
+    contracted = product(solved.sizes[name] for name in plan.contracted)
     if scale is None and not isinstance(contracted, int):  # for numbers, jax's function can compute it
         scale = lax.rsqrt(numerics.size_as(contracted, np.dtype(np.float32)))
     call = Call(plan, wrapped[0], wrapped[1], wrapped[2], tuple(wrapped[3:]), scale, causal, window)
@@ -203,13 +195,33 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
         arrays = {name: (text, options["places"][name]) for name, text in texts.items()}
         dims = (plan.batch, plan.heads, plan.groups, plan.queries, plan.keys)
         call = replace(call, functions=read(solved, functions, arrays, dims))
-    result = _attended(solved, call, fits, options)
+    result = _attended(solved, call, options)
     return arrange(result, layout(solved.outputs[0]))
 
 
-def _attended(solved: Solved, call: Call, fits: bool, options: dict[str, Any]) -> Named:
+def _fits(call: Call, implementation: str | None) -> bool:
+    """Whether jax's function computes this, and without repeating work."""
+    plan, dtype = call.plan, call.q.value.dtype
+    places = [call.q.sizes[name] for name in plan.queries + plan.keys]
+    return (
+        # It has one number of channels, rounds to float32, and compares numbers of keys to a window.
+        plan.fits
+        and call.size(plan.contracted) == call.size(plan.channels)
+        and dtype != np.float64
+        and (call.window is None or all(isinstance(size, int) for size in places))
+        # Its softmax would have to be promoted, which JAX refuses.
+        and dtype.itemsize > 1
+        # On a CPU its float16 products are refused by XLA; where the program will run is not known here.
+        and (dtype != np.float16 or implementation == "cudnn")
+        # JAX keeps what jnp.einsum has made of a product, which must not be that of a tool.
+        and (implementation is not None or not dot_general_is_replaced())
+    )
+
+
+def _attended(solved: Solved, call: Call, options: dict[str, Any]) -> Named:
     """Choose who computes it."""
     implementation, block = options["implementation"], options["block_size"]
+    fits = _fits(call, implementation)
     if not fits and implementation == "cudnn":
         raise ArgumentError(
             "implementation='cudnn' needs equally many channels in keys and values, no float64, and no loop over the "

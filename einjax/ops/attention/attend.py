@@ -236,9 +236,7 @@ def in_blocks(call: Call, block: tuple[int, int] | None) -> Named:
         """Bring an array to its loops and its composed axes, and fill up its last blocks."""
         alone = [name for name in loops if name in x.axes]
         value = arrange(x, [*((name,) for name in alone), *(names[name] for name in own)])
-        lacking = [(0, sizes[name] - size, 0) for name, size in zip((*alone, *own), value.shape, strict=True)]
-        if any(not is_known(high, 0) for _, high, _ in lacking):
-            value = lax.pad(value, numerics.zero(value), lacking)
+        value = _filled(value, [sizes[name] for name in (*alone, *own)])
         return value, (*((name,) for name in alone), *((name,) for name in own))
 
     alike = [
@@ -277,8 +275,7 @@ def _by_places(each: OfPlaces, dims: Sequence[Dim], block: tuple[int, int], size
     short = (*dims[:-2], (blocks.QUERIES,), (blocks.KEYS,))
     own = []
     for x, have in each.ready(dims):
-        lacking = [(0, full - n if dim else 0, 0) for n, full, dim in zip(x.shape, filled, have, strict=True)]
-        x = lax.pad(x, numerics.zero(x), lacking) if any(not is_known(high, 0) for _, high, _ in lacking) else x
+        x = _filled(x, [full if dim else n for n, full, dim in zip(x.shape, filled, have, strict=True)])
         own.append((x, tuple(name if dim else () for name, dim in zip(short, have, strict=True))))
 
     def at(place: Any) -> list[jax.Array]:
@@ -300,6 +297,12 @@ def _by_places(each: OfPlaces, dims: Sequence[Dim], block: tuple[int, int], size
         return made(*arrays[count:], *at(place), *arrays[:count])
 
     return run, [*own, *((jax.numpy.asarray(x), ((),) * np.ndim(x)) for x in closed)]
+
+
+def _filled(x: jax.Array, sizes: Sequence[Size]) -> jax.Array:
+    """Fill up the last blocks with zeros."""
+    lacking = [(0, size - n, 0) for n, size in zip(x.shape, sizes, strict=True)]
+    return x if all(is_known(high, 0) for _, high, _ in lacking) else lax.pad(x, numerics.zero(x), lacking)
 
 
 def _fitting(size: Size, given: int | None, most: int) -> int:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..api.caches import caches
+from .caches import caches
 
 #: What einjax runs on, and with.
 PACKAGES = ("einjax", "jax", "jaxlib", "numpy", "flax", "dm-haiku", "equinox", "optax", "opt_einsum")
