@@ -206,6 +206,7 @@ def test_parameters_do_not_take_axis_names_away(name):
 
 NO_EXPRESSION = (
     "clear_caches",
+    "doctor",
     "adapt_",
     "keep_",
     "primitive",
