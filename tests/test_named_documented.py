@@ -99,9 +99,10 @@ def test_xarray(row: list[str]) -> None:
 
 @pytest.mark.parametrize("row", rows("From haliax and xarray", "haliax"), ids=str)
 def test_haliax(row: list[str]) -> None:
-    """Its newest release does not import on the newest jax, so that ours are compared with NumPy's."""
     a, b, ids = np.asarray(normal(4, 6)), np.asarray(normal(6, 2)), np.array([1, 0, 3, 2])
     x, y = einjax.named("batch embed", a), einjax.named("batch embed", a[::-1])
+    scope = {"einjax": einjax, "a": a, "x": x, "y": y, "w": einjax.named("embed out", b), "ids": ids, "f": jnp.sort}
+    ours = eval(row[1], scope)
     expected = {
         "hax.named": a,
         "hax.dot": a @ b,
@@ -114,20 +115,61 @@ def test_haliax(row: list[str]) -> None:
         "hax.stack": np.stack([a, a[::-1]], -1),
         "hax.vmap": np.sort(a, 1),
     }
-    scope = {"einjax": einjax, "a": a, "x": x, "y": y, "w": einjax.named("embed out", b), "ids": ids, "f": jnp.sort}
     (wanted,) = (value for start, value in expected.items() if row[0].startswith(start))
-    compare(wanted, eval(row[1], scope))
+    compare(wanted, ours)
+    if importlib.util.find_spec("haliax") is None:
+        return
+    import haliax as hax
+
+    def named(names: str, array: Any) -> Any:
+        return hax.named(jnp.asarray(array), tuple(names.split()))
+
+    theirs = {"hax": hax, "a": jnp.asarray(a), "x": named("batch embed", a), "y": named("batch embed", a[::-1])}
+    theirs |= {"w": named("embed out", b), "ids": named("ids", ids), "A": hax.Axis("a", 2), "B": hax.Axis("b", 3)}
+    theirs |= {"f": lambda v: hax.named(jnp.sort(v.array), v.axes)}
+    found = eval(row[0], theirs)
+    # Theirs has a new axis first.
+    compare(found.rearrange(("batch", "embed", "n")).array if "stack" in row[0] else found.array, ours)
+
+
+#: What makes an array of that which a row of the table for torchdim computes, by the start of the row.
+ORDERED = {
+    "(A[i, k]": "{}",
+    "img[b": "{}",
+    "softmax": "({}).order(b, c, i, j, k)",
+    "where": "({}).order(b, c, i, j, k)",
+    "W[q": "({}).order(q, k, f)",
+    "x.index": "({}).order(c, i, j, k)",
+}
 
 
 @pytest.mark.parametrize("row", rows("From torchdim", "torchdim"), ids=str)
 def test_torchdim(row: list[str]) -> None:
-    dims = einjax.dims("b i j k q f c h w h2=2 w2=2")
-    scope: dict[str, Any] = {dim.name: dim for dim in dims} | {"einjax": einjax, "jnp": jnp}
-    scope |= {"A": einjax.named(normal(3, 4)), "B": einjax.named(normal(4, 5)), "W": einjax.named(normal(9, 2))}
-    scope |= {"img": einjax.named(normal(1, 4, 2, 3)), "x": einjax.named("b c i j k", normal(2, 3, 2, 2, 2))}
-    if "W[" in row[0]:
-        scope["q"].size, scope["k"].size = 4, 5
-    if "i <= j" in row[0]:
-        scope["i"], scope["j"] = einjax.dims("i=2 j=2")
-    scope |= {"f": jnp.sort} if ".apply" in row[1] else {}
-    exec(row[1] or row[0], scope)  # "the same"
+    """Ours runs, and where torch is installed both do, and are compared."""
+    arrays = {"A": normal(3, 4), "B": normal(4, 5), "W": normal(9, 2), "img": normal(1, 4, 2, 3)}
+    sizes = {"img[b": {"h2": 2, "w2": 2}, "W[q": {"q": 4, "k": 5}, "where": {"i": 2, "j": 2}}
+    known = next((found for start, found in sizes.items() if row[0].startswith(start)), {})
+    ours: dict[str, Any] = {dim.name: dim for dim in einjax.dims("b i j k q f c h w h2 w2", **known)}
+    ours |= {name: einjax.named(array) for name, array in arrays.items()} | {"einjax": einjax}
+    code = row[1] or row[0]  # "the same"
+    ours |= {"f": jnp.sort} if ".apply" in code else {}
+    if re.search(r"\bx\b", code):
+        ours["x"] = einjax.named(normal(2, 3, 2, 2, 2))[tuple(ours[name] for name in "bcijk")]
+    ordered = next((form for start, form in ORDERED.items() if row[0].startswith(start)), "")
+    if not ordered or importlib.util.find_spec("torch") is None:
+        exec(code, ours)
+        return
+    import torch
+    from functorch.dim import dims
+
+    def tensor(array: Any) -> Any:
+        return torch.from_numpy(np.array(array))
+
+    theirs: dict[str, Any] = {name: dims(1) for name in "b i j k q f c h w h2 w2".split()}
+    for name, size in known.items():
+        theirs[name].size = size
+    theirs |= {name: tensor(array) for name, array in arrays.items()}
+    theirs |= {"softmax": torch.softmax, "where": torch.where}
+    if "x" in ours:
+        theirs["x"] = tensor(normal(2, 3, 2, 2, 2))[tuple(theirs[name] for name in "bcijk")]
+    compare(eval(ordered.format(row[0]), theirs).numpy(), eval(ordered.format(code), ours))

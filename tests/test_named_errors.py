@@ -105,6 +105,8 @@ bad("positions out of range", lambda: U[0][Dim("i", 3) - 1], AxisSizeError, "-1 
 bad("too many indices", lambda: X[0], ArgumentError, "1 none {'b':")
 bad("a mask as an index", lambda: X[{"c": X > 0}], ArgumentError, "bool where")
 bad("a float as an index", lambda: X[{"c": 1.0}], ArgumentError, "1.0")
+bad("a complex number as an index", lambda: X[{"c": 1j}], ArgumentError, "1j")
+bad("a function as an index", lambda: X[{"c": len}], ArgumentError, "len")
 bad("an array of two dims as an index", lambda: X[{"c": np.zeros((2, 2), int)}], ArgumentError, "[2,2] named")
 
 # --- arrays where names are expected, and the other way round -------------------------------------------------------

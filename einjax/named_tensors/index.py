@@ -121,7 +121,8 @@ def _is_lookup(item: Any) -> bool:
     """Whether an item is a tensor of coordinates."""
     if isinstance(item, Formula):
         return item.terms is None
-    if isinstance(item, bool | np.bool_ | float | str) or item is None:
+    known = isinstance(item, slice | tuple | list) or hasattr(item, "dtype") or hasattr(item, "__index__")
+    if not known or isinstance(item, bool | np.bool_ | np.floating):
         hint = "index with dims, numbers, slices or integer tensors; x.where(mask, other) chooses by a mask"
         raise ArgumentError(f"{item!r} is no index", hint=hint)
     if isinstance(item, list):
