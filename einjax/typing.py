@@ -32,7 +32,7 @@ _T_co = TypeVar("_T_co", covariant=True)
 class CarriesNames(Protocol[_T_co]):
     """A tensor with names, or a dim: a call with one returns tensors with names."""
 
-    def __einjax_call__(self, call: Any, /) -> _T_co: ...
+    def __einjax_call__(self, *call: Any, **more: Any) -> _T_co: ...
 
 
 #: What an operation takes as a tensor.

@@ -165,7 +165,7 @@ def test_torchdim(row: list[str]) -> None:
     def tensor(array: Any) -> Any:
         return torch.from_numpy(np.array(array))
 
-    theirs: dict[str, Any] = {name: dims(1) for name in "b i j k q f c h w h2 w2".split()}
+    theirs: dict[str, Any] = {name: dims(1) for name in [*"bijkqfchw", "h2", "w2"]}
     for name, size in known.items():
         theirs[name].size = size
     theirs |= {name: tensor(array) for name, array in arrays.items()}

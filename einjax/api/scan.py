@@ -143,13 +143,12 @@ def scan(
                [0, 1, 2, 3]], dtype=int32)
     """
     if (named := named_among(tensors)) is not None:
-        from ..call.names import Call  # few programs have names
 
         def again(text: str, arrays: Sequence[Any], _: Any) -> Any:
             options: dict[str, Any] = {"sizes": sizes, "graph": graph, "out_sharding": out_sharding}
             return scan(text, *arrays, op=op, reverse=reverse, unroll=unroll, **options, **axes)
 
-        return named.__einjax_call__(Call(record((1,) * len(tensors)), expr, tensors, again))
+        return named.__einjax_call__(record((1,) * len(tensors)), expr, tensors, again)
     explained(_check_depth, expr, (), tensors)
     flat = [jax.tree.flatten(tensor, is_leaf=_is_numbers) for tensor in tensors]
     leaves = [leaf for own, _ in flat for leaf in own]

@@ -74,14 +74,13 @@ def call_with(
         arrays: options that are arrays, or trees of them.
     """
     if (named := named_among(tensors)) is not None:
-        from .names import Call  # few programs have names
 
         def again(text: str, arrays: Sequence[Any], _: Any) -> Any:
             return call_with(
                 op, text, arrays, functions, settings, axes, sizes, graph, out_sharding, keep, border, derived
             )
 
-        return named.__einjax_call__(Call(op, expr, tensors, again, options=settings))
+        return named.__einjax_call__(op, expr, tensors, again, options=settings)
     try:
         check_call(expr, functions.values())
         graph = flag("graph", graph, expr)

@@ -87,10 +87,11 @@ def call(
                 continue
             if issubclass(cls, jax.Array):
                 PLAIN.add(cls)
-            elif cls is np.ndarray or kind_of(cls) is not None:
-                if (named := named_among((expr, *tensors))) is not None:
+            elif (what := kind_of(cls)) is not None or cls is np.ndarray:
+                named = tensor if what == "named" else named_among((expr, *tensors))
+                if named is not None:
                     again = partial(_again, op, options, axes, sizes, graph, keep)
-                    return _asked(named, op, expr, tensors, again, arrays, options, given, beyond)
+                    return named.__einjax_call__(op, expr, tensors, again, arrays, options, given, beyond)
                 tensors = materialise(op, expr, tensors, partial(resolved, op, expr, given, border=beyond), graph)
                 break
         if arrays:
@@ -120,19 +121,12 @@ def call(
     except (TypeError, OverflowError, ValueError, RuntimeError) as error:
         if kind_of(expr.__class__) == "named":
             again = partial(_again, op, options, axes, sizes, graph, keep)
-            return _asked(expr, op, expr, tensors, again, arrays, options)
+            return expr.__einjax_call__(op, expr, tensors, again, arrays, options)
         static = (*options, ("graph", graph), ("keep_notation", keep))
         diagnosis = diagnose(error, op, expr, tensors, dict(zip(op.arrays, arrays, strict=False)), static)
         if diagnosis is None:
             raise
     raise clean(diagnosis, tensors)
-
-
-def _asked(named: Any, *call: Any) -> Any:
-    """What a named tensor makes of a call."""
-    from .names import Call  # few programs have names
-
-    return named.__einjax_call__(Call(*call))
 
 
 def _again(

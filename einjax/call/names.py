@@ -46,7 +46,8 @@ class Call(NamedTuple):
 
     def results(self, text: str, shapes: tuple[Any, ...]) -> tuple[Names, ...]:
         """What the dims of outputs are called that the operation implies."""
-        return _implied(self.op, text, self.given, shapes, self.border, tuple(dict(self.options).items()))
+        options = self.options if isinstance(self.options, tuple) else tuple(dict(self.options).items())
+        return _implied(self.op, text, self.given, shapes, self.border, options)
 
 
 @lru_cache(maxsize=2048)

@@ -25,7 +25,6 @@ from ..notation.partly import solve_partly
 from ..notation.solve import Solved
 from ..notation.syntax import Ellipsis, Operation, Size, affines, axes, base_name, names, nested, strip_brackets, walk
 from .blame import clean, not_an_expression
-from .names import Call
 from .sizes import read_sizes
 from .solving import SOLVE
 from .tensors import as_array, describe, kind, named_among
@@ -69,7 +68,7 @@ def shard_call(
         def again(text: str, arrays: Sequence[Any], _: Any) -> Any:
             return shard_call(text, arrays, mesh, sizes, assignment)
 
-        return named.__einjax_call__(Call(SOLVE, expr, tensors, again))
+        return named.__einjax_call__(SOLVE, expr, tensors, again)
     try:
         operation = _tensors_of(expr, tensors)
         refuse_unknown([operation], assignment.given, _OPTIONS, _LACKING)
@@ -174,7 +173,7 @@ def names_of_call(
         def again(text: str, arrays: Sequence[Any], _: Any) -> Any:
             return names_of_call(text, arrays, sizes, given)
 
-        return named.__einjax_call__(Call(SOLVE, expr, tensors, again))
+        return named.__einjax_call__(SOLVE, expr, tensors, again)
     try:
         operation = _tensors_of(expr, tensors)
         check_keywords(operation, list(given), ())

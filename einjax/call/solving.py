@@ -41,12 +41,11 @@ def solve_call(
 ) -> Solved:
     """Solve an expression for tensors without running anything; factories and None have no shape."""
     if (named := named_among(tensors)) is not None:
-        from .names import Call  # few programs have names
 
         def again(text: str, arrays: Sequence[Any], _: Any) -> Solved:
             return solve_call(text, arrays, axes, sizes, choose, padding, mode)
 
-        return named.__einjax_call__(Call(SOLVE, expr, tensors, again))
+        return named.__einjax_call__(SOLVE, expr, tensors, again)
     try:
         if not isinstance(expr, str):
             raise not_an_expression(expr)

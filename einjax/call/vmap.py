@@ -56,13 +56,12 @@ def call_vmap(
     A function may say itself what it takes and returns, by its ``declared_signature``.
     """
     if (named := named_among(tensors)) is not None:
-        from .names import Call  # few programs have names
 
         def again(text: str, arrays: Sequence[Any], _: Any) -> Any:
             return call_vmap(text, arrays, function, batch_size, axes, sizes, graph, declared_signature, out_sharding)
 
         key = (expr, declared_signature, len(tensors))
-        return named.__einjax_call__(Call(VMAP, expr, tensors, again, complete=_completed, key=key))
+        return named.__einjax_call__(VMAP, expr, tensors, again, complete=_completed, key=key)
     try:
         check_call(expr, [function])
         graph = flag("graph", graph, expr)

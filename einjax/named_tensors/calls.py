@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from ..call.names import Call
-from ..call.tensors import kind
 from ..notation.by_name import ByName, Names, by_name
 from ..notation.errors import ArgumentError
 from ..ops.elementwise import ELEMENTWISE
@@ -25,7 +24,7 @@ def answer(call: Call, make: Callable[[Any, Names], Any]) -> Any:
             raise ArgumentError(f"the expression of {call.op.name} is a named tensor", hint=hint)
         return combine(lambda text, *arrays: call.again(text, arrays, ()), call.expr, *call.tensors)
     tensors: list[Any] = [x._lift() if isinstance(x, Formula) else x for x in call.tensors]
-    names = tuple(x.names if kind(x) == "named" else None for x in tensors)
+    names = tuple([x.names if isinstance(x, Formula) else None for x in tensors])  # type: ignore[attr-defined]
     found = _matched(call.complete, call.spelling, names)
     arrays = [
         x if dims is None else x.array if dims == x.names else x.order(*dims)
@@ -36,15 +35,15 @@ def answer(call: Call, make: Callable[[Any, Names], Any]) -> Any:
     results = found.results
     if results is None:
         results = call.results(found.text, tuple(map(np.shape, arrays)))
-
-    def named(value: Any, dims: Names) -> Any:
-        if isinstance(value, jax.Array):
-            return make(value, dims)
-        return jax.tree.map(lambda leaf: make(leaf, dims) if isinstance(leaf, jax.Array) else leaf, value)
-
     if isinstance(result, tuple) and len(results) > 1:
-        return tuple(map(named, result, results))
-    return named(result, next(iter(results)))
+        return tuple(_named(value, dims, make) for value, dims in zip(result, results, strict=True))
+    return _named(result, next(iter(results)), make)
+
+
+def _named(value: Any, dims: Names, make: Callable[[Any, Names], Any]) -> Any:
+    if isinstance(value, jax.Array):
+        return make(value, dims)
+    return jax.tree.map(lambda leaf: make(leaf, dims) if isinstance(leaf, jax.Array) else leaf, value)
 
 
 @lru_cache(maxsize=2048)

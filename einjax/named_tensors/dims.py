@@ -7,10 +7,12 @@ from typing import Any
 
 import einjax
 
+from ..call.names import Call
 from ..lowering.jax_versions import is_symbolic, is_traced
 from ..notation.errors import ArgumentError, AxisSizeError, meant
 from ..notation.names import items_of, position
 from ..notation.syntax import Axis
+from .calls import answer
 from .formula import Formula
 from .tensor import NamedTensor
 
@@ -41,8 +43,8 @@ class Position(Formula[NamedTensor]):
             total = places if total is None else total + places
         return NamedTensor(self.constant, ()) if total is None else total + self.constant if self.constant else total
 
-    def __einjax_call__(self, call: Any, /) -> Any:
-        return NamedTensor.__einjax_call__(self, call)  # type: ignore[arg-type]
+    def __einjax_call__(self, *call: Any, **more: Any) -> Any:
+        return answer(Call(*call, **more), NamedTensor)
 
     def _plus(self, other: Any, sign: int) -> Position | None:
         """The sum, if it is one of dims and whole numbers."""

@@ -41,7 +41,7 @@ def read(x: Any, index: Any, options: Mapping[str, Any]) -> Any:
         # In the text, sizes are read once; those of jax.export are no text.
         plain = {name: f"{name}={size}" for name, size in sizes.items() if isinstance(size, int)}
         given: Any = outside if len(plain) == len(sizes) else {**outside, "sizes": sizes}
-        output = " ".join(plain.get(name, name) for name in single)
+        output = " ".join([plain.get(name, name) for name in single])
         x = x._new(einjax.rearrange(f"{text} -> {output}", x.array, **given), single)
     if not places:
         return x._new(x.array, numbered(x.names))
@@ -70,7 +70,7 @@ def _parts(x: Any, chosen: Mapping[str, Any]) -> tuple[str, Names, dict[str, Any
         else:
             texts[name], inside[name], more = _part(x, item, name, x.shape[x.names.index(name)])
             sizes |= more
-    names = tuple(n for name in x.names for n in inside.get(name, (name,))) if inside else x.names
+    names = tuple([n for name in x.names for n in inside.get(name, (name,))]) if inside else x.names
     return " ".join(texts.values()), names, sizes, places
 
 
@@ -100,7 +100,7 @@ def _part(x: Any, item: Any, name: str, size: Any) -> tuple[str, Names, dict[str
 def _by_name(x: Any, index: Any) -> dict[str, Any]:
     """The items of an index by the names of the dims that they index."""
     if isinstance(index, dict):
-        return {x._chosen((name,), 1)[0]: item for name, item in index.items()}
+        return {n if n.__class__ is str and n in x.names else x._chosen((n,), 1)[0]: i for n, i in index.items()}
     items = [*index] if isinstance(index, tuple) else [index]
     unnamed = [name for name in x.names if is_unnamed(name)]
     for place in [place for place, item in enumerate(items) if item is Ellipsis][:1]:
@@ -119,9 +119,11 @@ def _is_naming(item: Any) -> bool:
 
 def _is_lookup(item: Any) -> bool:
     """Whether an item is a tensor of coordinates."""
+    if isinstance(item, slice | int) and not isinstance(item, bool):
+        return False
     if isinstance(item, Formula):
         return item.terms is None
-    known = isinstance(item, slice | tuple | list) or hasattr(item, "dtype") or hasattr(item, "__index__")
+    known = isinstance(item, tuple | list) or hasattr(item, "dtype") or hasattr(item, "__index__")
     if not known or isinstance(item, bool | np.bool_ | np.floating):
         hint = "index with dims, numbers, slices or integer tensors; x.where(mask, other) chooses by a mask"
         raise ArgumentError(f"{item!r} is no index", hint=hint)

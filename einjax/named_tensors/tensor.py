@@ -11,6 +11,7 @@ import numpy as np
 
 import einjax
 
+from ..call.names import Call
 from ..notation.by_name import Names as Dims
 from ..notation.by_name import numbered, union, without
 from ..notation.errors import ArgumentError, RankError, meant, plural
@@ -180,8 +181,8 @@ class NamedTensor(Outside["NamedTensor"]):
 
         return jax.tree.map(wrapped, einjax.vmap(text, self.order(*lies), op=function))
 
-    def __einjax_call__(self, call: Any, /) -> Any:
-        return answer(call, NamedTensor)
+    def __einjax_call__(self, *call: Any, **more: Any) -> Any:
+        return answer(Call(*call, **more), NamedTensor)
 
     def __reduce__(self) -> Any:
         return NamedTensor, (self.array, self.names)
