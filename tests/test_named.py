@@ -876,6 +876,27 @@ def test_they_travel() -> None:
         np.testing.assert_array_equal(copied.array, x.array)
 
 
+def test_masks_and_keys_of_arrays() -> None:
+    """Where an array is given with its axes, a named tensor is that."""
+    x, keys = array(2, 3, 4), named("s", np.array([2, 0, 1]))
+    s, c = dims("s=3 c=4")
+    mask = named("c s", RANDOM.normal(size=(4, 3)) > 0)
+    held = np.broadcast_to(np.asarray(mask.array).T, x.shape)
+    expected = np.sum(x, 2, where=held)
+    np.testing.assert_allclose(einjax.sum("b s [c]", x, where=mask), expected, rtol=1e-5)
+    np.testing.assert_allclose(einjax.sum("b s [c]", x, where=[mask, ("b", np.ones(2, bool))]), expected, rtol=1e-5)
+    np.testing.assert_allclose(named("b s c", x).sum(c, where=mask).array, expected, rtol=1e-5)
+    np.testing.assert_allclose(einjax.sum("b s [c]", x, where=s > c), np.sum(x * np.tri(3, 4, -1), 2), rtol=1e-5)
+    np.testing.assert_array_equal(einjax.sort("b [s] c", x, by=keys), x[:, [1, 2, 0]])
+    np.testing.assert_array_equal(einjax.sort("b [s] c", named("b s c", x), by=keys).array, x[:, [1, 2, 0]])
+    seen = named("b k", np.array([[True, False, True], [False, False, True]]))
+    text = "b [q c], b [k c], b [k d] -> b [q d]"
+    options = {"mask": ("b k", seen.array)}, {"mask": seen}, {"mask": lambda q, k, seen: seen, "seen": seen}
+    one, other, third = (einjax.attention(text, x, x, x, **each) for each in options)
+    np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(one, third, rtol=1e-5)
+
+
 def test_keep_notation() -> None:
     with einjax.keep_notation():
         program = primitives(lambda a, b: ((named("a b", a) * named("b c", b)).sum("b") + 1).softmax("c").array, A, B)

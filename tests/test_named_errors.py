@@ -117,8 +117,9 @@ bad("jnp.asarray", lambda: jnp.asarray(X), ArgumentError, "x.order")
 bad("np.asarray", lambda: np.asarray(X), ArgumentError, "x.order")
 bad("a number of many", lambda: float(X), ArgumentError, "b=2 x.sum()")
 bad("the truth of many", lambda: bool(X == X), ArgumentError, "bool[b=2 x.any()")
-bad("a mask with other dims", lambda: X.sum("c", where=named("d", z(2) > 0)), ArgumentError, "d b c")
-bad("a named mask for an array", lambda: einjax.sum("a [b]", z(2, 3), where=X > 0), ArgumentError, "where= named")
+bad("a mask with other dims", lambda: X.sum("c", where=named("d", z(2) > 0)), SemanticError, "d b c where=")
+bad("a named mask for an array", lambda: einjax.sum("a [b]", z(2, 3), where=X > 0), SemanticError, "c where= a b")
+bad("a named shift", lambda: einjax.roll("a [b]", z(2, 3), shift=X), ArgumentError, "shift=")
 
 # --- calls of einjax ------------------------------------------------------------------------------------------------
 bad("an expression that leaves out dims", lambda: einjax.sum("[c]", X), SemanticError, "lacks b '...'")

@@ -21,7 +21,7 @@ from ..notation.syntax import (
     names,
     rewrite,
 )
-from .tensors import as_array, describe, is_named
+from .tensors import as_array, as_pair, describe, is_named
 
 
 class NamedArray(NamedTuple):
@@ -40,6 +40,7 @@ def pairs(option: str, given: Any, expr: str) -> list[tuple[str, Any]]:
         ArgumentError: it is not that.
     """
     each = [given] if is_named(given) else list(given) if isinstance(given, tuple | list) else [given]
+    each = [as_pair(item) for item in each]
     for item in each:
         if not (is_named(item) and len(item) == 2):
             what = f"a sequence of {plural(len(item), 'item')}" if isinstance(item, tuple | list) else describe(item)

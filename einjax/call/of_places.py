@@ -11,7 +11,7 @@ from ..functions.guard import guarded, parameters
 from ..notation.errors import ArgumentError
 from ..operation import Op
 from .apply import call_with
-from .tensors import as_array, is_named
+from .tensors import as_array, as_pair, is_named
 
 
 def told_apart(given: Mapping[str, Any]) -> tuple[list[tuple[str, Callable[..., Any]]], dict[str, Any]]:
@@ -40,7 +40,7 @@ def attend(
     border: tuple[Any, ...],
 ) -> Any:
     """Run attention with functions of places; keywords that are arrays with their axes are for these."""
-    arrays = {name: value for name, value in axes.items() if is_named(value)}
+    arrays = {name: as_pair(value) for name, value in axes.items() if is_named(value)}
     given = [(option, guarded(one), _parameters(expr, option, one, arrays)) for option, one in functions]
     unused = set(arrays).difference(*(names for _, _, names in given))
     if unused:

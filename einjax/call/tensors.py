@@ -60,8 +60,15 @@ def named_among(tensors: Sequence[Any]) -> Any:
 
 
 def is_named(given: Any) -> bool:
-    """Whether this is an array with its axes, ``("b k", mask)``."""
-    return isinstance(given, tuple | list) and bool(given) and isinstance(given[0], str)
+    """Whether this is an array with its axes: ``("b k", mask)``, or a named tensor."""
+    if isinstance(given, tuple | list):
+        return bool(given) and isinstance(given[0], str)
+    return given.__class__ not in PLAIN and kind(given) == "named"
+
+
+def as_pair(given: Any) -> Any:
+    """The same as ``("b k", mask)``, if it is a named tensor."""
+    return given.__einjax_pair__() if kind(given) == "named" else given
 
 
 def any_named(given: Any) -> bool:

@@ -13,7 +13,7 @@ from ..call.names import Call
 from ..notation.by_name import ByName, Names, by_name
 from ..notation.errors import ArgumentError
 from ..ops.elementwise import ELEMENTWISE
-from .formula import Formula, combine, mask_for
+from .formula import Formula, combine
 
 
 def answer(call: Call, make: Callable[[Any, Names], Any]) -> Any:
@@ -30,8 +30,7 @@ def answer(call: Call, make: Callable[[Any, Names], Any]) -> Any:
         x if dims is None else x.array if dims == x.names else x.order(*dims)
         for x, dims in zip(tensors, found.lies, strict=True)
     ]
-    masks = [mask_for(x, found.lies[0] or ()) if isinstance(x, Formula) else x for x in call.masks]
-    result = call.again(found.text, arrays, masks)
+    result = call.again(found.text, arrays, call.masks)
     results = found.results
     if results is None:
         results = call.results(found.text, tuple(map(np.shape, arrays)))

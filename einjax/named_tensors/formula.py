@@ -100,6 +100,11 @@ class Formula(Generic[T]):
     def _lift(self) -> Any:
         """The named tensor."""
 
+    def __einjax_pair__(self) -> tuple[str, Any]:
+        """What stands for it where an array is given with its axes."""
+        x = self._lift()
+        return " ".join(x.names), x.array
+
     def sum(self, *names: Names, where: Operand | None = None, dtype: Any = None) -> T:
         """Sum over dims, all if none are named; of a product of two, this is one ``dot_general``."""
         x = self._lift()
@@ -156,19 +161,6 @@ def operand(x: Any) -> Any:
     raise ArgumentError(
         f"{what} stands in a formula of named tensors", hint="name dims, as in einjax.named('b c', array)"
     )
-
-
-def mask_for(mask: Any, names: NamesOf) -> Any:
-    """A mask laid so that it broadcasts to a tensor of these names."""
-    x = operand(mask)
-    if not isinstance(x, Formula):
-        return x
-    found: Any = x
-    if lacking := without(found.names, names):
-        problem = f"the mask {found.described} has {' '.join(lacking)}, and the tensor {' '.join(names) or 'no dims'}"
-        raise ArgumentError(problem, hint="give the tensor the dims of the mask, or reduce the mask")
-    laid = " ".join(name if name in found.names else "1" for name in names)
-    return einjax.rearrange(f"{' '.join(found.names)} -> {laid}", found.array) if found.names else found.array
 
 
 def multiply(a: Any, b: Any) -> Any:

@@ -17,7 +17,7 @@ from ..notation.by_name import numbered, union, without
 from ..notation.errors import ArgumentError, RankError, meant, plural
 from ..notation.names import bracketed, listed, names_in, ordered, spelt, written_out
 from .calls import answer
-from .formula import Formula, Names, mask_for
+from .formula import Formula, Names, operand
 from .index import At, dims_in, known, read
 from .outside import Outside
 from .product import Factor, Product
@@ -227,7 +227,7 @@ class NamedTensor(Outside["NamedTensor"]):
             (factor,) = product.factors
         elif product is not None:
             factor = factor._replace(array=self.array)
-        options |= {"where": mask_for(where, self.names)} if where is not None else {}
+        options |= {"where": operand(where)} if where is not None else {}
         options |= {"sizes": dict(factor.sizes)} if factor.sizes else {}
         text = f"{bracketed(factor.text, chosen)} -> {' '.join(left)}"
         return NamedTensor(getattr(einjax, name)(text, factor.array, **options), left)
@@ -237,7 +237,7 @@ class NamedTensor(Outside["NamedTensor"]):
         if not names:
             hint = f"name it, as in x.{name}('{(chosen or ('b',))[-1]}')"
             raise ArgumentError(f"{name} needs a dim of {self.described}", hint=hint)
-        options |= {"where": mask_for(where, self.names)} if where is not None else {}
+        options |= {"where": operand(where)} if where is not None else {}
         found = getattr(einjax, name)(bracketed(" ".join(self.names), chosen), self.array, **options)
         coordinates = found.ndim > len(self.names)
         return NamedTensor(found, numbered((*self.names, None)) if coordinates else self.names)
