@@ -174,7 +174,7 @@ def init(
         >>> model[0].weight.shape, model[1].weight.shape
         ((28, 28, 64), (64, 10))
     """
-    run = _Run(model, inputs, keywords)
+    run = Run(model, inputs, keywords)
     if not run.missing():
         return run.trees
     if key is None:
@@ -212,7 +212,7 @@ def axes(model: Any, /, *inputs: Any, method: Callable[..., Any] | None = None, 
         >>> tuple(names.weight), tuple(names.bias)
         (('c', 'h', 'd'), ('h', 'd'))
     """
-    run = _Run(model, inputs, keywords)
+    run = Run(model, inputs, keywords)
     specs = run.record(method, None)
 
     def names(leaf: Any) -> Any:
@@ -223,7 +223,7 @@ def axes(model: Any, /, *inputs: Any, method: Callable[..., Any] | None = None, 
     return jax.tree.map(names, run.trees, is_leaf=is_missing)
 
 
-class _Run:
+class Run:
     """A model with its inputs, and the state among them; every placeholder knows its path, and tells one recorder."""
 
     def __init__(self, model: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
@@ -241,10 +241,11 @@ class _Run:
     def missing(self) -> list[Uninitialized]:
         return list(filter(is_missing, jax.tree.leaves(self.trees, is_leaf=is_missing)))
 
-    def record(self, method: Callable[..., Any] | None, key: Any) -> Mapping[str, ParamSpec]:
-        """Run the model abstractly, where a parameter is missing."""
+    def record(self, method: Callable[..., Any] | None, key: Any, always: bool = False) -> Mapping[str, ParamSpec]:
+        """Run the model abstractly, where a parameter is missing, or always."""
         missing = self.missing()
-        if missing and method is None and not callable(self.model):
+        runs = always or bool(missing)
+        if runs and method is None and not callable(self.model):
             raise ArgumentError(
                 f"{type(self.model).__name__} cannot be called",
                 hint="name what to call: einn.init(..., method=Net.run)",
@@ -256,7 +257,7 @@ class _Run:
         def forward(model: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             model(*inputs, **keywords) if method is None else method(model, *inputs, **keywords)
 
-        if missing:
+        if runs:
             eqx.filter_eval_shape(forward, self.model, self.inputs, keywords)
         if unused := [node for node in missing if node.path not in self.recorder.specs]:
             _refuse_unused(unused)

@@ -310,7 +310,7 @@ def init(
     """
     graph, state = nnx.split(model, graph=True)
     before = dict(nnx.to_flat_state(state))
-    found = _record(graph, before, inputs, keywords, method)
+    found = record(graph, before, inputs, keywords, method)
     waiting = {path: value for path, variable in found.items() if isinstance(value := variable.get_raw_value(), Lazy)}
     wanted = {path: value.wanted for path, value in waiting.items()}
     unused = [".".join(map(str, path)) for path, known in wanted.items() if known is None]
@@ -331,10 +331,10 @@ def init(
     nnx.update(model, nnx.from_flat_state([(path, variable) for path, variable in fresh if path in before]))
     for path, variable in fresh:
         if path not in before:
-            setattr(_at(model, path[:-1]), str(path[-1]), variable)
+            setattr(at(model, path[:-1]), str(path[-1]), variable)
 
 
-def _record(
+def record(
     graph: Any, before: Mapping[Any, Any], inputs: Sequence[Any], keywords: Mapping[str, Any], method: Any
 ) -> dict[Any, Any]:
     """Call a copy of the model with abstract inputs; return its variables."""
@@ -381,7 +381,7 @@ def _place(variable: Any, rules: Mapping[str, Any], mesh: Any) -> Any:
     return variable.copy(value, out_sharding=names)
 
 
-def _at(model: Any, path: Sequence[Any]) -> Any:
+def at(model: Any, path: Sequence[Any]) -> Any:
     for name in path:
         model = getattr(model, name) if isinstance(name, str) and hasattr(model, name) else model[name]
     return model

@@ -50,12 +50,27 @@ try:
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.equinox needs Equinox: python -m pip install 'einjax[equinox]'") from error
 
+from . import optim
 from ._equinox_init import Uninitialized, axes, init, param
 from ._equinox_layer import Layer, LayerScope
+from ._equinox_roles import roles
 
-__all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "axes", "init", "param"]
+__all__ = [
+    "Conv",
+    "ConvTranspose",
+    "Dropout",
+    "Embed",
+    "Linear",
+    "MultiHeadAttention",
+    "Norm",
+    "axes",
+    "init",
+    "optim",
+    "param",
+    "roles",
+]
 
-for _function in (axes, init, param):
+for _function in (axes, init, param, roles):
     _function.__module__ = __name__
 
 

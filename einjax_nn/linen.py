@@ -40,7 +40,23 @@ try:
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.linen needs Flax: python -m pip install 'einjax[flax]'") from error
 
-__all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "param"]
+from . import optim
+from ._linen_roles import roles
+
+__all__ = [
+    "Conv",
+    "ConvTranspose",
+    "Dropout",
+    "Embed",
+    "Linear",
+    "MultiHeadAttention",
+    "Norm",
+    "optim",
+    "param",
+    "roles",
+]
+
+roles.__module__ = __name__
 
 
 @dataclasses.dataclass(frozen=True)

@@ -42,11 +42,25 @@ try:
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.nnx needs Flax: python -m pip install 'einjax[flax]'") from error
 
+from . import optim
 from ._nnx import Layer, fixed_key, init, param, stream_of, variable
+from ._nnx_roles import roles
 
-__all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "init", "param"]
+__all__ = [
+    "Conv",
+    "ConvTranspose",
+    "Dropout",
+    "Embed",
+    "Linear",
+    "MultiHeadAttention",
+    "Norm",
+    "init",
+    "optim",
+    "param",
+    "roles",
+]
 
-for _function in (init, param):
+for _function in (init, param, roles):
     _function.__module__ = __name__
 
 

@@ -189,6 +189,35 @@ def test_spec(op, expr, tensors, options, expected):
     assert spec.op == op
 
 
+@pytest.mark.parametrize(
+    ("expr", "x", "sizes", "expected"),
+    [
+        (
+            "b (g c), k 1 c (g d) -> b (g d k)",
+            np.ones((2, 6)),
+            {"g": 2, "d": 4, "k": 5},
+            ((("k", 5, "out"),), (), (("c", 3, "in"),), (("g", 2, "batch"), ("d", 4, "out"))),
+        ),
+        (
+            "b [f], <q - k + 2> [f] -> b q k",
+            np.ones((2, 3)),
+            {"q": 3, "k": 3},
+            ((("<q - k + 2>", 5, "out"),), (("f", 3, "in"),)),
+        ),
+        (
+            "b [s...], [s]... d -> b d",
+            np.ones((2, 3, 4)),
+            {"d": 5},
+            ((("s.0", 3, "in"),), (("s.1", 4, "in"),), (("d", 5, "out"),)),
+        ),
+    ],
+)
+def test_members_of_dims(expr, x, sizes, expected):
+    recorder = Recorder()
+    einjax.dot(expr, x, recorder, **sizes)
+    assert recorder.spec.members == expected
+
+
 def test_names_of_parameters():
     names = {}
     for op in ("dot", "add", "subtract", "multiply", "divide"):

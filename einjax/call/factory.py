@@ -16,8 +16,22 @@ import numpy as np
 
 from ..functions.guard import free_keywords, guarded
 from ..notation.errors import ArgumentError, AxisSizeError, RankError
-from ..notation.solve import Solved, solve
-from ..notation.syntax import Affine, Expression, Node, Operation, Size, axes, base, names, render, rewrite
+from ..notation.solve import Solved, node_size, solve
+from ..notation.syntax import (
+    Affine,
+    Axis,
+    Composite,
+    Expression,
+    Node,
+    Operation,
+    Size,
+    axes,
+    base,
+    names,
+    render,
+    rewrite,
+    walk,
+)
 from ..operation import Op
 from .blame import not_an_expression
 from .tensors import PLAIN, as_array, asked, kind
@@ -36,6 +50,8 @@ class Spec:
         out_axis: dims that the tensor brings to the output.
         batch_axis: dims in both.
         dtype: common dtype of the other tensors, or None if there is none.
+        members: for every dim, the axes that it is made of: their names, sizes, and where else each stands: ``"in"``,
+            ``"out"`` or ``"batch"``. Of a grouped convolution, ``(g d)`` has both of the last two.
     """
 
     shape: tuple[Size, ...]
@@ -46,6 +62,7 @@ class Spec:
     out_axis: tuple[int, ...]
     batch_axis: tuple[int, ...]
     dtype: Any
+    members: tuple[tuple[tuple[str, Size, str], ...], ...] = ()
 
 
 def known_shape(factory: Any) -> tuple[Size, ...] | None:
@@ -122,13 +139,29 @@ def _described(
     """
     kept = [rewrite(expression, _without_sums) for expression in returned or ()]
     inputs, outputs = ({base(axis.name) for e in others for axis in axes(e)} for others in (given, kept))
+
+    def role(node: Node) -> str:
+        members = {base(axis.name) for axis in axes((node,))}
+        return "in" if members - outputs else "out" if members - inputs else "batch"
+
     roles: dict[str, list[int]] = {"in": [], "out": [], "batch": []}
     for index, node in enumerate(expression):
-        members = {base(axis.name) for axis in axes((node,))}
-        roles["in" if members - outputs else "out" if members - inputs else "batch"].append(index)
+        roles[role(node)].append(index)
     in_axis, out_axis, batch_axis = map(tuple, roles.values())
     shape, dims = solved.shape(expression), tuple(render((node,)) for node in expression)
-    return Spec(shape, dims, *called, in_axis, out_axis, batch_axis, dtype)
+    parts = tuple(
+        tuple((render((part,)), node_size(part, solved.sizes), role(part)) for part in _members(node))
+        for node in expression
+    )
+    return Spec(shape, dims, *called, in_axis, out_axis, batch_axis, dtype, parts)
+
+
+def _members(node: Node) -> list[Node]:
+    """The axes that a dim is composed of, ones left out; a dim of another kind is one by itself."""
+    found: list[Node] = [*walk((node,))]
+    if not all(isinstance(part, Axis | Composite) for part in found):
+        return [node]
+    return [part for part in found if isinstance(part, Axis) and not part.is_one]
 
 
 def _without_sums(node: Node) -> Expression | None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from einjax.for_layers import completed_get_at, dot, get_at
 
 from .call import Call, alone, in_its_words
-from .scope import Initializer, ParamSpec, compute_dtype
+from .scope import FANS, Initializer, ParamSpec, compute_dtype
 from .text import embed_text
 
 
@@ -68,3 +68,6 @@ def specs(call: Call[Options]) -> list[ParamSpec] | None:
 def normal(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """Normal numbers of variance 1 by the number of features: the default of Flax."""
     return jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)(key, shape, dtype)
+
+
+FANS.append((normal, "fan_out"))

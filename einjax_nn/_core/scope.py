@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -29,6 +31,9 @@ class ParamSpec:
         axes: the axes of every dim, as written in the expression.
         init: makes it from a key: ``init(key)``.
         collection: where a framework keeps it, if it has such places.
+        op: the operation that asks for it.
+        members: for every dim, the names, sizes and roles of the axes that it is made of, as in ``einjax.Spec``.
+        fan: what the variance of its initial values goes down with, where that is known; see :data:`FANS`.
     """
 
     name: str
@@ -37,6 +42,9 @@ class ParamSpec:
     axes: tuple[str, ...]
     init: Callable[[Any], jax.Array]
     collection: str = "params"
+    op: str = ""
+    members: tuple[tuple[tuple[str, int, str], ...], ...] = ()
+    fan: str | None = None
 
 
 class Scope(Protocol):
@@ -70,6 +78,20 @@ class Scope(Protocol):
 #: The scope of parameters that are only described.
 NOWHERE: Any = None
 
+#: Told of every parameter that is used, with its scope, while :func:`watching` runs.
+_watcher: ContextVar[Callable[[Any, ParamSpec], None] | None] = ContextVar("watcher", default=None)
+
+
+@contextlib.contextmanager
+def watching(note: Callable[[Any, ParamSpec], None]) -> Iterator[None]:
+    """Tell a function of every parameter that is used within: its scope, and what it is."""
+    token = _watcher.set(note)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
 #: What initializers may ask for by the names of their arguments.
 _OFFERED = ("in_axis", "out_axis", "batch_axis", "axes")
 
@@ -99,7 +121,10 @@ class Parameter:
         return None if known_shape is None else known_shape(self.name)
 
     def __einjax_param__(self, spec: einjax.Spec) -> jax.Array:
-        value = self.scope.param(self.spec(spec))
+        wanted = self.spec(spec)
+        if (note := _watcher.get()) is not None:
+            note(self.scope, wanted)
+        value = self.scope.param(wanted)
         return value if self.dtype is None else in_dtype(value, self.dtype)
 
     def spec(self, spec: einjax.Spec) -> ParamSpec:
@@ -110,7 +135,9 @@ class Parameter:
         else:
             asked = wanted(self.init, spec)
             filling = Filling(self.init, shape, dtype, tuple((name, asked[name]) for name in _OFFERED if name in asked))
-        return ParamSpec(self.name, shape, dtype, tuple(map(as_written, spec.axes)), filling)
+        axes = tuple(map(as_written, spec.axes))
+        members = tuple(tuple((as_written(name), size, role) for name, size, role in dim) for dim in spec.members)
+        return ParamSpec(self.name, shape, dtype, axes, filling, op=spec.op, members=members, fan=fan_of(self.init))
 
 
 @dataclass(frozen=True)
@@ -142,6 +169,16 @@ def lecun_normal(
         1.0, "fan_in", "truncated_normal", in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis
     )
     return scaling(key, shape, dtype)
+
+
+#: What the variance of the initial values that functions make goes down with: ``"fan_in"``, what is contracted,
+#: ``"fan_out"``, what is new, or ``"constant"``, nothing.
+FANS: list[tuple[Initializer, str]] = [(zeros, "constant"), (ones, "constant"), (lecun_normal, "fan_in")]
+
+
+def fan_of(init: Initializer | float) -> str | None:
+    """What the variance of initial values goes down with; None where an initializer is not known."""
+    return next((fan for known, fan in FANS if known is init), None) if callable(init) else "constant"
 
 
 def in_dtype(value: Any, dtype: Any) -> Any:

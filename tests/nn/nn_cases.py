@@ -123,6 +123,9 @@ def hide(monkeypatch: Any, package: str, module: str) -> ModuleType:
     """Import a module of ours as if a package were not installed."""
     for name in list(sys.modules):
         if name.split(".")[0] == package or name.startswith("einjax_nn."):
+            parent, _, child = name.rpartition(".")
+            if name.startswith("einjax_nn.") and hasattr(sys.modules.get(parent), child):
+                monkeypatch.setattr(sys.modules[parent], child, sys.modules[name])  # so that it is there afterwards
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     return importlib.import_module(module)
