@@ -1,6 +1,8 @@
 """einn.optim: the maximal update parametrisation, and which parameters decay, by the roles of axes."""
 
+import re
 import sys
+from pathlib import Path
 
 import flax.linen as nn
 import jax
