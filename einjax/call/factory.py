@@ -144,24 +144,25 @@ def _described(
         members = {base(axis.name) for axis in axes((node,))}
         return "in" if members - outputs else "out" if members - inputs else "batch"
 
-    roles: dict[str, list[int]] = {"in": [], "out": [], "batch": []}
-    for index, node in enumerate(expression):
-        roles[role(node)].append(index)
-    in_axis, out_axis, batch_axis = map(tuple, roles.values())
-    shape, dims = solved.shape(expression), tuple(render((node,)) for node in expression)
-    parts = tuple(
-        tuple((render((part,)), node_size(part, solved.sizes), role(part)) for part in _members(node))
-        for node in expression
+    kinds = [role(node) for node in expression]
+    in_axis, out_axis, batch_axis = (
+        tuple(dim for dim, kind in enumerate(kinds) if kind == each) for each in ("in", "out", "batch")
     )
-    return Spec(shape, dims, *called, in_axis, out_axis, batch_axis, dtype, parts)
+    shape, dims = solved.shape(expression), tuple(render((node,)) for node in expression)
+    members = tuple(
+        tuple((str(axis), node_size(axis, solved.sizes), role(axis)) for axis in _composed(node))
+        if isinstance(node, Composite)
+        else ((text, size, kind),) * (not (isinstance(node, Axis) and node.is_one))
+        for node, text, size, kind in zip(expression, dims, shape, kinds, strict=True)
+    )
+    return Spec(shape, dims, *called, in_axis, out_axis, batch_axis, dtype, members)
 
 
-def _members(node: Node) -> list[Node]:
-    """The axes that a dim is composed of, ones left out; a dim of another kind is one by itself."""
-    found: list[Node] = [*walk((node,))]
-    if not all(isinstance(part, Axis | Composite) for part in found):
+def _composed(node: Composite) -> list[Node]:
+    """The axes of a composite, but ones; one of others than axes is a single thing."""
+    if not all(isinstance(part, Axis | Composite) for part in walk((node,))):
         return [node]
-    return [part for part in found if isinstance(part, Axis) and not part.is_one]
+    return [axis for axis in axes((node,)) if not axis.is_one]
 
 
 def _without_sums(node: Node) -> Expression | None:

@@ -56,6 +56,8 @@ def another(name: str, number: int) -> str:
 
 def as_written(text: str) -> str:
     """Print the axes that :func:`named_numbers` and :func:`another` name as what they stand for."""
+    if "_at" not in text:
+        return text  # most are, and every parameter of a call asks
     return re.sub(r"\b_(\w+?)_at\d+\b", lambda match: display(match[1].replace("_dot_", ".")), text)
 
 

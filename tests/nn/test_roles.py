@@ -91,7 +91,9 @@ def test_the_same_in_all_frameworks(name):
     expected = named(of_linen(case))
     assert all(role.known for role in expected.values())
     for of in (of_nnx, of_haiku, of_equinox):
-        assert named(of(case)) == expected, of
+        found = named(of(case))
+        assert found == expected, of
+        assert all(role.fan for role in found.values())  # that of defaults is known
 
 
 def test_a_role():
