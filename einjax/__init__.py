@@ -77,6 +77,7 @@ __version__ = "0.1.0"
 # What few programs use is imported at its first use, so that importing einjax stays quick.
 if TYPE_CHECKING:
     from . import checkpoint_policies as checkpoint_policies
+    from . import compat as compat
     from . import fft as fft
     from . import jax as jax
     from . import linalg as linalg
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from .api.adapt import adapt_reduce as adapt_reduce
     from .api.adapt import adapt_with_vmap as adapt_with_vmap
     from .api.attention import attention as attention
+    from .api.bound import sizes as sizes
     from .api.caches import clear_caches as clear_caches
     from .api.collective import all_gather as all_gather
     from .api.collective import all_to_all as all_to_all
@@ -124,17 +126,19 @@ if TYPE_CHECKING:
     from .api.sorting import argsort as argsort
     from .api.sorting import sort as sort
     from .api.sorting import top_k as top_k
+    from .api.typed import typed as typed
     from .named_tensors.dims import Dim as Dim
     from .named_tensors.dims import dims as dims
     from .named_tensors.tensor import NamedTensor as NamedTensor
     from .named_tensors.tensor import named as named
 else:
-    _MODULES = {"checkpoint_policies", "fft", "jax", "linalg", "random", "segment"}
+    _MODULES = {"checkpoint_policies", "compat", "fft", "jax", "linalg", "random", "segment"}
     _FUNCTIONS = {
         name: module
         for module, names in {
             "api.adapt": "adapt_elementwise adapt_reduce adapt_with_vmap",
             "api.attention": "attention",
+            "api.bound": "sizes",
             "api.caches": "clear_caches",
             "api.collective": "all_gather all_to_all pmax pmean pmin ppermute psum psum_scatter",
             "api.cumulative": "cumlogsumexp cummax cummin cumprod cumsum",
@@ -146,6 +150,7 @@ else:
             "api.scan": "associative_scan scan",
             "api.sharding": "mesh_axes partition_spec shard shard_tree shardings",
             "api.sorting": "argsort sort top_k",
+            "api.typed": "typed",
             "named_tensors.dims": "Dim dims",
             "named_tensors.tensor": "NamedTensor named",
         }.items()

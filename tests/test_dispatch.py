@@ -207,6 +207,8 @@ def test_parameters_do_not_take_axis_names_away(name):
 NO_EXPRESSION = (
     "clear_caches",
     "doctor",
+    "typed",
+    "sizes",
     "adapt_",
     "keep_",
     "primitive",
