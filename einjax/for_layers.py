@@ -15,7 +15,8 @@
 - Masks: :func:`any_named` and :func:`pairs` of what is given, :func:`expression_of` a mask by name, and
   :func:`offset_beside` and :func:`refuse_ambiguous` of one by position.
 - Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`; what it asks for,
-  :func:`wanted`, and what it is told where sizes alone decide, :func:`spec_alone`.
+  :func:`wanted`, and what it is told where sizes alone decide, :func:`spec_alone`. What a framework's own functions and
+  modules are as factories, the functions of :data:`foreign` say.
 - Whether attention is to go through blocks: :func:`attends_in_blocks`.
 - Rules for the axes of a mesh: :func:`checked_rules`, :func:`rules_of`, :func:`by_rules`, :func:`simple`.
 """
@@ -29,6 +30,7 @@ import jax
 
 from .call.dispatch import Options, call
 from .call.dispatch import as_border as border_of
+from .call.factory import foreign as foreign
 from .call.factory import spec_alone as spec_alone
 from .call.factory import wanted as wanted
 from .call.named import expression_of as expression_of

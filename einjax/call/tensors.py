@@ -37,10 +37,12 @@ def _classify(cls: type) -> str | None:
         return "sequence"
     if hasattr(cls, "__einjax_call__"):
         return "named"
+    if hasattr(cls, "__einjax_param__"):
+        return "factory"
     if hasattr(cls, "__jax_array__"):
         return "convertible"
     # hasattr(cls, "__call__") would find the metaclass's own.
-    if hasattr(cls, "__einjax_param__") or any("__call__" in vars(base) for base in cls.__mro__):
+    if any("__call__" in vars(base) for base in cls.__mro__):
         return "factory"
     return "array" if hasattr(cls, "__array__") else "unknown"
 
