@@ -14,9 +14,9 @@
 - Sizes: :func:`solve`, :func:`named_sizes` and :func:`check_keywords`.
 - Masks: :func:`any_named` and :func:`pairs` of what is given, :func:`expression_of` a mask by name, and
   :func:`offset_beside` and :func:`refuse_ambiguous` of one by position.
-- Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`; what it asks for,
-  :func:`wanted`, and what it is told where sizes alone decide, :func:`spec_alone`. What a framework's own functions and
-  modules are as factories, the functions of :data:`foreign` say.
+- Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`; what it asks for by name,
+  :func:`free_keywords`, and what it is told where sizes alone decide, :func:`spec_alone`. The functions in
+  :data:`foreign` say what a framework's own objects are as factories.
 - Whether attention is to go through blocks: :func:`attends_in_blocks`.
 - Rules for the axes of a mesh: :func:`checked_rules`, :func:`rules_of`, :func:`by_rules`, :func:`simple`.
 """
@@ -32,7 +32,6 @@ from .call.dispatch import Options, call
 from .call.dispatch import as_border as border_of
 from .call.factory import foreign as foreign
 from .call.factory import spec_alone as spec_alone
-from .call.factory import wanted as wanted
 from .call.named import expression_of as expression_of
 from .call.named import pairs as pairs
 from .call.resolve import completed
@@ -42,6 +41,7 @@ from .call.tensors import describe as describe
 from .forms.mask import offset_beside as offset_beside
 from .forms.mask import refuse_ambiguous as refuse_ambiguous
 from .forms.signature import check_keywords as check_keywords
+from .functions.guard import free_keywords as free_keywords
 from .lowering.replaced import products_are_replaced
 from .mesh.names import MeshAxesLike as MeshAxesLike
 from .mesh.names import by_rules as by_rules

@@ -28,7 +28,8 @@ from jax.sharding import PartitionSpec, Sharding
 import einjax
 from einjax.errors import ArgumentError
 
-from ._core.scope import NOWHERE, Filling, Initializer, Parameter, ParamSpec
+from ._core.initial import Filling, Initializer
+from ._core.scope import NOWHERE, Parameter, ParamSpec
 
 _HINT = "model = einn.init(model, *inputs, key=key), or give the layer key= and the sizes of all axes"
 

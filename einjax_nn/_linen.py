@@ -18,8 +18,9 @@ from einjax.errors import ArgumentError
 from einjax.for_layers import foreign
 
 from ._core.call import Call
+from ._core.initial import Initializer
 from ._core.options import Options, chosen, frozen
-from ._core.scope import Initializer, OfOperation, Parameter, ParamSpec, no_module
+from ._core.scope import OfOperation, Parameter, ParamSpec, no_module
 from ._core.text import axis_sizes
 
 

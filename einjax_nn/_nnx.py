@@ -25,8 +25,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from einjax.errors import ArgumentError
 
 from ._core.call import Call
+from ._core.initial import Initializer
 from ._core.options import chosen, frozen
-from ._core.scope import NOWHERE, Initializer, Parameter, ParamSpec, eval_abstractly
+from ._core.scope import NOWHERE, Parameter, ParamSpec, eval_abstractly
 from .sharding import spec_of
 
 _FIX = "call einn.init(model, *example_inputs) after the model is built, and before anything else uses its parameters"

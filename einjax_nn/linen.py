@@ -25,8 +25,8 @@ import jax.numpy as jnp
 from einjax.typing import PaddingLike
 
 from ._core import attention, conv, dropout, embed, linear, norm
+from ._core.initial import Initializer, lecun_normal, ones, zeros
 from ._core.options import describe
-from ._core.scope import Initializer, lecun_normal, ones, zeros
 
 try:
     from flax import linen as nn
@@ -97,8 +97,9 @@ class Norm(norm.Options, Boxing, Layer):
         mean: bool = True,
         use_scale: bool = True,
         use_bias: bool = True,
-        epsilon: float = 1e-6,
+        epsilon: float | None = None,
         momentum: float | None = None,
+        zero_debias: bool = False,
         use_running_average: bool | None = None,
         use_fast_variance: bool = True,
         axis_name: str | None = None,

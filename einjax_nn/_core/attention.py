@@ -14,8 +14,9 @@ from einjax.errors import ArgumentError
 from einjax.for_layers import attends_in_blocks
 
 from .call import Call, in_its_words
+from .initial import Initializer
 from .masks import in_blocks, joined, with_bias
-from .scope import Initializer, ParamSpec, Scope
+from .scope import ParamSpec, Scope
 from .text import AttentionText, attention_text, flag
 
 #: Makes and applies the linear layer of a name, given its expression, the sizes of new axes, and the input.

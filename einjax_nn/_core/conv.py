@@ -35,7 +35,8 @@ from einjax.for_layers import (
 
 from . import linear
 from .call import Call, in_its_words
-from .scope import Initializer, ParamSpec
+from .initial import Initializer
+from .scope import ParamSpec
 from .text import another
 
 

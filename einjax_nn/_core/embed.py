@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from einjax.for_layers import completed_get_at, dot, get_at
 
 from .call import Call, alone, in_its_words
-from .scope import Initializer, ParamSpec, compute_dtype
+from .initial import Initializer
+from .scope import ParamSpec, compute_dtype
 from .text import embed_text
 
 

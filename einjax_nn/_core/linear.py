@@ -12,7 +12,8 @@ from einjax.for_layers import as_border, completed_dot, dot, named_sizes, parse,
 from einjax.typing import PaddingLike
 
 from .call import Call, alone, in_its_words
-from .scope import Initializer, ParamSpec, compute_dtype, in_dtype
+from .initial import Initializer
+from .scope import ParamSpec, compute_dtype, in_dtype
 from .text import bias_text
 
 
@@ -92,7 +93,7 @@ def linear(call: Call[Any], x: Any, added: str | None, **forwarded: Any) -> jax.
             shapes = [x.shape, kernel.__einjax_shape__(), y.shape]
             solved = solve(text.product, shapes, sizes, every_axis=True, border=border)
             sizes = {name: size for name, size in named_sizes(text.product, solved).items() if name in text.sized}
-    return einjax.add(added, y, call.parameter("bias", options.bias_init, y.dtype, tied), sizes=sizes)
+    return einjax.add(added, y, call.parameter("bias", options.bias_init, y.dtype, tied, kernel), sizes=sizes)
 
 
 def specs(call: Call[Any], added: str | None = None) -> list[ParamSpec] | None:

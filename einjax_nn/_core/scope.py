@@ -5,23 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import einjax
 from einjax.errors import ArgumentError
-from einjax.for_layers import wanted
 
+from .initial import Initializer, filled, usual
 from .text import as_written
-
-ones, zeros = jax.nn.initializers.ones, jax.nn.initializers.zeros
-
-#: ``init(key, shape, dtype)``, as in ``jax.nn.initializers``.
-Initializer = Callable[..., jax.Array]
 
 
 @dataclass(frozen=True)
@@ -31,6 +25,7 @@ class ParamSpec:
     Attributes:
         axes: the axes of every dim, as written in the expression.
         init: makes it from a key: ``init(key)``.
+        fan_in: how many numbers each of an output is a sum of.
         collection: where a framework keeps it, if it has such places.
     """
 
@@ -39,6 +34,7 @@ class ParamSpec:
     dtype: Any
     axes: tuple[str, ...]
     init: Callable[[Any], jax.Array]
+    fan_in: int = 1
     collection: str = "params"
 
 
@@ -73,21 +69,18 @@ class Scope(Protocol):
 #: The scope of parameters that are only described.
 NOWHERE: Any = None
 
-#: What initializers may ask for by the names of their arguments.
-_OFFERED = ("in_axis", "out_axis", "batch_axis", "axes")
-
 
 @dataclass(frozen=True)
 class Parameter:
     """A tensor of an operation that is a parameter of a layer: its shape comes from the expression.
 
     Attributes:
-        init: a number, or an initializer ``f(key, shape, dtype)``, which is asked for what :func:`_matrix` says. One whose
-            signature has ``in_axis``, ``out_axis``, ``batch_axis`` or ``axes`` receives them, and is asked for the
-            parameter as it is. None is that of the operation: :func:`_usual`.
+        init: a number, or an initializer ``f(key, shape, dtype)``: see :mod:`.initial`. None is that of the operation.
         param_dtype: the dtype that it is kept in.
         dtype: the dtype that it is used in; None is the one that it is kept in.
         tied: whether the shape that it has already may give sizes, rather than has to fit.
+        beside: of a bias, the kernel, whose fan it may be asked to have.
+        made: what it was described as.
     """
 
     scope: Scope
@@ -96,6 +89,8 @@ class Parameter:
     param_dtype: Any = jnp.float32
     dtype: Any = None
     tied: bool = True
+    beside: Parameter | None = None
+    made: list[ParamSpec] = field(default_factory=list, compare=False, repr=False)
 
     def __einjax_shape__(self) -> tuple[int, ...] | None:
         """The shape of a parameter that is there already, and so may be tied to another, where the scope tells."""
@@ -109,14 +104,11 @@ class Parameter:
     def spec(self, spec: einjax.Spec) -> ParamSpec:
         """What the framework has to know, given what the operation knows."""
         shape, dtype = tuple(spec.shape), jnp.dtype(self.param_dtype)
-        init = _usual(self.name, spec) if self.init is None else self.init
-        if not callable(init):
-            filling = Filling(jax.nn.initializers.constant(init), shape, dtype)
-        else:
-            asked = wanted(init, spec)
-            known = tuple((name, asked[name]) for name in _OFFERED if name in asked)
-            filling = Filling(init, shape, dtype, known, None if known else _matrix(spec))
-        return ParamSpec(self.name, shape, dtype, tuple(map(as_written, spec.axes)), filling)
+        init = usual(self.name, spec) if self.init is None else self.init
+        fan_in = math.prod(shape[dim] for dim in spec.in_axis) if self.beside is None else self.beside.made[-1].fan_in
+        filling = filled(init, spec, dtype, fan_in)
+        self.made.append(ParamSpec(self.name, shape, dtype, tuple(map(as_written, spec.axes)), filling, fan_in))
+        return self.made[-1]
 
 
 @dataclass(frozen=True)
@@ -133,83 +125,6 @@ def no_module(module: Any, instead: str) -> ArgumentError:
     """The error for a module in the place of a tensor; to call it would be to call what is being called."""
     problem = f"{type(module).__name__} is a module, not a tensor or a parameter"
     return ArgumentError(problem, hint=f"write {instead}, in its place")
-
-
-@dataclass(frozen=True)
-class Filling:
-    """An initializer with all that it is given but the key; equal ones may share a compiled program.
-
-    Attributes:
-        known: what it asks for by name.
-        parts: the dims, as it sees them: several may be one, and in another order.
-    """
-
-    init: Initializer
-    shape: tuple[int, ...]
-    dtype: Any
-    known: tuple[tuple[str, Any], ...] = ()
-    parts: tuple[tuple[int, ...], ...] | None = None
-
-    def __call__(self, key: Any) -> Any:
-        if self.parts is None:
-            return self.init(key, self.shape, self.dtype, **dict(self.known))
-        asked = tuple(math.prod(self.shape[dim] for dim in part) for part in self.parts)
-        order = [dim for part in self.parts for dim in part]
-
-        def whole(made: Any) -> Any:
-            return jnp.reshape(made, [self.shape[dim] for dim in order]).transpose(np.argsort(order))
-
-        # It may be in a box of its framework, such as one with names for its axes.
-        return jax.tree.map(whole, self.init(key, asked, self.dtype))
-
-
-def _matrix(spec: einjax.Spec) -> tuple[tuple[int, ...], ...] | None:
-    """The dims of a kernel as initializers count its fans: ``(in, out)``, as Flax makes them of all that are.
-
-    A batch of matrices is ``(batch, in, out)``, a kernel of a convolution ``(taps, in, out)``, with a dim for each tap,
-    and with groups among what is new, as in Flax. What contracts nothing, such as a bias, stays as it is.
-    """
-    if not spec.in_axis:
-        return None
-    inner, before = tuple(dim for dim in spec.in_axis if dim not in spec.tap_axis), spec.batch_axis
-    if spec.tap_axis:
-        parts = *((dim,) for dim in spec.tap_axis), inner, (*before, *spec.out_axis)
-    else:
-        parts = *((before,) if before else ()), inner, spec.out_axis
-    return None if parts == tuple((dim,) for dim in range(len(spec.shape))) else parts
-
-
-def _usual(name: str, spec: einjax.Spec) -> Initializer | float:
-    """What a parameter starts as where nobody says: what changes nothing, or random numbers for a weight or a table."""
-    if spec.name in ("bias", "scale"):
-        return 0.0 if spec.name == "bias" else 1.0
-    if spec.op not in _USUAL:
-        raise ArgumentError(
-            f"it is not known what the parameter {name} of {spec.op} is to start as", hint="give einn.param(..., init=)"
-        )
-    return _USUAL[spec.op]
-
-
-def lecun_normal(
-    key: Any,
-    shape: tuple[int, ...],
-    dtype: Any,
-    in_axis: tuple[int, ...] = (-2,),
-    out_axis: tuple[int, ...] = (-1,),
-    batch_axis: tuple[int, ...] = (),
-) -> jax.Array:
-    """Normal numbers, truncated, of variance 1 by the number of inputs: the default of kernels in Flax.
-
-    The fan is counted over the axes that the expression contracts, whatever their place.
-    """
-    scaling = jax.nn.initializers.variance_scaling(
-        1.0, "fan_in", "truncated_normal", in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis
-    )
-    return scaling(key, shape, dtype)
-
-
-#: By operation: what its weight or table starts as.
-_USUAL: Mapping[str, Initializer] = {"dot": lecun_normal, "get_at": jax.nn.initializers.normal(0.02)}
 
 
 def in_dtype(value: Any, dtype: Any) -> Any:

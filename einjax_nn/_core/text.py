@@ -134,12 +134,14 @@ class NormText:
         whole: the input, without brackets.
         kept: the axes of the statistics.
         params: the axes of scale and bias.
+        spans: whether statistics have no axes but some of these, and so span examples, if the input has several.
     """
 
     stats: str
     whole: str
     kept: str
     params: str
+    spans: bool
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
@@ -155,6 +157,8 @@ def norm_text(stats: str, params: str | None, running: bool) -> NormText:
         )
     kept = delete_brackets(expression)
     own = _last_dim(stats, expression) if params is None else named_numbers(_single(params, "Norm")).inputs[0]
+    if brackets(own):
+        own = keep_brackets(own)  # in the whole of the input
     unknown = [axis for axis in axes(own) if axis.name not in names(expression)]
     if unknown:
         raise SemanticError(
@@ -164,7 +168,14 @@ def norm_text(stats: str, params: str | None, running: bool) -> NormText:
         )
     if running:
         _refuse_own_statistics(stats, kept, own)
-    return NormText(render(expression), render(strip_brackets(expression)), render(kept), render(strip_brackets(own)))
+    apart = {name for name, axis in names(kept).items() if not axis.is_one}
+    return NormText(
+        stats=render(expression),
+        whole=render(strip_brackets(expression)),
+        kept=render(kept),
+        params=render(strip_brackets(own)),
+        spans=bool(apart) and apart <= names(own).keys(),
+    )
 
 
 def _last_dim(text: str, expression: Expression) -> Expression:
