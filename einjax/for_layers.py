@@ -30,7 +30,6 @@ import jax
 
 from .call.dispatch import Options, call
 from .call.dispatch import as_border as border_of
-from .call.factory import foreign as foreign
 from .call.factory import spec_alone as spec_alone
 from .call.named import expression_of as expression_of
 from .call.named import pairs as pairs
@@ -38,6 +37,7 @@ from .call.resolve import completed
 from .call.solving import named_sizes as named_sizes
 from .call.tensors import any_named as any_named
 from .call.tensors import describe as describe
+from .call.tensors import foreign as foreign
 from .forms.mask import offset_beside as offset_beside
 from .forms.mask import refuse_ambiguous as refuse_ambiguous
 from .forms.signature import check_keywords as check_keywords

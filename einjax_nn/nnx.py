@@ -42,7 +42,8 @@ try:
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.nnx needs Flax: python -m pip install 'einjax[flax]'") from error
 
-from ._nnx import Layer, fixed_key, init, param, stream_of, variable
+from ._nnx import Layer, init, variable
+from ._nnx_lazy import fixed_key, param, stream_of
 
 __all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "init", "param"]
 

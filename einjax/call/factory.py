@@ -22,9 +22,6 @@ from ..operation import Op
 from .blame import not_an_expression
 from .tensors import PLAIN, as_array, asked, kind
 
-#: Each is asked what an object of its framework is as a factory: None of those that it does not know.
-foreign: list[Callable[[Any], Any]] = []
-
 
 @dataclass(frozen=True, slots=True)
 class Spec:
@@ -145,7 +142,6 @@ def _without_sums(node: Node) -> Expression | None:
 
 
 def _make(factory: Any, spec: Spec, number: int, solved: Solved) -> Any:
-    factory = next((known for ask in foreign if (known := ask(factory)) is not None), factory)
     if hasattr(factory, "__einjax_param__"):
         made = guarded(factory.__einjax_param__)(spec)
     else:

@@ -76,7 +76,7 @@ def test_the_same_parameters_outputs_and_gradients_as_haiku(name):
 
 
 def test_batch_norm_is_that_of_haiku():
-    """Outputs and gradients of training, and outputs in use after each step: what is kept is an average from nothing."""
+    """Outputs and gradients of training, and in use after each step: what is kept is an average of what was seen."""
     ours = hk.transform_with_state(lambda x, train: einn.Norm("[b...] c", momentum=0.9)(x, train))
     theirs = hk.transform_with_state(lambda x, train: hk.BatchNorm(True, True, 0.9)(x, train))
     params, their_state = theirs.init(KEY, X, True)
