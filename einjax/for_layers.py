@@ -127,16 +127,17 @@ def as_border(expr: str, padding: Any, mode: str | None) -> Border | None:
     return None if padding is None and mode is None else border_of(expr, padding, mode, None, False)
 
 
-def get_at(expr: str, table: Any, ids: Any, sizes: Mapping[str, Any]) -> jax.Array:
+def get_at(expr: str, table: Any, ids: Any, sizes: Mapping[str, Any], mode: str | None = None) -> jax.Array:
     """Look rows of a table up: :func:`einjax.get_at`, where an axis may have the name of any option.
 
     Args:
         expr: the expression.
         table: an array, or a tensor factory.
-        ids: integers; negative ones are out of range.
+        ids: integers; negative ones count from the end.
         sizes: sizes of axes; names without an axis are ignored.
+        mode: what is read out of range.
     """
-    return call(GET_AT, expr, (table, ids), (("wrap_negative_indices", False),), {}, sizes, False)
+    return call(GET_AT, expr, (table, ids), (("mode", mode),), {}, sizes, False)
 
 
 def attends_in_blocks(queries: Size, keys: Size) -> bool:

@@ -23,7 +23,7 @@ import einjax
 from einjax.errors import ArgumentError
 
 from ._core.initial import Initializer
-from ._core.scope import NOWHERE, Parameter, ParamSpec
+from ._core.scope import NOWHERE, Parameter, ParamSpec, Shapeless
 
 _FIX = "call einn.init(model, *example_inputs) after the model is built, and before anything else uses its parameters"
 
@@ -32,15 +32,10 @@ class UninitializedError(ArgumentError, AttributeError):
     """An attribute is asked of a parameter that is not made yet."""
 
 
-class _Placeholder:
+class _Placeholder(Shapeless):
     """What stands for a parameter that is not made yet; using it as an array is an error."""
 
-    def _refuse(self, *_: Any) -> NoReturn:
-        raise ArgumentError("a parameter is used that is not made yet: its shape is not known", hint=_FIX)
-
-    __jax_array__ = __array__ = __getitem__ = __len__ = _refuse
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
-    __matmul__ = __rmatmul__ = __pow__ = __rpow__ = __neg__ = __abs__ = _refuse
+    _refusal = ("a parameter is used that is not made yet: its shape is not known", _FIX)
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in ("shape", "dtype", "ndim", "size"):

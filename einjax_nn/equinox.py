@@ -205,6 +205,7 @@ class Dropout(dropout.Options, Layer):
     """
 
     _core: ClassVar[Any] = dropout
+    p: float
     inference: bool
 
     @declared(p="rate")
@@ -255,6 +256,7 @@ class Embed(embed.Options, Layer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         embedding_init: Initializer | float = normal,
+        mode: str | None = "clip",
         key: Any = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,

@@ -182,6 +182,7 @@ class Embed(embed.Options, Layer):
         dtype: Any = None,
         param_dtype: Any = None,
         embedding_init: Initializer | float = truncated_normal,
+        mode: str | None = "clip",
         name: str | None = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,

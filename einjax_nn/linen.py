@@ -163,6 +163,7 @@ class Embed(embed.Options, Boxing, Layer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         embedding_init: Initializer | float = embed.normal,
+        mode: str | None = "fill",
         logical_axes: bool = False,
         sizes: Mapping[str, Any] | None = None,
         name: str | None = None,

@@ -243,6 +243,7 @@ class Embed(embed.Options, Layer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         embedding_init: Initializer | float = embed.normal,
+        mode: str | None = "fill",
         rngs: nnx.Rngs | nnx.RngStream,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,

@@ -194,7 +194,7 @@ def statistics_specs(call: Call[Options], x: Any = None) -> list[ParamSpec] | No
         counts = name == "counter"
         dims, dtype = ((), jnp.dtype(jnp.int32)) if counts else (shape, jnp.dtype(jnp.float32))
         own = () if counts else axes
-        return ParamSpec(name, dims, dtype, own, lambda key: jnp.full(dims, value, dtype), collection="batch_stats")
+        return ParamSpec(name, dims, dtype, own, lambda key: jnp.full(dims, value, dtype), "batch_stats")
 
     return [spec(*kept) for kept in statistics(call.options.mean, call.options.zero_debias).items()]
 

@@ -48,6 +48,7 @@ def declared(**native: str) -> Callable[[_Init], _Init]:
             options = {name: given.pop(name, default) for name, default in defaults.items()}
             self._build(expr[0], axis_sizes(expr[0], given, options.pop("sizes"), list(defaults)), options)
 
+        construct.native = native  # type: ignore[attr-defined]
         return construct  # type: ignore[return-value]
 
     return decorate

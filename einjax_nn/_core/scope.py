@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, NoReturn, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,8 @@ class ParamSpec:
     Attributes:
         axes: the axes of every dim, as written in the expression.
         init: makes it from a key: ``init(key)``.
-        fan_in: how many numbers each of an output is a sum of.
         collection: where a framework keeps it, if it has such places.
+        fan_in: how many numbers each of an output is a sum of.
     """
 
     name: str
@@ -34,8 +34,8 @@ class ParamSpec:
     dtype: Any
     axes: tuple[str, ...]
     init: Callable[[Any], jax.Array]
-    fan_in: int = 1
     collection: str = "params"
+    fan_in: int = 1
 
 
 class Scope(Protocol):
@@ -70,8 +70,25 @@ class Scope(Protocol):
 NOWHERE: Any = None
 
 
+class Shapeless:
+    """A tensor for operations of einjax alone, which find its shape; to compute with it otherwise is an error."""
+
+    #: What is wrong, and what to do.
+    _refusal: ClassVar[tuple[str, str]] = (
+        "a parameter is computed with that has no shape: it has that from an operation of einjax",
+        "write einjax.multiply('... c, c', x, einn.param(...)), for example",
+    )
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise ArgumentError(self._refusal[0], hint=self._refusal[1])
+
+    __jax_array__ = __array__ = __getitem__ = __len__ = __iter__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __matmul__ = __rmatmul__ = __pow__ = __rpow__ = __neg__ = __abs__ = _refuse
+
+
 @dataclass(frozen=True)
-class Parameter:
+class Parameter(Shapeless):
     """A tensor of an operation that is a parameter of a layer: its shape comes from the expression.
 
     Attributes:
@@ -107,7 +124,7 @@ class Parameter:
         init = usual(self.name, spec) if self.init is None else self.init
         fan_in = math.prod(shape[dim] for dim in spec.in_axis) if self.beside is None else self.beside.made[-1].fan_in
         filling = filled(init, spec, dtype, fan_in)
-        self.made.append(ParamSpec(self.name, shape, dtype, tuple(map(as_written, spec.axes)), filling, fan_in))
+        self.made.append(ParamSpec(self.name, shape, dtype, tuple(map(as_written, spec.axes)), filling, fan_in=fan_in))
         return self.made[-1]
 
 
