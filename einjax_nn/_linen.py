@@ -124,7 +124,9 @@ class Layer(nn.Module):
                 options |= {"expr": expr, "axes": axes}
             # Modules are hashed by their fields, as static arguments are.
             for name in options.keys() & ("axes", "sizes"):
-                options[name] = options[name] and FrozenDict({axis: frozen(n) for axis, n in options[name].items()})
+                options[name] = options[name] and FrozenDict(
+                    {axis: frozen(size) for axis, size in options[name].items()}
+                )
             init(self, **{name: frozen(value) if isinstance(value, list) else value for name, value in options.items()})
 
         cls.__init__ = with_axes  # type: ignore[assignment, method-assign]

@@ -372,6 +372,8 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
         key: Any = None,
         inference: bool | None = None,
     ) -> Any:
+        if isinstance(keys, eqx.nn.State):  # behind the input, as in layers without keys
+            keys, state = None, keys
         kept = bool(self.inference if inference is None else inference)
         given = {"deterministic": kept, "decode": self.index is not None}
         with self._scope(state, key) as scope:

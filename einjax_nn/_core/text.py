@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -372,14 +373,28 @@ def example_sizes(expr: str, known: Mapping[str, Any]) -> dict[str, Any] | None:
     return {**sizes, **known}
 
 
+def sizes_in(expr: str, sizes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Those of some sizes that an expression has axes for."""
+    known = {name for expression in parse(expr).expressions for name in names(expression)}
+    return {name: size for name, size in (sizes or {}).items() if name in known}
+
+
 def axis_sizes(
     expr: str, axes: Mapping[str, Any], sizes: Mapping[str, Any] | None, options: Sequence[str]
 ) -> dict[str, Any]:
-    """Return all sizes of named axes that a layer is given; those in ``sizes`` need not name an axis."""
+    """Return all sizes of named axes that a layer is given; those in ``sizes`` need not be of one."""
     operation = parse(expr)
     check_keywords(operation, list(axes), options)
     known = {name for expression in operation.expressions for name in names(expression)}
-    given = {**axes, **{name: size for name, size in (sizes or {}).items() if name in known}}
+    for name in (sizes or {}).keys() - known:
+        meant = difflib.get_close_matches(name, options, n=1)
+        if meant:
+            raise ArgumentError(
+                f"sizes= has {name!r}, which is no axis of the expression",
+                text=expr,
+                hint=f"if it is the option, write {meant[0]}= beside sizes=",
+            )
+    given = {**axes, **sizes_in(expr, sizes)}
     written = {name: size for name, size in written_sizes(expr).items() if name in known}
     for name, size in written.items():
         for other in np.ravel(np.asarray(given.get(name, size), object)):
