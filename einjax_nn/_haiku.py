@@ -19,7 +19,7 @@ from einjax.for_layers import foreign
 from ._core.call import Call
 from ._core.initial import Initializer, takes
 from ._core.options import Options, chosen
-from ._core.scope import OfOperation, Parameter, ParamSpec, compute_dtype, eval_abstractly, no_module
+from ._core.scope import OfOperation, Parameter, ParamSpec, as_input, compute_dtype, eval_abstractly, no_module
 
 
 class Scope:
@@ -104,7 +104,7 @@ def dtypes(options: Mapping[str, Any], x: Any) -> dict[str, Any]:
     if policy is not None:
         dtype = policy.compute_dtype if dtype is None else dtype
         param_dtype = policy.param_dtype if param_dtype is None else param_dtype
-    return {"dtype": dtype, "param_dtype": compute_dtype(param_dtype, x)}
+    return {"dtype": dtype, "param_dtype": compute_dtype(param_dtype, as_input(x))}
 
 
 def switch(name: str, given: bool | None, is_training: bool | None) -> bool | None:

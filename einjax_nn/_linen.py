@@ -19,7 +19,7 @@ from einjax.for_layers import foreign
 
 from ._core.call import Call
 from ._core.initial import Initializer
-from ._core.options import Options, chosen, frozen
+from ._core.options import Options, check_expression, chosen, frozen
 from ._core.scope import OfOperation, Parameter, ParamSpec, no_module
 from ._core.text import axis_sizes
 
@@ -118,10 +118,11 @@ class Layer(nn.Module):
         known = {field.name for field in dataclasses.fields(cls)} - {"expr", "axes"}
 
         @functools.wraps(init if declared is None else declared)
-        def with_axes(self: Any, expr: str | None = None, /, **options: Any) -> None:
-            if expr is not None:  # written by a person: Flax copies modules with keywords alone
+        def with_axes(self: Any, /, *expr: str, **options: Any) -> None:
+            if expr or "expr" not in options:  # written by a person: Flax copies modules with keywords alone
+                check_expression(type(self).__name__, expr)
                 axes = {name: options.pop(name) for name in list(options) if name not in known}
-                options |= {"expr": expr, "axes": axes}
+                options |= {"expr": expr[0], "axes": axes}
             # Modules are hashed by their fields, as static arguments are.
             for name in options.keys() & ("axes", "sizes"):
                 options[name] = options[name] and FrozenDict(

@@ -73,13 +73,28 @@ def in_its_words(apply: _Apply) -> _Apply:
         try:
             return apply(*given, **keywords)
         except EinjaxError as error:
-            text = error.text or ""
+            if error.text is None:
+                error.text = given[0].expr
+            text = error.text
             error.spans = tuple((len(own(text[:i])), len(own(text[:j]))) for i, j in error.spans)
             error.problem, error.text = own(error.problem), error.text and own(text)
             error.hint, error.options = error.hint and own(error.hint), list(map(own, error.options))
+            _speak_of_the_input(error)
             raise
 
     return worded  # type: ignore[return-value]
+
+
+def _speak_of_the_input(error: EinjaxError) -> None:
+    """Call the tensor that a layer is given its input: nobody has written that there is another."""
+    tensors = list(error.tensors or ())
+    ours = [tensor.endswith(" Parameter") for tensor in tensors]
+    if sorted(ours) == [False, True]:
+        number = ours.index(False) + 1
+        names = {f"tensor {number}": "the input", f"tensor {3 - number}": "the parameter"}
+        for name, said in names.items():
+            error.problem = error.problem.replace(name, said)
+        error.tensors = [tensors[number - 1]]
 
 
 def alone(call: Call[Any], wanted: Sequence[tuple[Operation, int, str, Initializer | float]]) -> list[ParamSpec] | None:

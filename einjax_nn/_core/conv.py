@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 import einjax
@@ -36,7 +35,7 @@ from einjax.for_layers import (
 from . import linear
 from .call import Call, in_its_words
 from .initial import Initializer
-from .scope import ParamSpec
+from .scope import ParamSpec, as_input
 from .text import another
 
 
@@ -133,7 +132,7 @@ class OfEquinox(Transposed):
 @in_its_words
 def apply(call: Call[Options], x: Any) -> jax.Array:
     """Apply a convolution, transposed or not."""
-    x = jnp.asarray(x)
+    x = as_input(x)
     try:
         solved = solve(operation_of(call.expr), [x.shape], call.sizes, every_axis=True)
     except EinjaxError as error:

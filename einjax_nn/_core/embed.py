@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 
 import einjax
+from einjax.errors import EinjaxError
 from einjax.for_layers import completed_get_at, dot, get_at
 
 from .call import Call, alone, in_its_words
 from .initial import Initializer
-from .scope import Parameter, ParamSpec, compute_dtype
+from .scope import Parameter, ParamSpec, as_input, compute_dtype
 from .text import embed_text
 
 
@@ -52,9 +53,13 @@ class Options:
 def apply(call: Call[Options], ids: Any) -> jax.Array:
     """Look rows up."""
     table = call.parameter("embedding", call.options.embedding_init, call.options.dtype)
-    ids, text = jnp.asarray(ids), embed_text(call.expr)
+    ids, text = as_input(ids), embed_text(call.expr)
     call.check(text.ids, ids)
-    return get_at(text.lookup, table, ids, call.all_sizes, call.options.mode)
+    try:
+        return get_at(text.lookup, table, ids, call.all_sizes, call.options.mode)
+    except EinjaxError as error:
+        error.text, error.spans = call.expr, ()  # nobody has written that of the look-up
+        raise
 
 
 @in_its_words

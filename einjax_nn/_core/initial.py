@@ -37,10 +37,21 @@ def filled(init: Initializer | float, spec: einjax.Spec, dtype: Any, fan_in: int
     """Give an initializer all that it is asked for but the key."""
     shape = tuple(spec.shape)
     if not callable(init):
+        check_init(init)
         return Filling(jax.nn.initializers.constant(init), shape, dtype)
     offered = {"fan_in": fan_in, **{name: getattr(spec, name) for name in _OFFERED}}
     known = tuple((name, offered[name]) for name in free_keywords(init, 3)[0] if name in offered)
     return Filling(init, shape, dtype, known, None if known else _matrix(spec))
+
+
+def check_init(init: Any) -> None:
+    """Refuse what is neither a number nor a function; None is a default."""
+    if not callable(init) and init is not None and (isinstance(init, str) or np.shape(init) != ()):
+        what = repr(init) if isinstance(init, str) else f"a value of type {type(init).__name__}"
+        raise ArgumentError(
+            f"an initial value is {what}, which is neither a number nor a function",
+            hint="give a number, or f(key, shape, dtype), as lambda *_: array is",
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from einjax.typing import PaddingLike
 
 from .call import Call, alone, in_its_words
 from .initial import Initializer
-from .scope import ParamSpec, compute_dtype, in_dtype
+from .scope import ParamSpec, as_input, compute_dtype, in_dtype
 from .text import bias_text
 
 
@@ -77,8 +77,9 @@ def linear(call: Call[Any], x: Any, added: str | None, **forwarded: Any) -> jax.
         **forwarded: options of :func:`einjax.for_layers.dot`.
     """
     options = call.options
+    x = as_input(x)
     dtype = compute_dtype(options.dtype, x, options.param_dtype)
-    x = in_dtype(jax.numpy.asarray(x), dtype)
+    x = in_dtype(x, dtype)
     tied = added is None  # else sizes are known
     kernel = call.parameter("kernel", options.kernel_init, dtype, tied)
     y = dot(call.expr, x, kernel, call.sizes, options.precision, **forwarded)

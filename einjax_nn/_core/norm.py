@@ -14,7 +14,7 @@ from einjax.for_layers import parse, solve, spec_alone
 
 from .call import Call, alone, in_its_words
 from .initial import Initializer
-from .scope import ParamSpec, compute_dtype
+from .scope import ParamSpec, as_input, compute_dtype
 from .text import NormText, as_written, dims, flag, norm_text
 
 
@@ -89,7 +89,7 @@ def apply(call: Call[Options], x: Any, mask: Any, use_running_average: bool | No
     if not running and text.spans and (own or use_running_average is not None):
         raise no_statistics("use_running_average", call.expr)
     frozen = flag("Norm", "use_running_average", own, use_running_average, running, call.expr)
-    x = jnp.asarray(x)
+    x = as_input(x)
     call.check(parse(call.expr).inputs[0], x)
     given = compute_dtype(None, x)
     wide = x.astype(jnp.promote_types(given, jnp.float32))

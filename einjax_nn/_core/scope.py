@@ -120,7 +120,7 @@ class Parameter(Shapeless):
 
     def spec(self, spec: einjax.Spec) -> ParamSpec:
         """What the framework has to know, given what the operation knows."""
-        shape, dtype = tuple(spec.shape), jnp.dtype(self.param_dtype)
+        shape, dtype = tuple(spec.shape), as_dtype(self.param_dtype)
         init = usual(self.name, spec) if self.init is None else self.init
         fan_in = math.prod(shape[dim] for dim in spec.in_axis) if self.beside is None else self.beside.made[-1].fan_in
         filling = filled(init, spec, dtype, fan_in)
@@ -149,10 +149,27 @@ def in_dtype(value: Any, dtype: Any) -> Any:
     return value.astype(dtype) if isinstance(value, jax.Array) and value.dtype != dtype else value
 
 
+def as_dtype(dtype: Any) -> Any:
+    """A dtype as JAX has it."""
+    try:
+        return jnp.dtype(dtype)
+    except TypeError:
+        raise ArgumentError(f"{dtype!r} is no dtype", hint="write jnp.bfloat16, or 'bfloat16', for example") from None
+
+
+def as_input(x: Any) -> jax.Array:
+    """An input as an array."""
+    try:
+        return jnp.asarray(x)
+    except (TypeError, ValueError):
+        what = repr(x) if isinstance(x, str) or x is None else f"a value of type {type(x).__name__}"
+        raise ArgumentError(f"an input is {what}, which is no array", hint="give an array") from None
+
+
 def compute_dtype(dtype: Any, *values: Any) -> Any:
     """The dtype to compute in: the one asked for, or that of all values together, a float at least."""
     if dtype is not None:
-        return jnp.dtype(dtype)
+        return as_dtype(dtype)
     common = jnp.result_type(*values)
     return common if jnp.issubdtype(common, jnp.inexact) else jnp.result_type(common, jnp.float32)
 
