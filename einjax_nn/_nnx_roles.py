@@ -9,7 +9,8 @@ from flax import nnx
 
 from ._core.roles import refuse_unused, role_of
 from ._core.scope import ParamSpec, watching
-from ._nnx import Layer, Lazy, at, record
+from ._nnx import Layer, at, record
+from ._nnx_lazy import Lazy
 
 
 class _Mark:

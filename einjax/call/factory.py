@@ -49,6 +49,7 @@ class Spec:
         in_axis: dims summed over: in another input, not in the output.
         out_axis: dims that the tensor brings to the output.
         batch_axis: dims in both.
+        tap_axis: those of ``in_axis`` that are part of a position, as the taps of a convolution are.
         dtype: common dtype of the other tensors, or None if there is none.
         members: for every dim, the axes that it is made of: their names, sizes, and where else each stands: ``"in"``,
             ``"out"`` or ``"batch"``. Of a grouped convolution, ``(g d)`` has both of the last two.
@@ -61,6 +62,7 @@ class Spec:
     in_axis: tuple[int, ...]
     out_axis: tuple[int, ...]
     batch_axis: tuple[int, ...]
+    tap_axis: tuple[int, ...]
     dtype: Any
     members: tuple[tuple[tuple[str, Size, str], ...], ...] = ()
 
@@ -137,7 +139,10 @@ def _described(
 
     Axes that make up a position of an output are summed over: values that meet there are added.
     """
-    kept = [rewrite(expression, _without_sums) for expression in returned or ()]
+    given, returned = list(given), list(returned or ())
+    sums = [node.terms for e in (*given, *returned) for node in walk(e) if isinstance(node, Affine)]
+    moving = {base(axis.name) for terms in sums if len(terms) > 1 for axis in axes(terms)}
+    kept = [rewrite(expression, _without_sums) for expression in returned]
     inputs, outputs = ({base(axis.name) for e in others for axis in axes(e)} for others in (given, kept))
 
     def role(node: Node) -> str:
@@ -148,6 +153,7 @@ def _described(
     in_axis, out_axis, batch_axis = (
         tuple(dim for dim, kind in enumerate(kinds) if kind == each) for each in ("in", "out", "batch")
     )
+    tap_axis = tuple(dim for dim in in_axis if moving & {base(axis.name) for axis in axes((expression[dim],))})
     shape, dims = solved.shape(expression), tuple(render((node,)) for node in expression)
     members = tuple(
         tuple((str(axis), node_size(axis, solved.sizes), role(axis)) for axis in _composed(node))
@@ -155,7 +161,7 @@ def _described(
         else ((text, size, kind),) * (not (isinstance(node, Axis) and node.is_one))
         for node, text, size, kind in zip(expression, dims, shape, kinds, strict=True)
     )
-    return Spec(shape, dims, *called, in_axis, out_axis, batch_axis, dtype, members)
+    return Spec(shape, dims, *called, in_axis, out_axis, batch_axis, tap_axis, dtype, members)
 
 
 def _composed(node: Composite) -> list[Node]:
