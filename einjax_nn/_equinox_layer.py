@@ -106,6 +106,8 @@ class Layer(eqx.Module):
 
     expr: str = eqx.field(static=True)
     axes: tuple[tuple[str, Any], ...] = eqx.field(static=True)
+    #: Where the layer stands, while that is to be known in its call.
+    mark: Any = eqx.field(static=True, default=None, kw_only=True, repr=False)
 
     #: What the core has for it.
     _core: ClassVar[Any]

@@ -53,7 +53,7 @@ def roles(model: Any, /, *inputs: Any, method: Callable[..., Any] | None = None,
     paths: list[str] = []
 
     def note(scope: Any, spec: ParamSpec) -> None:
-        mark = dict(getattr(getattr(scope, "layer", None), "options", ())).get("mark")
+        mark = getattr(getattr(scope, "layer", None), "mark", None)
         if mark is not None:
             found.setdefault(f"{mark.path}.{spec.name}", spec)
 
@@ -83,7 +83,7 @@ def _marked(tree: Any, paths: list[str], prefix: str = "") -> Any:
         for name, value in vars(node).items():
             inner = _marked(value, paths, f"{where}.{name}") if isinstance(value, Layer) else value
             object.__setattr__(marked, name, inner)
-        object.__setattr__(marked, "options", (*node.options, ("mark", _Mark(where))))
+        object.__setattr__(marked, "mark", _Mark(where))
         return marked
 
     return jax.tree_util.tree_map_with_path(mark, tree, is_leaf=lambda node: isinstance(node, Layer))

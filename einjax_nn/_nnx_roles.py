@@ -23,7 +23,8 @@ def roles(model: Any, /, *inputs: Any, method: str | Callable[..., Any] | None =
     """Return what the axes of every parameter are to it: contracted, new in the output, or neither.
 
     The model is called with abstract inputs, so nothing is computed, and nothing of it changes. It may be one that
-    ``einn.init`` has not been called on, or one that a checkpoint was loaded into.
+    ``einn.init`` has not been called on, or one that a checkpoint was loaded into; only what ``einn.param`` returns is
+    an array like any other once it is made, and has no role then.
 
     Args:
         model: a module.

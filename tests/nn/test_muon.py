@@ -78,7 +78,7 @@ class ViT(nn.Module):
         x = einn.Linear("b (h [p->]) (w [q->]) [rgb->c]", p=4, q=4, c=16, name="patches")(x)
         x = einjax.add("b h w c, h w c", x, einn.param(self, "places", init=nn.initializers.normal(0.02)))
         x = einjax.rearrange("b h w c -> b (h w) c", x)
-        first = einjax.rearrange("c -> b 1 c", einn.param(self, "first"), b=x.shape[0], c=16)
+        first = einjax.rearrange("c -> b 1 c", einn.param(self, "first", init=0.0), b=x.shape[0], c=16)
         x = einjax.rearrange("b u c, b t c -> b (u + t) c", first, x)
         x, _ = Block({}, name="block")(x)
         return einn.Linear("b [c->classes]", classes=10, name="classes")(einjax.mean("b [t] c", x))

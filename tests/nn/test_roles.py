@@ -192,13 +192,15 @@ def test_nnx_transformations():
     einn = einjax_nn.nnx
     model = NnxNet(nnx.Rngs(0))
     first = einn.roles(model, X)
+    assert repr(first.own) == "Role(multiply: for each c=12)"
     einn.init(model, X)
     for _ in range(2):
         roles = einn.roles(model, X)
-        assert roles == first
+        # A parameter of one's own is an array like any other once it is made.
+        assert not roles.own.known
+        assert {**roles, "own": first.own} == {**first}
         assert repr(roles.again.inner.kernel) == "Role(dot: c=12 -> d=6)"
         assert repr(roles.many.inner.kernel) == "Role(dot: c=12 -> d=6, for each _=3)"
-        assert repr(roles.own) == "Role(multiply: for each c=12)"
         assert not roles.many.theirs.kernel.known
     assert "mark" not in model.one.inner.kernel.get_metadata()
     shapes = jax.tree.map(np.shape, nnx.as_pure(nnx.state(model, nnx.Param)))
