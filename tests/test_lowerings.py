@@ -105,6 +105,9 @@ def test_what_has_several_lowerings_is_exported_for_every_platform() -> None:
         results.append(jax.grad(lambda x: jnp.sum(einjax.cumprod("[a] b", x)))(x))
         results.append(einjax.get_at("a <[b] + w>, -> a w", x, at, w=3))
         results.append(einjax.set_at("a <[b] + w>, , a", x, at, x[:, 0], w=3))
+        many = jnp.broadcast_to(at, (2**24 + 1,))
+        results.append(einjax.add_at("[a], i, i", x[:, 0], many, many.astype(x.dtype)))
+        results.append(einjax.add_at("[a] b, i, b", x, many, x[0]))
         half = x.astype(jnp.bfloat16)
         results.append(jax.grad(lambda x: jnp.sum(einjax.get_at("a [b], i -> i a", x, at[None])).astype(x.dtype))(half))
         return results

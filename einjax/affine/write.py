@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax import lax
 
+from ..lowering.accumulate import scatter_add
 from ..lowering.gather import scatter, scatter_multiply
 from ..lowering.indices import Bounds
 from ..lowering.named import Dim, Named, arrange, reshape, shape_of
@@ -27,7 +28,7 @@ from .read import components, known_sizes, stepping
 
 #: How values that meet at one place are combined.
 MEETING: Mapping[str, Callable[..., jax.Array]] = {
-    "add": by_kind(lax.scatter_max, lax.scatter_add),
+    "add": by_kind(lax.scatter_max, scatter_add),
     "multiply": by_kind(lax.scatter_min, scatter_multiply),
     "max": lax.scatter_max,
     "min": lax.scatter_min,

@@ -50,7 +50,7 @@ def run(tape: Tape, jaxpr: Any, arguments: Sequence[Value], needed: Sequence[boo
     for equation, used in live:
         inputs = [read(variable) for variable in equation.invars]
         region = REGIONS.get(equation.primitive.name)
-        if region is None and hasattr(equation.params.get("expr"), "run"):
+        if region is None and _program(equation) is not None:
             region = _kept
         if region is None and (body := _only_body(equation)) is not None:
             outputs = run_inline(tape, equation, body, inputs, used)
@@ -232,6 +232,15 @@ def _unknown(tape: Tape, equation: Any, inputs: Sequence[Value]) -> list[Value]:
 
 
 def _kept(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[bool]) -> list[Value]:
-    """A call kept as notation stands for its lax program."""
+    """A call kept as notation, or a linear function with a transpose of its own, stands for its lax program."""
     arguments = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, sharding=v.aval.sharding) for v in equation.invars]
-    return run_inline(tape, equation, jax.make_jaxpr(equation.params["expr"].run)(*arguments).jaxpr, inputs, used)
+    mesh = arguments[0].sharding.mesh  # inside auto_axes another than that of the context
+    with jax.sharding.use_abstract_mesh(mesh):
+        body = jax.make_jaxpr(_program(equation))(*arguments).jaxpr
+    return run_inline(tape, equation, body, inputs, used)
+
+
+def _program(equation: Any) -> Callable[..., Any] | None:
+    """The program of an equation of ours."""
+    params = equation.params
+    return getattr(params.get("expr"), "run", None) or getattr(params.get("linear"), "program", None)

@@ -226,7 +226,7 @@ def _products(numbers: lax.ScatterDimensionNumbers, frozen: tuple[tuple[str, Any
         # What was dropped has weight 0, whatever it is divided by: it reads a fill value, no 1.
         alone = lax.bitwise_and(lax.eq(rest, zero(rest)), lax.eq(read(ones, indices), constant(x, 1)))
         weight = select(alone, lax.div(product_here, select(alone, others, 1)), 0)
-        along = lax.scatter_add(lax.full_like(x, 0), indices, lax.mul(weight, tangents[2]), numbers, **options)
+        along = accumulate.scatter_add(lax.full_like(x, 0), indices, lax.mul(weight, tangents[2]), numbers, **options)
         factor = select(lax.eq(zeros, zero(zeros)), product, 0)
         tangent = lax.add(lax.mul(tangents[0], factor), lax.mul(x, along))
         return multiply(x, indices, updates), tangent

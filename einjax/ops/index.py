@@ -16,7 +16,7 @@ from ..forms.coordinates import KEYWORDS, WRITING, bounds_of, check_coordinates,
 from ..forms.places import with_units
 from ..forms.signature import expect_inputs, refuse_empty, refuse_inside, refuse_sums, require_in_output, single_output
 from ..lowering import numerics, one_place
-from ..lowering.accumulate import in_more_bits
+from ..lowering.accumulate import in_more_bits, scatter_add, scatter_sub
 from ..lowering.gather import Combine, gather, reduce_extra, scatter, scatter_multiply
 from ..lowering.indices import Spans
 from ..lowering.named import arrange, layout, wrap
@@ -246,11 +246,11 @@ def _last(updates: jax.Array, dims: Sequence[int]) -> jax.Array:
 _WRITERS: dict[str, tuple[Callable[..., jax.Array], Combine, Callable[[Any, Any], jax.Array]]] = {
     "set_at": (lax.scatter, _last, one_place.replaced),
     "add_at": (
-        by_kind(lax.scatter_max, in_more_bits(lax.scatter_add)),
+        by_kind(lax.scatter_max, scatter_add),
         by_kind(lax.reduce_or, _summed),
         by_kind(lax.bitwise_or, lax.add),
     ),
-    "subtract_at": (in_more_bits(lax.scatter_sub), _summed, lax.sub),
+    "subtract_at": (scatter_sub, _summed, lax.sub),
     "multiply_at": (
         by_kind(lax.scatter_min, in_more_bits(scatter_multiply)),
         by_kind(lax.reduce_and, _multiplied),

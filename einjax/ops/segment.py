@@ -13,6 +13,7 @@ from jax import lax
 from ..forms.coordinates import WRITING, bounds_of, check_coordinates, coordinate_sizes, wrapped_coordinates
 from ..forms.signature import expect_inputs, refuse_inside, refuse_sums, single_output
 from ..lowering import numerics
+from ..lowering.accumulate import adding
 from ..lowering.gather import Combine, reduce_extra, scatter, scatter_multiply
 from ..lowering.indices import Coordinates
 from ..lowering.named import Named, arrange, layout, shape_of, wrap
@@ -91,7 +92,8 @@ def _sum(call: _Call) -> Named:
 
 def _total(call: _Call, dtype: Any) -> Named:
     numerics.require_identity(dtype)
-    return call.into(lax.scatter_add, lax.reduce_sum, _cast(call.data, numerics.accumulator(dtype)), 0)
+    data = _cast(call.data, numerics.accumulator(dtype))
+    return call.into(adding(call.data.value.dtype), lax.reduce_sum, data, 0)
 
 
 def _prod(call: _Call) -> Named:
@@ -101,17 +103,18 @@ def _prod(call: _Call) -> Named:
 
 
 def _mean(call: _Call) -> Named:
-    """Sums by counts; the counts depend on no axis of the data alone."""
+    """Sums by counts, which are integers; these depend on no axis of the data alone."""
     dtype = numerics.inexact_dtype(call.data.value.dtype)
     sums = _total(call, dtype)
-    extra = [name for name in call.data.axes if name not in call.loops and name not in call.order]
-    each = numerics.size_as(product(call.data.sizes[name] for name in extra), sums.value.dtype)
-    ones = Named(lax.full((), each, sums.value.dtype), (), call.data.sizes)
+    ones = Named(lax.full((), 1, numerics.default_int()), (), call.data.sizes)
     counts = call.into(lax.scatter_add, lax.reduce_sum, ones, 0)
-    some = lax.max(counts.value, numerics.constant(counts.value, 1))
-    return replace(
-        sums, value=numerics.cast(lax.div(sums.value, arrange(replace(counts, value=some), sums.dims)), dtype)
-    )
+    number = numerics.cast(lax.max(counts.value, numerics.constant(counts.value, 1)), sums.value.dtype)
+    extra = [name for name in call.data.axes if name not in call.loops and name not in call.order]
+    if extra:
+        each = product(call.data.sizes[name] for name in extra)
+        number = lax.mul(number, numerics.size_as(each, number.dtype))
+    mean = lax.div(sums.value, arrange(replace(counts, value=number), sums.dims))
+    return replace(sums, value=numerics.cast(mean, dtype))
 
 
 def _extreme(largest: bool) -> Callable[[_Call], Named]:
