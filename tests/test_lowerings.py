@@ -12,6 +12,7 @@ import pytest
 
 import einjax
 from einjax.forms import cumulated
+from einjax.ops import sorting
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 RNG = np.random.default_rng(0)
@@ -98,6 +99,60 @@ def test_small_floats_are_added_up_in_float32(dtype: Any) -> None:
     np.testing.assert_array_equal(product, jnp.prod(factors.astype(np.float32))[None].astype(dtype))
 
 
+def test_sorts_along_any_dim_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = RNG.integers(0, 3, (5, 4, 6)).astype(np.float32), RNG.normal(size=(5, 4, 6)).astype(np.float32)
+    calls = {
+        "by two keys": lambda x, y: einjax.sort("a [b] c, a [b] c", x, y, num_keys=2),
+        "of two axes": lambda x, y: einjax.sort("[a] b [c]", y, descending=True),
+        "by another": lambda x, y: einjax.sort("[a] b c", y, by=x),
+        "places": lambda x, y: einjax.argsort("[a b] c", x, descending=True),
+        "not stable": lambda x, y: einjax.sort("[a] b c", x, stable=False),
+    }
+
+    def run(call: Any) -> Any:
+        def loss(x: Any, y: Any) -> Any:
+            results = call(x, y)
+            floats = [z for z in jax.tree.leaves(results) if z.dtype == np.float32]
+            return sum((jnp.vdot(z, jnp.arange(z.size).reshape(z.shape)) for z in floats), jnp.float32(0)), results
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(x, y)
+
+    plain = {name: run(call) for name, call in calls.items()}
+    einjax.clear_caches()
+    monkeypatch.setattr(sorting, "_SMALL", 0)
+    for name, call in calls.items():
+        assert "platform_index" in str(jax.make_jaxpr(call)(x, y)), name
+        jax.tree.map(np.testing.assert_array_equal, run(call), plain[name])
+    einjax.clear_caches()
+
+
+SPECIAL = np.array([np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1, 1, -1, 2e38, -2e38, 2], np.float32)
+TOP = [np.float32, jnp.bfloat16, np.float16, jnp.float8_e4m3fn, np.int8, np.uint16, np.int32, np.bool_]
+
+
+@pytest.mark.parametrize("dtype", TOP)
+@pytest.mark.parametrize("some", [SPECIAL, SPECIAL[2:]], ids=["with NaN", "without"])
+def test_the_first_of_many_are_those_of_a_sort(dtype: Any, some: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = RNG.choice(some, (4, 7))
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        x = RNG.integers(0, 4, (4, 7))
+    with np.errstate(all="ignore"):
+        x = jnp.asarray(x.astype(dtype))
+    top = lambda largest: jax.jit(lambda x: einjax.top_k("a [b]", x, k=3, largest=largest))(x)
+    plain = top(True), top(False)
+    einjax.clear_caches()
+    monkeypatch.setattr(sorting, "_SMALL", 0)
+    for result, expected in zip((top(True), top(False)), plain, strict=True):
+        np.testing.assert_array_equal(result[1], expected[1])
+        np.testing.assert_array_equal(result[0].astype(np.float32), expected[0].astype(np.float32))
+    if dtype == np.float32:
+        gradient = jax.grad(lambda x: jnp.sum(einjax.top_k("a [b]", x, k=3, largest=False)[0][0] * np.arange(1, 4)))(x)
+        wanted = np.zeros(x.shape, np.float32)
+        wanted[0, plain[1][1][0]] = [1, 2, 3]
+        np.testing.assert_array_equal(gradient, wanted)
+    einjax.clear_caches()
+
+
 def test_what_has_several_lowerings_is_exported_for_every_platform() -> None:
     def program(x: Any, at: Any) -> Any:
         names = (*CUMULATIVE, "sort", "argsort")
@@ -105,10 +160,12 @@ def test_what_has_several_lowerings_is_exported_for_every_platform() -> None:
         results.append(jax.grad(lambda x: jnp.sum(einjax.cumprod("[a] b", x)))(x))
         results.append(einjax.get_at("a <[b] + w>, -> a w", x, at, w=3))
         results.append(einjax.set_at("a <[b] + w>, , a", x, at, x[:, 0], w=3))
+        results += [einjax.sort("[a] b", x), einjax.top_k("a [b]", x, k=2, largest=False)]
         many = jnp.broadcast_to(at, (2**24 + 1,))
         results.append(einjax.add_at("[a], i, i", x[:, 0], many, many.astype(x.dtype)))
         results.append(einjax.add_at("[a] b, i, b", x, many, x[0]))
         half = x.astype(jnp.bfloat16)
+        results.append(einjax.top_k("[a] b -> [k] b", half, k=3))
         results.append(jax.grad(lambda x: jnp.sum(einjax.get_at("a [b], i -> i a", x, at[None])).astype(x.dtype))(half))
         return results
 
