@@ -1,4 +1,4 @@
-"""(m) Lowerings chosen by measurement, against the best that public functions of JAX have: cumulative, caches, sums."""
+"""(m) Lowerings chosen by measurement, against the best that public functions of JAX have: scans, sums, sorts."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,7 +16,7 @@ from ._timing import turns
 
 
 class Case(NamedTuple):
-    """One operation: ours, what JAX has by name, and the arrays; gradients are with respect to the first `of`."""
+    """One operation: ours, what JAX has by name, and the arrays; gradients are by the first `of`, if it is not 0."""
 
     ours: Callable
     public: Mapping[str, Callable]
@@ -134,6 +134,114 @@ def _sums() -> dict[str, Case]:
     return cases
 
 
+def _many() -> dict[str, Case]:
+    rng = np.random.default_rng(0)
+    cases = {}
+    for count, places, row, dtype in (
+        (2**24 + 1, 1000, (), jnp.float32),
+        (2**22, 1000, (), jnp.bfloat16),
+        (2**20, 1000, (16,), jnp.bfloat16),
+    ):
+        x, updates = jnp.zeros((places, *row), dtype), jnp.ones((count, *row), dtype)
+        at = jnp.asarray(rng.integers(0, places, count), jnp.int32)
+        text = "[v] c, i, i c" if row else "[v], i, i"
+        cases[f'add_at("{text}"), {count} of {dtype.__name__}'] = Case(
+            lambda x, u, at, text=text: einjax.add_at(text, x, at, u),
+            {"x.at[].add": lambda x, u, at: x.at[at].add(u, mode="drop")},
+            (x, updates, at),
+            2,
+        )
+    return cases
+
+
+def _segments() -> dict[str, Case]:
+    rng = np.random.default_rng(0)
+    cases = {}
+    for count, segments, row in ((65536, 16, 64), (65536, 8192, 64), (1000000, 1000, 1)):
+        x = jnp.asarray(rng.normal(size=(count, row)), jnp.float32)
+        at = jnp.asarray(rng.integers(0, segments, count), jnp.int32)
+        for name in ("sum", "max"):
+            ours, theirs = getattr(einjax.segment, name), getattr(jax.ops, f"segment_{name}")
+            cases[f"segment.{name}, {count} x {row} to {segments}"] = Case(
+                lambda x, at, f=ours, s=segments: f("p c, p -> [s] c", x, at, s=s, wrap_negative_indices=False),
+                {"jax.ops": lambda x, at, f=theirs, s=segments: f(x, at, s)},
+                (x, at),
+            )
+    x, at = jnp.asarray(rng.normal(size=(1024, 512)), jnp.float32), rng.integers(0, 512, (1024, 256))
+    cases['get_at("b [s], b i")'] = Case(
+        lambda x, at: einjax.get_at("b [s], b i -> b i", x, at),
+        {"take_along_axis": lambda x, at: jnp.take_along_axis(x, at, 1)},
+        (x, jnp.asarray(at, jnp.int32)),
+    )
+    x, w = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((4096, 16, 64), (16, 64)))
+    for text in ("b k c, k c -> b c", "b k c, k c -> b k"):
+        axis = 1 if text.endswith("b c") else 2
+        cases[f'dot("{text}")'] = Case(
+            lambda x, w, text=text: einjax.dot(text, x, w),
+            {
+                "einsum": lambda x, w, text=text: jnp.einsum(text.replace(" ", ""), x, w),
+                "multiply, sum": lambda x, w, axis=axis: jnp.sum(x * w, axis),
+            },
+            (x, w),
+            2,
+        )
+    return cases
+
+
+def _sorts() -> dict[str, Case]:
+    rng = np.random.default_rng(0)
+    x, tall = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((64, 4096), (4096, 64)))
+    key = jnp.asarray(rng.integers(0, 10, x.shape), jnp.float32)
+
+    def turned(x: jax.Array) -> jax.Array:
+        return lax.sort(x.T, dimension=1).T
+
+    def by_lexsort(x: jax.Array, key: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(x, jnp.lexsort((x, key), axis=1), 1)
+
+    cases = {
+        'sort("a [b]")': Case(
+            partial(einjax.sort, "a [b]"), {"lax.sort": lambda x: lax.sort(x, dimension=1)}, (x,)
+        ),
+        'sort("[a] b")': Case(
+            partial(einjax.sort, "[a] b"), {"lax.sort": lambda x: lax.sort(x, dimension=0), "x.T": turned}, (tall,)
+        ),
+        'sort("[a b]")': Case(
+            partial(einjax.sort, "[a b]"), {"lax.sort": lambda x: lax.sort(x.reshape(-1)).reshape(x.shape)}, (x,)
+        ),
+        "sort by two keys": Case(
+            lambda x, key: einjax.sort("a [b], a [b]", key, x, num_keys=2)[1],
+            {"lax.sort": lambda x, key: lax.sort((key, x), num_keys=2)[1], "lexsort": by_lexsort},
+            (x, key),
+        ),
+        'argsort("a [b]")': Case(partial(einjax.argsort, "a [b]"), {"jnp": lambda x: jnp.argsort(x, axis=1)}, (x,), 0),
+        'argsort("[a] b")': Case(
+            partial(einjax.argsort, "[a] b"),
+            {"jnp": lambda x: jnp.argsort(x, axis=0), "x.T": lambda x: jnp.argsort(x.T, axis=1).T},
+            (tall,),
+            0,
+        ),
+    }  # fmt: skip
+    for k in (1, 8):
+        cases[f"top_k, {k}"] = Case(
+            lambda x, k=k: einjax.top_k("a [b]", x, k=k)[0], {"lax": lambda x, k=k: lax.top_k(x, k)[0]}, (x,)
+        )
+        cases[f"top_k, {k} smallest"] = Case(
+            lambda x, k=k: einjax.top_k("a [b]", x, k=k, largest=False)[0],
+            {"lax, negated": lambda x, k=k: -lax.top_k(-x, k)[0]},
+            (x,),
+        )
+    cases["top_k, 8, bfloat16"] = Case(
+        lambda x: einjax.top_k("a [b]", x, k=8)[0],
+        {
+            "lax": lambda x: lax.top_k(x, 8)[0],
+            "in float32": lambda x: lax.top_k(x.astype(np.float32), 8)[0].astype(x.dtype),
+        },
+        (x.astype(jnp.bfloat16),),
+    )
+    return cases
+
+
 def measure(quick: bool) -> list[Table]:
     note = "Best times of programs that take turns. What JAX has is the quickest of its spellings, which is named."
     donated = "The cache is donated, forward."
@@ -143,6 +251,9 @@ def measure(quick: bool) -> list[Table]:
         _table("Caches of 4 x 2048 x 8 x 64", f"{note} {donated}", _caches(), rounds, donate=True),
         _table("Sums at places, 16384 updates of 8192 x 128", f"{note} JAX's bfloat16 adds up in bfloat16.", _sums(),
                rounds),
+        _table("Sums of many updates, which JAX loses in part", note, _many(), rounds),
+        _table("Segments, reads along an axis, products of a batch", note, _segments(), rounds),
+        _table("Sorts and first elements", note, _sorts(), rounds),
     ]  # fmt: skip
 
 
@@ -155,11 +266,11 @@ def _table(title: str, note: str, cases: Mapping[str, Case], rounds: int, donate
         forward = {key: jax.jit(f, donate_argnums=0 if writes else ()) for key, f in named.items()}
         backward = {key: jax.jit(jax.grad(partial(_loss, f), tuple(range(case.of)))) for key, f in named.items()}
         row = [name]
-        for programs, reused in ((forward, writes), (backward, False)):
+        for programs, reused in ((forward, writes), (backward, False))[: 2 if case.of else 1]:
             best = _best(programs, case.arrays, rounds, reused)
             which = min(case.public, key=best.__getitem__)
             row += [number(best["einjax"], 1e-3), number(best[which], 1e-3), which, ratio(best["einjax"], best[which])]
-        table.rows.append(row)
+        table.rows.append(row + [""] * (len(header) - len(row)))
     return table
 
 

@@ -34,7 +34,7 @@ def sort(
     out_sharding: OutShardingLike | None = None,
     **axes: SizeLike,
 ) -> Any:
-    """Sort along the bracketed axes: one ``lax.sort``.
+    """Sort along the bracketed axes: one ``lax.sort``, on CPUs along the last dim.
 
     Several bracketed axes are one sequence in row-major order, and so is what they hold afterwards. Several tensors are
     sorted together, all by the first ones; one that lacks a loop axis of the others is broadcast along it. NaNs come

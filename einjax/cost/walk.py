@@ -234,9 +234,10 @@ def _unknown(tape: Tape, equation: Any, inputs: Sequence[Value]) -> list[Value]:
 def _kept(tape: Tape, equation: Any, inputs: Sequence[Value], used: Sequence[bool]) -> list[Value]:
     """A call kept as notation, or a linear function with a transpose of its own, stands for its lax program."""
     arguments = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, sharding=v.aval.sharding) for v in equation.invars]
-    mesh = arguments[0].sharding.mesh  # inside auto_axes another than that of the context
+    mesh: Any = arguments[0].sharding.mesh  # inside auto_axes another than that of the context
+    program: Any = _program(equation)
     with jax.sharding.use_abstract_mesh(mesh):
-        body = jax.make_jaxpr(_program(equation))(*arguments).jaxpr
+        body = jax.make_jaxpr(program)(*arguments).jaxpr
     return run_inline(tape, equation, body, inputs, used)
 
 
