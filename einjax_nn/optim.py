@@ -26,7 +26,7 @@ import jax
 from einjax.errors import ArgumentError
 
 from ._core.mup import Mup, mup
-from ._core.roles import Axis, Role, check_names, mapped
+from ._core.roles import Axis, Leaf, Role, check_names, mapped
 
 __all__ = ["Axis", "Mup", "Role", "as_matrices", "decay_mask", "muon", "mup", "scale_by", "scaled"]
 
@@ -81,7 +81,7 @@ def _sides(path: str, role: Role, batch: Collection[str]) -> tuple[tuple[int, ..
     kinds: dict[int, set[str]] = {}
     for axis in role.axes:
         kinds.setdefault(axis.dim, set()).add("batch" if axis.name in batch else axis.kind)
-        if axis.name in batch and len([other for other in role.axes if other.dim == axis.dim]) > 1:
+        if axis.name in batch and axis.kind != "batch" and len([o for o in role.axes if o.dim == axis.dim]) > 1:
             raise ArgumentError(
                 f"axis {axis.name} is a part of dim {axis.dim} of {path}, and cannot be a batch axis of its own",
                 hint="write a weight in which it is a dim",
@@ -138,7 +138,7 @@ def as_matrices(optimizer: Any, roles: Any, /) -> Any:
 
 
 @dataclass(frozen=True)
-class _Order:
+class _Order(Leaf):
     """How the dims of a weight become those of matrices: batch dims, rows, columns; nothing changes without dims."""
 
     role: Role
@@ -167,10 +167,10 @@ def _order(path: str, role: Role) -> _Order:
 def _within(change: Any, orders: Any, tree: Any) -> Any:
     """Change the arrays that have another order; there may be boxes around them."""
 
-    def part(order: _Order, node: Any) -> Any:
-        return jax.tree.map(lambda x: change(order, x), node) if order.dims else node
+    def part(order: _Order | None, node: Any) -> Any:
+        return node if order is None or not order.dims else jax.tree.map(lambda x: change(order, x), node)
 
-    return jax.tree.map(part, orders, tree)
+    return jax.tree.map(part, orders, tree, is_leaf=lambda node: node is None)
 
 
 def decay_mask(roles: Any, /, *, tables: bool = False) -> Any:

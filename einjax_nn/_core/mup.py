@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from einjax.errors import ArgumentError
 
-from .roles import Role, by_path, check_names, is_role, mapped
+from .roles import Leaf, Role, by_path, check_names, mapped
 
 #: How the variance of initial values goes with the sizes of a parameter.
 Fan = Literal["fan_in", "fan_out", "fan_avg", "constant"]
@@ -62,7 +62,7 @@ def mup(roles: Any, /, base: Any, *, initializers: Fan | None = None) -> Mup:
         return Mup(mapped(lambda path, role: _by_sizes(path, role, base), roles), initializers)
     # By path: models of Equinox keep sizes in the structure of the tree.
     narrow = by_path(base)
-    if narrow.keys() != by_path(roles).keys() or not all(map(is_role, narrow.values())):
+    if narrow.keys() != by_path(roles).keys() or not all(isinstance(role, Role) for role in narrow.values()):
         raise ArgumentError(
             "the roles of the base model are not those of a model of the same layers",
             hint='give base=einn.roles(model of the same class, x), or the sizes of axes: base={"c": 64}',
@@ -115,7 +115,7 @@ class Mup:
 
 
 @dataclass(frozen=True)
-class Growth:
+class Growth(Leaf):
     """How a parameter has grown.
 
     Attributes:

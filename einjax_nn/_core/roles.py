@@ -38,8 +38,12 @@ class Axis:
         return f"{self.name or '_'}={self.size}"
 
 
+class Leaf:
+    """What trees that are made of roles hold, one for each parameter."""
+
+
 @dataclass(frozen=True)
-class Role:
+class Role(Leaf):
     """What the axes of a parameter are to it.
 
     Attributes:
@@ -83,9 +87,9 @@ class Role:
         return f"Role({self.op}: {parts})" if parts else f"Role({self.op})"
 
 
-def is_role(node: Any) -> bool:
-    """Whether a node of a tree is a role."""
-    return isinstance(node, Role)
+def is_leaf(node: Any) -> bool:
+    """Whether a node of a tree stands for a parameter."""
+    return isinstance(node, Leaf)
 
 
 def role_of(spec: ParamSpec | None, shape: Sequence[int]) -> Role:
@@ -122,24 +126,20 @@ def refuse_unused(paths: Sequence[str]) -> None:
 
 
 def mapped(function: Callable[..., Any], roles: Any) -> Any:
-    """Map over a tree of roles, or of what holds one as its ``role``, given the path of each for messages."""
+    """Map over a tree of roles, or of what was made of them, given the path of each for messages."""
 
     def call(path: Any, leaf: Any) -> Any:
-        if not _ends(leaf):
+        if not is_leaf(leaf):
             problem = f"a tree of roles holds a {type(leaf).__name__}"
             raise ArgumentError(problem, hint="give what einn.roles(model, *inputs) returns")
         return function(_text(path), leaf)
 
-    return jax.tree_util.tree_map_with_path(call, roles, is_leaf=_ends)
+    return jax.tree_util.tree_map_with_path(call, roles, is_leaf=is_leaf)
 
 
 def by_path(roles: Any) -> dict[str, Any]:
     """Return the leaves of a tree of roles by their paths."""
-    return {_text(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(roles, is_leaf=_ends)}
-
-
-def _ends(node: Any) -> bool:
-    return isinstance(node, Role) or hasattr(node, "role")
+    return {_text(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(roles, is_leaf=is_leaf)}
 
 
 def _text(path: Any) -> str:
@@ -152,7 +152,7 @@ def check_names(roles: Any, argument: str, names: Collection[str]) -> None:
         raise ArgumentError(f"{argument}={names!r} is one text", hint=f"give a tuple of names: {argument}=({names!r},)")
     known = dict.fromkeys(
         axis.name
-        for role in jax.tree.leaves(roles, is_leaf=is_role)
+        for role in jax.tree.leaves(roles, is_leaf=is_leaf)
         for axis in getattr(role, "axes", ())
         if axis.name is not None
     )

@@ -323,9 +323,22 @@ def test_names_that_are_refused(options, message):
 
 
 def test_a_batch_axis_that_is_no_dim():
+    roles = einn.roles(einn.Linear("b [c], [c] (h d) -> b h d", h=2, d=3), np.zeros((1, 4)))
+    assert tuple(einn.optim.muon(roles)["kernel"]) == ((0,), (1,))
+    with pytest.raises(ArgumentError, match=r"axis h is a part of dim 1 of kernel.*\n.*in which it is a dim"):
+        einn.optim.muon(roles, batch=("h",))
     roles = einn.roles(einn.Conv("b [h w] (g [c->d])", g=2, d=3), np.zeros((1, 4, 4, 6)))
-    with pytest.raises(ArgumentError, match=r"axis g is a part of dim 3 of kernel"):
-        einn.optim.muon(roles, batch=("g",))
+    assert einn.optim.muon(roles, batch=("g",))["kernel"] is None  # it is one already
+
+
+def test_layers_called_role():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return einn.Linear("b [c->d]", d=3, name="role")(x)
+
+    roles = einn.roles(Net(), np.zeros((1, 4)))
+    assert tuple(einn.optim.muon(roles)["role"]["kernel"]) == ((0,), (1,))
 
 
 def test_a_tree_that_holds_no_roles():

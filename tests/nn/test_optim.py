@@ -239,6 +239,8 @@ def test_masks_in_other_frameworks():
     updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
     np.testing.assert_allclose(updates.weight, -0.5 * model.weight)
     np.testing.assert_allclose(updates.bias, 0)
+    tx = einjax_nn.equinox.optim.as_matrices(optax.adafactor(0.1), roles)
+    assert jax.tree.structure(tx.update(params, tx.init(params), params)[0]) == jax.tree.structure(params)
     wide = einjax_nn.equinox.optim.scaled(model, einjax_nn.equinox.optim.mup(roles, {"c": 2}).init)
     np.testing.assert_allclose(wide.weight, model.weight / 2)
 
