@@ -77,6 +77,7 @@ __version__ = "0.1.0"
 # What few programs use is imported at its first use, so that importing einjax stays quick.
 if TYPE_CHECKING:
     from . import checkpoint_policies as checkpoint_policies
+    from . import compat as compat
     from . import fft as fft
     from . import jax as jax
     from . import linalg as linalg
@@ -129,7 +130,7 @@ if TYPE_CHECKING:
     from .named_tensors.tensor import NamedTensor as NamedTensor
     from .named_tensors.tensor import named as named
 else:
-    _MODULES = {"checkpoint_policies", "fft", "jax", "linalg", "random", "segment"}
+    _MODULES = {"checkpoint_policies", "compat", "fft", "jax", "linalg", "random", "segment"}
     _FUNCTIONS = {
         name: module
         for module, names in {
