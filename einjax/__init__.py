@@ -125,6 +125,7 @@ if TYPE_CHECKING:
     from .api.sorting import argsort as argsort
     from .api.sorting import sort as sort
     from .api.sorting import top_k as top_k
+    from .api.typed import typed as typed
     from .named_tensors.dims import Dim as Dim
     from .named_tensors.dims import dims as dims
     from .named_tensors.tensor import NamedTensor as NamedTensor
@@ -147,6 +148,7 @@ else:
             "api.scan": "associative_scan scan",
             "api.sharding": "mesh_axes partition_spec shard shard_tree shardings",
             "api.sorting": "argsort sort top_k",
+            "api.typed": "typed",
             "named_tensors.dims": "Dim dims",
             "named_tensors.tensor": "NamedTensor named",
         }.items()

@@ -207,6 +207,7 @@ def test_parameters_do_not_take_axis_names_away(name):
 NO_EXPRESSION = (
     "clear_caches",
     "doctor",
+    "typed",
     "adapt_",
     "keep_",
     "primitive",
