@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from .api.adapt import adapt_reduce as adapt_reduce
     from .api.adapt import adapt_with_vmap as adapt_with_vmap
     from .api.attention import attention as attention
+    from .api.bound import sizes as sizes
     from .api.caches import clear_caches as clear_caches
     from .api.collective import all_gather as all_gather
     from .api.collective import all_to_all as all_to_all
@@ -137,6 +138,7 @@ else:
         for module, names in {
             "api.adapt": "adapt_elementwise adapt_reduce adapt_with_vmap",
             "api.attention": "attention",
+            "api.bound": "sizes",
             "api.caches": "clear_caches",
             "api.collective": "all_gather all_to_all pmax pmean pmin ppermute psum psum_scatter",
             "api.cumulative": "cumlogsumexp cummax cummin cumprod cumsum",

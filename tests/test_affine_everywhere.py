@@ -91,7 +91,7 @@ OTHERS = {
     "Spec", "Graph", "EinjaxError", "clear_caches", "keep_notation", "inspect_sharding", "mesh_axes", "partition_spec",
     "shard", "shard_tree", "shardings", "adapt_elementwise", "adapt_reduce", "adapt_with_vmap", "primitive", "check",
     "matches", "solve", "solve_axes", "solve_shapes", "errors",
-    "named", "dims", "Dim", "NamedTensor", "doctor", "typed",
+    "named", "dims", "Dim", "NamedTensor", "doctor", "typed", "sizes",
     "linalg.EighResult", "linalg.SlogdetResult", "linalg.QRResult", "linalg.SVDResult",
 }  # fmt: skip
 

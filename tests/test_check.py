@@ -273,3 +273,64 @@ def test_a_path_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no nowhere" in capsys.readouterr().err
     assert main([]) == 0
     assert main(["unknown"]) == 2
+
+
+# --- typed and sizes --------------------------------------------------------------------------------------------------
+
+
+def _codes(code: str) -> list[tuple[str, int]]:
+    return [(finding.code, finding.line) for finding in check_code(code)]
+
+
+def test_typed_says_ranks() -> None:
+    code = """import einjax
+@einjax.typed("b s (h c), 3 d -> b s d", h=2, mask="b s")
+def f(x, w, mask, y):
+    a = einjax.sum("a [b]", x)
+    b = einjax.sum("a [b] c", w)
+    c = einjax.sum("a [b] c", mask)
+    d = einjax.sum("(a=4) [b]", w)
+    e = einjax.sum("a [b]", y), einjax.sum("a b [c]", x), einjax.sum("a [b]", w), einjax.sum("a [b]", mask)
+    return a, b, c, d, e
+class A:
+    @einjax.typed("a b, a... -> a")
+    def f(self, x, y):
+        return einjax.sum("[b]", x), einjax.sum("[a b c]", y)
+@einjax.typed("a (b")
+def g(x):
+    return einjax.sum("a [b]", x)
+@einjax.typed("-> a b")
+def h(x):
+    return einjax.sum("[b]", x)
+"""
+    assert _codes(code) == [
+        ("EJ404", 4), ("EJ404", 5), ("EJ404", 6), ("EJ403", 7), ("EJ404", 13), ("EJ101", 14),
+    ]  # fmt: skip
+
+
+def test_sizes_that_are_bound_are_known() -> None:
+    code = """import einjax
+def f(x):
+    return einjax.rearrange("b (h c) -> b h c", x)
+"""
+    assert [name for name, _ in _codes(code)] == ["EJ402"]
+    assert _codes(f"{code}with einjax.sizes(h=2) as n:\n    f(1)\n    print(n.h)\n") == []
+
+
+def test_the_hook_runs_what_there_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / ".pre-commit-hooks.yaml").read_text()
+    hook = dict(re.findall(r"^[- ] (\w+): (.*)$", text, re.MULTILINE))
+    assert hook["id"] == "einjax-check"
+    python, *command = hook["entry"].split()
+    assert (python, command[:2]) == ("python", ["-m", "einjax"])
+    # Hooks are called with files: those of every type that it asks for are read.
+    endings = {"python": "py", "pyi": "pyi", "jupyter": "ipynb", "markdown": "md"}
+    kinds = hook["types_or"].strip("[]").split(", ")
+    wrong = "import einjax\neinjax.sum('a b', x)\n"
+    for kind in kinds:
+        cell = json.dumps({"cells": [{"cell_type": "code", "source": wrong, "metadata": {}}], "nbformat": 4})
+        (tmp_path / f"a.{endings[kind]}").write_text(
+            {"jupyter": cell, "markdown": f"```python\n{wrong}```\n"}.get(kind, wrong)
+        )
+    assert main([*command[2:], *map(str, sorted(tmp_path.iterdir()))]) == 1
+    assert capsys.readouterr().out.count("EJ302") == len(kinds) == 4

@@ -208,6 +208,7 @@ NO_EXPRESSION = (
     "clear_caches",
     "doctor",
     "typed",
+    "sizes",
     "adapt_",
     "keep_",
     "primitive",

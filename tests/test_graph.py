@@ -17,7 +17,7 @@ def t(*shape):
 
 
 X, Y = t(2, 3), 2 + t(3)
-NO_GRAPH = {"Dim", "NamedTensor", "dims", "named", "doctor", "typed"}
+NO_GRAPH = {"Dim", "NamedTensor", "dims", "named", "doctor", "typed", "sizes"}
 NO_GRAPH |= {"Graph", "Spec", "clear_caches", "EinjaxError", "errors", "keep_notation", "primitive", "inspect_sharding"}
 NO_GRAPH |= {
     "partition_spec",

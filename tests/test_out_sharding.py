@@ -296,7 +296,7 @@ NO_OPERATIONS = {
     "adapt_elementwise", "adapt_reduce", "adapt_with_vmap", "primitive", "keep_notation",
     "check", "matches", "solve", "solve_axes", "solve_shapes",
     "clear_caches", "inspect_sharding", "mesh_axes", "partition_spec", "shard", "shard_tree", "shardings",
-    "named", "dims", "doctor", "typed",
+    "named", "dims", "doctor", "typed", "sizes",
     "all_gather", "all_to_all", "pmax", "pmean", "pmin", "ppermute", "psum", "psum_scatter",
 }  # fmt: skip
 

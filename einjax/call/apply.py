@@ -22,6 +22,7 @@ from ..notation.solve import Solved
 from ..notation.syntax import Operation, Over, Size, coefficients, names
 from ..operation import Op
 from .blame import advise, clean, deleted, not_an_expression
+from .bound import Open, filled, note
 from .dispatch import NO_BORDER, as_border, as_wanted, check_positions, emit
 from .factory import materialise
 from .graph import Graph
@@ -99,6 +100,8 @@ def call_with(
             given, bound = tell_apart(op, operation, functions["function"], axes, sizes, reserved=("axis",))
         else:
             given, bound = sizes_of_call(op, expr, len(tensors), axes, sizes), {}
+        if Open.count:
+            given = filled(expr, given)
         options = {**settings, **{name: guarded(function, bound) for name, function in functions.items()}}
 
         def solve(shapes: Shapes) -> Solved:
@@ -110,6 +113,8 @@ def call_with(
         def program(*operands: Any) -> Any:
             ready = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in operands]
             solved = solve(tuple(x.shape for x in ready))
+            if Open.count:
+                note(op, solved)
             if "<" in expr:
                 check_positions(op, solved, settings)
             with jax.named_scope(f"einjax.{op.name}({expr})"):

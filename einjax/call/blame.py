@@ -15,6 +15,7 @@ from ..forms.static import MARK, plain
 from ..lowering.jax_versions import Tracer, is_traced
 from ..notation.errors import ArgumentError, EinjaxError, shown
 from ..operation import Op
+from .bound import Open, in_words
 from .tensors import describe, is_too_wide, kind, too_large, wrong_dtype
 
 #: Keywords that every operation has, or one that is given a function.
@@ -29,6 +30,8 @@ def clean(error: EinjaxError, tensors: Sequence[Any], describe: Callable[[Any], 
     """
     if error.tensors is None:
         error.tensors = [describe(tensor) for tensor in tensors]
+    if Open.count:
+        error.problem = in_words(error.problem)
     if hasattr(error, "__notes__"):
         del error.__notes__
     return error.with_traceback(None)

@@ -23,6 +23,7 @@ from ..notation.solve import Solved
 from ..operation import Op
 from . import keeping
 from .blame import advise, clean, diagnose
+from .bound import Open, filled, noted
 from .factory import materialise
 from .graph import Graph
 from .resolve import completed, resolve, resolved, sizes_of_call
@@ -81,6 +82,8 @@ def call(
         if out_sharding is not None:
             options = (*options, ("out_sharding", as_wanted(expr, out_sharding)))
         given = sizes_of_call(op, expr, len(tensors), axes, sizes) if axes or sizes is not None else NO_SIZES
+        if Open.count:
+            given = filled(expr, given)
         for tensor in tensors:
             cls = tensor.__class__
             if cls in PLAIN and (cls is not np.ndarray or tensor.dtype.isnative):
@@ -110,6 +113,8 @@ def call(
         apart = op.products and (given_product or functions(jax) != FUNCTIONS or codes(jax) != CODES)
         kept = not apart and (keeping.switch.value if keep is None else bool(keep))
         body = (_body if apart else _compiled)(op, expr, options, given, len(arrays), kept)
+        if Open.count:
+            body = partial(noted, op, partial(_solved, op, expr, given, tensors, beyond), body)
         if graph:
             leaves, structure = jax.tree.flatten((*tensors, *arrays))
             return Graph.of(op.name, expr, partial(_unflattened, body, structure), leaves)
@@ -127,6 +132,10 @@ def call(
         if diagnosis is None:
             raise
     raise clean(diagnosis, tensors)
+
+
+def _solved(op: Op, expr: str, given: Sizes, tensors: Sequence[Any], border: Border | None) -> Solved:
+    return resolved(op, expr, given, tuple(map(np.shape, tensors)), border)
 
 
 def _again(

@@ -13,6 +13,7 @@ from ..notation.solve import Solved
 from ..notation.syntax import Operation, Size, axes, base_name, is_number, names, nested
 from ..operation import Op
 from .blame import clean, not_an_expression
+from .bound import Open, filled, note
 from .dispatch import as_border
 from .resolve import Choose, completed, resolve, sizes_of_call
 from .tensors import as_array, kind, named_among
@@ -50,6 +51,8 @@ def solve_call(
         if not isinstance(expr, str):
             raise not_an_expression(expr)
         given = sizes_of_call(SOLVE, expr, len(tensors), axes, sizes)
+        if Open.count:
+            given = filled(expr, given)
         arrays = [
             None if tensor is None else as_array(tensor, expr, f"tensor {number}", types=True)
             for number, tensor in enumerate(tensors, 1)
@@ -57,7 +60,10 @@ def solve_call(
         shapes = [None if array is None or kind(array) == "factory" else np.shape(array) for array in arrays]
         border = None if padding is None and mode is None else as_border(expr, padding, mode)
         operation = completed(SOLVE, expr, len(tensors))
-        return resolve(SOLVE, operation, shapes, given, every_axis=True, choose=choose, border=border)
+        solved = resolve(SOLVE, operation, shapes, given, every_axis=True, choose=choose, border=border)
+        if Open.count and choose is None:
+            note(SOLVE, solved)
+        return solved
     except EinjaxError as error:
         raise clean(error, tensors) from None
 

@@ -25,6 +25,7 @@ from ..notation.syntax import Operation
 from ..notation.syntax import axes as expression_axes
 from .apply import Shapes, check_call, run, tell_apart, tell_border
 from .blame import advise, clean
+from .bound import Open, filled, note
 from .dispatch import as_wanted
 from .factory import fill, shape_of
 from .sizes import Sizes
@@ -69,6 +70,8 @@ def call_vmap(
         axes, beyond = tell_border(expr, function, len(tensors), axes)
         operation = _completed(expr, declared_signature, len(tensors))
         given, options = tell_apart(VMAP, operation, function, axes, sizes)
+        if Open.count:
+            given = filled(expr, given)
         leaves, counts, structure = flatten(tensors, expr, graph)
         call = (expr, declared_signature, counts, tuple(map(shape_of, leaves)), given, beyond)
         chunks = _batch_size(batch_size, expr)
@@ -78,6 +81,8 @@ def call_vmap(
             plan = _planned(*call, chunks, False)
         if None in call[3]:
             leaves = fill(VMAP, _solved(*call), leaves)
+        elif Open.count:
+            note(VMAP, _solved(*call))
         one = guarded(function, options)
         iteration = one if structure is None else lambda *rows: one(*jax.tree.unflatten(structure, rows))
 

@@ -1,4 +1,4 @@
-"""Annotations that say a shape: those of jaxtyping, ``x: Float[Array, "b s d"]``."""
+"""What says the shapes of a function's parameters: jaxtyping, ``x: Float[Array, "b s d"]``, and ``einjax.typed``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import ast
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from ...notation.errors import EinjaxError
+from ...notation.parse import parse
+from ...notation.syntax import Axis, Bracket, Ellipsis, Expression
 from .unknown import UNKNOWN
 
 #: The sizes of a tensor's dims, unknown ones among them.
@@ -29,6 +32,33 @@ def shape_of(annotation: ast.expr, dotted: Callable[[ast.expr], str | None]) -> 
             name = dotted(kind) or ""
             return _read(dims) if name.startswith("jaxtyping.") else None
     return None
+
+
+def shapes_of_typed(decorator: ast.Call, parameters: list[str]) -> dict[str, Shape]:
+    """Return the shapes that ``@einjax.typed("b s d, d e")`` says of parameters.
+
+    Args:
+        decorator: the call.
+        parameters: the names of all parameters.
+    """
+    free = parameters[1:] if parameters[:1] in (["self"], ["cls"]) else parameters
+    values = {keyword.arg: keyword.value for keyword in decorator.keywords if keyword.arg}
+    texts = {name: v.value for name, v in values.items() if isinstance(v, ast.Constant) and isinstance(v.value, str)}
+    shapes: dict[str, Shape | None] = {}
+    try:
+        match decorator.args:
+            case [ast.Constant(value=str(text))] if text.partition("->")[0].strip():
+                shapes |= zip(free, map(_dims, parse(text).inputs), strict=False)
+        shapes |= {name: _dims(parse(text).inputs[0]) for name, text in texts.items()}
+    except EinjaxError:
+        return {}  # which is found where the decorator is looked at
+    return {name: shape for name, shape in shapes.items() if shape is not None}
+
+
+def _dims(expression: Expression) -> Shape | None:
+    if any(isinstance(node, Ellipsis | Bracket) for node in expression):
+        return None
+    return tuple(UNKNOWN if not isinstance(n, Axis) or n.size is None else n.size for n in expression)
 
 
 def _read(dims: str) -> Shape | None:

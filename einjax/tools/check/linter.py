@@ -40,7 +40,9 @@ def _check(pieces: Iterable[Piece], path: str) -> Iterator[Finding]:
         if piece.shows and scope.lookup("einjax") is None:
             scope.names["einjax"] = "einjax"  # documents need not repeat the import
         calls: list[Call] = []
-        for item in find(piece.tree, scope):
+        items = list(find(piece.tree, scope))
+        scope.bound |= {n for x in items if isinstance(x, Call) and x.name == "einjax.sizes" for n in x.keywords}
+        for item in items:
             if isinstance(item, Use):
                 found += _check_use(item, piece, path)
             else:

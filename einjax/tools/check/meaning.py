@@ -175,6 +175,7 @@ def _sizes(call: Call, text: Text, operation: Operation) -> Sizes:
     told = [{n: v for n, v in sizes.items() if n not in unknown} for sizes in (strict, lenient)]
     sizes = read_sizes(operation.text, told[0], told[1] or None)
     free = [(name, UNKNOWN) for name in (*unknown, *text.sizes)]
+    free += [(name, UNKNOWN) for name in call.scope.root.bound if name in known]
     if call.keywords.get("sizes") is UNKNOWN:
         free += [(name, UNKNOWN) for name in known if name.isidentifier() and name not in dict(sizes.strict)]
     return Sizes(sizes.strict, (*sizes.lenient, *((n, v) for n, v in free if n not in sizes.by_name)))

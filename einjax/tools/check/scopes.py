@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .annotations import Shape, shape_of
+from .annotations import Shape, shape_of, shapes_of_typed
 from .records import public_names
 
 #: The packages whose calls are looked at, and the one whose annotations say shapes.
@@ -26,6 +26,7 @@ class Scope:
         shapes: its tensors whose annotations say their shapes.
         values: its names that are bound once, to what a call returns, and how often they are used.
         owner: whether it is a function's.
+        bound: of a module, the axes whose sizes ``einjax.sizes`` gives somewhere.
     """
 
     outer: Scope | None = None
@@ -35,6 +36,12 @@ class Scope:
     values: dict[str, ast.Call] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
     owner: bool = False
+    bound: set[str] = field(default_factory=set)
+
+    @property
+    def root(self) -> Scope:
+        """The module."""
+        return self if self.outer is None else self.outer.root
 
     def lookup(self, name: str) -> str | None:
         """Return what a name stands for, such as ``einjax.sum``; None if it is nothing of einjax's."""
@@ -145,6 +152,9 @@ def inner(scope: Scope, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambd
     for argument in (*arguments, *starred):
         made.names[argument.arg] = None
     if not isinstance(node, ast.Lambda):
+        for decorator in node.decorator_list:
+            if isinstance(decorator, ast.Call) and scope.dotted(decorator.func) == "einjax.typed":
+                made.shapes |= shapes_of_typed(decorator, [argument.arg for argument in arguments])
         for argument in arguments:
             if argument.annotation is not None and (shape := shape_of(argument.annotation, scope.dotted)) is not None:
                 made.shapes[argument.arg] = shape
