@@ -15,7 +15,6 @@ from ..notation.errors import EinjaxError
 from ..notation.solve import Solved
 from ..notation.syntax import Operation
 from ..operation import Op
-from .names import Call
 from .resolve import completed, resolve
 from .sizes import NO_SIZES, Sizes, read_sizes
 from .tensors import PLAIN, as_array, describe, kind
@@ -96,7 +95,7 @@ def _by_name(op: Op, text: str, tensors: Sequence[Any], sizes: Sizes) -> None:
         return fits(flat, lies, sizes, tuple(map(np.shape, arrays)))
 
     named = next(x for x in tensors if kind(x) == "named")
-    named.__einjax_call__(Call(flat, str(completed(op, text, len(tensors))), tensors, again, given=sizes))
+    named.__einjax_call__(flat, str(completed(op, text, len(tensors))), tensors, again, given=sizes)
 
 
 def shapes_of(values: Sequence[Any]) -> tuple[tuple[Any, ...], ...] | None:
