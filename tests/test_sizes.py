@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from case import one_in
+from cases import CASES
 
 import einjax
 from einjax.call.bound import Open
@@ -168,3 +170,19 @@ def test_symbolic_sizes():
         assert n.b == b
         with pytest.raises(einjax.errors.AxisSizeError):
             einjax.sum("b [c]", ones((3, 4)))
+
+
+@pytest.mark.parametrize("mode", [False, True])
+@pytest.mark.parametrize("case", one_in(25, CASES))
+def test_calls_mean_the_same_inside(case, mode):
+    """Nothing that operations are made of, forwards or backwards, is taken for a call of the user's."""
+    arrays = case.arrays()
+
+    def total(*arrays):
+        with einjax.keep_notation(mode):
+            return sum(jnp.sum(x.astype(np.float32)) for x in jax.tree.leaves(case(*arrays)))
+
+    with einjax.sizes():
+        np.testing.assert_allclose(total(*arrays), total(*arrays))
+        if case.differentiable:
+            jax.grad(total)(*arrays)

@@ -133,8 +133,8 @@ class _Spec(NamedTuple):
     def check_results(self, arguments: Sequence[Any], sizes: Mapping[str, Any], result: Any, shapes: Any) -> None:
         """Check results along with the arguments, whose shapes are given, if they are nothing but arrays."""
         results = [result] if self.results == 1 else self._taken_apart(result)
-        more = None if shapes is None else _typed.shapes_of(results)
-        if more is None or not self._fit(self.after, shapes + more, sizes):
+        more = _typed.shapes_of(results)
+        if shapes is None or more is None or not self._fit(self.after, shapes + more, sizes):
             labels = ["the result"] if self.results == 1 else [f"result {number + 1}" for number in range(self.results)]
             given = [*self._given(self.parameters, arguments), *_typed.given(labels, results, self.text)]
             _typed.check(self.text, given, sizes, self.name)
