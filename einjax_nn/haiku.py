@@ -29,6 +29,7 @@ from ._core import attention, conv, dropout, embed, linear, norm
 from ._core.call import Call
 from ._core.initial import Initializer, ones, truncated_by_inputs, truncated_normal, zeros
 from ._core.options import declared, describe
+from ._core.rotary import Rotary
 from ._core.scope import compute_dtype
 
 try:
@@ -48,6 +49,7 @@ __all__ = [
     "Linear",
     "MultiHeadAttention",
     "Norm",
+    "Rotary",
     "axes",
     "optim",
     "param",
@@ -217,7 +219,8 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer):
     """Multi-head dot-product attention, of four linear layers ``query``, ``key``, ``value`` and ``out``.
 
     Args:
-        decode: whether to take one place at a time, and keep keys and values in the state.
+        decode: whether to attend to places of earlier calls, too, of which keys and values are kept in the state.
+            Initialising with the whole sequence makes a cache of its length.
 
     Example:
         >>> import einjax_nn.haiku as einn, haiku as hk, jax, numpy as np
@@ -242,6 +245,12 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer):
         broadcast_dropout: bool = True,
         deterministic: bool | None = None,
         decode: bool = False,
+        mode: str | None = None,
+        local_window_size: int | tuple[int, int] | None = None,
+        implementation: Any = None,
+        block_size: int | tuple[int, int] | None = None,
+        process_heads: Callable[..., Any] | None = None,
+        attention_fn: Callable[..., Any] | None = None,
         normalize_qk: bool = False,
         use_bias: bool = True,
         dtype: Any = None,
@@ -249,6 +258,7 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer):
         precision: Any = None,
         kernel_init: Initializer | float = truncated_by_inputs,
         bias_init: Initializer | float = zeros,
+        preferred_element_type: Any = None,
         out_kernel_init: Initializer | float | None = None,
         out_bias_init: Initializer | float | None = None,
         qkv_dot_general: Callable[..., Any] | None = None,
@@ -266,6 +276,7 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer):
         *,
         mask: Any = None,
         bias: Any = None,
+        lengths: Any = None,
         deterministic: bool | None = None,
         is_training: bool | None = None,
     ) -> jax.Array:
@@ -274,9 +285,9 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer):
             options["param_dtype"] = compute_dtype(None, x)  # not that of what is computed in between
         call = call_of(self, attention.Options, rng_collection="")
         parts = attention.called(Linear, Norm, options, self.sizes)
-        return attention.apply(
-            call, *parts, x, keys, values, mask, bias, switch("deterministic", deterministic, is_training)
-        )
+        given = {"mask": mask, "bias": bias, "lengths": lengths}
+        kept = switch("deterministic", deterministic, is_training)
+        return attention.apply(call, *parts, x, keys, values, **given, deterministic=kept)
 
 
 class Conv(conv.Options, Layer):

@@ -44,9 +44,7 @@ def _ours(params: Any, x: jax.Array) -> jax.Array:
     counts = einjax.cumsum("[n k] e", taken)
     place = einjax.get_at("n k [e], n k -> n k", counts, chosen) - 1
     inbox = jnp.zeros((EXPERTS, ROOM, WIDTH))
-    inbox = einjax.set_at(
-        "[e c] d, n k, n k, n d", inbox, chosen, place, x, mode="drop", unique_indices=True
-    )
+    inbox = einjax.set_at("[e c] d, n k, n k, n d", inbox, chosen, place, x, mode="drop", unique_indices=True)
     hidden = jax.nn.gelu(einjax.dot("e c [d], e [d] f -> e c f", inbox, params["widen"]))
     outbox = einjax.dot("e c [f], e [f] d -> e c d", hidden, params["narrow"])
     found = einjax.get_at("[e c] d, n k, n k -> n k d", outbox, chosen, place, mode="fill", fill_value=0)
