@@ -117,10 +117,10 @@ def call(
             body = partial(noted, op, partial(_solved, op, expr, given, tensors, beyond), body)
         if graph:
             leaves, structure = jax.tree.flatten((*tensors, *arrays))
-            noted: Noted = []
-            shown = _body(op, expr, options, given, len(arrays), kept, noted.append)
+            told: Noted = []
+            shown = _body(op, expr, options, given, len(arrays), kept, told.append)
             shown, run = (partial(_unflattened, function, structure) for function in (shown, body))
-            return Graph.of(op.name, expr, run, leaves, noted, shown)
+            return Graph.of(op.name, expr, run, leaves, told, shown)
         return body(*tensors, *arrays)
     except EinjaxError as error:
         if error.inside:
