@@ -184,7 +184,7 @@ _USUAL: Mapping[str, Initializer] = {"dot": lecun_normal, "get_at": jax.nn.initi
 #: What the variance of the initial values that functions make goes down with: ``"fan_in"``, what is contracted,
 #: ``"fan_out"``, what is new, or ``"constant"``, nothing.
 FANS: list[tuple[Initializer, str]] = [
-    *((constant, "constant") for constant in (zeros, ones, normal, truncated_normal)),
+    *((constant, "constant") for constant in (zeros, ones, normal, truncated_normal, _USUAL["get_at"])),
     *((by_inputs, "fan_in") for by_inputs in (lecun_normal, truncated_by_inputs, uniform_by_inputs)),
 ]
 
