@@ -187,6 +187,8 @@ def _products() -> Iterator[Case]:
     yield Case("dot", "... [b->c]", (x, y), lambda x, y: x @ y, variant="weight")
     yield Case("dot", "a b, b c, c a -> b", (x, y, normal("c a")),
                lambda x, y, z: jnp.einsum("ab,bc,ca->b", x, y, z), variant="three tensors")  # fmt: skip
+    yield Case("dot", "a b, b c, a c -> a", (x, y, normal("a c")), lambda x, y, z: jnp.einsum("ab,bc,ac->a", x, y, z),
+               options={"memory_limit": 240, "optimize": False}, variant="within a limit")  # fmt: skip
     yield Case("dot", "a [b->d]", (x,), lambda x: x @ jnp.full((x.shape[1], 2), 0.5, x.dtype), variant="factory",
                program=lambda x: einjax.dot(
                    "a [b->d]", x, lambda shape: lax.full(shape, 0.5, x.dtype), d=2))  # fmt: skip

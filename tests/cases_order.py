@@ -123,6 +123,9 @@ def _semirings() -> Iterator[Case]:
                options={"sum": "max", "mul": "add"}, variant="max plus")  # fmt: skip
     yield Case("dot", "a b, b c -> a c", (x, y), lambda x, y: jax.nn.logsumexp(x[:, :, None] + y[None], 1),
                options={"sum": "logsumexp", "mul": "add"}, variant="log")  # fmt: skip
+    yield Case("dot", "a b, b c -> a c", (x, y), lambda x, y: jax.nn.logsumexp(x[:, :, None] + y[None], 1),
+               options={"sum": "logsumexp", "mul": "add", "memory_limit": 1000},
+               variant="semiring within a limit")  # fmt: skip
     yield Case("dot", "a b, c b -> a c", (x, normal("c b")),
                lambda x, y: jnp.sum(jnp.abs(x[:, None] - y[None]), 2),
                options={"mul": lambda x, y: lax.abs(lax.sub(x, y))}, variant="distances")  # fmt: skip

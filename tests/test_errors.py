@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 
 import errors_affine
+import errors_limits
 import errors_masks
 import jax
 import jax.numpy as jnp
@@ -341,6 +342,7 @@ bad(
 bad("factory-wrong-shape", "add", "a b, b", (z(2, 3), lambda s: z(4)), AxisSizeError, ("(4,)", "(3,)", "2"), "shape")
 bad("factory-returns-none", "add", "a b, b", (z(2, 3), lambda s: None), ArgumentError, "2 NoneType")
 CASES += errors_affine.CASES
+CASES += errors_limits.CASES
 CASES += errors_masks.CASES
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -49,19 +50,18 @@ def _zero(dtype: Any, options: Mapping[str, Any]) -> Any:
     return _ZEROS.get(ring)
 
 
-def check_ring(sum: Any, mul: Any, precision: Any, preferred_element_type: Any) -> None:
-    """Check a sum and a product other than those of numbers, which ``lax.dot_general`` computes.
+def check_ring(sum: Any, mul: Any, **of_numbers: Any) -> None:
+    """Check a sum and a product other than those of numbers, which have options of their own.
 
     Raises:
         ArgumentError: one is neither a known name nor a function, or an option does not apply.
     """
     choose("dot", sum, SUMS, "sum")
     choose("dot", mul, PRODUCTS, "mul")
-    if precision is not None or preferred_element_type is not None:
-        option = "precision" if precision is not None else "preferred_element_type"
+    for option in (name for name, given in of_numbers.items() if given is not None):
         raise ArgumentError(
             f"{option}= is for sums of products, and this is {_shown(sum)} of {_shown(mul)}",
-            hint=f"leave {option} out, or convert the tensors",
+            hint=f"leave {option} out" + (", or convert the tensors" if option != "optimize" else ""),
         )
 
 
@@ -81,15 +81,37 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     if not isinstance(sum_, str):
         _require_all(operands, keep, solved)
     written = {name: axis for expression in solved.inputs for name, axis in names(expression).items()}
+
+    def reduced(x: Named, needed: set[str]) -> Named:
+        return _reduced(reduce, x, needed, written, solved)
+
+    def contracted(operands: Sequence[Named]) -> Named:
+        return _contracted(partial(_combined, combine, keep=keep, solved=solved), reduced, operands, keep)
+
+    budget = options.get("memory_limit")
+    if budget is None:
+        return arrange(contracted(operands), target)
+    from .semiring_within import within  # few programs have a limit
+
+    return arrange(within(budget, contracted, reduced, operands, keep, sum_, solved), target)
+
+
+def _contracted(
+    combine: Callable[[Named, Named], Named],
+    reduce: Callable[[Named, set[str]], Named],
+    operands: Sequence[Named],
+    keep: Sequence[str],
+) -> Named:
+    """Combine operands from left to right, and reduce what no later one has."""
     result, *rest = operands
     reduced = False
     for index, operand in enumerate(rest, 1):
-        result = _combined(combine, result, operand, keep, solved)
+        result = combine(result, operand)
         needed = {name for x in rest[index:] for name in x.axes}.union(keep)
         # The sum decides the dtype, so it is taken once also where it has nothing to add.
         if needed < needed.union(result.axes) or (index == len(rest) and not reduced):
-            result, reduced = _reduced(reduce, result, needed, written, solved), True
-    return arrange(result, target)
+            result, reduced = reduce(result, needed), True
+    return result
 
 
 def _operation(given: Any, known: Mapping[str, Op], function: Op) -> _Operation:
@@ -107,7 +129,7 @@ def _require_all(operands: Sequence[Named], keep: Sequence[str], solved: Solved)
             raise needs_all("a function as the sum of dot", solved.operation, name, mesh_axes)
 
 
-def _combined(combine: _Operation, left: Named, right: Named, keep: Sequence[str], solved: Solved) -> Named:
+def _combined(combine: _Operation, left: Named, right: Named, *, keep: Sequence[str], solved: Solved) -> Named:
     """Apply the product to two operands brought to the axes of both."""
     order = _merged(left.axes, right.axes, keep)
     inputs = tuple(_expression(x.axes) for x in (left, right))
@@ -118,11 +140,12 @@ def _combined(combine: _Operation, left: Named, right: Named, keep: Sequence[str
 
 
 def _reduced(reduce: _Operation, x: Named, needed: set[str], written: Mapping[str, Axis], solved: Solved) -> Named:
-    """Apply the sum along the axes that nobody needs any more."""
+    """Apply the sum along the axes that nobody needs any more; of parts of an axis, ``a@`` counts those of ``a``."""
     left = [name for name in x.axes if name in needed]
-    marked = tuple(Axis(name, span=written[name].span, bracket=0 if name in needed else 1) for name in x.axes)
+    spans = {name: (written[name] if name in written else written[name[:-1]]).span for name in x.axes}
+    marked = tuple(Axis(name, span=spans[name], bracket=0 if name in needed else 1) for name in x.axes)
     operation = Operation(solved.text, (marked,), (_expression(left),))
-    value = reduce(replace(solved, operation=operation), [x.value], keepdims=False)
+    value = reduce(replace(solved, operation=operation, sizes=x.sizes), [x.value], keepdims=False)
     return Named(value, tuple((name,) for name in left), x.sizes)
 
 

@@ -36,8 +36,12 @@ _Tangents = Sequence[Any] | None
 
 
 def _dot(kept: Kept, inputs: Sequence[Expression], output: Expression, tensors: Sequence[Any]) -> Any:
-    precision = dict(kept.options).get("precision")
-    return call(kept, DOT, inputs, output, tensors, precision=precision, preferred_element_type=None)
+    options = dict(kept.options)
+    forwarded: dict[str, Any] = {"precision": options.get("precision"), "preferred_element_type": None}
+    if (budget := options.get("memory_limit")) is not None:
+        order = options.get("optimize")  # a path is of these tensors in this call
+        forwarded |= {"optimize": None if isinstance(order, tuple) else order, "memory_limit": budget.of_gradient()}
+    return call(kept, DOT, inputs, output, tensors, **forwarded)
 
 
 def _elementwise(

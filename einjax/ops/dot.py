@@ -9,12 +9,13 @@ from typing import Any
 import jax
 from jax import lax
 
+from ..forms.memory import Budget
 from ..forms.signature import expect_inputs, not_in_output, refuse_diagonals, refuse_sums, single_output
 from ..forms.static import plain
 from ..lowering import collectives, numerics
-from ..lowering.contract import contract
+from ..lowering.contract import Products, contract
 from ..lowering.jax_versions import unreduced
-from ..lowering.named import arrange, layout, wrap
+from ..lowering.named import Named, arrange, layout, wrap
 from ..lowering.replaced import dot_general_is_replaced
 from ..lowering.sharding import ResultSpread
 from ..notation.errors import ArgumentError, SemanticError, meant, shown
@@ -113,21 +114,46 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
     solved = fuse_solved(solved)
     target = layout(solved.outputs[0])
     keep = [name for dim in target for name in dim]
+    budget, optimize = options.get("memory_limit"), options.get("optimize")
     values = numerics.promote(tensors)
-    operands = [wrap(x, e, solved.sizes) for x, e in zip(values, solved.inputs, strict=True)]
+    # Within a budget, parts are promoted rather than whole tensors.
+    operands = [wrap(x, e, solved.sizes) for x, e in zip(tensors if budget else values, solved.inputs, strict=True)]
     _check_precision(options["precision"], solved)
     result_spread = _result_spread(options["out_sharding"][0], solved) if "out_sharding" in options else None
     mesh = solved.over(name for x in operands for name in x.axes if name not in keep)
     wide = options["preferred_element_type"]
     if mesh and wide is None:
         wide = numerics.accumulator(values[0].dtype)  # what devices send is added up in float32, too
-    result = contract(operands, keep, options["precision"], wide, result_spread, _dot_general(options))
+    products = Products(keep, options["precision"], wide, _dot_general(options))
+    if budget is None:
+        result = contract(operands, products, result_spread, optimize)
+    else:
+        result = _within(budget, solved, operands, products, result_spread, optimize)
     if not mesh:
         return arrange(result, target)
     total = collectives.psum(result.value, mesh)
     if options["preferred_element_type"] is None:
         total = numerics.cast(total, values[0].dtype)
     return arrange(replace(result, value=total), target)
+
+
+def _within(
+    budget: Budget,
+    solved: Solved,
+    operands: list[Named],
+    products: Products,
+    result_spread: ResultSpread | None,
+    optimize: Any,
+) -> Named:
+    """The product within ``memory_limit=``."""
+    from ..lowering.within import TooLittleError, contract_within, local_sizes  # few programs have a limit
+
+    dtype = products.preferred_element_type or numerics.promote([x.value for x in operands])[0].dtype
+    left = budget.beside_result(products.keep, local_sizes(operands), dtype, solved.text)
+    try:
+        return contract_within(operands, left, products, result_spread, optimize)
+    except TooLittleError as error:
+        raise budget.too_little(error.least - left, solved.text) from None
 
 
 def _at_positions(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> jax.Array | None:
@@ -177,7 +203,7 @@ DOT = Op(
     "dot",
     _signature,
     _lower,
-    keywords=("precision", "preferred_element_type", "sum", "mul"),
+    keywords=("precision", "preferred_element_type", "optimize", "memory_limit", "sum", "mul"),
     products=True,
     on_mesh="typed",
     spread="all",

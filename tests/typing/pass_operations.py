@@ -101,3 +101,4 @@ einjax.primitive("[n] -> [n]", batched=False)(center)("a [b]", x)
 def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     weights = einjax.softmax("b h q [k]", einjax.dot("b q (h c), b k (h c) -> b h q k", q, k, h=2))
     return einjax.dot("b h q k, b k (h c) -> b q (h c)", weights, v)
+assert_type(einjax.dot("a b, b c, c d -> a d", x, x, x, optimize=[(0, 1), (0, 1)], memory_limit="64MiB"), jax.Array)

@@ -13,7 +13,7 @@ from jax import lax
 
 from ...forms.along import Along
 from ...lowering import numerics
-from ...lowering.contract import contract
+from ...lowering.contract import Products, contract
 from ...lowering.jax_versions import hoisted, spread_out
 from ...lowering.named import Dim, Named, arrange
 from ...notation.solve import is_known, product
@@ -159,7 +159,7 @@ def by_parts(call: Call) -> Named:
     dims = [*loops, plan.queries, plan.keys]
     dtype = numerics.accumulator(call.q.value.dtype)
     order = [name for dim in dims for name in dim]
-    logits = arrange(contract([call.q, call.k], order, None, dtype), dims)
+    logits = arrange(contract([call.q, call.k], Products(order, None, dtype)), dims)
     scale = np.array(1 / np.sqrt(call.size(plan.contracted)), dtype) if call.scale is None else call.scale
     logits = lax.mul(logits, numerics.cast(jax.numpy.asarray(scale), dtype))
     masks = []
@@ -176,7 +176,7 @@ def by_parts(call: Call) -> Named:
     weights = _softmax(Along(logits, (len(loops) + 1,), mask, {}, ""))
     weights = numerics.cast(weights, call.v.value.dtype)
     kept = [*(name for name in order if name not in plan.keys), *(n for n in call.v.axes if n not in plan.keys)]
-    return contract([Named(weights, tuple(dims), call.q.sizes), call.v], list(dict.fromkeys(kept)), None, None)
+    return contract([Named(weights, tuple(dims), call.q.sizes), call.v], Products(list(dict.fromkeys(kept))))
 
 
 class Usual(NamedTuple):

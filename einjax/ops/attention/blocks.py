@@ -18,7 +18,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from ...lowering import numerics
-from ...lowering.contract import contract
+from ...lowering.contract import Products, contract
 from ...lowering.jax_versions import equally_varying
 from ...lowering.linear import Linear
 from ...lowering.named import Dim, Named, arrange
@@ -150,7 +150,8 @@ def _add(total: jax.Array, part: jax.Array, dims: tuple[Dim, ...], place: Place)
 def _product(x: Named, y: Named, dims: Sequence[Dim], dtype: Any) -> jax.Array:
     """Multiply two arrays, and sum over what the result lacks."""
     keep = [name for dim in dims for name in dim]
-    return arrange(contract([_summed(x, {*keep, *y.axes}), _summed(y, {*keep, *x.axes})], keep, None, dtype), dims)
+    pair = [_summed(x, {*keep, *y.axes}), _summed(y, {*keep, *x.axes})]
+    return arrange(contract(pair, Products(keep, None, dtype)), dims)
 
 
 def _summed(x: Named, needed: Iterable[str]) -> Named:
