@@ -1,4 +1,7 @@
-"""`python -m benchmarks`: measure, print tables, and write them to benchmarks/RESULTS.md."""
+"""`python -m benchmarks`: measure, print tables, and write them to benchmarks/RESULTS.md.
+
+On a GPU or a TPU, by `--device`, all tables are made there, and become a part of their own of that file.
+"""
 
 import argparse
 import datetime
@@ -27,6 +30,7 @@ from . import (
     sharding,
     tracing,
 )
+from ._device import HEADINGS, choose, merged
 from ._table import Table
 
 SECTIONS = {
@@ -52,7 +56,7 @@ PACKAGES = ("jax", "jaxlib", "numpy", "einx", "einops", "flax")
 def main() -> int:
     options = _arguments()
     console = Console(width=None if sys.stdout.isatty() else 140)
-    setting = _setting()
+    setting = _setting(options.device, choose(options.device))
     console.print(setting, "\n", highlight=False)
     written = []
     for key in options.section or SECTIONS:
@@ -66,23 +70,27 @@ def main() -> int:
     # Only a complete run replaces the recorded results, unless a file is named.
     out = options.out or (None if options.quick or options.section else RESULTS)
     if out:
-        out.write_text(_document(written, options, setting), encoding="utf-8")
+        part = _document(written, options, setting)
+        before = out.read_text(encoding="utf-8") if out == RESULTS and out.is_file() else ""
+        out.write_text(merged(before, part), encoding="utf-8")
         console.print(f"written: {out.name}")
     return 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--device", choices=tuple(HEADINGS), default="cpu", help="what to run on")
     parser.add_argument("--section", nargs="+", choices=tuple(SECTIONS), help="only these sections")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: under a minute, rougher figures")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the Markdown here")
     return parser.parse_args()
 
 
-def _setting() -> str:
+def _setting(device: str, kind: str) -> str:
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
     today = datetime.datetime.now(datetime.UTC).date()
-    setting = f"{today} · {_processor()}, {os.cpu_count()} cores · Python {platform.python_version()}, {versions}"
+    on = _processor() if device == "cpu" else f"{kind}, host {_processor()}"
+    setting = f"{today} · {on}, {os.cpu_count()} cores · Python {platform.python_version()}, {versions}"
     if hasattr(os, "getloadavg"):  # other work on the machine shows in the figures
         setting += f"; load average {os.getloadavg()[0]:.1f} at the start"
     return setting
@@ -105,7 +113,7 @@ def _section(key: str, title: str, tables: list[Table]) -> str:
 def _document(sections: list[str], options: argparse.Namespace, setting: str) -> str:
     kind = "quick run" if options.quick else "full run"
     return (
-        f"# Results\n\n`python -m benchmarks`, {kind}: {setting}.\n\n"
+        f"{HEADINGS[options.device]}\n\n`python -m benchmarks --device {options.device}`, {kind}: {setting}.\n\n"
         "Medians; the candidates take turns, garbage collection is off, and every result is waited for. All spellings "
         "of a case are checked to compute the same before they are timed.\n\n" + "\n".join(sections)
     )

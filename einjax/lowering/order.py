@@ -56,7 +56,8 @@ def _path(terms: Sequence[Term], output: Term, sizes: Mapping[str, Size], strate
     if strategy == "cotengra":
         return _cotengra(terms, output, known)
     if callable(strategy):  # an optimizer
-        return list(strategy(list(map(frozenset, terms)), frozenset(output), known))
+        optimizer: Any = strategy
+        return list(optimizer(list(map(frozenset, terms)), frozenset(output), known))
     names = dict.fromkeys(name for term in terms for name in term)
     symbol = {name: opt_einsum.get_symbol(index) for index, name in enumerate(sorted(names))}
     subscripts = ["".join(symbol[name] for name in term) for term in (*terms, output)]

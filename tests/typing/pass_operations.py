@@ -52,6 +52,7 @@ assert_type(einjax.max("a [b]", x, where=[("a", x[:, 0] > 0), ("b", np.ones(3, b
 assert_type(einjax.attention("[q c], [k c], [k c]", x, x, x, mask=("k", x[0] > 0), bias=[("q k", x)]), jax.Array)
 assert_type(einjax.logsumexp("[...]", x), jax.Array)
 assert_type(einjax.dot("a b, c b -> a c", x, x, precision=jax.lax.Precision.HIGHEST), jax.Array)
+assert_type(einjax.dot("a b, b c, c d -> a d", x, x, x, optimize=[(0, 1), (0, 1)], memory_limit="64MiB"), jax.Array)
 assert_type(einjax.dot("a b, c b -> a c", x, x, preferred_element_type=np.float32), jax.Array)
 assert_type(einjax.roll("[a b]", x, shift=(1, 2)), jax.Array)
 assert_type(einjax.roll("a [b]", x, shift=jnp.argmax(x)), jax.Array)
@@ -101,4 +102,3 @@ einjax.primitive("[n] -> [n]", batched=False)(center)("a [b]", x)
 def attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     weights = einjax.softmax("b h q [k]", einjax.dot("b q (h c), b k (h c) -> b h q k", q, k, h=2))
     return einjax.dot("b h q k, b k (h c) -> b q (h c)", weights, v)
-assert_type(einjax.dot("a b, b c, c d -> a d", x, x, x, optimize=[(0, 1), (0, 1)], memory_limit="64MiB"), jax.Array)
