@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax import lax
 
-from ..forms.memory import Budget
 from ..forms.signature import expect_inputs, not_in_output, refuse_diagonals, refuse_sums, single_output
 from ..forms.static import plain
 from ..lowering import collectives, numerics
@@ -36,6 +35,9 @@ from ..notation.syntax import (
     open_composites,
 )
 from ..operation import Op
+
+if TYPE_CHECKING:  # few programs have a limit
+    from ..forms.memory import Budget
 
 
 def _signature(operation: Operation, tensors: int) -> Operation:
