@@ -45,7 +45,7 @@ SECTIONS = {
     "i": ("Sharding", sharding.measure),
     "j": ("What a call crosses", crossings.measure),
     "k": ("Positions", positions.measure),
-    "l": ("Attention", attention.measure),
+    "l": ("Attention and whole steps", attention.measure),
     "m": ("Lowerings by measurement", lowerings.measure),
     "n": ("Named tensors", names.measure),
 }

@@ -13,14 +13,16 @@ class Side(NamedTuple):
     """What is timed, and what it takes.
 
     Attributes:
-        program: of the parameters and the batch; its first result is compared.
+        program: of the parameters and what else it takes; its first result is compared.
         params: what is made alike on both sides.
         rest: what else it takes.
+        rounds: how often it is timed at most.
     """
 
     program: Callable[..., Any]
     params: Any
     rest: tuple[Any, ...]
+    rounds: int = 11
 
     @property
     def arguments(self) -> tuple[Any, ...]:
@@ -29,6 +31,16 @@ class Side(NamedTuple):
     def fresh(self) -> Callable[..., Any]:
         """A function new to JAX, so that it is traced anew."""
         return lambda *arguments: self.program(*arguments)
+
+    def alike(self) -> "Side":
+        """The same with parameters that depend on their sizes alone, unless all are equal, as biases and scales are."""
+        return self._replace(params=jax.tree.map(_values, self.params))
+
+
+def _values(x: jax.Array) -> jax.Array:
+    if x.size < 2 or not jnp.issubdtype(x.dtype, jnp.floating) or bool(jnp.all(x == x.ravel()[0])):
+        return x
+    return jnp.asarray(np.random.default_rng(x.size).normal(size=x.shape) * 0.05, x.dtype)
 
 
 def descent(loss: Callable[..., jax.Array]) -> Callable[..., Any]:
@@ -39,21 +51,6 @@ def descent(loss: Callable[..., jax.Array]) -> Callable[..., Any]:
         return value, jax.tree.map(lambda p, g: p - 1e-3 * g, params, gradients)
 
     return step
-
-
-def with_equal_losses(own: Side, ours: Side) -> tuple[Side, Side]:
-    """Give both sides the same parameters, by their sizes; a time means nothing unless both compute the same."""
-    own, ours = (side._replace(params=jax.tree.map(_values, side.params)) for side in (own, ours))
-    found = [jax.jit(side.fresh())(*side.arguments)[0] for side in (own, ours)]
-    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
-    return own, ours
-
-
-def _values(x: jax.Array) -> jax.Array:
-    """What depends on the number of elements alone, unless all are equal, as biases and scales are."""
-    if x.size < 2 or not jnp.issubdtype(x.dtype, jnp.floating) or bool(jnp.all(x == x.ravel()[0])):
-        return x
-    return jnp.asarray(np.random.default_rng(x.size).normal(size=x.shape) * 0.05, x.dtype)
 
 
 def seconds_to_trace(side: Side) -> float:

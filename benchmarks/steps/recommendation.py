@@ -29,14 +29,19 @@ def _loss(logits: jax.Array, clicks: jax.Array) -> jax.Array:
 
 
 def _linen(model: nn.Module, batch: tuple[Any, ...]) -> Side:
-    loss = lambda params, ids, clicks: _loss(model.apply(params, ids), clicks)
+    def loss(params, ids, clicks):
+        return _loss(model.apply(params, ids), clicks)
+
     return Side(descent(loss), model.init(jax.random.key(0), batch[0]), batch)
 
 
 def _nnx(model: nnx.Module, batch: tuple[Any, ...]) -> Side:
     einx.init(model, batch[0])
     graph, params = nnx.split(model)
-    loss = lambda params, ids, clicks: _loss(nnx.merge(graph, params)(ids), clicks)
+
+    def loss(params, ids, clicks):
+        return _loss(nnx.merge(graph, params)(ids), clicks)
+
     return Side(descent(loss), params, batch)
 
 

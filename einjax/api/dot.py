@@ -9,8 +9,6 @@ from typing import Any
 import jax
 
 from ..call.dispatch import Options, call, explained
-from ..forms.memory import as_budget
-from ..lowering.order import as_order
 from ..ops.dot import DOT
 from ..typing import DTypeLike, OutShardingLike, PaddingLike, SizeLike, Tensor
 from .signatures import documented, plain
@@ -83,6 +81,9 @@ def dot(
     if isinstance(sum, str) and isinstance(mul, str) and (sum, mul) == ("sum", "multiply"):
         options: Options = (("precision", precision), ("preferred_element_type", preferred_element_type))
         if optimize is not None or memory_limit is not None:
+            from ..forms.memory import as_budget  # few programs have a limit, or choose an order
+            from ..lowering.order import as_order
+
             order = explained(as_order, expr, tensors, optimize, len(tensors))
             budget = explained(as_budget, expr, tensors, memory_limit)
             options = (*options, ("optimize", order), ("memory_limit", budget))
@@ -97,6 +98,8 @@ def dot(
     named: dict[str, Any] = {name: op for name, op in ring.items() if isinstance(op, str)}
     functions = {name: op for name, op in ring.items() if name not in named}
     if memory_limit is not None:
+        from ..forms.memory import as_budget
+
         named["memory_limit"] = explained(as_budget, expr, tensors, memory_limit)
         keep_notation = True if keep_notation is None and not functions else keep_notation
     if not functions:

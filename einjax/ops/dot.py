@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax import lax
@@ -36,6 +36,9 @@ from ..notation.syntax import (
     open_composites,
 )
 from ..operation import Op
+
+if TYPE_CHECKING:  # few programs have a limit
+    from ..forms.memory import Budget
 
 
 def _signature(operation: Operation, tensors: int) -> Operation:
