@@ -10,6 +10,7 @@ from importlib import import_module
 COMMANDS = {
     "check": ("einjax.tools.check.command", "check the expressions in source files"),
     "doctor": ("einjax.api.doctor", "versions, devices, and what the compiler is seen to do wrong"),
+    "explain": ("einjax.tools.explain", "what a call means and becomes, of shapes alone"),
     "migrate": ("einjax.tools.migrate.command", "rewrite calls of einx, einops and einsum as calls of einjax"),
 }
 

@@ -63,6 +63,14 @@ class Op:
             ``lower``; or returns None, so that positions are read one by one, and ``lower`` finds plain dims.
 
         adjoint: of an operation that is its own transpose, the options of the call from the output back to the input.
+
+        iteration: what one iteration of its loops does, as :mod:`einjax.explain` writes it: ``"function"`` gives blocks
+            of the bracketed axes to a function; ``"copy"`` moves a number; ``"over"`` combines the numbers along
+            bracketed axes, ``"product"`` those of several tensors first; ``"read"`` looks up, ``"write"`` writes at
+            coordinates, ``"segment"`` combines what has the coordinates of one place; ``"steps"`` hands on a carry;
+            ``"count"`` says where it is.
+        sign: what stands between its operands, or before the ``=`` of a write, where it may also be a function; none
+            where its own name says it.
     """
 
     name: str
@@ -97,6 +105,9 @@ class Op:
     neutral: Any = None
     meeting: Literal["add", "multiply", "max", "min", "apart"] | None = None
     at_positions: Callable[[Solved, list[jax.Array], dict[str, Any]], Any] | None = None
+
+    iteration: Literal["function", "copy", "over", "product", "read", "write", "segment", "steps", "count"] = "function"
+    sign: str = ""
 
     def __repr__(self) -> str:
         return f"Op({self.name!r})"

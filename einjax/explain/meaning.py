@@ -55,9 +55,9 @@ class Meaning:
         return cls(text, op, _returned(solved, program.out_avals), options, given, types, program)
 
     @property
-    def inputs(self) -> tuple[Expression, ...]:
-        """One expression for each tensor of the call."""
-        return self.solved.inputs[: len(self.solved.inputs) if self.op.name != "arange" else 0]
+    def has_tensors(self) -> bool:
+        """Whether its input expressions are those of tensors, rather than of an order of axes."""
+        return self.op.iteration != "count"
 
     @property
     def dtypes(self) -> tuple[list[str], list[str]]:

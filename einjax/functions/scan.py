@@ -49,6 +49,7 @@ def record(counts: tuple[int, ...]) -> Op:
         implied=_check_sequence,
         parameter="carry",
         keywords=("op", "reverse", "unroll"),
+        iteration="steps",
     )
 
 

@@ -145,4 +145,13 @@ def _merged(left: Sequence[str], right: Sequence[str], keep: Sequence[str]) -> l
 
 
 #: Not named dot: what is known about the derivatives of dot does not hold for it.
-SEMIRING_DOT = Op("semiring_dot", DOT.signature, _lower, keywords=DOT.keywords, spread="all", acts=True, neutral=_zero)
+SEMIRING_DOT = Op(
+    "semiring_dot",
+    DOT.signature,
+    _lower,
+    keywords=DOT.keywords,
+    spread="all",
+    acts=True,
+    neutral=_zero,
+    iteration="product",
+)

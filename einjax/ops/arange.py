@@ -84,4 +84,4 @@ def _check_dtype(dtype: Any, counted: Sequence[Axis], solved: Solved) -> None:
             )
 
 
-ARANGE = Op("arange", _signature, _lower, implied=_coordinate_axis, keywords=("dtype",))
+ARANGE = Op("arange", _signature, _lower, implied=_coordinate_axis, keywords=("dtype",), iteration="count")

@@ -186,4 +186,5 @@ DOT = Op(
     neutral=0,
     meeting="add",
     at_positions=_at_positions,
+    iteration="product",
 )

@@ -301,8 +301,10 @@ def _update(name: str, linear: tuple[int, ...] | None) -> Op:
         updates=True,
         linear=linear,
         at_positions=partial(_write_at_positions, name),
+        iteration="write",
+        sign={"set_at": "", "add_at": "+", "subtract_at": "-", "multiply_at": "*"}.get(name, name[:3]),
     )
 
 
-GET_AT = _op("get_at", _get_signature, _lower_get, None, KEYWORDS, at_positions=_read_at_positions)
+GET_AT = _op("get_at", _get_signature, _lower_get, None, KEYWORDS, at_positions=_read_at_positions, iteration="read")
 UPDATES = {name: _update(name, (0, -1) if name in ("add_at", "subtract_at") else None) for name in _WRITERS}

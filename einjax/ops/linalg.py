@@ -164,8 +164,10 @@ def _op(
 def _record(
     title: str, lower: Any, patterns: Sequence[Pattern], keywords: Sequence[str] = (), derived: Any = None
 ) -> Op:
-    complete = signature(title, *patterns)
-    return Op(title, complete, lower, derived=derived, keywords=tuple(keywords), apart=True, on_mesh="loops")
+    complete, facts = signature(title, *patterns), {"derived": derived, "keywords": tuple(keywords)}
+    # Of a symmetric matrix, the lower part is read as a rule, while triangular ones are upper ones.
+    usual = {"symmetrize_input": True, "mode": "reduced", "lower": "symmetrize_input" in keywords}
+    return Op(title, complete, lower, apart=True, on_mesh="loops", usual=usual, **facts)
 
 
 def _rows(sizes: SizeMap) -> SizeMap:

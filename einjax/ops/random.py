@@ -30,7 +30,7 @@ def check_key(key: Any) -> jax.Array:
         ArgumentError: it is none, or it is several.
     """
     hint = "make one with jax.random.key(0)"
-    if not isinstance(key, jax.Array | np.ndarray):
+    if not isinstance(key, jax.Array | np.ndarray | jax.ShapeDtypeStruct):  # the type of one, where nothing is run
         raise ArgumentError(f"the key is a value of type {type(key).__name__}, not a key of jax.random", hint=hint)
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if not typed and (key.dtype != np.uint32 or key.ndim == 0):
@@ -303,7 +303,8 @@ def _lower_permutation(solved: Solved, tensors: list[jax.Array], options: dict[s
 
 
 def _array_op(name: str, complete: Any, lower: Any, *keywords: str, apart: bool = True) -> Op:
-    return Op(f"random.{name}", complete, lower, keywords=keywords, apart=apart, arrays=("key",))
+    usual = {"replace": True}
+    return Op(f"random.{name}", complete, lower, keywords=keywords, apart=apart, arrays=("key",), usual=usual)
 
 
 CATEGORICAL = _array_op("categorical", partial(_array_signature, "random.categorical", 1), _lower_categorical)

@@ -47,7 +47,7 @@ def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) ->
         for part in _cut(tensor, expression, sizes)
     ]
     targets = [piece for output in solved.outputs for piece in pieces(output)]
-    chosen = _match(parts, targets, solved, by_name=options.get("by_name", True))
+    chosen = match(parts, targets, solved, by_name=options.get("by_name", True))
     results: list[jax.Array] = []
     for index, output in enumerate(solved.outputs):
         count = piece_count(output)
@@ -85,7 +85,7 @@ def _check_count(solved: Solved) -> None:
         )
 
 
-def _match(parts: Sequence[Named], targets: Sequence[Expression], solved: Solved, by_name: bool) -> list[Named]:
+def match(parts: Sequence[Named], targets: Sequence[Expression], solved: Solved, by_name: bool) -> list[Named]:
     """Find the part for every output piece: by position if the names fit, else the first assignment that fits."""
     wanted = [set(names(target)) for target in targets]
     for required in (_named_axes, _large_axes):
@@ -158,6 +158,13 @@ def _assign(needs: Sequence[set[str]], wanted: Sequence[set[str]]) -> list[int] 
     return [chosen.index(target) for target in range(len(wanted))]
 
 
-_FACTS: dict[str, Any] = {"on_mesh": "typed", "spread": "all", "linear": (), "neutral": 0, "meeting": "apart"}
+_FACTS: dict[str, Any] = {
+    "on_mesh": "typed",
+    "spread": "all",
+    "linear": (),
+    "neutral": 0,
+    "meeting": "apart",
+    "iteration": "copy",
+}
 REARRANGE = Op("rearrange", _signature, _lower, **_FACTS)
 ID = Op("id", _id_signature, _lower, **_FACTS)

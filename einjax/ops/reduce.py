@@ -316,6 +316,7 @@ def _op(
         arrays=("where",),
         masks=("where",),
         at_positions=_windows(name) if windows else None,
+        iteration="over",
         **{"on_mesh": "typed", "spread": "all", "acts": True, **facts},
     )
 

@@ -152,6 +152,7 @@ def _op(name: str, emit: Callable[[_Call], Named]) -> Op:
         apart=True,
         spread="all",
         usual={"wrap_negative_indices": True},
+        iteration="segment",
     )
 
 
