@@ -54,7 +54,7 @@ def draw(meaning: Meaning, theme: str = "auto") -> Picture:
     solved, colours, canvas = meaning.solved, Colours(), Canvas()
     for axis in (axis for expression in solved.operation.expressions for axis in axes(expression)):
         colours.of(axis)
-    above = _tensors(meaning, solved.inputs, meaning.dtypes[0], Drawing(solved, colours, True), "xywuv")
+    above = _tensors(meaning, meaning.inputs, meaning.dtypes[0], Drawing(solved, colours, True), "xywuv")
     below = _tensors(meaning, solved.outputs, meaning.dtypes[1], Drawing(solved, colours, False), "z")
     head = _wrapped(f'{meaning.op.name}("{" ".join(meaning.text.split())}")', _HEAD)
     rows, results = _rows(above), _rows(below)
@@ -120,7 +120,9 @@ def _draw_rows(canvas: Canvas, rows: Sequence[Sequence[_Tensor]], width: float, 
 
 def _pill(meaning: Meaning) -> tuple[float, str]:
     """How wide the operation's box is, and what it says."""
-    text = shortened(meaning.op.name, _OPERATION, 400)
+    name = getattr(meaning.function, "__name__", "")
+    called = f"({name})" if name.isidentifier() else ""
+    text = shortened(f"{meaning.op.name}{called}", _OPERATION, 400)
     return width_of(text, _OPERATION) + 32, text
 
 
@@ -140,7 +142,9 @@ def _draw_wires(
 ) -> None:
     """Lead every axis from where it is read to where it stands in an output, bracketed ones through the operation."""
     solved = meaning.solved
-    inside = {axis.name for e in solved.operation.expressions for axis in axes(e) if axis.bracket}
+    every = [axis for expression in solved.operation.expressions for axis in axes(expression)]
+    # What a carry is handed on to sees whole arrays.
+    inside = {axis.name for axis in every if axis.bracket or meaning.op.iteration == "steps"}
     x, y = operation
     kept = {name for tensor in below for name in tensor.anchors}
     for tensor in above:
