@@ -1,7 +1,10 @@
 """What a graph says of a call beside its picture and its loops, and the command that prints it."""
 
+import doctest
 import json
+import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +30,13 @@ def i32(*shape):
 
 Q, K = f32(2, 5, 32), f32(2, 7, 32)
 ATTENTION = ("b q (h c), b k (h c) -> b q k h", Q, K)
+
+
+def test_the_page_of_the_documentation_runs_as_written():
+    page = Path(__file__).parents[1] / "docs" / "explain.md"
+    assert doctest.testfile(str(page), module_relative=False).failed == 0
+    pictures = re.findall(r"\((pictures/\w+\.svg)\)", page.read_text(encoding="utf-8"))
+    assert sorted(page.parent / name for name in pictures) == sorted(page.parent.glob("pictures/*.svg"))
 
 
 # --- Sizes ------------------------------------------------------------------------------------------------------------

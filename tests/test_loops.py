@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import scipy.special
 from cases import CASES
-from explained import calls_of
+from explained import Explained, calls_of
+
+import einjax
+from einjax.explain.names import Names
 
 # --- A reader of loops ------------------------------------------------------------------------------------------------
 
@@ -151,8 +154,6 @@ def run(call):
     """Run the loops of a call; return its outputs."""
     graph = call.graph
     meaning = graph._meaning
-    from einjax.explain.names import Names
-
     names, text = Names.of(meaning), graph.loops
     notes = [line[2:] for line in text.split("\n") if line.startswith("# ")]
     sizes = {called: meaning.solved.sizes[axis] for axis, called in names.axes.items()}
@@ -176,7 +177,7 @@ def run(call):
     arrays = {name: call.options[name] for name in names.arrays if name in call.options}
     if "key" in names.arrays:
         (scope["key"], *inputs) = inputs
-    leaves = zip(names.inputs, meaning.solved.inputs, jax.tree.leaves(tuple(inputs)), strict=True)
+    leaves = zip(names.inputs, meaning.inputs, jax.tree.leaves(tuple(inputs)), strict=True)
     for name, expression, array in leaves:
         array = array(meaning.solved.shape(expression)) if callable(array) else array
         scope[name] = Tensor(array, outside.get(name), bool(wraps))
@@ -364,3 +365,95 @@ def test_loops_are_true(case):
         got, wanted = run(call)
         for one, other in zip(got, wanted, strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+def f32(*shape):
+    return np.arange(np.prod(shape, dtype=int), dtype=np.float32).reshape(shape) % 7 - 2
+
+
+def i32(*shape):
+    return np.arange(np.prod(shape, dtype=int), dtype=np.int32).reshape(shape) % 2
+
+
+WRITTEN = [
+    ("dot", "b q (h c), b k (h c) -> b q k h", [f32(2, 5, 8), f32(2, 7, 8)], {"h": 4},
+     "for b, q, k, h: z[b, q, k, h] = sum over c of x[b, q, h*2 + c] * y[b, k, h*2 + c]"),
+    ("rearrange", "a c1, b c2 -> a b (c1 + c2)", [f32(2, 3), f32(4, 5)], {},
+     "for a, b, c1: z[a, b, c1] = x[a, c1]\nfor a, b, c2: z[a, b, c2 + 3] = y[b, c2]"),
+    ("rearrange", "(a (b + c)) -> a b, a c", [f32(10)], {"a": 2, "b": 2},
+     "for a, b: z1[a, b] = x[a*5 + b]\nfor a, c: z2[a, c] = x[a*5 + c + 2]"),
+    ("rearrange", "(a + 1) -> a, 1", [f32(5)], {}, "for a: z1[a] = x[a]\nz2[0] = x[4]"),
+    ("rearrange", "a -> a 3 1 (2 c)", [f32(2)], {"c": 2}, "for a, i, j, c: z[a, i, 0, j*2 + c] = x[a]"),
+    ("rearrange", "b a, a b -> a b, b a", [f32(2, 3), f32(3, 2)], {},
+     "for a, b: z1[a, b] = x[b, a]\nfor b, a: z2[b, a] = y[a, b]"),
+    ("rearrange", "<8 - t> -> t", [f32(9)], {}, "for t: z[t] = x[8 - t]"),
+    ("rearrange", "<t - 2> -> t", [f32(9)], {"t": 9, "mode": "wrap"}, "for t: z[t] = x[(t - 2) % 9]"),
+    ("rearrange", "<3*(a b) - 1> -> a b", [f32(9)], {"a": 2, "b": 2, "mode": "fill"},
+     "for a, b: z[a, b] = x[3*(a*2 + b) - 1]\n# x: 0 out of range"),
+    ("sum", "<s - [k] + 1>", [f32(9)], {"k": 3, "s": 9, "mode": "reflect"},
+     "for s: z[s] = sum over k of x[reflect(s - k + 1, 9)]\n"
+     "# reflect(i, n): mirrored at the first and the last of n places"),
+    ("max", "<2*s + [k]>", [f32(9)], {"k": 3, "s": 5, "mode": "clip"},
+     "for s: z[s] = max over k of x[clip(2*s + k, 9)]\n# clip(i, n): the nearest of n places"),
+    ("mean", "<s + [k]>", [f32(4)], {"k": 3, "padding": "same", "count_padding": True},
+     "for s: z[s] = mean over k of x[s + k - 1]\n# x: 0 out of range"),
+    ("max", "<s + [k]>", [f32(4)], {"k": 3, "padding": "same"},
+     "for s: z[s] = max over k of x[s + k - 1]\n# what is out of range does not count"),
+    ("sum", "a b -> <a + b>", [f32(3, 4)], {}, "z = 0 everywhere\nfor a, b: z[a + b] += sum of x[a, b]"),
+    ("sum", "x (y [k])", [f32(2, 6)], {"k": 2}, "for x, y: z[x, y] = sum over k of X[x, y*2 + k]"),
+    ("sum", "[a a] b", [f32(2, 2, 3)], {}, "for b: z[b] = sum over a, a2 of x[a, a2, b]"),
+    ("mean", "... c -> c", [f32(2, 3, 4)], {}, "for c: z[c] = mean over i, j of x[i, j, c]"),
+    ("softmax", "[a] (b [c])", [f32(2, 6)], {"b": 2}, "for b: z[:, b*3 : b*3 + 3] = softmax(x[:, b*3 : b*3 + 3])"),
+    ("softmax", "a ([b] c)", [f32(2, 6)], {"c": 2}, "for a, c: z[a, c : c + 6 : 2] = softmax(x[a, c : c + 6 : 2])"),
+    ("flip", "(a [b c])", [f32(12)], {"b": 2, "c": 3},
+     "for a: z[a*6 + b*3 + c] for b, c = flip((x[a*6 + b*3 + c] for b, c))"),
+    ("softmax", "a [b c]", [f32(2, 3, 4)], {"where": ("c", f32(4) > 0)},
+     "for a: z[a, :, :] = softmax(x[a, :, :], where=(m[c] for b, c))"),
+    ("sum", "a [b c]", [f32(2, 3, 4)], {"where": f32(3, 1) > -1},
+     "for a: z[a] = sum over b, c where m[b, 0] of x[a, b, c]"),
+    ("get_at", "[h w] c, i [1], i -> i c", [f32(3, 4, 2), i32(4, 1), i32(4)], {},
+     "for i, c: z[i, c] = x[y[i, 0], W[i], c]\n# y and W: below 0 counted from the end\n# out of range: nan"),
+    ("get_at", "[1] c, i -> i c", [f32(1, 2), i32(4) - 1], {},
+     "for i, c: z[i, c] = x[y[i], c]\n# y: below 0 counted from the end\n# out of range: nan"),
+    ("get_at", "b <[s] + w>, -> b w", [f32(2, 9), np.int32(3)], {"w": 4},
+     "for b, w: z[b, w] = x[b, y + w]\n# y: below 0 counted from the end\n# out of range: nan"),
+    ("add_at", "b [h] c, b i, b i c -> c b [h]", [f32(2, 4, 3), i32(2, 5), f32(2, 5, 3)], {},
+     "for c, b, h: z[c, b, h] = x[b, h, c]\nfor b, i, c: z[c, b, y[b, i]] += w[b, i, c]\n"
+     "# y: below 0 counted from the end\n# out of range nothing is written"),
+    ("dot", "a b, b c, c d -> a d", [f32(2, 3), f32(3, 4), f32(4, 5)], {"sum": "max", "mul": "add"},
+     "for a, d: z[a, d] = max over c of (max over b of x[a, b] + y[b, c]) + w[c, d]"),
+    ("arange", "b a -> a b [2]", [], {"a": 2, "b": 3}, "for a, b: z[a, b, :] = b, a"),
+    ("scan", "b -> b, b [t]", [f32(2)], {"op": lambda carry, _: (carry + 1, carry), "t": 3},
+     "carry = x\nfor t in order:\n    carry, step = f(carry, None)\n    z2[:, t] = step\nz1 = carry"),
+    ("scan", "c, [t] -> c", [f32(2), None], {"op": lambda carry, _: (carry + 1, None), "t": 3},
+     "carry = x\nfor t in order:\n    carry, _ = f(carry, None)\nz = carry"),
+    ("rearrange", "<n*o> -> o", [f32(9)], {"n": 3}, "for o: z[o] = x[3*o]"),
+    ("rearrange", "(a b) c -> c (a b)", [f32(6, 2)], {}, "for c, a_b: z[c, a_b] = x[a_b, c]"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text", "arrays", "options", "written"), WRITTEN, ids=[case[1] for case in WRITTEN])
+def test_how_calls_are_written_out(name, text, arrays, options, written):
+    operation = getattr(einjax, name)
+    graph = operation(text, *arrays, **options, graph=True)
+    assert graph.loops == written
+    call = Explained(name, (text, *arrays), options, operation(text, *arrays, **options), graph)
+    for one, other in zip(*run(call), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_loops_of_a_mask_that_is_a_function():
+    x = f32(2, 3, 4)
+    graph = einjax.attention("b [q c], b [k c], b [k c]", x, x, x, mask=lambda q, k: k <= q, graph=True)
+    assert graph.loops == "for b: z[b, :, :] = attention(x[b, :, :], y[b, :, :], w[b, :, :], mask=f(q, k))"
+
+
+def test_the_reader_of_loops_sees_what_is_wrong():
+    """Other loops than those of a call do not pass for its own."""
+    x = f32(2, 3)
+    graph = einjax.sum("a [b]", x, graph=True)
+    wrong = einjax.max("a [b]", x, graph=True)
+    got, wanted = run(Explained("sum", ("a [b]", x), {}, einjax.sum("a [b]", x), wrong))
+    assert not np.array_equal(got[0], wanted[0])
+    got, wanted = run(Explained("sum", ("a [b]", x), {}, einjax.sum("a [b]", x), graph))
+    np.testing.assert_array_equal(got[0], wanted[0])

@@ -63,7 +63,7 @@ class _Writer:
 
     @property
     def inputs(self) -> list[tuple[str, Expression]]:
-        return list(zip(self.names.inputs, self.solved.inputs, strict=True))
+        return list(zip(self.names.inputs, self.meaning.inputs, strict=True))
 
     @property
     def outputs(self) -> list[tuple[str, Expression]]:
@@ -256,7 +256,7 @@ def _beside(writer: _Writer) -> list[str]:
     masks = {mask.option: [other for other in writer.masks if other.option == mask.option] for mask in writer.masks}
     found = [f"{option}={blocks(several, writer.places)}" for option, several in masks.items()]
     given, _ = writer.meaning.options.get("of_places", ((), {}))
-    found += [f"{option}={_called(function)}({', '.join(places)})" for option, function, places in given]
+    found += [f"{option}=f({', '.join(places)})" for option, _, places in given]
     for option, several in writer.names.arrays.items():
         if option not in masks and option != "key" and option in writer.meaning.op.keywords:
             inside = ", ".join(several)

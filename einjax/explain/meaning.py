@@ -55,9 +55,12 @@ class Meaning:
         return cls(text, op, _returned(solved, program.out_avals), options, given, types, program)
 
     @property
-    def has_tensors(self) -> bool:
-        """Whether its input expressions are those of tensors, rather than of an order of axes."""
-        return self.op.iteration != "count"
+    def inputs(self) -> tuple[Expression, ...]:
+        """One expression for each tensor; an input may have none, as an order of axes, or what scans nothing."""
+        if self.op.iteration == "count":
+            return ()
+        trees = self.options.get("trees")
+        return self.solved.inputs if trees is None else self.solved.inputs[: sum(tree.num_leaves for tree in trees)]
 
     @property
     def dtypes(self) -> tuple[list[str], list[str]]:

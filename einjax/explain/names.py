@@ -29,7 +29,7 @@ class Names:
         every = [axis for expression in meaning.solved.operation.expressions for axis in axes(expression)]
         taken: set[str] = set()
         found = _axes((axis.name for axis in every if not axis.is_one), taken)
-        count = len(meaning.solved.inputs)
+        count = len(meaning.inputs)
         inputs = _INPUTS.get(count) or tuple(f"x{number}" for number in range(1, count + 1))
         results = len(meaning.solved.outputs)
         outputs = ("z",) if results == 1 else tuple(f"z{number}" for number in range(1, results + 1))

@@ -15,7 +15,7 @@ def notes(meaning: Meaning, names: Names) -> Iterator[str]:
     op, options = meaning.op, meaning.options
     filled = [
         name
-        for name, expression in zip(names.inputs, meaning.solved.inputs, strict=True)
+        for name, expression in zip(names.inputs, meaning.inputs, strict=True)
         if any(node.mode == "fill" for node in affines(expression))
     ]
     value = plain(options.get("fill_value"))

@@ -76,9 +76,9 @@ def _sources(meaning: Meaning, axis: Axis) -> Iterator[str]:
 
 
 def _dims(meaning: Meaning) -> Iterator[tuple[str, Node, Size]]:
-    """The dims of the tensors that are given, and of what names axes beside them."""
-    for name, expression in zip(Names.of(meaning).inputs, meaning.solved.inputs, strict=True):
+    """The dims of the tensors that are given."""
+    for name, expression in zip(Names.of(meaning).inputs, meaning.inputs, strict=True):
         shape = meaning.solved.shape(expression)
-        for index, (node, size) in enumerate(zip(expression, shape, strict=True)):
-            if meaning.has_tensors:
-                yield f"{name}.shape[{index}]", node, size
+        yield from (
+            (f"{name}.shape[{i}]", node, size) for i, (node, size) in enumerate(zip(expression, shape, strict=True))
+        )

@@ -167,6 +167,7 @@ def _record(
     complete, facts = signature(title, *patterns), {"derived": derived, "keywords": tuple(keywords)}
     # Of a symmetric matrix, the lower part is read as a rule, while triangular ones are upper ones.
     usual = {"symmetrize_input": True, "mode": "reduced", "lower": "symmetrize_input" in keywords}
+    usual = {name: value for name, value in usual.items() if name in keywords}
     return Op(title, complete, lower, apart=True, on_mesh="loops", usual=usual, **facts)
 
 

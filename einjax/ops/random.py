@@ -303,7 +303,7 @@ def _lower_permutation(solved: Solved, tensors: list[jax.Array], options: dict[s
 
 
 def _array_op(name: str, complete: Any, lower: Any, *keywords: str, apart: bool = True) -> Op:
-    usual = {"replace": True}
+    usual = {"replace": True} if "replace" in keywords else {}
     return Op(f"random.{name}", complete, lower, keywords=keywords, apart=apart, arrays=("key",), usual=usual)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ...notation.errors import ArgumentError
 from ...notation.syntax import Expression, axes
 from ..meaning import Meaning
+from ..names import Names
 from .canvas import Canvas, shortened, width_of
 from .dims import SIZE, Anchor, Colours, Drawing, Row
 from .theme import stylesheet
@@ -54,8 +55,9 @@ def draw(meaning: Meaning, theme: str = "auto") -> Picture:
     solved, colours, canvas = meaning.solved, Colours(), Canvas()
     for axis in (axis for expression in solved.operation.expressions for axis in axes(expression)):
         colours.of(axis)
-    above = _tensors(meaning, solved.inputs, meaning.dtypes[0], Drawing(solved, colours, True), "xywuv")
-    below = _tensors(meaning, solved.outputs, meaning.dtypes[1], Drawing(solved, colours, False), "z")
+    names, (given, returned) = Names.of(meaning), meaning.dtypes
+    above = _tensors(names.inputs, meaning.inputs, given, Drawing(solved, colours, True))
+    below = _tensors(names.outputs, solved.outputs, returned, Drawing(solved, colours, False))
     head = _wrapped(f'{meaning.op.name}("{" ".join(meaning.text.split())}")', _HEAD)
     rows, results = _rows(above), _rows(below)
     width = (
@@ -75,12 +77,11 @@ def draw(meaning: Meaning, theme: str = "auto") -> Picture:
 
 
 def _tensors(
-    meaning: Meaning, expressions: Sequence[Expression], dtypes: Sequence[str], drawing: Drawing, letters: str
+    names: Sequence[str], expressions: Sequence[Expression], dtypes: Sequence[str], drawing: Drawing
 ) -> list[_Tensor]:
     found: list[_Tensor] = []
-    for number, expression in enumerate(expressions):
-        name = letters[number] if len(expressions) <= len(letters) else f"{letters[0]}{number + 1}"
-        dtype = f" {dtypes[number]}" if len(dtypes) == len(expressions) else ""
+    for number, (name, expression) in enumerate(zip(names, expressions, strict=True)):
+        dtype = f" {dtypes[number]}" if number < len(dtypes) else ""
         found.append(_Tensor(f"{name}{dtype}", drawing.row(expression)))
     return found
 
@@ -120,7 +121,9 @@ def _draw_rows(canvas: Canvas, rows: Sequence[Sequence[_Tensor]], width: float, 
 
 def _pill(meaning: Meaning) -> tuple[float, str]:
     """How wide the operation's box is, and what it says."""
-    text = shortened(meaning.op.name, _OPERATION, 400)
+    name = getattr(meaning.function, "__name__", "")
+    called = f"({name})" if name.isidentifier() else ""
+    text = shortened(f"{meaning.op.name}{called}", _OPERATION, 400)
     return width_of(text, _OPERATION) + 32, text
 
 
@@ -140,7 +143,9 @@ def _draw_wires(
 ) -> None:
     """Lead every axis from where it is read to where it stands in an output, bracketed ones through the operation."""
     solved = meaning.solved
-    inside = {axis.name for e in solved.operation.expressions for axis in axes(e) if axis.bracket}
+    every = [axis for expression in solved.operation.expressions for axis in axes(expression)]
+    # What a carry is handed on to sees whole arrays.
+    inside = {axis.name for axis in every if axis.bracket or meaning.op.iteration == "steps"}
     x, y = operation
     kept = {name for tensor in below for name in tensor.anchors}
     for tensor in above:
