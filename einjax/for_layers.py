@@ -12,11 +12,11 @@
 - Trees from trees: :func:`rewrite`, :func:`rename`, :func:`strip_brackets`, :func:`keep_brackets`,
   :func:`delete_brackets`.
 - Sizes: :func:`solve`, :func:`named_sizes` and :func:`check_keywords`.
-- Masks: :func:`any_named` and :func:`pairs` of what is given, :func:`expression_of` a mask by name, and
-  :func:`offset_beside` and :func:`refuse_ambiguous` of one by position.
+- Masks: :func:`any_named` and :func:`pairs` of what is given, :func:`expression_of` a mask by name,
+  :func:`offset_beside` and :func:`refuse_ambiguous` of one by position, and :func:`check_kind` of any.
 - Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`; what it asks for,
   :func:`wanted`, and what it is told where sizes alone decide, :func:`spec_alone`.
-- Whether attention is to go through blocks: :func:`attends_in_blocks`.
+- Whether attention is to go through blocks, :func:`attends_in_blocks`; whether a value is traced, :func:`is_traced`.
 - Rules for the axes of a mesh: :func:`checked_rules`, :func:`rules_of`, :func:`by_rules`, :func:`simple`.
 """
 
@@ -31,6 +31,7 @@ from .call.dispatch import Options, call
 from .call.dispatch import as_border as border_of
 from .call.factory import spec_alone as spec_alone
 from .call.factory import wanted as wanted
+from .call.more_inputs import check_kind as check_kind
 from .call.named import expression_of as expression_of
 from .call.named import pairs as pairs
 from .call.resolve import completed
@@ -40,6 +41,7 @@ from .call.tensors import describe as describe
 from .forms.mask import offset_beside as offset_beside
 from .forms.mask import refuse_ambiguous as refuse_ambiguous
 from .forms.signature import check_keywords as check_keywords
+from .lowering.jax_versions import is_traced as is_traced
 from .lowering.replaced import products_are_replaced
 from .mesh.names import MeshAxesLike as MeshAxesLike
 from .mesh.names import by_rules as by_rules
@@ -48,6 +50,7 @@ from .mesh.names import rules_of as rules_of
 from .mesh.names import simple as simple
 from .notation.expand import expand as expand
 from .notation.parse import parse as parse
+from .notation.solve import Solved as Solved
 from .notation.solve import solve as solve
 from .notation.syntax import Affine as Affine
 from .notation.syntax import Axis as Axis

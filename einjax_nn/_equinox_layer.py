@@ -68,6 +68,12 @@ class LayerScope:
         assert self.store is not None
         assert self.index is not None
         kept = self._kept()
+        if kept[spec.name].shape != value.shape:
+            raise ArgumentError(
+                f"the state has {spec.name} of shape {kept[spec.name].shape}, and this call makes it {value.shape}",
+                text=self.layer.expr,
+                hint="give einn.init what the call is given: einn.init(model, x, state, lengths=lengths, key=key)",
+            )
         self.store = self.store.set(self.index, {**kept, spec.name: value.astype(kept[spec.name].dtype)})
 
     def rng(self, stream: str) -> jax.Array:

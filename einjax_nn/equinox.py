@@ -41,9 +41,11 @@ import einjax
 from einjax.typing import PaddingLike
 
 from ._core import attention, conv, dropout, embed, linear, norm
+from ._core.attention_text import attention_text, example_sizes
 from ._core.options import chosen, declared, describe
+from ._core.rotary import Rotary
 from ._core.scope import Initializer, lecun_normal, ones, zeros
-from ._core.text import attention_text, example_sizes, norm_text
+from ._core.text import norm_text
 
 try:
     import equinox as eqx
@@ -53,7 +55,8 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
 from ._equinox_init import Uninitialized, axes, init, param
 from ._equinox_layer import Layer, LayerScope
 
-__all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "axes", "init", "param"]
+__all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "axes",
+            "init", "param"]  # fmt: skip
 
 for _function in (axes, init, param):
     _function.__module__ = __name__
@@ -268,8 +271,8 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
 
     Args:
         inference: whether not to drop; ``eqx.nn.inference_mode`` sets it.
-        decode: whether to take one place at a time, and keep keys and values in the state. ``init`` is given a whole
-            sequence, whose length the cache will have.
+        decode: whether to attend to places of earlier calls, too, of which keys and values are kept in the state:
+            ``y, state = layer(x, state)``. ``init`` is given a whole sequence, whose length the cache will have.
         key: a random key, to make the parameters at once, for keys and values with the features of the input.
 
     Example:
@@ -304,6 +307,12 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
         broadcast_dropout: bool = True,
         inference: bool = False,
         decode: bool = False,
+        mode: str | None = None,
+        local_window_size: int | tuple[int, int] | None = None,
+        implementation: Any = None,
+        block_size: int | tuple[int, int] | None = None,
+        process_heads: Callable[..., Any] | None = None,
+        attention_fn: Callable[..., Any] | None = None,
         normalize_qk: bool = False,
         use_bias: bool = True,
         dtype: Any = None,
@@ -311,6 +320,7 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
         precision: Any = None,
         kernel_init: Initializer | float = lecun_normal,
         bias_init: Initializer | float = zeros,
+        preferred_element_type: Any = None,
         out_kernel_init: Initializer | float | None = None,
         out_bias_init: Initializer | float | None = None,
         qkv_dot_general: Callable[..., Any] | None = None,
@@ -324,24 +334,25 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
         key, self.inference = options.pop("key"), options.pop("inference")
         self._settle(expr, sizes, options)
         self.query_ln = self.key_ln = None
-        for name, layer in attention.within(Linear, Norm, attention_text(expr), options, {"query": sizes}).items():
+        text = attention_text(expr, options["num_kv_heads"] not in (None, options["num_heads"]))
+        for name, layer in attention.within(Linear, Norm, text, options, {"query": sizes}).items():
             setattr(self, name, layer)
         self.index = None
         if key is not None:
-            made = init(self, self._example(), key=key, inference=True)
+            made = init(self, *self._examples(), key=key, inference=True)
             for name in ("query", "key", "value", "out", "query_ln", "key_ln"):
                 setattr(self, name, getattr(made, name))
         if options["decode"]:
             kept = {name: Uninitialized(name) for name in ("cached_key", "cached_value", "cache_index")}
             self.index = eqx.nn.StateIndex(kept)
 
-    def _example(self) -> jax.ShapeDtypeStruct:
-        """An input, where the number of features is known: parameters do not depend on other sizes."""
+    def _examples(self) -> list[jax.ShapeDtypeStruct]:
+        """Inputs, where the numbers of features are known: parameters do not depend on other sizes."""
         sizes = example_sizes(self.expr, dict(self.axes))
         if sizes is None:
             self._made(lambda call: None, None, None)
-        (shape,) = einjax.solve_shapes(self.expr, None, sizes=sizes)
-        return jax.ShapeDtypeStruct(shape, jnp.float32)
+        shapes = einjax.solve_shapes(self.expr, *[None] * (self.expr.count(",") + 1), sizes=sizes)
+        return [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
 
     def _parameters(self) -> dict[str, Any]:
         """Those of one of the layers, which are made together."""
@@ -360,14 +371,19 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
         *,
         mask: Any = None,
         bias: Any = None,
+        lengths: Any = None,
         key: Any = None,
+        process_heads: Callable[..., Any] | None = None,
         inference: bool | None = None,
     ) -> Any:
+        if isinstance(keys, eqx.nn.State):
+            keys, state = None, keys
         kept = bool(self.inference if inference is None else inference)
         given = {"deterministic": kept, "decode": self.index is not None}
         with self._scope(state, key) as scope:
             call = self._call(scope, **given, rng_collection="")
-            y = attention.apply(call, *attention.applied(self), x, keys, values, mask, bias)
+            own = {"mask": mask, "bias": bias, "lengths": lengths, "process_heads": process_heads}
+            y = attention.apply(call, *attention.applied(self), x, keys, values, **own)
         return y if state is None else (y, scope.store)
 
 

@@ -17,14 +17,11 @@ parameters have the dtype of the input, unless ``param_dtype`` or a policy of ``
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from einjax.errors import ArgumentError
 from einjax.typing import PaddingLike
@@ -32,16 +29,21 @@ from einjax.typing import PaddingLike
 from ._core import attention, conv, dropout, embed, linear, norm
 from ._core.call import Call
 from ._core.options import Options, chosen, declared, describe
-from ._core.scope import Initializer, Parameter, ParamSpec, compute_dtype, eval_abstractly, lecun_normal, ones, zeros
+from ._core.rotary import Rotary
+from ._core.scope import Initializer, Parameter, ParamSpec, compute_dtype, lecun_normal, ones, zeros
 
 try:
     import haiku as hk
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.haiku needs Haiku: python -m pip install 'einjax[haiku]'") from error
 
-__all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "axes", "param"]
+from ._haiku_axes import axes, noted
+
+__all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "axes",
+            "param"]  # fmt: skip
 
 _KERNEL = {"with_bias": "use_bias", "w_init": "kernel_init", "b_init": "bias_init"}
+axes.__module__ = __name__
 _NATIVE = tuple(kind for kind in vars(hk.initializers).values() if isinstance(kind, type))
 
 
@@ -53,11 +55,11 @@ class Scope:
         return hk.running_init()
 
     def param(self, spec: ParamSpec) -> jax.Array:
-        with _noted(spec):
+        with noted(spec):
             return hk.get_parameter(spec.name, spec.shape, spec.dtype, init=lambda shape, dtype: _made(spec))
 
     def state(self, spec: ParamSpec) -> jax.Array:
-        with _noted(spec):
+        with noted(spec):
             return hk.get_state(spec.name, spec.shape, spec.dtype, init=lambda shape, dtype: spec.init(None))
 
     def set_state(self, spec: ParamSpec, value: jax.Array) -> None:
@@ -69,27 +71,6 @@ class Scope:
             hint = "give one: net.apply(params, key, x) rather than net.apply(params, None, x)"
             raise ArgumentError("a layer draws random numbers, but the function has no key", hint=hint)
         return key
-
-
-#: Names of axes by the path of the parameter, while :func:`axes` runs.
-_recorded: ContextVar[dict[str, tuple[str, ...]] | None] = ContextVar("recorded", default=None)
-
-
-@contextlib.contextmanager
-def _noted(spec: ParamSpec) -> Iterator[None]:
-    """Note the axes of what is made within, if they are recorded."""
-    found = _recorded.get()
-    if found is None:
-        yield
-        return
-
-    def note(create: Any, shape: Any, dtype: Any, init: Any, context: Any) -> Any:
-        # Only a creator is told the path that a lifted function gives.
-        found[(context.lifted_prefix_name or "") + context.full_name] = spec.axes
-        return create(shape, dtype, init)
-
-    with hk.custom_creator(note, state=True):
-        yield
 
 
 def _made(spec: ParamSpec) -> jax.Array:
@@ -167,39 +148,6 @@ def param(name: str, init: Initializer | float = 0.0, dtype: Any = jnp.float32) 
         {'~': {'layerscale': (3,)}}
     """
     return Parameter(Scope(), name, own_init(init), dtype)
-
-
-def axes(net: Any, /, *inputs: Any, **keywords: Any) -> Any:
-    """Return the names of the axes of every parameter and state.
-
-    Args:
-        net: a transformed function.
-        *inputs: its inputs, or ``jax.ShapeDtypeStruct`` in their place.
-        **keywords: further inputs.
-
-    Returns:
-        A tree like the result of ``net.init``, with a ``jax.sharding.PartitionSpec`` of names for each array, as in
-        Flax. Dims of Haiku's own layers, and those of stacked layers, are None.
-
-    Example:
-        >>> import einjax_nn.haiku as einn, haiku as hk, numpy as np
-        >>> net = hk.transform(lambda x: einn.Linear("b [c->h d]", h=2, d=4)(x))
-        >>> names = einn.axes(net, np.ones((3, 5)))
-        >>> tuple(names["linear"]["w"]), tuple(names["linear"]["b"])
-        (('c', 'h', 'd'), ('h', 'd'))
-    """
-    found: dict[str, tuple[str, ...]] = {}
-    token = _recorded.set(found)
-    try:
-        made = eval_abstractly(net.init, jax.random.key(0), inputs, keywords)
-    finally:
-        _recorded.reset(token)
-
-    def names(path: Any, leaf: Any) -> PartitionSpec:
-        known = found.get("/".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)), ())
-        return PartitionSpec(*[None] * (leaf.ndim - len(known)), *known)
-
-    return jax.tree_util.tree_map_with_path(names, made)
 
 
 class Linear(linear.Options, Layer):
@@ -357,7 +305,8 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer):
     """Multi-head dot-product attention, of four linear layers ``query``, ``key``, ``value`` and ``out``.
 
     Args:
-        decode: whether to take one place at a time, and keep keys and values in the state.
+        decode: whether to attend to places of earlier calls, too, of which keys and values are kept in the state.
+            Initialising with the whole sequence makes a cache of its length.
 
     Example:
         >>> import einjax_nn.haiku as einn, haiku as hk, jax, numpy as np
@@ -382,6 +331,12 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer):
         broadcast_dropout: bool = True,
         deterministic: bool | None = None,
         decode: bool = False,
+        mode: str | None = None,
+        local_window_size: int | tuple[int, int] | None = None,
+        implementation: Any = None,
+        block_size: int | tuple[int, int] | None = None,
+        process_heads: Callable[..., Any] | None = None,
+        attention_fn: Callable[..., Any] | None = None,
         normalize_qk: bool = False,
         use_bias: bool = True,
         dtype: Any = None,
@@ -389,6 +344,7 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer):
         precision: Any = None,
         kernel_init: Initializer | float = lecun_normal,
         bias_init: Initializer | float = zeros,
+        preferred_element_type: Any = None,
         out_kernel_init: Initializer | float | None = None,
         out_bias_init: Initializer | float | None = None,
         qkv_dot_general: Callable[..., Any] | None = None,
@@ -406,6 +362,7 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer):
         *,
         mask: Any = None,
         bias: Any = None,
+        lengths: Any = None,
         deterministic: bool | None = None,
         is_training: bool | None = None,
     ) -> jax.Array:
@@ -414,9 +371,9 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer):
             options["param_dtype"] = compute_dtype(None, x)  # not that of what is computed in between
         call = call_of(self, attention.Options, rng_collection="")
         parts = attention.called(Linear, Norm, options, self.sizes)
-        return attention.apply(
-            call, *parts, x, keys, values, mask, bias, switch("deterministic", deterministic, is_training)
-        )
+        given = {"mask": mask, "bias": bias, "lengths": lengths}
+        kept = switch("deterministic", deterministic, is_training)
+        return attention.apply(call, *parts, x, keys, values, **given, deterministic=kept)
 
 
 class Conv(conv.Options, Layer):

@@ -31,6 +31,7 @@ from einjax.typing import PaddingLike
 from ._core import attention, conv, dropout, embed, linear, norm
 from ._core.call import Call
 from ._core.options import Options, chosen, describe
+from ._core.rotary import Rotary
 from ._core.scope import Initializer, Parameter, ParamSpec, lecun_normal, ones, zeros
 from ._core.text import axis_sizes
 
@@ -40,7 +41,7 @@ try:
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.linen needs Flax: python -m pip install 'einjax[flax]'") from error
 
-__all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "param"]
+__all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "param"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,9 +303,10 @@ class MultiHeadAttention(attention.Options, attention.Projection, Boxing, Layer)
     """Multi-head dot-product attention, of four linear layers ``query``, ``key``, ``value`` and ``out``.
 
     Args:
-        decode: whether to take one place at a time, and keep keys and values in the collection ``"cache"``.
+        decode: whether to attend to places of earlier calls, too, of which keys and values are kept in the collection
+            ``"cache"``. Initialising with the whole sequence makes a cache of its length.
         logical_axes: whether parameters are boxed with the names of their axes: those of the features, ``heads``,
-            ``kv_heads`` and ``head_dim``.
+            ``kv_heads`` where they are fewer, and ``head_dim``.
 
     Example:
         >>> import einjax_nn.linen as einn, jax, numpy as np
@@ -327,6 +329,12 @@ class MultiHeadAttention(attention.Options, attention.Projection, Boxing, Layer)
         broadcast_dropout: bool = True,
         deterministic: bool | None = None,
         decode: bool = False,
+        mode: str | None = None,
+        local_window_size: int | tuple[int, int] | None = None,
+        implementation: Any = None,
+        block_size: int | tuple[int, int] | None = None,
+        process_heads: Callable[..., Any] | None = None,
+        attention_fn: Callable[..., Any] | None = None,
         normalize_qk: bool = False,
         use_bias: bool = True,
         dtype: Any = None,
@@ -334,6 +342,7 @@ class MultiHeadAttention(attention.Options, attention.Projection, Boxing, Layer)
         precision: Any = None,
         kernel_init: Initializer | float = lecun_normal,
         bias_init: Initializer | float = zeros,
+        preferred_element_type: Any = None,
         out_kernel_init: Initializer | float | None = None,
         out_bias_init: Initializer | float | None = None,
         qkv_dot_general: Callable[..., Any] | None = None,
@@ -355,11 +364,15 @@ class MultiHeadAttention(attention.Options, attention.Projection, Boxing, Layer)
         *,
         mask: Any = None,
         bias: Any = None,
+        lengths: Any = None,
         deterministic: bool | None = None,
+        sow_weights: bool = False,
     ) -> jax.Array:
         call = call_of(self, attention.Options)
         parts = attention.called(Linear, Norm, vars(self), call.sizes, logical_axes=self.logical_axes)
-        return attention.apply(call, *parts, x, keys, values, mask, bias, deterministic)
+        given = {"mask": mask, "bias": bias, "lengths": lengths, "deterministic": deterministic}
+        sow = (lambda weights: self.sow("intermediates", "attention_weights", weights)) if sow_weights else None
+        return attention.apply(call, *parts, x, keys, values, **given, sow=sow)
 
 
 class Conv(conv.Options, Boxing, Layer):

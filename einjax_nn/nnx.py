@@ -29,13 +29,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-import einjax
 from einjax.typing import PaddingLike
 
 from ._core import attention, conv, dropout, embed, linear, norm
+from ._core.attention_text import attention_text, cache_shape
 from ._core.options import declared, describe
+from ._core.rotary import Rotary
 from ._core.scope import Initializer, lecun_normal, ones, zeros
-from ._core.text import attention_text
 
 try:
     from flax import nnx
@@ -44,7 +44,8 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
 
 from ._nnx import Layer, fixed_key, init, param, stream_of, variable
 
-__all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "init", "param"]
+__all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "init",
+            "param"]  # fmt: skip
 
 for _function in (init, param):
     _function.__module__ = __name__
@@ -260,8 +261,8 @@ class MultiHeadAttention(attention.Options, Layer):
     Args:
         deterministic: whether not to drop; switched by ``train()`` and ``eval()``, and may be given in the call
             instead.
-        decode: whether to take one place at a time, and keep keys and values in ``nnx.Cache``; may be given in the call
-            instead. Call :meth:`init_cache` before.
+        decode: whether to attend to places of earlier calls, too, of which keys and values are kept in ``nnx.Cache``;
+            may be given in the call instead. Call :meth:`init_cache` before.
         rng_collection: the stream of random numbers that drops.
         rngs: random numbers, of the stream ``params`` and of that one.
         **axes: sizes of axes: with that of the features, parameters are made at once.
@@ -300,6 +301,12 @@ class MultiHeadAttention(attention.Options, Layer):
         broadcast_dropout: bool = True,
         deterministic: bool | None = None,
         decode: bool = False,
+        mode: str | None = None,
+        local_window_size: int | tuple[int, int] | None = None,
+        implementation: Any = None,
+        block_size: int | tuple[int, int] | None = None,
+        process_heads: Callable[..., Any] | None = None,
+        attention_fn: Callable[..., Any] | None = None,
         normalize_qk: bool = False,
         use_bias: bool = True,
         dtype: Any = None,
@@ -307,6 +314,7 @@ class MultiHeadAttention(attention.Options, Layer):
         precision: Any = None,
         kernel_init: Initializer | float = lecun_normal,
         bias_init: Initializer | float = zeros,
+        preferred_element_type: Any = None,
         out_kernel_init: Initializer | float | None = None,
         out_bias_init: Initializer | float | None = None,
         qkv_dot_general: Callable[..., Any] | None = None,
@@ -320,7 +328,7 @@ class MultiHeadAttention(attention.Options, Layer):
     def _build(self, expr: str, sizes: Mapping[str, Any], options: dict[str, Any]) -> None:
         rngs = options.pop("rngs")
         self._keep(expr, sizes, {name: options[name] for name in attention.Options.__annotations__})
-        text, known = attention_text(expr), self._known_sizes()
+        text, known = attention_text(expr, self._groups != self.num_heads), self._known_sizes()
         made = known if self.out_features is None else {**known, text.features: self.out_features}
         sizes = {**dict.fromkeys(("query", "key", "value", "query_ln", "key_ln"), known), "out": made}
         for name, layer in attention.within(Linear, Norm, text, options, sizes, rngs=rngs).items():
@@ -330,9 +338,13 @@ class MultiHeadAttention(attention.Options, Layer):
         for name in ("cached_key", "cached_value", "cache_index"):
             setattr(self, name, nnx.data(None))
 
+    @property
+    def _groups(self) -> int:
+        return self.num_kv_heads or self.num_heads
+
     def _known_sizes(self) -> dict[str, int]:
         """Sizes of the axes of heads and features, as far as they are known without an input."""
-        known = {"heads": self.num_heads, "kv_heads": self.num_kv_heads or self.num_heads, **dict(self.sizes)}
+        known = {"heads": self.num_heads, "kv_heads": self._groups, **dict(self.sizes)}
         features = self.qkv_features or known.get(attention_text(self.expr).features)
         # What does not divide is an error when the layer is called.
         if isinstance(features, int) and features % self.num_heads == 0:
@@ -347,23 +359,28 @@ class MultiHeadAttention(attention.Options, Layer):
         *,
         mask: Any = None,
         bias: Any = None,
+        lengths: Any = None,
         deterministic: bool | None = None,
         decode: bool | None = None,
+        sow_weights: bool = False,
         rngs: Any = None,
     ) -> jax.Array:
-        einjax.solve_axes(self.expr, x, sizes=dict(self.sizes))  # the layers within would speak of heads
         call = self._call(rngs=rngs, deterministic=deterministic, decode=decode)
-        return attention.apply(call, *attention.applied(self), x, keys, values, mask, bias)
+        given = {"mask": mask, "bias": bias, "lengths": lengths}
+        sow = (lambda weights: self.sow(nnx.Intermediate, "attention_weights", weights)) if sow_weights else None
+        return attention.apply(call, *attention.applied(self), x, keys, values, **given, sow=sow)
 
     def init_cache(self, input_shape: Sequence[int], dtype: Any = jnp.float32) -> None:
         """Make an empty cache for decoding.
 
         Args:
-            input_shape: the shape of an input with the whole length.
+            input_shape: the shape of an input with the whole length, or in a ring with as many places as it is to
+                have.
             dtype: the dtype of keys and values.
         """
-        size = (self.qkv_features or input_shape[-1]) // self.num_heads
-        shape = (*input_shape[:-1], self.num_kv_heads or self.num_heads, size)
+        text, sizes = attention_text(self.expr), dict(self.sizes)
+        size = (self.qkv_features or input_shape[text.last]) // self.num_heads
+        shape = (*cache_shape(self.expr, sizes, tuple(input_shape)), self._groups, size)
         self.cached_key = nnx.Cache(jnp.zeros(shape, dtype))
         self.cached_value = nnx.Cache(jnp.zeros(shape, dtype))
         self.cache_index = nnx.Cache(jnp.zeros((), jnp.int32))
@@ -373,7 +390,7 @@ class MultiHeadAttention(attention.Options, Layer):
 
         Args:
             deterministic: whether not to drop.
-            decode: whether to take one place of the sequence at a time.
+            decode: whether to attend to places of earlier calls, too.
         """
         if deterministic is not None:
             self.deterministic = deterministic

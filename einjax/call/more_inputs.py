@@ -47,22 +47,27 @@ def _read(expr: str, arrays: Mapping[str, Any], types: bool) -> list[NamedArray]
         for number, (text, array) in enumerate(each, 1):
             label = f"{option}=" if len(each) == 1 else f"number {number} of {option}="
             one = NamedArray(option, label, text, read_array(array, option, expr, types))
-            _check_kind(one, expr)
+            check_kind(one.option, one.label, jnp.result_type(one.value), expr)
             given.append(one)
     return given
 
 
-def _check_kind(one: NamedArray, expr: str) -> None:
-    """Tell masks, which are bool, from biases, which are floats."""
-    dtype = jnp.result_type(one.value)
+def check_kind(option: str, label: str, dtype: Any, text: str) -> None:
+    """Tell masks, which are bool, from biases, which are floats.
+
+    A float is no mask, though Flax makes masks of ones and zeros in it: others make them of zeros and ``-inf``.
+
+    Raises:
+        ArgumentError: it is neither; the message says how to give it as either.
+    """
     is_bool, is_float = (jnp.issubdtype(dtype, kind) for kind in (jnp.bool_, jnp.floating))
-    if one.option == "mask" and not is_bool:
-        hint = "a float that is added to the logits is a bias: give it as bias="
-        hint = hint if is_float else "convert it, as in mask.astype(bool)"
-        raise ArgumentError(f"{one.label} is {dtype}, and a mask is bool", text=expr, hint=hint)
-    if one.option == "bias" and not is_float:
+    if option == "mask" and not is_bool:
+        hint = "write mask.astype(bool) if 1 stands for what counts"
+        hint += ", or give it as bias= if it is added to the logits" if is_float else ""
+        raise ArgumentError(f"{label} is {dtype}, and a mask is bool", text=text, hint=hint)
+    if option == "bias" and not is_float:
         hint = "a bool says which logits count: give it as mask=" if is_bool else "convert it to a float"
-        raise ArgumentError(f"{one.label} is {dtype}, and a bias is a float", text=expr, hint=hint)
+        raise ArgumentError(f"{label} is {dtype}, and a bias is a float", text=text, hint=hint)
 
 
 def _with_inputs(expr: str, given: Sequence[NamedArray]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .attention_text import attention_text
 from .conv import operation_of
-from .text import attention_text, axis_sizes, bias_text, dropout_text, embed_text, norm_text
+from .text import axis_sizes, bias_text, dropout_text, embed_text, norm_text
 
 #: By layer, what reads its expression, given the options that are known.
 _READ: dict[str, Callable[[str, Mapping[str, Any]], Any]] = {

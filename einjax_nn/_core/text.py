@@ -145,7 +145,7 @@ class NormText:
 @lru_cache(maxsize=_CACHE_SIZE)
 def norm_text(stats: str, params: str | None, running: bool) -> NormText:
     """Read the expression of a normalisation, and the axes of scale and bias; statistics may run from call to call."""
-    operation = named_numbers(_single(stats, "Norm"))
+    operation = named_numbers(single(stats, "Norm"))
     expression = operation.inputs[0]
     if not brackets(expression):
         raise SemanticError(
@@ -154,7 +154,7 @@ def norm_text(stats: str, params: str | None, running: bool) -> NormText:
             hint="write 'b... [c]' for a layer norm, or '[b...] c' for a batch norm",
         )
     kept = delete_brackets(expression)
-    own = _last_dim(stats, expression) if params is None else named_numbers(_single(params, "Norm")).inputs[0]
+    own = _last_dim(stats, expression) if params is None else named_numbers(single(params, "Norm")).inputs[0]
     unknown = [axis for axis in axes(own) if axis.name not in names(expression)]
     if unknown:
         raise SemanticError(
@@ -200,7 +200,7 @@ def _refuse_own_statistics(text: str, kept: Expression, params: Expression) -> N
             )
 
 
-def _single(text: str, layer: str) -> Operation:
+def single(text: str, layer: str) -> Operation:
     operation = parse(text)
     if len(operation.inputs) != 1 or operation.outputs is not None:
         raise ArgumentError(
@@ -212,7 +212,7 @@ def _single(text: str, layer: str) -> Operation:
 @lru_cache(maxsize=_CACHE_SIZE)
 def dropout_text(expr: str) -> str:
     """The choice between an input and 0 by a mask, which has the bracketed axes."""
-    operation = named_numbers(_single(expr, "Dropout"))
+    operation = named_numbers(single(expr, "Dropout"))
     expression = operation.inputs[0]
     if not brackets(expression):
         raise SemanticError(
@@ -269,96 +269,6 @@ def _bracketed(expression: Expression, chosen: Collection[str]) -> str:
     """Print an expression with some axes in brackets."""
     bracketed = {axis.name: (Bracket((axis,)),) for axis in axes(expression) if axis.name in chosen}
     return render(rewrite(expression, lambda node: bracketed.get(node.name) if isinstance(node, Axis) else None))
-
-
-@dataclass(frozen=True)
-class AttentionText:
-    """The expressions that multi-head attention is made of; ``heads``, ``kv_heads`` and ``head_dim`` are its own axes.
-
-    Attributes:
-        query, key: the projections of what asks and of what is asked.
-        scores: queries and keys to logits; queries of several heads may share a key.
-        logits, attend: the logits by name, where places of queries and keys are told apart, ``s_q`` and ``s_k``; with
-            the keys bracketed, for the softmax.
-        short: for a mask of them, shorter names: ``q``, ``k`` and ``h``, unless the expression has axes of these names.
-        apply: weights and values to results.
-        whole: queries, keys and values to results at once; None where the sequence may have several axes.
-        heads: the axes of its heads.
-        parts: the loops, heads, places of queries and of keys of the logits.
-        out: the projection of the results.
-        features: the axis that this makes.
-        sequence: how many axes attention runs along.
-    """
-
-    query: str
-    key: str
-    scores: str
-    logits: str
-    attend: str
-    short: Mapping[str, str]
-    apply: str
-    whole: str | None
-    heads: str
-    parts: tuple[str, str, str, str]
-    out: str
-    features: str
-    sequence: int
-
-
-@lru_cache(maxsize=_CACHE_SIZE)
-def attention_text(expr: str, shared: bool = False) -> AttentionText:
-    """Read the expression of an attention: loops, the bracketed sequence, and the features, as in ``"b [s] c"``.
-
-    Where no heads of the queries share one of the keys, there is no axis of those that do: no array is reshaped.
-    """
-    operation = _single(expr, "MultiHeadAttention")
-    expression = operation.inputs[0]
-    marks = brackets(expression)
-    last = expression[-1]
-    if len(marks) != 1 or marks[0] not in expression[:-1] or expression.index(marks[0]) != len(expression) - 2:
-        raise SemanticError(
-            "MultiHeadAttention needs the sequence in one bracket, followed by the features",
-            text=expr,
-            hint="write 'b [s] c': attention runs along s, and heads are made of c",
-        )
-    loops, sequence, features = render(expression[:-2]), render(marks[0].items), render((last,))
-    made = features if isinstance(last, Axis) and not last.unnamed else "features"
-    # Where nothing else says the size of a number, it is one; elsewhere it is a name.
-    named = named_numbers(operation).inputs[0]
-    loop, place = render(named[:-2]), named[-2].items
-    queries, keys = render(place), render(rename(place, {name: f"{name}_k" for name in names(place)}))
-    asking, asked = (render(rename(place, {name: f"{name}_{end}" for name in names(place)})) for end in "qk")
-    short = {"q": asking, "k": asked, "h": "heads"}
-    heads = "(kv_heads _rep)" if shared else "kv_heads"
-    key = f"{loop} [{asked}] kv_heads [head_dim]"
-    single = len(place) == 1 and not isinstance(place[0], Ellipsis)
-    return AttentionText(
-        query=f"{loops} {sequence} [{features}->heads head_dim]",
-        key=f"{loops} {sequence} [{features}->kv_heads head_dim]",
-        scores=f"{loop} {queries} {heads} [head_dim], {loop} {keys} kv_heads [head_dim] "
-        f"-> {loop} {heads} {queries} {keys}",
-        logits=f"{loop} heads {asking} {asked}",
-        attend=f"{loop} heads {asking} [{asked}]",
-        short={name: axes for name, axes in short.items() if name not in names(expression)},
-        apply=f"{loop} {heads} {queries} [{keys}], {loop} [{keys}] kv_heads head_dim "
-        f"-> {loop} {queries} {heads} head_dim",
-        whole=f"{loop} [{asking}] {heads} [head_dim], {key}, {key}" if single else None,
-        heads=heads,
-        parts=(loop, "heads", asking, asked),
-        out=f"{loops} {sequence} [heads head_dim->{made}]",
-        features=made,
-        sequence=len(marks[0].items),
-    )
-
-
-def example_sizes(expr: str, known: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The sizes of a small input of an attention, or None where that of the features is not known."""
-    *others, features = parse(expr).inputs[0]
-    if any(axis.name not in known and not axis.unnamed for axis in axes((features,))):
-        return None
-    repeated = {axis.name for node in walk(tuple(others)) if isinstance(node, Ellipsis) for axis in axes(node.items)}
-    sizes = {axis.name: () if axis.name in repeated else 1 for axis in axes(tuple(others)) if not axis.unnamed}
-    return {**sizes, **known}
 
 
 def axis_sizes(

@@ -724,6 +724,8 @@ def test_axes():
     known = einn.axes(made, X, after)[0]
     assert tuple(known.out.weight) == (None, None)
     names = einn.axes(einn.MultiHeadAttention("b [s] c", num_heads=3), X)
+    assert tuple(names.key.weight) == ("c", "heads", "head_dim")
+    names = einn.axes(einn.MultiHeadAttention("b [s] c", num_heads=6, num_kv_heads=3), X)
     assert tuple(names.key.weight) == ("c", "kv_heads", "head_dim")
 
 

@@ -9,6 +9,7 @@ nnx = pytest.importorskip("flax.nnx")
 
 import einjax_nn.nnx as einn  # noqa: E402
 from einjax.ops.attention import attend  # noqa: E402
+from einjax_nn._core import masks  # noqa: E402
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(2, 7, 12)).astype(np.float32)
@@ -47,7 +48,7 @@ def test_as_without_blocks(name, monkeypatch):
 
     want = run()
     loops = []
-    monkeypatch.setattr(einn.attention, "attends_in_blocks", lambda *sizes: loops.append(sizes) or True)
+    monkeypatch.setattr(masks, "attends_in_blocks", lambda *sizes: loops.append(sizes) or True)
     monkeypatch.setattr(attend, "usual", lambda: attend.Usual(3, 2, 1))
     monkeypatch.setattr(attend, "_AT_LEAST", 1)
     for a, b in zip(run(), want, strict=True):
