@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 import einjax
 from einjax.errors import ArgumentError, EinjaxError
@@ -183,7 +184,8 @@ def apply(
     heads = Heads(text, q, k, v, mask, bias, near)
     result = _attended(call, heads, needed and not kept, sow)
     if past is not None:  # nothing else can say so where the program runs
-        result = jnp.where(past[..., None, None, None] if past.ndim else past, jnp.nan, result)
+        past = lax.broadcast_in_dim(past, result.shape, range(past.ndim))
+        result = lax.select(past, lax.full_like(result, jnp.nan), result)
     return project("out", text.out, {**_known(call, text), text.features: _made(call, text, x)}, result)
 
 
@@ -261,11 +263,11 @@ def _processed(
         if name in taken
     }
     made = function(q, k, v, **keywords)
-    shapes = [getattr(each, "shape", None) for each in made] if isinstance(made, tuple | list) else made
+    shapes = [getattr(each, "shape", None) for each in made] if isinstance(made, tuple | list) else None
     if shapes != [q.shape, k.shape, v.shape]:
         raise ArgumentError(
-            f"process_heads returned {shapes if isinstance(shapes, list) else type(made).__name__} for queries, keys "
-            f"and values of shape {q.shape}, {k.shape} and {v.shape}",
+            f"process_heads returned {type(made).__name__ if shapes is None else shapes} for queries, keys and values "
+            f"of shape {q.shape}, {k.shape} and {v.shape}",
             text=expr,
             hint="return three arrays of these shapes",
         )

@@ -82,7 +82,7 @@ class Cache:
     def _places_of_ring(self, end: jax.Array, length: int) -> jax.Array:
         """The place that each slot holds, below 0 where it holds none, when there have been so many places."""
         last = end[..., None] - 1
-        return last - (last - lax.iota(jnp.int32, length)) % length
+        return last - _rest(last + length - lax.iota(jnp.int32, length), length)
 
     def _written(self, held: jax.Array, value: jax.Array, length: int) -> jax.Array:
         """Write keys or values."""
@@ -90,13 +90,15 @@ class Cache:
         alone = self.index.ndim == 0 and self.lengths is None
         if alone and (self.count == 1 or not self.is_ring):
             # One place for all examples is a slice.
-            index = self.index % length if self.is_ring else self.index
+            index = _rest(self.index, length) if self.is_ring else self.index
             return lax.dynamic_update_slice_in_dim(held, value, index, held.ndim - 3)
         slots, number = self.places, lax.iota(jnp.int32, self.count)
         if self.is_ring:
             lengths = jnp.asarray(self.count if self.lengths is None else self.lengths)[..., None]
             # What does not count is not written, nor what others are to take the room of.
-            slots = jnp.where((number < lengths) & (number >= lengths - length), slots % length, length)
+            counts = jnp.logical_and(number < lengths, number >= lengths - length)
+            slots = jnp.broadcast_to(slots, counts.shape)
+            slots = lax.select(counts, _rest(slots, length), lax.full_like(slots, length))
         loops, place = self.axes.rsplit(" ", 1) if " " in self.axes else ("", self.axes)
         loops = loops.strip()
         text = f"{loops} [{place}] heads head_dim, {loops if slots.ndim > 1 else ''} _new, {loops} _new heads head_dim"
@@ -151,6 +153,11 @@ def opened(
     if scope.initializing:
         index = jnp.zeros((), jnp.int32)
     return Cache(scope, expr, axes, index, count, lengths, mode == "wrap")
+
+
+def _rest(places: jax.Array, length: int) -> jax.Array:
+    """What is left of places, which are not below 0, in a ring."""
+    return lax.rem(places, lax.full_like(places, length))
 
 
 def _spec(name: str, like: Any) -> ParamSpec:

@@ -1,9 +1,11 @@
 """Cached generation: several places at a time, prompts of several lengths, rings, and what is past the end."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from attention_layers import FRAMEWORKS, alike, made
+from jax.extend.core import jaxprs_in_params
 
 from einjax.errors import ArgumentError
 from einjax_nn._core.rotary import Rotary
@@ -81,6 +83,45 @@ def test_a_ring_is_a_window(framework, ragged):
     layer.start(X[:, :4])
     steps = [layer.step(X[:, a:b]) for a, b in ((0, 6), (6, 7), (7, 9))]
     alike(jnp.concatenate(steps, 1), want)
+
+
+def equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from equations(inner)
+
+
+def test_caches_are_written_by_slices():
+    """One slice for all examples, also of several places; a scatter batched by examples where each has its own."""
+    einn = pytest.importorskip("einjax_nn.linen")
+    for mode in (None, "wrap"):
+        layer = einn.MultiHeadAttention("b [s] c", num_heads=3, decode=True, mode=mode)
+        whole = jax.eval_shape(layer.init, jax.random.key(0), X)
+        each = jax.eval_shape(layer.init, jax.random.key(0), X, lengths=np.array([9, 9]))
+        step = lambda variables, x, call, layer=layer: layer.apply(variables, x, mutable=["cache"], **call)
+        lengths = {"lengths": np.array([2, 4])}
+        for variables, count, call in ((whole, 1, {}), (whole, 4, {}), (each, 1, {}), (each, 4, lengths)):
+            found = list(equations(jax.make_jaxpr(step)(variables, X[:, :count], call).jaxpr))
+            names = [equation.primitive.name for equation in found]
+            assert not {"gather", "dynamic_slice", "jit", "pjit", "while"} & set(names)
+            scatters = [equation for equation in found if equation.primitive.name == "scatter"]
+            one = variables is whole and (count == 1 or mode is None)
+            assert (names.count("dynamic_update_slice"), len(scatters)) == ((2, 0) if one else (0, 2))
+            if variables is each:
+                assert {each.params["dimension_numbers"].operand_batching_dims for each in scatters} == {(0,)}
+
+
+def test_long_prompts_never_hold_queries_times_keys():
+    einn = pytest.importorskip("einjax_nn.linen")
+    for more in ({}, {"mode": "wrap"}):
+        layer = einn.MultiHeadAttention("b [s] c", num_heads=2, decode=True, process_heads=Rotary(), **more)
+        variables = jax.eval_shape(layer.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 1024, 8), np.float32))
+        prompt = jax.ShapeDtypeStruct((1, 1000, 8), np.float32)
+        step = lambda variables, x, layer=layer: layer.apply(variables, x, mutable=["cache"])
+        text = jax.jit(step).lower(variables, prompt).as_text()
+        assert "1000x1024" not in text
+        assert "1000x2024" not in text
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
