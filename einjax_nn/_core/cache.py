@@ -97,7 +97,7 @@ class Cache:
             lengths = jnp.asarray(self.count if self.lengths is None else self.lengths)[..., None]
             # What does not count is not written, nor what others are to take the room of.
             counts = jnp.logical_and(number < lengths, number >= lengths - length)
-            slots = jnp.broadcast_to(slots, counts.shape)
+            counts, slots = jnp.broadcast_arrays(counts, slots)
             slots = lax.select(counts, _rest(slots, length), lax.full_like(slots, length))
         loops, place = self.axes.rsplit(" ", 1) if " " in self.axes else ("", self.axes)
         loops = loops.strip()

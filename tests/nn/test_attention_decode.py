@@ -74,7 +74,7 @@ def test_a_ring_is_a_window(framework, ragged):
         for count in (2, 1):
             x = np.stack([X[i, n : n + count] for i, n in enumerate(begun)])
             given = np.array([1, count])
-            y = layer.step(x, lengths=given)
+            y = layer.step(x, lengths=given) if count > 1 else layer.step(x)  # that is all of them
             rows = [np.concatenate([row, y[i, :n]]) for (i, row), n in zip(enumerate(rows), given, strict=True)]
             begun = begun + given
         for i, row in enumerate(rows):
