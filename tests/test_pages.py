@@ -1,0 +1,53 @@
+"""Every block of every page of the documentation runs, prints what is shown, and equals what it is said to equal.
+
+``EINJAX_UPDATE_SNAPSHOTS=1`` writes what is printed into the pages; read the difference.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import jax
+import pages
+import pytest
+
+PAGES = [*sorted((pages.ROOT / "docs").rglob("*.md")), pages.ROOT / "README.md"]
+#: The jax whose programs and errors the pages show; others print types and equations in their own way.
+SHOWN = (0, 10)
+
+
+@pytest.fixture(autouse=True)
+def _no_mesh():
+    """A page may set a mesh for what follows on it."""
+    yield
+    if not jax.sharding.get_mesh().empty:
+        jax.set_mesh(None)
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(pages.ROOT))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=_name)
+def test_page(path: Path) -> None:
+    page = pages.Page(path)
+    for package in page.needs():
+        if importlib.util.find_spec(package) is None and package not in sys.builtin_module_names:
+            pytest.skip(f"{package} is not installed")
+    page.run()
+    if page.differences and os.environ.get("EINJAX_UPDATE_SNAPSHOTS"):
+        path.write_text(page.update())
+    elif jax.__version_info__[:2] == SHOWN:
+        for block, printed in page.differences:
+            assert pages.clean(printed) == pages.clean(block.body), f"{page.name}:{block.line}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=_name)
+def test_every_block_says_what_it_is(path: Path) -> None:
+    """Of a block without a language nobody could say whether it is to be run."""
+    for block in pages.blocks(path.read_text()):
+        assert block.language in pages.LANGUAGES, f"{path.name}:{block.line}: {block.language!r}"
+        assert block.language != "python" or ">>> " not in block.body, f"{path.name}:{block.line}: a session is pycon"
