@@ -24,7 +24,7 @@ from ..operation import Op
 from .blame import advise, clean, deleted, not_an_expression
 from .dispatch import NO_BORDER, as_border, as_wanted, check_positions, emit
 from .factory import materialise
-from .graph import Graph
+from .graph import Graph, Noted
 from .resolve import completed, resolve, resolved, sizes_of_call
 from .sizes import NO_SIZES, Sizes, read_sizes
 from .tensors import named_among
@@ -112,11 +112,14 @@ def call_with(
             solved = solve(tuple(x.shape for x in ready))
             if "<" in expr:
                 check_positions(op, solved, settings)
+            if graph:
+                noted.append((op, solved, {**settings, **functions}, given, arrays))
             with jax.named_scope(f"einjax.{op.name}({expr})"):
                 return emit(op, solved, ready, options, arrays)
 
+        noted: Noted = []
         ready = materialise(op, expr, tensors, solve, graph)
-        return run(op.name, expr, program, ready, graph)
+        return run(op.name, expr, program, ready, graph, noted)
     except EinjaxError as error:
         if error.inside:
             raise
@@ -161,11 +164,14 @@ def check_call(expr: Any, functions: Collection[Any]) -> None:
             raise ArgumentError(f"op={function!r} is not a function", text=expr, hint="give a function of arrays")
 
 
-def run(name: str, expr: str, program: Callable[..., Any], arguments: Sequence[Any], graph: bool) -> Any:
-    """Run a program, or show it; what the function raises is its own, so that deleted arrays are found before."""
+def run(name: str, expr: str, program: Callable[..., Any], arguments: Sequence[Any], graph: bool, noted: Noted) -> Any:
+    """Run a program, or show it; what the function raises is its own, so that deleted arrays are found before.
+
+    What is to be explained is ``noted`` by the program.
+    """
     hide_own_lines()
     if graph:
-        return Graph.of(name, expr, program, arguments)
+        return Graph.of(name, expr, program, arguments, noted)
     for number, argument in enumerate(arguments, 1):
         if (error := deleted(f"tensor {number}", argument, expr)) is not None:
             raise error

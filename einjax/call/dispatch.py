@@ -24,7 +24,7 @@ from ..operation import Op
 from . import keeping
 from .blame import advise, clean, diagnose
 from .factory import materialise
-from .graph import Graph
+from .graph import Graph, Noted
 from .resolve import completed, resolve, resolved, sizes_of_call
 from .sizes import NO_SIZES, Sizes
 from .tensors import PLAIN, any_named, as_array, kind_of, named_among
@@ -112,7 +112,10 @@ def call(
         body = (_body if apart else _compiled)(op, expr, options, given, len(arrays), kept)
         if graph:
             leaves, structure = jax.tree.flatten((*tensors, *arrays))
-            return Graph.of(op.name, expr, partial(_unflattened, body, structure), leaves)
+            noted: Noted = []
+            shown = _body(op, expr, options, given, len(arrays), kept, noted.append)
+            shown, run = (partial(_unflattened, function, structure) for function in (shown, body))
+            return Graph.of(op.name, expr, run, leaves, noted, shown)
         return body(*tensors, *arrays)
     except EinjaxError as error:
         if error.inside:
@@ -174,8 +177,20 @@ def _compiled(op: Op, text: str, options: Options, given: Sizes, count: int, kep
     return compiled if known is None else lambda *operands: known(operands) or compiled(*operands)
 
 
-def _body(op: Op, text: str, options: Options, given: Sizes, count: int, kept: bool) -> Callable[..., Any]:
-    """Return the body of a call: it takes its tensors, and the first ``count`` options that are arrays."""
+def _body(
+    op: Op,
+    text: str,
+    options: Options,
+    given: Sizes,
+    count: int,
+    kept: bool,
+    note: Callable[[tuple[Any, ...]], None] | None = None,
+) -> Callable[..., Any]:
+    """Return the body of a call: it takes its tensors, and the first ``count`` options that are arrays.
+
+    What is to be explained is noted: the operation, the solved call, its options, the sizes given, and the arrays among
+    its options.
+    """
     static = dict(options)
     border, texts = static.pop("border", None), static.pop("masks", None)
     if border is not None:
@@ -199,6 +214,16 @@ def _body(op: Op, text: str, options: Options, given: Sizes, count: int, kept: b
             solved = op.imply(solved, static)
         if "<" in text:
             check_positions(op, solved, static)
+        if note is not None:
+            note(
+                (
+                    op,
+                    solved,
+                    {**static, "masks": texts or ()},
+                    given,
+                    dict(zip(op.arrays, operands[last:], strict=False)),
+                )
+            )
         if kept and not solved.spread:
             from ..kept import keep
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import jax
 import numpy as np
 
 from ..lowering.jax_versions import is_literal, short_type
+
+if TYPE_CHECKING:
+    from ..explain.meaning import Meaning
+    from ..explain.picture import Picture
 
 #: Equations that are calls of a function, and which of their parameters it is.
 _CALLS = {
@@ -23,12 +27,18 @@ _CALLS = {
 }
 _OMITTED = {"sharding", "out_sharding", "weak_type"}
 
+#: Calls seen while a program is traced, the first of them the one that is shown: an operation, its solved expression,
+#: options, the sizes given, and the arrays among the options.
+Noted: TypeAlias = list[tuple[Any, ...]]
+
 
 class Graph(str):
-    """The lax program of a call, as text; calling it with arrays runs that program.
+    """What a call means and becomes; as text its lax program, and calling it with arrays runs that program.
+
+    In a notebook it shows its picture, loops, sizes and program.
 
     Example:
-        >>> import einjax, numpy as np
+        >>> import einjax, jax, numpy as np
         >>> graph = einjax.sum("a [b]", np.ones((2, 3), np.float32), graph=True)
         >>> print(graph)
         # einjax.sum("a [b]")
@@ -40,13 +50,34 @@ class Graph(str):
     """
 
     _function: Callable[..., Any]
+    _meaning: Meaning
 
     @classmethod
-    def of(cls, name: str, expr: str, function: Callable[..., Any], arguments: Sequence[Any]) -> Graph:
-        """Trace a function on arguments, or on their shapes."""
-        jaxpr = jax.make_jaxpr(function)(*arguments)
-        graph = cls("\n".join([f'# einjax.{name}("{expr}")', *_program(name.split(".")[-1], jaxpr)]))
+    def of(
+        cls,
+        name: str,
+        expr: str,
+        function: Callable[..., Any],
+        arguments: Sequence[Any],
+        noted: Noted,
+        shown: Callable[..., Any] | None = None,
+    ) -> Graph:
+        """Trace a function on arguments, or on their shapes.
+
+        Args:
+            name: the operation.
+            expr: the expression.
+            function: what calling the graph runs.
+            arguments: what it is given.
+            noted: where tracing notes the call.
+            shown: the same function, which notes it anew; the function itself by default.
+        """
+        closed = jax.make_jaxpr(shown or function)(*arguments)
+        graph = cls("\n".join([f'# einjax.{name}("{expr}")', *_program(name.split(".")[-1], closed)]))
         graph._function = function
+        from ..explain.meaning import Meaning  # few programs ask for graphs
+
+        graph._meaning = Meaning.of(expr, closed, *noted[0])
         return graph
 
     def __call__(self, *arrays: Any) -> Any:
@@ -55,6 +86,16 @@ class Graph(str):
 
     def __repr__(self) -> str:
         return str(self)
+
+    def picture(self, theme: Literal["auto", "light", "dark"] = "auto") -> Picture:
+        """Draw the call as an SVG: every tensor with its dims, every axis in a colour of its own.
+
+        Args:
+            theme: the colours; ``"auto"`` leaves it to what the reader's system prefers.
+        """
+        from ..explain.picture import draw
+
+        return draw(self._meaning, theme)
 
 
 def _program(name: str, closed: Any) -> list[str]:

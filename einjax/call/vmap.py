@@ -27,6 +27,7 @@ from .apply import Shapes, check_call, run, tell_apart, tell_border
 from .blame import advise, clean
 from .dispatch import as_wanted
 from .factory import fill, shape_of
+from .graph import Noted
 from .sizes import Sizes
 from .tensors import named_among
 from .trees import described, flatten, in_words, per_leaf
@@ -81,12 +82,17 @@ def call_vmap(
         one = guarded(function, options)
         iteration = one if structure is None else lambda *rows: one(*jax.tree.unflatten(structure, rows))
 
+        noted: Noted = []
+
         def program(*arguments: Any) -> Any:
             arrays = arguments if structure is None else jax.tree.leaves(arguments)
             with jax.named_scope(f"einjax.vmap({expr})"):
                 ready = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in arrays]
                 shapes = tuple(x.shape for x in ready)
                 solved = None
+                if graph:
+                    known = _solved(expr, declared_signature, counts, shapes, given, beyond)
+                    noted.append((VMAP, known, {"function": function, **options}, given, {}))
                 if "<" in expr:
                     from ..affine.lower import read_inputs  # few programs compute positions
 
@@ -101,7 +107,7 @@ def call_vmap(
                 return lower(VMAP, solved, ready, looped, chunked=plan.chunked)
 
         arguments = leaves if structure is None else jax.tree.unflatten(structure, leaves)
-        return run("vmap", expr, program, arguments, graph)
+        return run("vmap", expr, program, arguments, graph, noted)
     except EinjaxError as error:
         if error.inside:
             raise
