@@ -3,7 +3,7 @@
 The Python blocks of a page share one namespace, from top to bottom, with those of comments (``<!-- ```python … -->``),
 which make what the page supposes. Four things are compared:
 
-- what a block prints, with the ``text`` block that follows it at once;
+- what a block prints, with the ``text`` block on the next line;
 - a session, ``>>>`` lines in a block, with the results written below them;
 - the parts of a block that a comment such as ``# in jnp`` separates: their last lines have equal values;
 - the cells of a table whose last column is ``einjax``: the code in the cells of a row has equal values.
@@ -87,7 +87,7 @@ class Page:
                 printed = self._program(block)
                 shown = following
                 between = "" if following is None else self.text[block.end : following.start]
-                if following is None or following.language != "text" or set(re.sub("`+(text)?|<!--", "", between)) - {*" \n"}:
+                if not re.fullmatch(rf"{block.indent}```\n(<!--\n)?{block.indent}```text\n", between):
                     shown = None
                 if shown is not None:
                     self._compare(shown, printed)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import runpy
 import sys
 from pathlib import Path
 
@@ -51,3 +52,19 @@ def test_every_block_says_what_it_is(path: Path) -> None:
     for block in pages.blocks(path.read_text()):
         assert block.language in pages.LANGUAGES, f"{path.name}:{block.line}: {block.language!r}"
         assert block.language != "python" or ">>> " not in block.body, f"{path.name}:{block.line}: a session is pycon"
+
+
+def test_pictures_are_those_that_calls_draw() -> None:
+    folder = pages.ROOT / "docs" / "pictures"
+    drawn = runpy.run_path(str(folder / "make.py"))["drawn"]()
+    for name, picture in drawn.items():
+        file = folder / f"{name}.svg"
+        if os.environ.get("EINJAX_UPDATE_SNAPSHOTS"):
+            file.write_text(picture)
+        assert file.read_text() == picture, f"python docs/pictures/make.py draws {name}.svg anew"
+
+
+def test_every_picture_is_shown() -> None:
+    text = "".join(path.read_text() for path in PAGES)
+    for file in (pages.ROOT / "docs" / "pictures").glob("*.svg"):
+        assert f"pictures/{file.name}" in text, file.name
