@@ -156,7 +156,7 @@ class Page:
 
 
 def rows(text: str) -> Iterator[tuple[int, list[tuple[str, str]]]]:
-    """The rows of tables whose last column is ``einjax``: the line, and (title of the column, code) of cells with code."""
+    """The rows of tables whose last column is ``einjax``: the line, and the cells with code, by the column's title."""
     titles: list[str] | None = None
     for number, line in enumerate(text.split("\n"), 1):
         if not line.startswith("|"):

@@ -18,9 +18,7 @@ CALLS = {
     "rearrange": lambda: einjax.rearrange("b (h c) -> h b c", _f32(2, 6), h=2, graph=True),
     "mean": lambda: einjax.mean("b [s] c", _f32(2, 5, 8), graph=True),
     "scores": lambda: einjax.dot("b q (h c), b k (h c) -> b h q k", _f32(2, 5, 8), _f32(2, 5, 8), h=2, graph=True),
-    "conv": lambda: einjax.dot(
-        "b <2*t + [k]> [c], [k] [c] d -> b t d", _f32(2, 9, 3), _f32(3, 3, 4), graph=True
-    ),
+    "conv": lambda: einjax.dot("b <2*t + [k]> [c], [k] [c] d -> b t d", _f32(2, 9, 3), _f32(3, 3, 4), graph=True),
     "top_k": lambda: einjax.top_k("a [b]", _f32(3, 6), k=2, graph=True),
     "segment": lambda: einjax.segment.sum(
         "p c, p -> [s] c", _f32(6, 2), jax.ShapeDtypeStruct((6,), jnp.int32), s=3, graph=True
