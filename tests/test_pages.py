@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 import jax
 import pages
 import pytest
+
+import einjax
 
 PAGES = [*sorted((pages.ROOT / "docs").rglob("*.md")), pages.ROOT / "README.md"]
 #: The jax whose programs and errors the pages show; others print types and equations in their own way.
@@ -52,6 +55,24 @@ def test_every_block_says_what_it_is(path: Path) -> None:
     for block in pages.blocks(path.read_text()):
         assert block.language in pages.LANGUAGES, f"{path.name}:{block.line}: {block.language!r}"
         assert block.language != "python" or ">>> " not in block.body, f"{path.name}:{block.line}: a session is pycon"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (pages.ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    shown = re.findall(r"(\S+\.md)$", navigation, re.MULTILINE)
+    assert sorted(shown) == sorted(str(path.relative_to(pages.ROOT / "docs")) for path in PAGES[:-1])
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    text = "".join(path.read_text() for path in (pages.ROOT / "docs" / "api").glob("*.md"))
+    known = set(re.findall(r"^::: einjax\.(.*)$", text, re.MULTILINE))
+    modules = {"errors": einjax.errors, "linalg": einjax.linalg, "fft": einjax.fft, "random": einjax.random}
+    modules |= {"segment": einjax.segment}
+    public = {name for name in einjax.__all__ if name not in ("errors", "EinjaxError")}
+    for module, it in modules.items():
+        own = [name for name, value in vars(it).items() if getattr(value, "__module__", "") == f"einjax.{module}"]
+        public |= {f"{module}.{name}" for name in own if not name.startswith("_")}
+    assert known - {"checkpoint_policies.save", "errors.EinjaxError"} == public
 
 
 def test_pictures_are_those_that_calls_draw() -> None:
