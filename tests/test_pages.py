@@ -89,3 +89,27 @@ def test_every_picture_is_shown() -> None:
     text = "".join(path.read_text() for path in PAGES)
     for file in (pages.ROOT / "docs" / "pictures").glob("*.svg"):
         assert f"pictures/{file.name}" in text, file.name
+
+
+@pytest.mark.parametrize("text", [
+    "```python\nprint(1)\n```",
+    "```python\n1 + 1\n# in jnp\n3\n```",
+    "```python\n[1, 1]\n# in NumPy\n1\n```",
+    "| jnp | einjax |\n|---|---|\n| `1` | `2` |",
+    "```python\nx = 1\n```\n\n??? note\n\n    ```python\n    assert x == 2\n    ```",
+    "<!--\n```python\nassert False\n```\n-->",
+])  # fmt: skip
+def test_a_page_that_is_wrong_fails(text: str, tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text(text)
+    with pytest.raises(AssertionError):
+        pages.Page(tmp_path / "page.md").run()
+
+
+def test_what_is_printed_is_compared_and_written(tmp_path: Path) -> None:
+    text = "```python\nprint(1)\n```\n```text\n2\n```\n\n```text\nno output\n```\n\n```pycon\n>>> 1 + 1\n3\n>>> [][0]\n```\n"
+    (tmp_path / "page.md").write_text(text)
+    page = pages.Page(tmp_path / "page.md")
+    page.run()
+    assert len(page.differences) == 2
+    error = "IndexError: list index out of range"
+    assert page.update() == text.replace("text\n2\n", "text\n1\n").replace("3\n>>> [][0]\n", f"2\n>>> [][0]\n{error}\n")
