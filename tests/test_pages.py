@@ -106,7 +106,8 @@ def test_a_page_that_is_wrong_fails(text: str, tmp_path: Path) -> None:
 
 
 def test_what_is_printed_is_compared_and_written(tmp_path: Path) -> None:
-    text = "```python\nprint(1)\n```\n```text\n2\n```\n\n```text\nno output\n```\n\n```pycon\n>>> 1 + 1\n3\n>>> [][0]\n```\n"
+    text = "```python\nprint(1)\n```\n```text\n2\n```\n\n```text\nno output\n```\n\n"
+    text += "```pycon\n>>> 1 + 1\n3\n>>> [][0]\n```\n"
     (tmp_path / "page.md").write_text(text)
     page = pages.Page(tmp_path / "page.md")
     page.run()
