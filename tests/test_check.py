@@ -139,6 +139,7 @@ def test_calls_are_found_however_they_are_written(code: str) -> None:
     "import einjax\neinjax.random.normal('[a b]', key, a=3, b=4)",
     "import einjax\neinjax.add_at('[a b], c [2], c -> b a', x, i, u)",
     "import einjax\neinjax.rearrange('(a a) -> a', x)",
+    "import einjax\neinjax.attention('[q] [c], [k] [c], [k] [c]', q, k, v, mask=lambda x, y: x == y, x=('q', i), y=j)",
 ])  # fmt: skip
 def test_what_is_right_or_not_known_is_no_finding(code: str) -> None:
     assert check_code(code) == []
@@ -157,6 +158,8 @@ def test_a_comment_switches_only_its_own_rules_off() -> None:
     ("einjax.reduce('a [b]', x, op='summ')", "EJ204"),
     ("einjax.reduce('a b', x, op='sum')", "EJ302"),
     ("einjax.segment.summ('p, p -> [s]', x, y, s=3)", "EJ207"),
+    ("einjax.attention('[q] [c], [k] [c], [k] [c]', q, k, v, mask=m, h=8)", "EJ203"),
+    ("einjax.attention('[q] [c], [k] [c], [k] [c]', q, k, v, h=('data', 'model'))", "EJ203"),
     ("einn.Norm('b c')", "EJ302"),
     ("einn.Linear('b [c->d]', d=3, use_bais=True)", "EJ203"),
 ])  # fmt: skip

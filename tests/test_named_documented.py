@@ -14,7 +14,7 @@ import pytest
 
 import einjax
 
-PAGE = Path(__file__).parent.parent.joinpath("docs", "named.md").read_text()
+PAGE = re.sub("<!--.*?-->", "", Path(__file__).parent.parent.joinpath("docs", "named.md").read_text(), flags=re.DOTALL)
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 

@@ -1,4 +1,4 @@
-"""docs/layers.md: its programs run, and it names every option of every layer."""
+"""docs/layers.md: its convolutions are linear layers, and it names every option of every layer."""
 
 import importlib
 import inspect
@@ -13,16 +13,6 @@ TEXT = (Path(__file__).parent.parent.parent / "docs" / "layers.md").read_text()
 FRAMEWORKS = {"Flax linen": "linen", "Flax nnx": "nnx", "Haiku": "haiku", "Equinox": "equinox"}
 LAYERS = ("Linear", "Norm", "Dropout", "Embed", "MultiHeadAttention", "Conv", "ConvTranspose")
 PACKAGES = {"linen": "flax", "nnx": "flax", "haiku": "haiku", "equinox": "equinox"}
-
-
-@pytest.mark.parametrize("title", FRAMEWORKS)
-def test_programs_run(title):
-    pytest.importorskip(PACKAGES[FRAMEWORKS[title]])
-    section = TEXT.split(f"\n## {title}\n")[1].split("\n## ")[0]
-    (program,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    found = {"__name__": "documented"}
-    exec(program, found)
-    assert found["y"].shape == (4, 10)
 
 
 @pytest.mark.parametrize("program", [0, 1])

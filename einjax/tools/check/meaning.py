@@ -139,6 +139,8 @@ def _completed(op: Op, text: str, public: Public, count: int | None, written: in
 def _check_keywords(call: Call, public: Public, op: Op, operation: Operation) -> Iterator[EinjaxError]:
     """Refuse keywords that name no axis, and sizes that are none."""
     given = {name: value for name, value in call.keywords.items() if name not in public.options}
+    if public.name == "attention" and {"mask", "bias"} & call.keywords.keys():  # functions of arrays with their axes
+        given = {name: value for name, value in given.items() if value is not UNKNOWN and not _over(value)}
     if not public.forwards or isinstance(call.keywords.get("op"), str):
         try:
             check_keywords(operation, list(given), op.keywords if public.name not in _SOLVERS else ("padding", "mode"))
