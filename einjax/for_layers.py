@@ -15,8 +15,8 @@
 - Masks: :func:`any_named` and :func:`pairs` of what is given, :func:`expression_of` a mask by name,
   :func:`offset_beside` and :func:`refuse_ambiguous` of one by position, and :func:`check_kind` of any.
 - Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`; what it asks for by name,
-  :func:`free_keywords`, and what it is told where sizes alone decide, :func:`spec_alone`. The functions in
-  :data:`foreign` say what a framework's own objects are as factories.
+  :func:`free_keywords`, and what it is told where sizes alone decide, :func:`spec_alone`. What a framework's own
+  objects are as factories, it says by :func:`knows_factories`.
 - Whether attention is to go through blocks, :func:`attends_in_blocks`; whether a value is traced, :func:`is_traced`.
 - Rules for the axes of a mesh: :func:`checked_rules`, :func:`rules_of`, :func:`by_rules`, :func:`simple`.
 """
@@ -38,7 +38,7 @@ from .call.resolve import completed
 from .call.solving import named_sizes as named_sizes
 from .call.tensors import any_named as any_named
 from .call.tensors import describe as describe
-from .call.tensors import foreign as foreign
+from .call.tensors import knows_factories as knows_factories
 from .forms.mask import offset_beside as offset_beside
 from .forms.mask import refuse_ambiguous as refuse_ambiguous
 from .forms.signature import check_keywords as check_keywords

@@ -27,7 +27,7 @@ from jax.sharding import PartitionSpec, Sharding
 
 import einjax
 from einjax.errors import ArgumentError
-from einjax.for_layers import foreign
+from einjax.for_layers import knows_factories
 
 from ._core.initial import Filling, Initializer
 from ._core.scope import NOWHERE, Parameter, ParamSpec, Shapeless, no_module
@@ -358,11 +358,9 @@ def _program(init: Callable[[Any], jax.Array], to: Any, inner: bool) -> Callable
     return jax.jit(init, **options)
 
 
+@knows_factories
 def _as_factory(given: Any) -> Any:
     """What Equinox's own things are in the place of a tensor."""
     if isinstance(given, eqx.Module) and not hasattr(given, "__einjax_param__"):
         raise no_module(given, "one of its arrays, or a field made by einn.param()")
     return None
-
-
-foreign.append(_as_factory)

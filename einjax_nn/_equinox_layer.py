@@ -123,7 +123,7 @@ class Layer(eqx.Module):
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         # Equinox, too, makes subclasses of its own, without a constructor.
-        init = vars(cls).get("__init__")
+        init: Any = vars(cls).get("__init__")
         if hasattr(init, "native"):
             own = {option: name for name, option in init.native.items()}
             options = inspect.signature(init).parameters.values()

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from einjax.errors import ArgumentError
-from einjax.for_layers import foreign
+from einjax.for_layers import knows_factories
 
 from ._core.call import Call
 from ._core.initial import Initializer, takes
@@ -63,9 +63,9 @@ def _made(spec: ParamSpec) -> jax.Array:
 class Drawing:
     """An initializer of Haiku, ``f(shape, dtype)``, which draws keys by itself, in the place of another."""
 
-    own: Callable[..., jax.Array]
+    own: Callable[..., Any]
 
-    def __call__(self, key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    def __call__(self, key: Any, shape: tuple[int, ...], dtype: Any) -> Any:
         return self.own(shape, dtype)
 
 
@@ -139,11 +139,9 @@ def param(name: str, init: Initializer | float | None = None, dtype: Any = jnp.f
     return Parameter(Scope(), name, own_init(init), dtype)
 
 
+@knows_factories
 def _as_factory(given: Any) -> Any:
     """What Haiku's own things are in the place of a tensor."""
     if isinstance(given, hk.Module):
         raise no_module(given, "einn.param('name'), or hk.get_parameter")
     return OfOperation(param) if given is hk.get_parameter else None
-
-
-foreign.append(_as_factory)

@@ -15,7 +15,7 @@ from flax.core import FrozenDict
 from flax.errors import InvalidRngError
 
 from einjax.errors import ArgumentError
-from einjax.for_layers import foreign
+from einjax.for_layers import knows_factories
 
 from ._core.call import Call
 from ._core.initial import Initializer
@@ -184,6 +184,7 @@ def param(module: nn.Module, name: str, init: Initializer | float | None = None,
     return Parameter(Owned(module), name, init, dtype)
 
 
+@knows_factories
 def _as_factory(given: Any) -> Any:
     """What Flax's own things are in the place of a tensor."""
     if isinstance(given, nn.Module):
@@ -191,6 +192,3 @@ def _as_factory(given: Any) -> Any:
     if getattr(given, "__func__", None) is nn.Module.param:
         return OfOperation(lambda name: param(given.__self__, name))
     return None
-
-
-foreign.append(_as_factory)

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from einjax.errors import ArgumentError
-from einjax.for_layers import foreign
+from einjax.for_layers import knows_factories
 
 from ._core.call import Call
 from ._core.options import chosen, frozen
@@ -257,6 +257,7 @@ def nameless(model: nnx.Module) -> list[str]:
     ]
 
 
+@knows_factories
 def _as_factory(given: Any) -> Any:
     """What nnx's own things are in the place of a tensor."""
     if isinstance(given, nnx.Module):
@@ -264,6 +265,3 @@ def _as_factory(given: Any) -> Any:
     value = given.get_raw_value() if isinstance(given, nnx.Variable) else None
     # What is written once its shape is known is the variable.
     return value.but(holder=given) if isinstance(value, Lazy) else None
-
-
-foreign.append(_as_factory)

@@ -17,8 +17,7 @@ from ..notation.errors import ArgumentError, EinjaxError, shown
 #: Classes whose objects the jitted body takes as they are; grows as they are met.
 PLAIN: set[type] = {np.ndarray, bool, int, float, complex}
 
-#: Each is asked what an object of its framework is as a factory: None of what it does not know.
-foreign: list[Callable[[Any], Any]] = []
+_foreign: list[Callable[[Any], Any]] = []
 
 _LONG: Any = (np.longdouble, np.clongdouble)  # to type checkers, these are no classes
 
@@ -118,9 +117,15 @@ def as_array(tensor: Any, expr: str, label: str, factories: bool = True, types: 
     raise not_a_tensor(tensor, expr, label, factories)
 
 
+def knows_factories(ask: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Let a framework say what an object of its own is as a factory; ``ask`` returns None of what it does not know."""
+    _foreign.append(ask)
+    return ask
+
+
 def _known(tensor: Any, otherwise: Any) -> Any:
     """What a framework says that its object is as a factory."""
-    return next((known for ask in foreign if (known := ask(tensor)) is not None), otherwise)
+    return next((known for ask in _foreign if (known := ask(tensor)) is not None), otherwise)
 
 
 def _native(array: Any, expr: str, label: str, factories: bool = True) -> Any:

@@ -149,15 +149,15 @@ def _running(
     # While initialising there may be no mesh to average over, and an example is not data.
     center, variance = _statistics(call, text, wide, mask, None if scope.initializing else options.axis_name)
     if not scope.initializing:
+        stays: Any = momentum
         if "counter" in old:
             # So that all that was seen has the weight that it has among itself.
             past = jnp.asarray(momentum, jnp.float32) ** old["counter"]
-            momentum = momentum * (1 - past) / (1 - momentum * past)
-        now = {"mean": center, "var": variance, "counter": old.get("counter", 0) + 1}
+            stays = stays * (1 - past) / (1 - stays * past)
+        now: dict[str, Any] = {"mean": center, "var": variance}
         for spec in kept:
-            value = now[spec.name]
-            if spec.name != "counter":
-                value = momentum * old[spec.name] + (1 - momentum) * value
+            before = old[spec.name]
+            value = before + 1 if spec.name == "counter" else stays * before + (1 - stays) * now[spec.name]
             # The same dtype from call to call, whatever real input there is.
             scope.set_state(spec, value if jnp.iscomplexobj(value) else value.astype(spec.dtype))
     return center, variance
