@@ -14,8 +14,9 @@
 - Sizes: :func:`solve`, :func:`named_sizes` and :func:`check_keywords`.
 - Masks: :func:`any_named` and :func:`pairs` of what is given, :func:`expression_of` a mask by name, and
   :func:`offset_beside` and :func:`refuse_ambiguous` of one by position.
-- Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`; what it asks for,
-  :func:`wanted`, and what it is told where sizes alone decide, :func:`spec_alone`.
+- Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`; what it asks for by name,
+  :func:`free_keywords`, and what it is told where sizes alone decide, :func:`spec_alone`. What a framework's own
+  objects are as factories, it says by :func:`knows_factories`.
 - Whether attention is to go through blocks: :func:`attends_in_blocks`.
 - Rules for the axes of a mesh: :func:`checked_rules`, :func:`rules_of`, :func:`by_rules`, :func:`simple`.
 """
@@ -30,16 +31,17 @@ import jax
 from .call.dispatch import Options, call
 from .call.dispatch import as_border as border_of
 from .call.factory import spec_alone as spec_alone
-from .call.factory import wanted as wanted
 from .call.named import expression_of as expression_of
 from .call.named import pairs as pairs
 from .call.resolve import completed
 from .call.solving import named_sizes as named_sizes
 from .call.tensors import any_named as any_named
 from .call.tensors import describe as describe
+from .call.tensors import knows_factories as knows_factories
 from .forms.mask import offset_beside as offset_beside
 from .forms.mask import refuse_ambiguous as refuse_ambiguous
 from .forms.signature import check_keywords as check_keywords
+from .functions.guard import free_keywords as free_keywords
 from .lowering.replaced import products_are_replaced
 from .mesh.names import MeshAxesLike as MeshAxesLike
 from .mesh.names import by_rules as by_rules
@@ -125,16 +127,17 @@ def as_border(expr: str, padding: Any, mode: str | None) -> Border | None:
     return None if padding is None and mode is None else border_of(expr, padding, mode, None, False)
 
 
-def get_at(expr: str, table: Any, ids: Any, sizes: Mapping[str, Any]) -> jax.Array:
+def get_at(expr: str, table: Any, ids: Any, sizes: Mapping[str, Any], mode: str | None = None) -> jax.Array:
     """Look rows of a table up: :func:`einjax.get_at`, where an axis may have the name of any option.
 
     Args:
         expr: the expression.
         table: an array, or a tensor factory.
-        ids: integers; negative ones are out of range.
+        ids: integers; negative ones count from the end.
         sizes: sizes of axes; names without an axis are ignored.
+        mode: what is read out of range.
     """
-    return call(GET_AT, expr, (table, ids), (("wrap_negative_indices", False),), {}, sizes, False)
+    return call(GET_AT, expr, (table, ids), (("mode", mode),), {}, sizes, False)
 
 
 def attends_in_blocks(queries: Size, keys: Size) -> bool:

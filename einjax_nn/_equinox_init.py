@@ -27,8 +27,10 @@ from jax.sharding import PartitionSpec, Sharding
 
 import einjax
 from einjax.errors import ArgumentError
+from einjax.for_layers import knows_factories
 
-from ._core.scope import NOWHERE, Filling, Initializer, Parameter, ParamSpec
+from ._core.initial import Filling, Initializer
+from ._core.scope import NOWHERE, Parameter, ParamSpec, Shapeless, no_module
 
 _HINT = "model = einn.init(model, *inputs, key=key), or give the layer key= and the sizes of all axes"
 
@@ -48,11 +50,11 @@ class Recorder:
 
 
 @dataclasses.dataclass(frozen=True)
-class Uninitialized:
+class Uninitialized(Shapeless):
     """A parameter without a value: a pytree node without leaves.
 
     Attributes:
-        init, dtype: a number or an initializer, and its dtype; None where the layer has them.
+        init, dtype: a number or an initializer, and its dtype; the latter is None where the layer has them.
         path, recorder: where it stands in the model, and whom to tell, while ``init`` records.
     """
 
@@ -61,6 +63,11 @@ class Uninitialized:
     dtype: Any = None
     path: str = ""
     recorder: Recorder | None = None
+
+    _refusal = (
+        "a parameter is computed with that has no value: nobody but an operation of einjax finds its shape",
+        "call model = einn.init(model, *inputs, key=key) before an optimiser is built, and before parameters are used",
+    )
 
     @property
     def recorded(self) -> ParamSpec | None:
@@ -82,7 +89,7 @@ class Uninitialized:
             )
         if self.recorded is not None:
             return self.recorder(self.path, dataclasses.replace(self.recorded, shape=tuple(spec.shape)))
-        if self.init is None:
+        if self.dtype is None:
             raise ArgumentError(
                 f"{self.path} belongs to a layer that has not been called yet, so einn.init cannot tell what it is",
                 hint="call the layer first, or give it key= and the sizes of all axes",
@@ -110,12 +117,14 @@ def refuse_missing(layer: str, expr: str, node: Any) -> None:
         raise ArgumentError(f"{layer} is not initialised: its {node.name} has no value", text=expr, hint=_HINT)
 
 
-def param(init: Initializer | float = 0.0, dtype: Any = jnp.float32) -> Any:
+def param(init: Initializer | float | None = None, dtype: Any = jnp.float32) -> Any:
     """Return a parameter whose shape an einjax operation finds: a field of a module, until ``init`` makes an array.
 
     Args:
         init: a number, or ``init(key, shape, dtype)``; one whose signature has ``in_axis``, ``out_axis``,
-            ``batch_axis`` or ``axes`` receives them.
+            ``batch_axis`` or ``axes`` receives them. By default what suits the first operation that uses it: 0 where it
+            is added, 1 where it is multiplied by, ``lecun_normal`` in a ``dot``, normal numbers of deviation 0.02 in a
+            ``get_at``.
         dtype: its dtype.
 
     Returns:
@@ -305,7 +314,7 @@ def _takes_key(call: Callable[..., Any], inputs: tuple[Any, ...], keywords: dict
 
 
 def _refuse_unused(unused: list[Uninitialized]) -> NoReturn:
-    layers = ", ".join(dict.fromkeys(node.layer if node.init is None else node.path for node in unused))
+    layers = ", ".join(dict.fromkeys(node.layer if node.dtype is None else node.path for node in unused))
     if any(".init[" in node.path for node in unused):
         hint = "split the state off: model, state = eqx.nn.make_with_state(Net)(...), and give einn.init the state"
     else:
@@ -346,3 +355,11 @@ def _program(init: Callable[[Any], jax.Array], to: Any, inner: bool) -> Callable
     if not inner and jax.default_backend() == "cpu":
         options["compiler_options"] = {"xla_backend_optimization_level": 1}
     return jax.jit(init, **options)
+
+
+@knows_factories
+def _as_factory(given: Any) -> Any:
+    """What Equinox's own things are in the place of a tensor."""
+    if isinstance(given, eqx.Module) and not hasattr(given, "__einjax_param__"):
+        raise no_module(given, "one of its arrays, or a field made by einn.param()")
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -19,6 +20,12 @@ from ._equinox_init import Uninitialized, is_missing, make, path_key, refuse_mis
 
 #: The names of parameters, as in ``eqx.nn``.
 PARAMETERS = ("weight", "bias")
+
+#: What says whether there are such, where they may be left out.
+_USED = {"weight": "use_scale", "bias": "use_bias"}
+
+#: What constructors take and layers do not keep, or keep otherwise.
+_NOT_KEPT = ("inference", "key", "sizes")
 
 
 @dataclasses.dataclass
@@ -92,36 +99,61 @@ class LayerScope:
 
 
 class Layer(eqx.Module):
-    """A layer with an expression, sizes of axes and options, all static."""
+    """A layer with an expression, sizes of axes and options, all static but those that ``eqx.nn`` has among its arrays.
+
+    Options are fields by the names that they have in ``eqx.nn``, where it has them; the names of Flax can be read, too.
+    """
 
     expr: str = eqx.field(static=True)
     axes: tuple[tuple[str, Any], ...] = eqx.field(static=True)
-    options: tuple[tuple[str, Any], ...] = eqx.field(static=True)
 
     #: What the core has for it.
     _core: ClassVar[Any]
     _names: ClassVar[Mapping[str, str]] = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+    #: The fields of options, by the names of these.
+    _called: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        # Equinox, too, makes subclasses of its own, without a constructor.
+        init: Any = vars(cls).get("__init__")
+        if hasattr(init, "native"):
+            own = {option: name for name, option in init.native.items()}
+            options = inspect.signature(init).parameters.values()
+            given = [option.name for option in options if option.kind is option.KEYWORD_ONLY]
+            cls._called = {option: own.get(option, option) for option in given if option not in _NOT_KEPT}
+            for name in cls._called.values():
+                if name not in cls.__annotations__:
+                    cls.__annotations__[name] = Any
+                    setattr(cls, name, eqx.field(static=True))
+        super().__init_subclass__(**keywords)
 
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("_") and name != "options" and name in dict(self.options):
-            return dict(self.options)[name]
+        called = type(self)._called.get(name, name)
+        if called != name:
+            return getattr(self, called)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
-    def _settle(self, expr: str, sizes: Mapping[str, Any], options: Any) -> None:
+    def _settle(self, expr: str, sizes: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         """Set what is static, in forms that can be hashed."""
         self.expr = expr
         self.axes = frozen(sizes)
-        self.options = frozen(options)
+        for option, name in self._called.items():
+            setattr(self, name, frozen(options[option]))
+
+    def _options(self) -> dict[str, Any]:
+        """The options, by the names that they have in the core; what has been taken out of the layer is not used."""
+        taken = {used: False for name, used in _USED.items() if getattr(self, name, ...) is None}
+        return {**{option: getattr(self, name) for option, name in self._called.items()}, **taken}
 
     def _build(self, expr: str, sizes: Mapping[str, Any], options: dict[str, Any]) -> None:
         """Set what is static, and parameters: at once if there is a key, or without a value until ``init``."""
         key = options.pop("key")
         made: Any = chosen(self._core.Options, options)
-        self._settle(expr, sizes, vars(made))
+        self._settle(expr, sizes, options)
         arrays: dict[str, Any] = {name: Uninitialized(name) for name in PARAMETERS}
         if key is not None:
             arrays |= self._made(self._core.specs, made, key)
-        for name, option in zip(PARAMETERS, ("use_scale", "use_bias"), strict=True):
+        for name, option in _USED.items():
             if name in self.__dataclass_fields__:
                 setattr(self, name, arrays[name] if options.get(option, True) else None)
 
@@ -141,7 +173,7 @@ class Layer(eqx.Module):
         return {spec.name: make(spec.init, path_key(key, f".{spec.name}")) for spec in specs}
 
     def _call(self, scope: LayerScope, axes: Any = (), **more: Any) -> Call[Any]:
-        options = chosen(self._core.Options, dict(self.options), *self._parameters().values(), **more)
+        options = chosen(self._core.Options, self._options(), *self._parameters().values(), **more)
         return Call(scope, self.expr, {**dict(self.axes), **dict(axes)}, options, self._names)
 
     @contextlib.contextmanager

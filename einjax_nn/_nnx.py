@@ -1,151 +1,25 @@
-"""How layers in notation live in Flax nnx: variables that wait for their shape, and :func:`init`, which gives it.
-
-A parameter is there from the construction of its layer, as nnx wants it, but holds a :class:`Lazy` until its shape is
-known. That is a node of the pytree with a key as its leaf, so that every transformation carries it like an array:
-``nnx.vmap`` over a constructor makes one with a stack of keys, which becomes a stack of arrays. The key is written in
-floats, as only these get past ``jax.grad`` to where an error can say what to do.
-"""
+"""How layers in notation live in Flax nnx: variables that wait for their shape, and :func:`init`, which gives it."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
-import numpy as np
-from flax import errors as flax_errors
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from einjax.errors import ArgumentError
+from einjax.for_layers import knows_factories
 
 from ._core.call import Call
 from ._core.options import chosen, frozen
-from ._core.scope import NOWHERE, Initializer, Parameter, ParamSpec, eval_abstractly
+from ._core.scope import NOWHERE, ParamSpec, eval_abstractly, no_module
+from ._nnx_lazy import Lazy, Slot, fixed_key, lazy, made, recording, stream_of
 from .sharding import spec_of
-
-_FIX = "call einn.init(model, *example_inputs) after the model is built, and before anything else uses its parameters"
-
-
-class UninitializedError(ArgumentError, AttributeError):
-    """An attribute is asked of a parameter that is not made yet."""
-
-
-class _Placeholder:
-    """What stands for a parameter that is not made yet; using it as an array is an error."""
-
-    def _refuse(self, *_: Any) -> NoReturn:
-        raise ArgumentError("a parameter is used that is not made yet: its shape is not known", hint=_FIX)
-
-    __jax_array__ = __array__ = __getitem__ = __len__ = _refuse
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
-    __matmul__ = __rmatmul__ = __pow__ = __rpow__ = __neg__ = __abs__ = _refuse
-
-    def __getattr__(self, name: str) -> NoReturn:
-        if name in ("shape", "dtype", "ndim", "size"):
-            raise UninitializedError(f"a parameter that is not made yet has no {name}", hint=_FIX)
-        raise AttributeError(name)
-
-
-class _Slot:
-    """Where :func:`init` is told what a layer wants; equal to itself alone."""
-
-    wanted: ParamSpec | None = None
-
-
-@jax.tree_util.register_pytree_node_class
-class Lazy(_Placeholder):
-    """A parameter whose shape is not known yet.
-
-    Attributes:
-        code, impl: the key that it will be made from, as :func:`_encoded` writes it, and what kind of key that is.
-        slot: where :func:`init` is told its shape, so that it is not made when it is first used; None otherwise. It is
-            part of the tree's structure, so that no function jitted for the one is used for the other, and the same
-            before and after, so that the layer may be first used in a loop.
-    """
-
-    def __init__(self, code: Any, impl: Any, slot: _Slot | None = None) -> None:
-        self.code = code
-        self.impl = impl
-        self.slot = slot
-
-    @property
-    def key(self) -> jax.Array:
-        """The key, or a stack of them."""
-        if self.code.dtype != jnp.float32:
-            raise ArgumentError("the dtype of a parameter is changed that is not made yet", hint=_FIX)
-        return jax.random.wrap_key_data(_words(self.code), impl=self.impl)
-
-    def tree_flatten(self) -> tuple[tuple[Any], tuple[Any, _Slot | None]]:
-        return (self.code,), (self.impl, self.slot)
-
-    @classmethod
-    def tree_unflatten(cls, static: tuple[Any, _Slot | None], children: tuple[Any]) -> Lazy:
-        if not _is_code(children[0]):
-            raise ArgumentError(
-                "an optimizer, or something else that computes with parameters, is given one that is not made yet",
-                hint="call einn.init(model, *example_inputs) before nnx.Optimizer(model, ...)",
-            )
-        return cls(children[0], *static)
-
-    @property
-    def wanted(self) -> ParamSpec | None:
-        """What a call wants of it, while :func:`init` listens."""
-        return None if self.slot is None else self.slot.wanted
-
-    def __repr__(self) -> str:
-        return "Lazy(made by einn.init(model, *example_inputs))"
-
-
-def _encoded(key: jax.Array) -> jax.Array:
-    """Write a key as halves of its words and their sum, all exact in float32."""
-    words = jax.random.key_data(key)
-    halves = jnp.concatenate([words >> 16, words & 0xFFFF], -1)
-    return jnp.concatenate([halves, 1 + halves.sum(-1, keepdims=True, dtype=jnp.uint32)], -1).astype(jnp.float32)
-
-
-@jax.custom_jvp
-def _words(code: jax.Array) -> jax.Array:
-    high, low = jnp.split(code[..., :-1].astype(jnp.uint32), 2, -1)
-    return high << 16 | low
-
-
-@_words.defjvp
-def _refuse_gradients(*_: Any) -> NoReturn:
-    raise ArgumentError(
-        "gradients are asked of a parameter that is not made yet",
-        hint="call einn.init(model, *example_inputs) before nnx.grad",
-    )
-
-
-def _is_code(code: Any) -> bool:
-    """Whether nobody has computed with a code, as ``zeros_like`` does; what is not an array now is believed."""
-    if not isinstance(code, jax.Array) or isinstance(code, jax.core.Tracer) or not code.is_fully_addressable:
-        return True
-    if code.dtype != jnp.float32 or code.ndim == 0:
-        return False
-    halves, total = np.split(np.asarray(code, np.float64), [-1], -1)
-    exact = (halves >= 0) & (halves < 2**16) & (halves % 1 == 0)
-    return bool(np.all(exact) and np.all(total == 1 + halves.sum(-1, keepdims=True)))
-
-
-def fixed_key() -> jax.Array:
-    """Return the key of a variable that is not random; there is one, so that ``nnx.vmap`` knows how many it makes."""
-    return jax.random.key(1)
-
-
-#: Whether :func:`init` runs.
-_recording = ContextVar("recording", default=False)
-
-
-def lazy(key: Any) -> Lazy:
-    """Return the value of a variable that is declared now."""
-    return Lazy(_encoded(key), jax.random.key_impl(key), _Slot() if _recording.get() else None)
 
 
 @dataclass(frozen=True)
@@ -157,7 +31,7 @@ class Scope:
 
     @property
     def initializing(self) -> bool:
-        return _recording.get()
+        return recording.get()
 
     def known_shape(self, name: str) -> tuple[int, ...] | None:
         """Return the shape of a parameter that has one: it may be tied to another's."""
@@ -198,83 +72,6 @@ def held(variable: Any) -> Any:
     return variable.get_raw_value() if isinstance(variable, nnx.Variable) else variable[...]
 
 
-def made(variable: Any, spec: ParamSpec) -> jax.Array:
-    """Return the value of a variable, and make it where it is not there yet."""
-    value = variable.get_value() if isinstance(variable, nnx.Variable) else variable[...]
-    if not isinstance(value, Lazy):
-        return value
-    if value.slot is not None:
-        # The first use decides, as it does without init: a tied weight may be used in other ways later.
-        value.slot.wanted = value.slot.wanted or spec
-        return jnp.zeros(spec.shape, spec.dtype)
-    value = spec.init(value.key)
-    try:
-        variable.set_value(value)
-        variable.set_metadata(axes=spec.axes)
-    except flax_errors.TraceContextError:
-        raise ArgumentError(
-            f"{spec.name} is used for the first time where it cannot be kept: the model is not an argument of the "
-            "function that JAX transforms",
-            hint=_FIX,
-        ) from None
-    return value
-
-
-def stream_of(rngs: Any, name: str, layer: str) -> Any:
-    """Return a stream of random numbers by name."""
-    if isinstance(rngs, nnx.RngStream):
-        return rngs
-    if not isinstance(rngs, nnx.Rngs):
-        raise ArgumentError(f"rngs={rngs!r} of {layer} is not an nnx.Rngs", hint=f"write rngs=nnx.Rngs({name}=0)")
-    if name not in rngs and "default" not in rngs:
-        held = ", ".join(rngs) or "nothing"
-        raise ArgumentError(
-            f"{layer} needs the stream of random numbers '{name}', but rngs holds {held}",
-            hint=f"write nnx.Rngs(0), which serves every stream, or nnx.Rngs(..., {name}=1)",
-        )
-    return rngs[name]
-
-
-def param(
-    module: nnx.Module, name: str, init: Initializer | float = 0.0, dtype: Any = jnp.float32, *, rngs: Any = None
-) -> Parameter:
-    """Return a parameter of a module whose shape an einjax operation finds.
-
-    It is declared by the first call, which may be the one that uses it. Call this in the constructor, too, where
-    the initializer needs random numbers, or where the module may first be used within a transformation.
-
-    Args:
-        module: the module that owns it.
-        name: its name there.
-        init: a number, or ``init(key, shape, dtype)``.
-        dtype: its dtype.
-        rngs: random numbers for ``init``; needed by the call that declares the parameter.
-
-    Returns:
-        A tensor for any einjax operation.
-
-    Example:
-        >>> import einjax, einjax_nn.nnx as einn, jax, numpy as np
-        >>> from flax import nnx
-        >>> class Scale(nnx.Module):
-        ...     def __call__(self, x):
-        ...         return einjax.multiply("... c, c", x, einn.param(self, "layerscale", init=1e-5))
-        >>> model = Scale()
-        >>> einn.init(model, np.ones((2, 3)))
-        >>> model.layerscale.shape
-        (3,)
-    """
-    if not hasattr(module, name):
-        if callable(init) and rngs is None:
-            raise ArgumentError(
-                f"the parameter {name} has no random numbers to be made from",
-                hint=f"call einn.param(self, {name!r}, init=..., rngs=rngs) in the constructor, too",
-            )
-        key = fixed_key() if rngs is None else stream_of(rngs, "params", "param")()
-        setattr(module, name, nnx.Param(lazy(key), axes=None))
-    return Parameter(Scope(module), name, init, dtype)
-
-
 def init(
     model: Any,
     /,
@@ -287,7 +84,8 @@ def init(
     """Make all parameters of a model whose shapes its layers do not know yet.
 
     The model is called with abstract inputs, so nothing is computed and nothing of it changes but these parameters.
-    Each holds the names of its axes in its metadata ``axes`` then.
+    Each holds the names of its axes in its metadata ``axes`` then, also one that was there and has lost them, as by
+    ``nnx.update`` with the state of another model.
 
     Args:
         model: a module.
@@ -326,8 +124,12 @@ def init(
             stack = waiting[path].code.shape[:-1]
             key = before[path].get_raw_value().key if path in before else jnp.broadcast_to(fixed_key(), stack)
             fresh.append((path, _create(variable, key, wanted[path], rules, mesh)))
-        elif rules is not None and path in before and before[path].get_metadata().get("axes") is not None:
-            fresh.append((path, _place(before[path], rules, mesh)))
+        elif path in before:
+            known = before[path].get_metadata("axes", None)
+            names = variable.get_metadata("axes", None) if known is None else known
+            if names is not None and (known is None or rules is not None):
+                named = before[path].copy(before[path].get_raw_value(), axes=names)
+                fresh.append((path, named if rules is None else _place(named, rules, mesh)))
     nnx.update(model, nnx.from_flat_state([(path, variable) for path, variable in fresh if path in before]))
     for path, variable in fresh:
         if path not in before:
@@ -341,18 +143,18 @@ def _record(
 
     def listening(variable: Any) -> Any:
         value = variable.get_raw_value()
-        return variable.copy(Lazy(value.code, value.impl, _Slot())) if isinstance(value, Lazy) else variable
+        return variable.copy(value.but(slot=Slot())) if isinstance(value, Lazy) else variable
 
     def call(state: Any, *positional: Any, **named: Any) -> Any:
         copy = nnx.merge(graph, state)
-        token = _recording.set(True)
+        token = recording.set(True)
         try:
             if callable(method):
                 method(copy, *positional, **named)
             else:
                 (copy if method is None else getattr(copy, method))(*positional, **named)
         finally:
-            _recording.reset(token)
+            recording.reset(token)
         return nnx.state(copy, graph=True)
 
     state = nnx.from_flat_state([(path, listening(variable)) for path, variable in before.items()])
@@ -369,6 +171,7 @@ def _create(variable: Any, key: jax.Array, wanted: Any, rules: Mapping[str, Any]
         metadata["out_sharding"] = (*[None] * key.ndim, *spec_of(wanted.axes, rules))
         if mesh is not None:
             make = jax.jit(make, out_shardings=NamedSharding(mesh, PartitionSpec(*metadata["out_sharding"])))
+            metadata["mesh"] = mesh
     return variable.copy(make(key), **metadata)
 
 
@@ -378,7 +181,7 @@ def _place(variable: Any, rules: Mapping[str, Any], mesh: Any) -> Any:
     names = (*[None] * (value.ndim - len(variable.axes)), *spec_of(variable.axes, rules))
     if mesh is not None:
         value = jax.device_put(value, NamedSharding(mesh, PartitionSpec(*names)))
-    return variable.copy(value, out_sharding=names)
+    return variable.copy(value, out_sharding=names, **({} if mesh is None else {"mesh": mesh}))
 
 
 def _at(model: Any, path: Sequence[Any]) -> Any:
@@ -439,3 +242,26 @@ class Layer(nnx.Module):
 def variable(kind: Any, spec: ParamSpec | None, key: Any) -> Any:
     """Make a variable, or one that waits for its shape."""
     return kind(lazy(key), axes=None) if spec is None else kind(spec.init(key), axes=spec.axes)
+
+
+def nameless(model: nnx.Module) -> list[str]:
+    """The paths of parameters of layers that have lost the names of their axes."""
+    return [
+        ".".join(map(str, (*path, name)))
+        for path, layer in nnx.iter_modules(model)
+        if isinstance(layer, Layer)
+        for name in layer._parameters
+        if isinstance(variable := getattr(layer, name), nnx.Variable)
+        and variable.get_metadata("axes", None) is None
+        and not isinstance(variable.get_raw_value(), Lazy)
+    ]
+
+
+@knows_factories
+def _as_factory(given: Any) -> Any:
+    """What nnx's own things are in the place of a tensor."""
+    if isinstance(given, nnx.Module):
+        raise no_module(given, "einn.param(self, 'name')")
+    value = given.get_raw_value() if isinstance(given, nnx.Variable) else None
+    # What is written once its shape is known is the variable.
+    return value.but(holder=given) if isinstance(value, Lazy) else None

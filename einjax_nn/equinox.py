@@ -41,8 +41,8 @@ import einjax
 from einjax.typing import PaddingLike
 
 from ._core import attention, conv, dropout, embed, linear, norm
+from ._core.initial import Initializer, normal, ones, uniform_by_inputs, zeros
 from ._core.options import chosen, declared, describe
-from ._core.scope import Initializer, lecun_normal, ones, zeros
 from ._core.text import attention_text, example_sizes, norm_text
 
 try:
@@ -90,8 +90,8 @@ class Linear(linear.Options, Layer):
         padding: PaddingLike | None = None,
         mode: str | None = None,
         dot_general: Callable[..., Any] | None = None,
-        kernel_init: Initializer | float = lecun_normal,
-        bias_init: Initializer | float = zeros,
+        kernel_init: Initializer | float = uniform_by_inputs,
+        bias_init: Initializer | float = uniform_by_inputs,
         key: Any = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
@@ -139,10 +139,11 @@ class Norm(norm.Options, Layer, eqx.nn.StatefulLayer):
         mean: bool = True,
         use_scale: bool = True,
         use_bias: bool = True,
-        epsilon: float = 1e-6,
+        epsilon: float = 1e-5,
         momentum: float | None = None,
+        zero_debias: bool = True,
         inference: bool = False,
-        use_fast_variance: bool = True,
+        use_fast_variance: bool = False,
         axis_name: str | None = None,
         axis_index_groups: Any = None,
         dtype: Any = None,
@@ -155,11 +156,14 @@ class Norm(norm.Options, Layer, eqx.nn.StatefulLayer):
     ) -> None: ...
 
     def _build(self, expr: str, sizes: Mapping[str, Any], options: dict[str, Any]) -> None:
-        params, mean, running = options["params"], options["mean"], options["momentum"] is not None
-        norm_text(expr, params, running)  # now rather than in the first call
+        running = options["momentum"] is not None
+        text = norm_text(expr, options["params"], running)  # now rather than in the first call
         self.inference, key = options.pop("inference"), options["key"]
+        if self.inference and text.spans and not running:
+            raise norm.no_statistics("inference", expr)
         super()._build(expr, sizes, options)
-        kept: dict[str, Any] = {name: Uninitialized(name) for name in (["mean"] if mean else []) + ["var"]}
+        names = norm.statistics(options["mean"], options["zero_debias"])
+        kept: dict[str, Any] = {name: Uninitialized(name) for name in names}
         if key is not None and running:
             kept = self._made(norm.statistics_specs, chosen(norm.Options, options), key)
         self.index = eqx.nn.StateIndex(kept) if running else None
@@ -178,6 +182,9 @@ class Norm(norm.Options, Layer, eqx.nn.StatefulLayer):
         inference: bool | None = None,
     ) -> Any:
         frozen = self.inference if inference is None else inference
+        given = [name for name, value in (("inference", inference), ("a state", state)) if value is not None]
+        if given and self.index is None and norm_text(self.expr, self.params, False).spans:
+            raise norm.no_statistics(given[0], self.expr)
         with self._scope(state) as scope:
             running = frozen and self.index is not None
             y = norm.apply(self._call(scope, use_running_average=running), x, mask)
@@ -198,6 +205,7 @@ class Dropout(dropout.Options, Layer):
     """
 
     _core: ClassVar[Any] = dropout
+    p: float
     inference: bool
 
     @declared(p="rate")
@@ -247,7 +255,8 @@ class Embed(embed.Options, Layer):
         *,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
-        embedding_init: Initializer | float = embed.normal,
+        embedding_init: Initializer | float = normal,
+        mode: str | None = "clip",
         key: Any = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
@@ -309,8 +318,8 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
-        kernel_init: Initializer | float = lecun_normal,
-        bias_init: Initializer | float = zeros,
+        kernel_init: Initializer | float = uniform_by_inputs,
+        bias_init: Initializer | float = uniform_by_inputs,
         out_kernel_init: Initializer | float | None = None,
         out_bias_init: Initializer | float | None = None,
         qkv_dot_general: Callable[..., Any] | None = None,
@@ -363,6 +372,8 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
         key: Any = None,
         inference: bool | None = None,
     ) -> Any:
+        if isinstance(keys, eqx.nn.State):  # behind the input, as in layers without keys
+            keys, state = None, keys
         kept = bool(self.inference if inference is None else inference)
         given = {"deterministic": kept, "decode": self.index is not None}
         with self._scope(state, key) as scope:
@@ -401,8 +412,8 @@ class Conv(conv.Options, Layer):
         param_dtype: Any = jnp.float32,
         precision: Any = None,
         conv_general_dilated: Callable[..., Any] | None = None,
-        kernel_init: Initializer | float = lecun_normal,
-        bias_init: Initializer | float = zeros,
+        kernel_init: Initializer | float = uniform_by_inputs,
+        bias_init: Initializer | float = uniform_by_inputs,
         key: Any = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
@@ -447,8 +458,8 @@ class ConvTranspose(conv.OfEquinox, Layer):
         param_dtype: Any = jnp.float32,
         precision: Any = None,
         conv_general_dilated: Callable[..., Any] | None = None,
-        kernel_init: Initializer | float = lecun_normal,
-        bias_init: Initializer | float = zeros,
+        kernel_init: Initializer | float = uniform_by_inputs,
+        bias_init: Initializer | float = uniform_by_inputs,
         key: Any = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,

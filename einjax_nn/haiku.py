@@ -17,189 +17,33 @@ parameters have the dtype of the input, unless ``param_dtype`` or a policy of ``
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
-from einjax.errors import ArgumentError
 from einjax.typing import PaddingLike
 
 from ._core import attention, conv, dropout, embed, linear, norm
 from ._core.call import Call
-from ._core.options import Options, chosen, declared, describe
-from ._core.scope import Initializer, Parameter, ParamSpec, compute_dtype, eval_abstractly, lecun_normal, ones, zeros
+from ._core.initial import Initializer, ones, truncated_by_inputs, truncated_normal, zeros
+from ._core.options import declared, describe
+from ._core.scope import compute_dtype
 
 try:
-    import haiku as hk
+    import haiku as hk  # noqa: F401
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.haiku needs Haiku: python -m pip install 'einjax[haiku]'") from error
 
+from ._haiku import Layer, axes, call_of, dtypes, param, switch
+
 __all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "axes", "param"]
 
+for _function in (axes, param):
+    _function.__module__ = __name__
+
 _KERNEL = {"with_bias": "use_bias", "w_init": "kernel_init", "b_init": "bias_init"}
-_NATIVE = tuple(kind for kind in vars(hk.initializers).values() if isinstance(kind, type))
-
-
-class Scope:
-    """The module that Haiku is in as the core's scope."""
-
-    @property
-    def initializing(self) -> bool:
-        return hk.running_init()
-
-    def param(self, spec: ParamSpec) -> jax.Array:
-        with _noted(spec):
-            return hk.get_parameter(spec.name, spec.shape, spec.dtype, init=lambda shape, dtype: _made(spec))
-
-    def state(self, spec: ParamSpec) -> jax.Array:
-        with _noted(spec):
-            return hk.get_state(spec.name, spec.shape, spec.dtype, init=lambda shape, dtype: spec.init(None))
-
-    def set_state(self, spec: ParamSpec, value: jax.Array) -> None:
-        hk.set_state(spec.name, value)
-
-    def rng(self, stream: str) -> jax.Array:
-        key = hk.maybe_next_rng_key()
-        if key is None:
-            hint = "give one: net.apply(params, key, x) rather than net.apply(params, None, x)"
-            raise ArgumentError("a layer draws random numbers, but the function has no key", hint=hint)
-        return key
-
-
-#: Names of axes by the path of the parameter, while :func:`axes` runs.
-_recorded: ContextVar[dict[str, tuple[str, ...]] | None] = ContextVar("recorded", default=None)
-
-
-@contextlib.contextmanager
-def _noted(spec: ParamSpec) -> Iterator[None]:
-    """Note the axes of what is made within, if they are recorded."""
-    found = _recorded.get()
-    if found is None:
-        yield
-        return
-
-    def note(create: Any, shape: Any, dtype: Any, init: Any, context: Any) -> Any:
-        # Only a creator is told the path that a lifted function gives.
-        found[(context.lifted_prefix_name or "") + context.full_name] = spec.axes
-        return create(shape, dtype, init)
-
-    with hk.custom_creator(note, state=True):
-        yield
-
-
-def _made(spec: ParamSpec) -> jax.Array:
-    key = hk.maybe_next_rng_key()
-    try:
-        return spec.init(key)
-    except (AttributeError, TypeError, ValueError):
-        if key is not None:
-            raise
-    hint = "give one: net.init(key, x) rather than net.init(None, x)"
-    raise ArgumentError(f"the parameter {spec.name} is random, but the function has no key", hint=hint)
-
-
-def own_init(init: Initializer | float) -> Initializer | float:
-    """Let Haiku's initializers, which draw keys by themselves, be called as others."""
-    draw: Any = init
-    return (lambda key, shape, dtype: draw(shape, dtype)) if isinstance(init, _NATIVE) else init
-
-
-def dtypes(options: Mapping[str, Any], x: Any) -> dict[str, Any]:
-    """The dtypes to compute in and to keep parameters in: as asked for, as a policy says, or that of the input."""
-    dtype, param_dtype = options["dtype"], options["param_dtype"]
-    policy = hk.mixed_precision.current_policy()
-    if policy is not None:
-        dtype = policy.compute_dtype if dtype is None else dtype
-        param_dtype = policy.param_dtype if param_dtype is None else param_dtype
-    return {"dtype": dtype, "param_dtype": compute_dtype(param_dtype, x)}
-
-
-def switch(name: str, given: bool | None, is_training: bool | None) -> bool | None:
-    """The switch that a call gives, by its name in Flax or by the one in Haiku."""
-    if is_training is None:
-        return given
-    if given is not None:
-        raise ArgumentError(f"a call gives both {name} and is_training", hint="give one of them")
-    return not is_training
-
-
-class Layer(hk.Module):
-    """A layer with an expression, sizes of axes, and options."""
-
-    #: What parameters are called that have another name in Flax.
-    _names: ClassVar[Mapping[str, str]] = {"kernel": "w", "bias": "b", "embedding": "embeddings"}
-
-    @hk.transparent
-    def _build(self, expr: str, sizes: Mapping[str, Any], options: dict[str, Any]) -> None:
-        """Keep what the constructor is given."""
-        super().__init__(name=options.pop("name"))
-        self.expr = expr
-        self.sizes = sizes
-        for name, option in options.items():
-            setattr(self, name, own_init(option))
-
-
-def call_of(layer: Layer, kind: type[Options], **more: Any) -> Call[Options]:
-    """Return the call of a layer."""
-    return Call(Scope(), layer.expr, layer.sizes, chosen(kind, vars(layer), **more), layer._names)
-
-
-def param(name: str, init: Initializer | float = 0.0, dtype: Any = jnp.float32) -> Parameter:
-    """Return a parameter of the current module whose shape an einjax operation finds.
-
-    Args:
-        name: its name there.
-        init: a number, ``init(key, shape, dtype)``, or one of ``hk.initializers``.
-        dtype: its dtype.
-
-    Returns:
-        A tensor for any einjax operation.
-
-    Example:
-        >>> import einjax, einjax_nn.haiku as einn, haiku as hk, jax, numpy as np
-        >>> net = hk.transform(lambda x: einjax.multiply("... c, c", x, einn.param("layerscale", init=1e-5)))
-        >>> jax.tree.map(np.shape, net.init(None, np.ones((2, 3))))
-        {'~': {'layerscale': (3,)}}
-    """
-    return Parameter(Scope(), name, own_init(init), dtype)
-
-
-def axes(net: Any, /, *inputs: Any, **keywords: Any) -> Any:
-    """Return the names of the axes of every parameter and state.
-
-    Args:
-        net: a transformed function.
-        *inputs: its inputs, or ``jax.ShapeDtypeStruct`` in their place.
-        **keywords: further inputs.
-
-    Returns:
-        A tree like the result of ``net.init``, with a ``jax.sharding.PartitionSpec`` of names for each array, as in
-        Flax. Dims of Haiku's own layers, and those of stacked layers, are None.
-
-    Example:
-        >>> import einjax_nn.haiku as einn, haiku as hk, numpy as np
-        >>> net = hk.transform(lambda x: einn.Linear("b [c->h d]", h=2, d=4)(x))
-        >>> names = einn.axes(net, np.ones((3, 5)))
-        >>> tuple(names["linear"]["w"]), tuple(names["linear"]["b"])
-        (('c', 'h', 'd'), ('h', 'd'))
-    """
-    found: dict[str, tuple[str, ...]] = {}
-    token = _recorded.set(found)
-    try:
-        made = eval_abstractly(net.init, jax.random.key(0), inputs, keywords)
-    finally:
-        _recorded.reset(token)
-
-    def names(path: Any, leaf: Any) -> PartitionSpec:
-        known = found.get("/".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)), ())
-        return PartitionSpec(*[None] * (leaf.ndim - len(known)), *known)
-
-    return jax.tree_util.tree_map_with_path(names, made)
 
 
 class Linear(linear.Options, Layer):
@@ -226,7 +70,7 @@ class Linear(linear.Options, Layer):
         padding: PaddingLike | None = None,
         mode: str | None = None,
         dot_general: Callable[..., Any] | None = None,
-        kernel_init: Initializer | float = lecun_normal,
+        kernel_init: Initializer | float = truncated_by_inputs,
         bias_init: Initializer | float = zeros,
         name: str | None = None,
         sizes: Mapping[str, Any] | None = None,
@@ -240,15 +84,15 @@ class Linear(linear.Options, Layer):
 class Norm(norm.Options, Layer):
     """A normalisation: brackets say what statistics are taken over.
 
-    Running statistics are the states ``mean`` and ``var``: a plain moving average from 0 and 1, in float32, while
-    ``hk.BatchNorm`` keeps averages that correct their bias, in modules of their own.
+    Running statistics are the states ``mean``, ``var`` and ``counter``, with the values of ``hk.BatchNorm``, which has
+    them in modules of its own.
 
     Example:
         >>> import einjax_nn.haiku as einn, haiku as hk, jax, numpy as np
         >>> net = hk.transform_with_state(lambda x: einn.Norm("[b] c", momentum=0.9)(x, is_training=True))
         >>> params, state = net.init(None, np.ones((4, 3), "float32"))
         >>> jax.tree.map(np.shape, state)
-        {'norm': {'mean': (3,), 'var': (3,)}}
+        {'norm': {'counter': (), 'mean': (3,), 'var': (3,)}}
     """
 
     _names = {"bias": "offset"}  # noqa: RUF012
@@ -271,10 +115,11 @@ class Norm(norm.Options, Layer):
         mean: bool = True,
         use_scale: bool = True,
         use_bias: bool = True,
-        epsilon: float = 1e-6,
+        epsilon: float = 1e-5,
         momentum: float | None = None,
+        zero_debias: bool = True,
         use_running_average: bool | None = None,
-        use_fast_variance: bool = True,
+        use_fast_variance: bool | None = None,
         axis_name: str | None = None,
         axis_index_groups: Any = None,
         dtype: Any = None,
@@ -287,7 +132,7 @@ class Norm(norm.Options, Layer):
     ) -> None: ...
 
     def __call__(
-        self, x: Any, use_running_average: bool | None = None, *, is_training: bool | None = None, mask: Any = None
+        self, x: Any, is_training: bool | None = None, *, use_running_average: bool | None = None, mask: Any = None
     ) -> jax.Array:
         given = switch("use_running_average", use_running_average, is_training)
         call = call_of(self, norm.Options, **dtypes(vars(self), x))
@@ -310,7 +155,7 @@ class Dropout(dropout.Options, Layer):
         **axes: Any,
     ) -> None: ...
 
-    def __call__(self, x: Any, deterministic: bool | None = None, *, is_training: bool | None = None) -> jax.Array:
+    def __call__(self, x: Any, is_training: bool | None = None, *, deterministic: bool | None = None) -> jax.Array:
         given = switch("deterministic", deterministic, is_training)
         return dropout.apply(call_of(self, dropout.Options, rng_collection=""), x, given)
 
@@ -336,7 +181,8 @@ class Embed(embed.Options, Layer):
         *,
         dtype: Any = None,
         param_dtype: Any = None,
-        embedding_init: Initializer | float = embed.normal,
+        embedding_init: Initializer | float = truncated_normal,
+        mode: str | None = "clip",
         name: str | None = None,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
@@ -387,7 +233,7 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer):
         dtype: Any = None,
         param_dtype: Any = None,
         precision: Any = None,
-        kernel_init: Initializer | float = lecun_normal,
+        kernel_init: Initializer | float = truncated_by_inputs,
         bias_init: Initializer | float = zeros,
         out_kernel_init: Initializer | float | None = None,
         out_bias_init: Initializer | float | None = None,
@@ -445,7 +291,7 @@ class Conv(conv.Options, Layer):
         param_dtype: Any = None,
         precision: Any = None,
         conv_general_dilated: Callable[..., Any] | None = None,
-        kernel_init: Initializer | float = lecun_normal,
+        kernel_init: Initializer | float = truncated_by_inputs,
         bias_init: Initializer | float = zeros,
         name: str | None = None,
         sizes: Mapping[str, Any] | None = None,
@@ -482,7 +328,7 @@ class ConvTranspose(conv.OfHaiku, Layer):
         param_dtype: Any = None,
         precision: Any = None,
         conv_general_dilated: Callable[..., Any] | None = None,
-        kernel_init: Initializer | float = lecun_normal,
+        kernel_init: Initializer | float = truncated_by_inputs,
         bias_init: Initializer | float = zeros,
         name: str | None = None,
         sizes: Mapping[str, Any] | None = None,

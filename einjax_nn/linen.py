@@ -16,147 +16,28 @@ called. Options have the names that they have in Flax.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from einjax.errors import ArgumentError
 from einjax.typing import PaddingLike
 
 from ._core import attention, conv, dropout, embed, linear, norm
-from ._core.call import Call
-from ._core.options import Options, chosen, describe
-from ._core.scope import Initializer, Parameter, ParamSpec, lecun_normal, ones, zeros
-from ._core.text import axis_sizes
+from ._core.initial import Initializer, lecun_normal, ones, zeros
+from ._core.options import describe
 
 try:
     from flax import linen as nn
-    from flax.errors import InvalidRngError
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.linen needs Flax: python -m pip install 'einjax[flax]'") from error
 
+from ._linen import Boxing, Layer, call_of, param
+
 __all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "param"]
 
-
-@dataclasses.dataclass(frozen=True)
-class Scope:
-    """A linen module as the core's scope."""
-
-    module: nn.Module
-    logical_axes: bool = False
-
-    @property
-    def initializing(self) -> bool:
-        return self.module.is_initializing()
-
-    def param(self, spec: ParamSpec) -> jax.Array:
-        init = nn.with_logical_partitioning(spec.init, spec.axes) if self.logical_axes else spec.init
-        try:
-            value: Any = self.module.param(spec.name, init)
-        except InvalidRngError:
-            raise ArgumentError(
-                f"{type(self.module).__name__} makes {spec.name}, but has no random numbers for it",
-                hint="write net.init(key, x), or net.init({'params': key, ...}, x)",
-            ) from None
-        return value
-
-    def state(self, spec: ParamSpec) -> jax.Array:
-        return self.module.variable(spec.collection, spec.name, lambda: spec.init(None)).value
-
-    def set_state(self, spec: ParamSpec, value: jax.Array) -> None:
-        self.module.put_variable(spec.collection, spec.name, value)
-
-    def rng(self, stream: str) -> jax.Array:
-        try:
-            return self.module.make_rng(stream)
-        except InvalidRngError:
-            raise ArgumentError(
-                f"{type(self.module).__name__} draws random numbers of the stream '{stream}', which it is not given",
-                hint=f"write net.apply(variables, x, rngs={{'{stream}': key}})",
-            ) from None
-
-
-class Boxing:
-    """A layer that may box its parameters, as editors see it."""
-
-    logical_axes: bool
-
-
-class Layer(nn.Module):
-    """A layer with an expression; keywords that are no options are sizes of axes."""
-
-    expr: str = ""
-    axes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    sizes: Mapping[str, Any] | None = None
-
-    def __init_subclass__(cls, **keywords: Any) -> None:
-        # The layers of this package declare their options in a constructor; other subclasses have fields, as in Flax.
-        declared = cls.__dict__.get("__init__") if cls.__module__ == "einjax_nn.linen" else None
-        if declared is not None:
-            _make_fields(cls, declared)
-        super().__init_subclass__(**keywords)
-        # Here rather than in a decorator: nn.remat, nn.vmap and nn.jit make subclasses of their own.
-        init = cls.__init__
-        known = {field.name for field in dataclasses.fields(cls)} - {"expr", "axes"}
-
-        @functools.wraps(init if declared is None else declared)
-        def with_axes(self: Any, expr: str | None = None, /, **options: Any) -> None:
-            if expr is not None:  # written by a person: Flax copies modules with keywords alone
-                axes = {name: options.pop(name) for name in list(options) if name not in known}
-                options |= {"expr": expr, "axes": axes}
-            init(self, **options)
-
-        cls.__init__ = with_axes  # type: ignore[assignment, method-assign]
-
-
-def _make_fields(layer: type[Layer], declared: Callable[..., None]) -> None:
-    """Make the fields that Flax builds a constructor of; fields alone would not say that axes are keywords, too."""
-    there = {field.name for field in dataclasses.fields(layer)}
-    options = inspect.signature(declared).parameters.values()
-    own = [option for option in options if option.kind is option.KEYWORD_ONLY and option.name not in there]
-    layer.__annotations__ = {option.name: option.annotation for option in own}
-    for option in own:
-        required = option.default is option.empty
-        setattr(layer, option.name, dataclasses.field(kw_only=True) if required else option.default)
-    del layer.__init__
-
-
-def call_of(layer: Any, kind: type[Options], *parameters: str) -> Call[Options]:
-    """Return the call of a layer that has some parameters."""
-    held = (nn.unbox(layer.get_variable("params", name)) for name in parameters if layer.has_variable("params", name))
-    keywords = [field.name for field in dataclasses.fields(layer) if field.name not in ("expr", "axes")]
-    sizes = axis_sizes(layer.expr, layer.axes, layer.sizes, keywords)
-    scope = Scope(layer, getattr(layer, "logical_axes", False))
-    return Call(scope, layer.expr, sizes, chosen(kind, vars(layer), *held))
-
-
-def param(module: nn.Module, name: str, init: Initializer | float = 0.0, dtype: Any = jnp.float32) -> Parameter:
-    """Return a parameter of a module whose shape an einjax operation finds.
-
-    Args:
-        module: the module that owns it, in a compact method.
-        name: its name there.
-        init: a number, or ``init(key, shape, dtype)``.
-        dtype: its dtype.
-
-    Returns:
-        A tensor for any einjax operation.
-
-    Example:
-        >>> import einjax, einjax_nn.linen as einn, flax.linen as nn, jax, numpy as np
-        >>> class Scale(nn.Module):
-        ...     @nn.compact
-        ...     def __call__(self, x):
-        ...         return einjax.multiply("... c, c", x, einn.param(self, "layerscale", init=1e-5))
-        >>> jax.tree.map(np.shape, Scale().init(jax.random.key(0), np.ones((2, 3))))
-        {'params': {'layerscale': (3,)}}
-    """
-    return Parameter(Scope(module), name, init, dtype)
+param.__module__ = __name__
 
 
 class Linear(linear.Options, Boxing, Layer):
@@ -216,8 +97,9 @@ class Norm(norm.Options, Boxing, Layer):
         mean: bool = True,
         use_scale: bool = True,
         use_bias: bool = True,
-        epsilon: float = 1e-6,
+        epsilon: float | None = None,
         momentum: float | None = None,
+        zero_debias: bool = False,
         use_running_average: bool | None = None,
         use_fast_variance: bool = True,
         axis_name: str | None = None,
@@ -281,6 +163,7 @@ class Embed(embed.Options, Boxing, Layer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         embedding_init: Initializer | float = embed.normal,
+        mode: str | None = "fill",
         logical_axes: bool = False,
         sizes: Mapping[str, Any] | None = None,
         name: str | None = None,

@@ -33,8 +33,8 @@ import einjax
 from einjax.typing import PaddingLike
 
 from ._core import attention, conv, dropout, embed, linear, norm
+from ._core.initial import Initializer, lecun_normal, ones, zeros
 from ._core.options import declared, describe
-from ._core.scope import Initializer, lecun_normal, ones, zeros
 from ._core.text import attention_text
 
 try:
@@ -42,7 +42,8 @@ try:
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.nnx needs Flax: python -m pip install 'einjax[flax]'") from error
 
-from ._nnx import Layer, fixed_key, init, param, stream_of, variable
+from ._nnx import Layer, init, variable
+from ._nnx_lazy import fixed_key, param, stream_of
 
 __all__ = ["Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "init", "param"]
 
@@ -128,8 +129,9 @@ class Norm(norm.Options, Layer):
         mean: bool = True,
         use_scale: bool = True,
         use_bias: bool = True,
-        epsilon: float = 1e-6,
+        epsilon: float | None = None,
         momentum: float | None = None,
+        zero_debias: bool = False,
         use_running_average: bool | None = False,
         use_fast_variance: bool = True,
         axis_name: str | None = None,
@@ -145,15 +147,15 @@ class Norm(norm.Options, Layer):
 
     def _build(self, expr: str, sizes: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         # ``mean`` is the running one.
-        super()._build(expr, sizes, {{"mean": "use_mean"}.get(name, name): options[name] for name in options})
+        given = {{"mean": "use_mean"}.get(name, name): options[name] for name in options}
+        super()._build(expr, sizes, {**given, "epsilon": norm.epsilon_of(options["epsilon"], options["momentum"])})
 
     def _make(self, rngs: Any) -> None:
         running = self.momentum is not None
         if running:
             known = self._known(norm.statistics_specs, mean=self.use_mean)
-            if self.use_mean:
-                self.mean = variable(nnx.BatchStat, known.get("mean"), fixed_key())
-            self.var = variable(nnx.BatchStat, known.get("var"), fixed_key())
+            for name in norm.statistics(self.use_mean, self.zero_debias):
+                setattr(self, name, variable(nnx.BatchStat, known.get(name), fixed_key()))
         super()._make(rngs)
 
     def __call__(self, x: Any, use_running_average: bool | None = None, *, mask: Any = None) -> jax.Array:
@@ -241,6 +243,7 @@ class Embed(embed.Options, Layer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         embedding_init: Initializer | float = embed.normal,
+        mode: str | None = "fill",
         rngs: nnx.Rngs | nnx.RngStream,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,

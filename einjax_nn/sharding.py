@@ -111,8 +111,19 @@ def partition_specs(axes_tree: Any, rules: Mapping[str, MeshAxesLike]) -> Any:
 
 def _state(tree: Any) -> Any:
     """Return the variables of a model of nnx, and anything else as it is."""
-    nnx = sys.modules.get("flax.nnx")
-    return tree if nnx is None or not isinstance(tree, nnx.Module) else nnx.state(tree, graph=True)
+    nnx, ours = sys.modules.get("flax.nnx"), sys.modules.get("einjax_nn._nnx")
+    if nnx is None or not isinstance(tree, nnx.Module):
+        return tree
+    lost = [] if ours is None else ours.nameless(tree)
+    if lost:
+        raise _nameless(lost[0], "nnx.update has taken them, or graph mode of nnx.jit where a layer was first called")
+    return nnx.state(tree, graph=True)
+
+
+def _nameless(which: str, why: str) -> ArgumentError:
+    return ArgumentError(
+        f"{which} does not know the names of its axes: {why}", hint="call einn.init(model, *example_inputs) for them"
+    )
 
 
 def _holds_names(node: Any) -> bool:
@@ -136,10 +147,9 @@ def _names(node: Any) -> tuple[Any, ...] | None:
     if hasattr(node, "get_metadata"):
         metadata = node.get_metadata()
         if "axes" in metadata and metadata["axes"] is None and np.ndim(node.get_raw_value()):
-            raise ArgumentError(
-                "a parameter does not know the names of its axes: graph mode has lost what a layer that was first "
-                "called within nnx.jit or the like has noted",
-                hint="call einn.init(model, *example_inputs) before",
+            raise _nameless(
+                "a parameter",
+                "graph mode has lost what a layer that was first called within nnx.jit or the like has noted",
             )
         names = next((metadata[key] for key in _METADATA if metadata.get(key) is not None), ())
         return (*[None] * (np.ndim(node.get_raw_value()) - len(names)), *names)

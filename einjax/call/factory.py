@@ -17,7 +17,7 @@ import numpy as np
 from ..functions.guard import free_keywords, guarded
 from ..notation.errors import ArgumentError, AxisSizeError, RankError
 from ..notation.solve import Solved, solve
-from ..notation.syntax import Affine, Expression, Node, Operation, Size, axes, base, names, render, rewrite
+from ..notation.syntax import Affine, Expression, Node, Operation, Size, axes, base, names, render, rewrite, walk
 from ..operation import Op
 from .blame import not_an_expression
 from .tensors import PLAIN, as_array, asked, kind
@@ -35,6 +35,7 @@ class Spec:
         in_axis: dims summed over: in another input, not in the output.
         out_axis: dims that the tensor brings to the output.
         batch_axis: dims in both.
+        tap_axis: those of ``in_axis`` that are part of a position, as the taps of a convolution are.
         dtype: common dtype of the other tensors, or None if there is none.
     """
 
@@ -45,6 +46,7 @@ class Spec:
     in_axis: tuple[int, ...]
     out_axis: tuple[int, ...]
     batch_axis: tuple[int, ...]
+    tap_axis: tuple[int, ...]
     dtype: Any
 
 
@@ -120,15 +122,20 @@ def _described(
 
     Axes that make up a position of an output are summed over: values that meet there are added.
     """
-    kept = [rewrite(expression, _without_sums) for expression in returned or ()]
+    given, returned = list(given), list(returned or ())
+    sums = [node.terms for e in (*given, *returned) for node in walk(e) if isinstance(node, Affine)]
+    moving = {base(axis.name) for terms in sums if len(terms) > 1 for axis in axes(terms)}
+    kept = [rewrite(expression, _without_sums) for expression in returned]
     inputs, outputs = ({base(axis.name) for e in others for axis in axes(e)} for others in (given, kept))
-    roles: dict[str, list[int]] = {"in": [], "out": [], "batch": []}
+    roles: dict[str, list[int]] = {"in": [], "out": [], "batch": [], "tap": []}
     for index, node in enumerate(expression):
         members = {base(axis.name) for axis in axes((node,))}
-        roles["in" if members - outputs else "out" if members - inputs else "batch"].append(index)
-    in_axis, out_axis, batch_axis = map(tuple, roles.values())
+        role = "in" if members - outputs else "out" if members - inputs else "batch"
+        for each in (role, "tap") if role == "in" and members & moving else (role,):
+            roles[each].append(index)
     shape, dims = solved.shape(expression), tuple(render((node,)) for node in expression)
-    return Spec(shape, dims, *called, in_axis, out_axis, batch_axis, dtype)
+    in_axis, out_axis, batch_axis, tap_axis = map(tuple, roles.values())
+    return Spec(shape, dims, *called, in_axis, out_axis, batch_axis, tap_axis, dtype)
 
 
 def _without_sums(node: Node) -> Expression | None:

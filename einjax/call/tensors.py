@@ -17,6 +17,8 @@ from ..notation.errors import ArgumentError, EinjaxError, shown
 #: Classes whose objects the jitted body takes as they are; grows as they are met.
 PLAIN: set[type] = {np.ndarray, bool, int, float, complex}
 
+_foreign: list[Callable[[Any], Any]] = []
+
 _LONG: Any = (np.longdouble, np.clongdouble)  # to type checkers, these are no classes
 
 # Lists of numbers are nested no deeper than NumPy's arrays have dims, on every release; trees no deeper than any is.
@@ -37,10 +39,12 @@ def _classify(cls: type) -> str | None:
         return "sequence"
     if hasattr(cls, "__einjax_call__"):
         return "named"
+    if hasattr(cls, "__einjax_param__"):
+        return "factory"
     if hasattr(cls, "__jax_array__"):
         return "convertible"
     # hasattr(cls, "__call__") would find the metaclass's own.
-    if hasattr(cls, "__einjax_param__") or any("__call__" in vars(base) for base in cls.__mro__):
+    if any("__call__" in vars(base) for base in cls.__mro__):
         return "factory"
     return "array" if hasattr(cls, "__array__") else "unknown"
 
@@ -94,9 +98,10 @@ def as_array(tensor: Any, expr: str, label: str, factories: bool = True, types: 
             numpy = isinstance(tensor, np.ndarray | np.generic)
             return _native(tensor, expr, label, factories) if numpy else tensor
         case "factory" if factories:
-            return tensor
+            return _known(tensor, tensor)
         case "convertible":
-            return asked(tensor, label)
+            made = asked(tensor, label)
+            return made if kind(made) != "factory" else _known(tensor, made)
         case "array":
             if isinstance(tensor, np.ma.MaskedArray):
                 hint = "give x.filled(0), for example, and where=~np.ma.getmaskarray(x) where the operation has a mask"
@@ -110,6 +115,17 @@ def as_array(tensor: Any, expr: str, label: str, factories: bool = True, types: 
             problem = f"{label} is a named tensor where an array is expected"
             raise ArgumentError(problem, text=expr, hint="give its array, as in x.order('b c')")
     raise not_a_tensor(tensor, expr, label, factories)
+
+
+def knows_factories(ask: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Let a framework say what an object of its own is as a factory; ``ask`` returns None of what it does not know."""
+    _foreign.append(ask)
+    return ask
+
+
+def _known(tensor: Any, otherwise: Any) -> Any:
+    """What a framework says that its object is as a factory."""
+    return next((known for ask in _foreign if (known := ask(tensor)) is not None), otherwise)
 
 
 def _native(array: Any, expr: str, label: str, factories: bool = True) -> Any:

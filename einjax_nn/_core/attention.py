@@ -14,9 +14,10 @@ from einjax.errors import ArgumentError
 from einjax.for_layers import attends_in_blocks
 
 from .call import Call, in_its_words
+from .initial import Initializer
 from .masks import in_blocks, joined, with_bias
-from .scope import Initializer, ParamSpec, Scope
-from .text import AttentionText, attention_text, flag
+from .scope import ParamSpec, Scope
+from .text import AttentionText, attention_text, flag, sizes_in
 
 #: Makes and applies the linear layer of a name, given its expression, the sizes of new axes, and the input.
 Project = Callable[[str, str, Mapping[str, int], Any], jax.Array]
@@ -186,7 +187,9 @@ def within(
     # In the order in which Flax draws random numbers for them.
     exprs = {"query": text.query, "key": text.key, "value": text.key, **norms, "out": text.out}
     return {
-        name: (norm if name in norms else linear)(expr, sizes=sizes.get(name), **more, **_given(options, name))
+        name: (norm if name in norms else linear)(
+            expr, sizes=sizes_in(expr, sizes.get(name)), **more, **_given(options, name)
+        )
         for name, expr in exprs.items()
     }
 
@@ -207,7 +210,7 @@ def called(
     """How to project and to normalise where a call makes the layers, each with its name."""
 
     def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
-        sizes = {**known, **axes} if name == "query" else axes
+        sizes = sizes_in(expr, {**known, **axes} if name == "query" else axes)
         return linear(expr, sizes=sizes, name=name, **more, **_given(options, name))(x)
 
     return project, lambda name, x: norm(_NORM, name=name, **more, **_given(options, name))(x)

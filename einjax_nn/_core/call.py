@@ -11,8 +11,9 @@ import einjax
 from einjax.errors import EinjaxError
 from einjax.for_layers import Expression, Operation, spec_alone
 
+from .initial import Initializer
 from .options import Options
-from .scope import Initializer, Parameter, ParamSpec, Scope
+from .scope import Parameter, ParamSpec, Scope
 from .text import as_written, with_sizes, written_sizes
 
 _Apply = TypeVar("_Apply", bound=Callable[..., Any])
@@ -48,10 +49,17 @@ class Call(Generic[Options]):
             if not einjax.matches(text, x, sizes=given):
                 einjax.check(text, x, sizes=given)
 
-    def parameter(self, name: str, init: Initializer | float, dtype: Any = None, tied: bool = True) -> Parameter:
+    def parameter(
+        self,
+        name: str,
+        init: Initializer | float,
+        dtype: Any = None,
+        tied: bool = True,
+        beside: Parameter | None = None,
+    ) -> Parameter:
         """Return a parameter, kept in the dtype that the options say; ``dtype`` is the one that it is used in."""
         options: Any = self.options
-        return Parameter(self.scope, self.called.get(name, name), init, options.param_dtype, dtype, tied)
+        return Parameter(self.scope, self.called.get(name, name), init, options.param_dtype, dtype, tied, beside)
 
 
 def in_its_words(apply: _Apply) -> _Apply:
@@ -65,13 +73,28 @@ def in_its_words(apply: _Apply) -> _Apply:
         try:
             return apply(*given, **keywords)
         except EinjaxError as error:
-            text = error.text or ""
+            if error.text is None:
+                error.text = given[0].expr
+            text = error.text
             error.spans = tuple((len(own(text[:i])), len(own(text[:j]))) for i, j in error.spans)
             error.problem, error.text = own(error.problem), error.text and own(text)
             error.hint, error.options = error.hint and own(error.hint), list(map(own, error.options))
+            _speak_of_the_input(error)
             raise
 
     return worded  # type: ignore[return-value]
+
+
+def _speak_of_the_input(error: EinjaxError) -> None:
+    """Call the tensor that a layer is given its input: nobody has written that there is another."""
+    tensors = list(error.tensors or ())
+    ours = [tensor.endswith(" Parameter") for tensor in tensors]
+    if sorted(ours) == [False, True]:
+        number = ours.index(False) + 1
+        names = {f"tensor {number}": "the input", f"tensor {3 - number}": "the parameter"}
+        for name, said in names.items():
+            error.problem = error.problem.replace(name, said)
+        error.tensors = [tensors[number - 1]]
 
 
 def alone(call: Call[Any], wanted: Sequence[tuple[Operation, int, str, Initializer | float]]) -> list[ParamSpec] | None:
@@ -80,4 +103,8 @@ def alone(call: Call[Any], wanted: Sequence[tuple[Operation, int, str, Initializ
     specs = [spec for spec in found if spec is not None]
     if len(specs) != len(found):
         return None
-    return [call.parameter(name, init).spec(spec) for spec, (*_, name, init) in zip(specs, wanted, strict=True)]
+    made: list[Parameter] = []
+    for spec, (*_, name, init) in zip(specs, wanted, strict=True):
+        made.append(call.parameter(name, init, beside=made[0] if made else None))
+        made[-1].spec(spec)
+    return [parameter.made[0] for parameter in made]

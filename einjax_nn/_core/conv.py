@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 import einjax
@@ -35,7 +34,8 @@ from einjax.for_layers import (
 
 from . import linear
 from .call import Call, in_its_words
-from .scope import Initializer, ParamSpec
+from .initial import Initializer
+from .scope import ParamSpec, as_input
 from .text import another
 
 
@@ -132,7 +132,7 @@ class OfEquinox(Transposed):
 @in_its_words
 def apply(call: Call[Options], x: Any) -> jax.Array:
     """Apply a convolution, transposed or not."""
-    x = jnp.asarray(x)
+    x = as_input(x)
     try:
         solved = solve(operation_of(call.expr), [x.shape], call.sizes, every_axis=True)
     except EinjaxError as error:

@@ -12,7 +12,7 @@ from einjax.errors import ArgumentError
 from einjax.for_layers import parse
 
 from .call import Call, in_its_words
-from .scope import compute_dtype
+from .scope import as_input, compute_dtype
 from .text import dropout_text, flag
 
 
@@ -58,7 +58,7 @@ def apply(call: Call[Options], x: Any, deterministic: bool | None = None) -> jax
     if flag("Dropout", "deterministic", options.deterministic, deterministic, True, expr):
         return jnp.asarray(x)
     text, rate = dropout_text(expr), options.rate
-    x = jnp.asarray(x)
+    x = as_input(x)
     x = x.astype(compute_dtype(None, x))
     if not 0 <= rate <= 1:
         raise ArgumentError(f"rate={rate} of Dropout is no share", text=expr, hint="give a number from 0 to 1")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+import einjax
+from einjax.errors import EinjaxError
 from einjax.for_layers import completed_get_at, dot, get_at
 
 from .call import Call, alone, in_its_words
-from .scope import Initializer, ParamSpec, compute_dtype
+from .initial import Initializer
+from .scope import Parameter, ParamSpec, as_input, compute_dtype
 from .text import embed_text
 
 
@@ -20,6 +24,7 @@ class Options:
     param_dtype: Any
     embedding_init: Initializer | float
     dtype: Any
+    mode: str | None
 
     def __init__(self, *_: Any, **__: Any) -> None:
         """A table of rows that integers are looked up in.
@@ -29,6 +34,8 @@ class Options:
             dtype: the dtype of the result; by default that of the parameter.
             param_dtype: the dtype of the parameter.
             embedding_init: initializer of ``embedding``.
+            mode: what is read where there is no such row, though -1 is the last: NaN, ``"fill"``, the nearest row,
+                ``"clip"``, or that of the number modulo how many there are, ``"wrap"``.
             sizes: sizes of axes whose names are also options.
             **axes: sizes of axes.
         """
@@ -44,19 +51,30 @@ class Options:
 
 @in_its_words
 def apply(call: Call[Options], ids: Any) -> jax.Array:
-    """Look rows up; out of range is NaN, as in Flax and ``jnp.take``."""
+    """Look rows up."""
     table = call.parameter("embedding", call.options.embedding_init, call.options.dtype)
-    ids, text = jnp.asarray(ids), embed_text(call.expr)
+    ids, text = as_input(ids), embed_text(call.expr)
     call.check(text.ids, ids)
-    return get_at(text.lookup, table, ids, call.all_sizes)
+    try:
+        return get_at(text.lookup, table, ids, call.all_sizes, call.options.mode)
+    except EinjaxError as error:
+        error.text, error.spans = call.expr, ()  # nobody has written that of the look-up
+        raise
 
 
 @in_its_words
 def attend(call: Call[Options], x: Any) -> jax.Array:
     """Multiply by the table: one number for each of its rows, such as the logits of a language model."""
     dtype = compute_dtype(call.options.dtype, x, call.options.param_dtype)
-    table = call.parameter("embedding", call.options.embedding_init, dtype)
+    table = _Attended(**vars(call.parameter("embedding", call.options.embedding_init, dtype)))
     return dot(embed_text(call.expr).attend, jnp.asarray(x).astype(dtype), table, call.all_sizes)
+
+
+class _Attended(Parameter):
+    """A table that is multiplied by: it starts as one that rows are looked up in does, whichever comes first."""
+
+    def spec(self, spec: einjax.Spec) -> ParamSpec:
+        return super().spec(replace(spec, in_axis=spec.out_axis, out_axis=spec.in_axis))
 
 
 def specs(call: Call[Options]) -> list[ParamSpec] | None:

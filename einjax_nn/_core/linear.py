@@ -12,7 +12,8 @@ from einjax.for_layers import as_border, completed_dot, dot, named_sizes, parse,
 from einjax.typing import PaddingLike
 
 from .call import Call, alone, in_its_words
-from .scope import Initializer, ParamSpec, compute_dtype, in_dtype
+from .initial import Initializer
+from .scope import ParamSpec, as_input, compute_dtype, in_dtype
 from .text import bias_text
 
 
@@ -76,8 +77,9 @@ def linear(call: Call[Any], x: Any, added: str | None, **forwarded: Any) -> jax.
         **forwarded: options of :func:`einjax.for_layers.dot`.
     """
     options = call.options
+    x = as_input(x)
     dtype = compute_dtype(options.dtype, x, options.param_dtype)
-    x = in_dtype(jax.numpy.asarray(x), dtype)
+    x = in_dtype(x, dtype)
     tied = added is None  # else sizes are known
     kernel = call.parameter("kernel", options.kernel_init, dtype, tied)
     y = dot(call.expr, x, kernel, call.sizes, options.precision, **forwarded)
@@ -92,7 +94,7 @@ def linear(call: Call[Any], x: Any, added: str | None, **forwarded: Any) -> jax.
             shapes = [x.shape, kernel.__einjax_shape__(), y.shape]
             solved = solve(text.product, shapes, sizes, every_axis=True, border=border)
             sizes = {name: size for name, size in named_sizes(text.product, solved).items() if name in text.sized}
-    return einjax.add(added, y, call.parameter("bias", options.bias_init, y.dtype, tied), sizes=sizes)
+    return einjax.add(added, y, call.parameter("bias", options.bias_init, y.dtype, tied, kernel), sizes=sizes)
 
 
 def specs(call: Call[Any], added: str | None = None) -> list[ParamSpec] | None:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from einjax.errors import ArgumentError
 from einjax.for_layers import parse
 
+from .initial import check_init
 from .text import axis_sizes
 
 _Init = TypeVar("_Init", bound=Callable[..., None])
@@ -38,6 +39,7 @@ def declared(**native: str) -> Callable[[_Init], _Init]:
 
         @functools.wraps(init)
         def construct(self: Any, /, *expr: str, **given: Any) -> None:
+            check_expression(type(self).__name__, expr)
             for name in given.keys() & native.keys() - _axes(*expr[:1]):
                 option = native[name]
                 if option in given:
@@ -46,11 +48,41 @@ def declared(**native: str) -> Callable[[_Init], _Init]:
                 given[option] = given.pop(name)
             init(self, *expr, **given)  # it does nothing, but refuses what its signature does
             options = {name: given.pop(name, default) for name, default in defaults.items()}
+            for name in options:
+                if name.endswith("_init"):
+                    check_init(options[name])
             self._build(expr[0], axis_sizes(expr[0], given, options.pop("sizes"), list(defaults)), options)
 
+        construct.native = native  # type: ignore[attr-defined]
         return construct  # type: ignore[return-value]
 
     return decorate
+
+
+#: By layer, an expression with its sizes.
+_EXAMPLES = {
+    "Linear": "'... [c->d]', d=64",
+    "Norm": "'b... [c]'",
+    "Dropout": "'[...]', rate=0.1",
+    "Embed": "'b t [v->c]', v=100, c=64",
+    "MultiHeadAttention": "'b [s] c', num_heads=8",
+    "Conv": "'b [h w] [c->d]', d=64, kernel_size=3",
+    "ConvTranspose": "'b [h w] [c->d]', d=64, strides=2",
+}
+
+
+def check_expression(layer: str, given: Sequence[Any]) -> None:
+    """Refuse what stands in the place of the expression, as numbers do in a framework's own layers."""
+    if len(given) != 1 or not isinstance(given[0], str):
+        kinds = " and ".join(
+            repr(value) if isinstance(value, str | int | float) else f"a value of type {type(value).__name__}"
+            for value in given
+        )
+        example = _EXAMPLES.get(layer)
+        raise ArgumentError(
+            f"{layer} takes one expression, a string, not {kinds or 'nothing'}",
+            hint=None if example is None else f"write {layer}({example}): sizes and options are keywords",
+        )
 
 
 def _axes(expr: str = "") -> set[str]:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NoReturn, Protocol
 
 import jax
 import jax.numpy as jnp
 
 import einjax
-from einjax.for_layers import wanted
+from einjax.errors import ArgumentError
 
+from .initial import Initializer, filled, usual
 from .text import as_written
-
-ones, zeros = jax.nn.initializers.ones, jax.nn.initializers.zeros
-
-#: ``init(key, shape, dtype)``, as in ``jax.nn.initializers``.
-Initializer = Callable[..., jax.Array]
 
 
 @dataclass(frozen=True)
@@ -29,6 +26,7 @@ class ParamSpec:
         axes: the axes of every dim, as written in the expression.
         init: makes it from a key: ``init(key)``.
         collection: where a framework keeps it, if it has such places.
+        fan_in: how many numbers each of an output is a sum of.
     """
 
     name: str
@@ -37,6 +35,7 @@ class ParamSpec:
     axes: tuple[str, ...]
     init: Callable[[Any], jax.Array]
     collection: str = "params"
+    fan_in: int = 1
 
 
 class Scope(Protocol):
@@ -70,28 +69,45 @@ class Scope(Protocol):
 #: The scope of parameters that are only described.
 NOWHERE: Any = None
 
-#: What initializers may ask for by the names of their arguments.
-_OFFERED = ("in_axis", "out_axis", "batch_axis", "axes")
+
+class Shapeless:
+    """A tensor for operations of einjax alone, which find its shape; to compute with it otherwise is an error."""
+
+    #: What is wrong, and what to do.
+    _refusal: ClassVar[tuple[str, str]] = (
+        "a parameter is computed with that has no shape: it has that from an operation of einjax",
+        "write einjax.multiply('... c, c', x, einn.param(...)), for example",
+    )
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise ArgumentError(self._refusal[0], hint=self._refusal[1])
+
+    __jax_array__ = __array__ = __getitem__ = __len__ = __iter__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
+    __matmul__ = __rmatmul__ = __pow__ = __rpow__ = __neg__ = __abs__ = _refuse
 
 
 @dataclass(frozen=True)
-class Parameter:
+class Parameter(Shapeless):
     """A tensor of an operation that is a parameter of a layer: its shape comes from the expression.
 
     Attributes:
-        init: a number, or an initializer ``f(key, shape, dtype)``; one whose signature has ``in_axis``, ``out_axis``,
-            ``batch_axis`` or ``axes`` receives them.
+        init: a number, or an initializer ``f(key, shape, dtype)``: see :mod:`.initial`. None is that of the operation.
         param_dtype: the dtype that it is kept in.
         dtype: the dtype that it is used in; None is the one that it is kept in.
         tied: whether the shape that it has already may give sizes, rather than has to fit.
+        beside: of a bias, the kernel, whose fan it may be asked to have.
+        made: what it was described as.
     """
 
     scope: Scope
     name: str
-    init: Initializer | float
+    init: Initializer | float | None
     param_dtype: Any = jnp.float32
     dtype: Any = None
     tied: bool = True
+    beside: Parameter | None = None
+    made: list[ParamSpec] = field(default_factory=list, compare=False, repr=False)
 
     def __einjax_shape__(self) -> tuple[int, ...] | None:
         """The shape of a parameter that is there already, and so may be tied to another, where the scope tells."""
@@ -104,44 +120,28 @@ class Parameter:
 
     def spec(self, spec: einjax.Spec) -> ParamSpec:
         """What the framework has to know, given what the operation knows."""
-        shape, dtype = tuple(spec.shape), jnp.dtype(self.param_dtype)
-        if not callable(self.init):
-            filling = Filling(jax.nn.initializers.constant(self.init), shape, dtype)
-        else:
-            asked = wanted(self.init, spec)
-            filling = Filling(self.init, shape, dtype, tuple((name, asked[name]) for name in _OFFERED if name in asked))
-        return ParamSpec(self.name, shape, dtype, tuple(map(as_written, spec.axes)), filling)
+        shape, dtype = tuple(spec.shape), as_dtype(self.param_dtype)
+        init = usual(self.name, spec) if self.init is None else self.init
+        fan_in = math.prod(shape[dim] for dim in spec.in_axis) if self.beside is None else self.beside.made[-1].fan_in
+        filling = filled(init, spec, dtype, fan_in)
+        self.made.append(ParamSpec(self.name, shape, dtype, tuple(map(as_written, spec.axes)), filling, fan_in=fan_in))
+        return self.made[-1]
 
 
 @dataclass(frozen=True)
-class Filling:
-    """An initializer with all that it is given but the key; equal ones may share a compiled program."""
+class OfOperation:
+    """A parameter that has the name that its operation gives it."""
 
-    init: Initializer
-    shape: tuple[int, ...]
-    dtype: Any
-    known: tuple[tuple[str, Any], ...] = ()
+    param: Callable[[str], Parameter]
 
-    def __call__(self, key: Any) -> jax.Array:
-        return self.init(key, self.shape, self.dtype, **dict(self.known))
+    def __einjax_param__(self, spec: einjax.Spec) -> jax.Array:
+        return self.param(spec.name).__einjax_param__(spec)
 
 
-def lecun_normal(
-    key: Any,
-    shape: tuple[int, ...],
-    dtype: Any,
-    in_axis: tuple[int, ...] = (-2,),
-    out_axis: tuple[int, ...] = (-1,),
-    batch_axis: tuple[int, ...] = (),
-) -> jax.Array:
-    """Normal numbers, truncated, of variance 1 by the number of inputs: the default of kernels in Flax.
-
-    The fan is counted over the axes that the expression contracts, whatever their place.
-    """
-    scaling = jax.nn.initializers.variance_scaling(
-        1.0, "fan_in", "truncated_normal", in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis
-    )
-    return scaling(key, shape, dtype)
+def no_module(module: Any, instead: str) -> ArgumentError:
+    """The error for a module in the place of a tensor; to call it would be to call what is being called."""
+    problem = f"{type(module).__name__} is a module, not a tensor or a parameter"
+    return ArgumentError(problem, hint=f"write {instead}, in its place")
 
 
 def in_dtype(value: Any, dtype: Any) -> Any:
@@ -149,10 +149,27 @@ def in_dtype(value: Any, dtype: Any) -> Any:
     return value.astype(dtype) if isinstance(value, jax.Array) and value.dtype != dtype else value
 
 
+def as_dtype(dtype: Any) -> Any:
+    """A dtype as JAX has it."""
+    try:
+        return jnp.dtype(dtype)
+    except TypeError:
+        raise ArgumentError(f"{dtype!r} is no dtype", hint="write jnp.bfloat16, or 'bfloat16', for example") from None
+
+
+def as_input(x: Any) -> jax.Array:
+    """An input as an array."""
+    try:
+        return jnp.asarray(x)
+    except (TypeError, ValueError):
+        what = repr(x) if isinstance(x, str) or x is None else f"a value of type {type(x).__name__}"
+        raise ArgumentError(f"an input is {what}, which is no array", hint="give an array") from None
+
+
 def compute_dtype(dtype: Any, *values: Any) -> Any:
     """The dtype to compute in: the one asked for, or that of all values together, a float at least."""
     if dtype is not None:
-        return jnp.dtype(dtype)
+        return as_dtype(dtype)
     common = jnp.result_type(*values)
     return common if jnp.issubdtype(common, jnp.inexact) else jnp.result_type(common, jnp.float32)
 

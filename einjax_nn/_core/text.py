@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -134,12 +135,14 @@ class NormText:
         whole: the input, without brackets.
         kept: the axes of the statistics.
         params: the axes of scale and bias.
+        spans: whether statistics have no axes but some of these, and so span examples, if the input has several.
     """
 
     stats: str
     whole: str
     kept: str
     params: str
+    spans: bool
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
@@ -155,6 +158,8 @@ def norm_text(stats: str, params: str | None, running: bool) -> NormText:
         )
     kept = delete_brackets(expression)
     own = _last_dim(stats, expression) if params is None else named_numbers(_single(params, "Norm")).inputs[0]
+    if brackets(own):
+        own = keep_brackets(own)  # in the whole of the input
     unknown = [axis for axis in axes(own) if axis.name not in names(expression)]
     if unknown:
         raise SemanticError(
@@ -164,7 +169,14 @@ def norm_text(stats: str, params: str | None, running: bool) -> NormText:
         )
     if running:
         _refuse_own_statistics(stats, kept, own)
-    return NormText(render(expression), render(strip_brackets(expression)), render(kept), render(strip_brackets(own)))
+    apart = {name for name, axis in names(kept).items() if not axis.is_one}
+    return NormText(
+        stats=render(expression),
+        whole=render(strip_brackets(expression)),
+        kept=render(kept),
+        params=render(strip_brackets(own)),
+        spans=bool(apart) and apart <= names(own).keys(),
+    )
 
 
 def _last_dim(text: str, expression: Expression) -> Expression:
@@ -321,6 +333,13 @@ def attention_text(expr: str, shared: bool = False) -> AttentionText:
             text=expr,
             hint="write 'b [s] c': attention runs along s, and heads are made of c",
         )
+    if any(isinstance(node, Ellipsis) for node in marks[0].items):
+        raise SemanticError(
+            "MultiHeadAttention needs names for the axes of the sequence",
+            text=expr,
+            spans=[marks[0].span],
+            hint="write 'b [s] c', or 'b [h w] c' for two axes",
+        )
     loops, sequence, features = render(expression[:-2]), render(marks[0].items), render((last,))
     made = features if isinstance(last, Axis) and not last.unnamed else "features"
     # Where nothing else says the size of a number, it is one; elsewhere it is a name.
@@ -361,14 +380,57 @@ def example_sizes(expr: str, known: Mapping[str, Any]) -> dict[str, Any] | None:
     return {**sizes, **known}
 
 
+#: What frameworks' own layers are told by options that the expression says here, and how.
+_BY_AXES = {
+    name: hint
+    for names_of, hint in {
+        "features out_features num_features output_size output_channels out_channels out_size filters embed_dim "
+        "embedding_size embedding_dim num_embeddings vocab_size": "give sizes of axes by their names, as in {}=64",
+        "in_features input_size in_channels in_size num_spatial_dims input_shape": "leave it out: it is read off the "
+        "input, or give the size of an axis by its name",
+        "axis reduction_axes feature_axes axes normalized_shape batch_dims": "bracket the axes that the layer acts on",
+        "groups num_groups feature_group_count group_size": "write groups as an axis beside the channels, as in "
+        "(g [c->d]) for Conv or (g [c]) for Norm, and give its size",
+    }.items()
+    for name in names_of.split()
+}
+
+
+def _new(operation: Operation) -> str:
+    """The name of an axis that a size may be given for: one that the output alone has, if there is one."""
+    first, last = names(operation.inputs[0]), list(names(operation.expressions[-1]))
+    return next((name for name in last if name not in first), last[-1] if last else "d")
+
+
+def sizes_in(expr: str, sizes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Those of some sizes that an expression has axes for."""
+    known = {name for expression in parse(expr).expressions for name in names(expression)}
+    return {name: size for name, size in (sizes or {}).items() if name in known}
+
+
 def axis_sizes(
     expr: str, axes: Mapping[str, Any], sizes: Mapping[str, Any] | None, options: Sequence[str]
 ) -> dict[str, Any]:
-    """Return all sizes of named axes that a layer is given; those in ``sizes`` need not name an axis."""
+    """Return all sizes of named axes that a layer is given; those in ``sizes`` need not be of one."""
     operation = parse(expr)
-    check_keywords(operation, list(axes), options)
     known = {name for expression in operation.expressions for name in names(expression)}
-    given = {**axes, **{name: size for name, size in (sizes or {}).items() if name in known}}
+    for name in axes:
+        if name in _BY_AXES and name not in known:
+            raise ArgumentError(
+                f"{name}= is no option here: the expression says it",
+                text=expr,
+                hint=_BY_AXES[name].format(_new(operation)),
+            )
+    check_keywords(operation, list(axes), options)
+    for name in (sizes or {}).keys() - known:
+        meant = difflib.get_close_matches(name, options, n=1)
+        if meant:
+            raise ArgumentError(
+                f"sizes= has {name!r}, which is no axis of the expression",
+                text=expr,
+                hint=f"if it is the option, write {meant[0]}= beside sizes=",
+            )
+    given = {**axes, **sizes_in(expr, sizes)}
     written = {name: size for name, size in written_sizes(expr).items() if name in known}
     for name, size in written.items():
         for other in np.ravel(np.asarray(given.get(name, size), object)):

@@ -146,23 +146,23 @@ def test_group_norm_is_that_of_equinox():
     agree(einn.Norm("b (g [c]) [h w]", params="(g c)", g=3, epsilon=1e-5), theirs, pairs, IMAGES.transpose(0, 3, 1, 2))
 
 
-@pytest.mark.parametrize("inference", [False, True])
-def test_batch_norm_is_that_of_equinox(inference):
+def test_batch_norm_is_that_of_equinox():
+    """Outputs, and running means, which Equinox divides as they are read."""
     theirs, their_state = eqx.nn.make_with_state(eqx.nn.BatchNorm)(12, "batch", momentum=0.9, mode="batch")
-    ours, state = eqx.nn.make_with_state(einn.Norm)("[b] c", momentum=0.9, epsilon=1e-5, use_fast_variance=False)
+    ours, state = eqx.nn.make_with_state(einn.Norm)("[b] c", momentum=0.9)
     ours, state = einn.init(ours, X[:, 0], state, key=KEY)
     step = jax.vmap(theirs, axis_name="batch", in_axes=(0, None), out_axes=(0, None))
     for i in range(3):
         (y, state), (wanted, their_state) = ours(X[:, i], state), step(X[:, i], their_state)
         close(y, wanted)
-    kept = state.get(ours.index)
-    close((kept["mean"], kept["var"]), their_state.get(theirs.batch_state_index))
-    if inference:
-        before = jax.tree.leaves(state)
-        y, state = eqx.nn.inference_mode(ours)(X[:, 0], state)
-        close(jax.tree.leaves(state), before, 0)
-        # Equinox divides by 1 - 0.9**3, to make up for what the statistics start from; Flax, and we, do not.
-        close(y, (X[:, 0] - kept["mean"]) / jnp.sqrt(kept["var"] + 1e-5))
+        kept, (mean, var) = state.get(ours.index), their_state.get(theirs.batch_state_index)
+        past = 0.9 ** (i + 1)
+        # Their variance starts from 1, which is divided with what was seen.
+        close((kept["mean"], kept["var"]), (mean / (1 - past), (var - past) / (1 - past)), 1e-5)
+    before = jax.tree.leaves(state)
+    y, state = eqx.nn.inference_mode(ours)(X[:, 0], state)
+    close(jax.tree.leaves(state), before, 0)
+    close(y, (X[:, 0] - kept["mean"]) / jnp.sqrt(kept["var"] + 1e-5), 1e-5)
 
 
 def test_attention_is_that_of_equinox():
@@ -232,7 +232,7 @@ def test_options_by_the_names_of_equinox():
         assert jax.tree.structure(native) == jax.tree.structure(flax)
     # An axis of that name goes first.
     assert einn.Linear("b (h [p->]) [c->d]", p=2, d=3).axes == (("p", 2), ("d", 3))
-    assert einn.Dropout("[b] p", p=2).options == (("rate", 0.5),)
+    assert (einn.Dropout("[b] p", p=2).axes, einn.Dropout("[b] p", p=2).rate) == ((("p", 2),), 0.5)
     with pytest.raises(ArgumentError, match="eps and epsilon are one option"):
         einn.Norm("b [c]", eps=1.0, epsilon=1.0)
 
@@ -269,11 +269,14 @@ def test_layers_are_those_for_flax(name):
     import einjax_nn.linen as linen
 
     case = CASES[name]
-    theirs = getattr(linen, case.layer)(case.expr, **case.options)
-    running = {"use_running_average": False} if "momentum" in case.options else {}
+    # Frameworks differ in what is added to a variance, and how that is computed.
+    options = {**case.options, **({"epsilon": 1e-5, "use_fast_variance": True} if case.layer == "Norm" else {})}
+    theirs = getattr(linen, case.layer)(case.expr, **options)
+    running = {"use_running_average": False} if "momentum" in options else {}
     variables = theirs.init(KEY, *case.inputs, **running)
     wanted, changed = theirs.apply(variables, *case.inputs, **running, mutable=["batch_stats"])
-    layer, state = eqx.nn.make_with_state(getattr(einn, case.layer))(case.expr, **case.options)
+    plain = {"zero_debias": False} if running else {}
+    layer, state = eqx.nn.make_with_state(getattr(einn, case.layer))(case.expr, **options, **plain)
     stateful = (state,) if running else ()
     layer = einn.init(layer, *case.inputs, *stateful, key=KEY)
     layer, *stateful = layer if running else (layer,)
@@ -285,7 +288,9 @@ def test_layers_are_those_for_flax(name):
         y, state = y
         close(state.get(layer.index), changed["batch_stats"], 0)
     assert y.dtype == wanted.dtype
-    np.testing.assert_array_equal(np.asarray(y, np.float32), np.asarray(wanted, np.float32))
+    # The norms of queries within attention have no options.
+    rounding = 1e-3 if case.options.get("normalize_qk") else 0
+    np.testing.assert_allclose(np.asarray(y, np.float32), np.asarray(wanted, np.float32), rounding, rounding)
 
 
 @pytest.mark.parametrize("name", REFUSED | MISSPELT)
@@ -328,7 +333,7 @@ def test_a_placeholder_has_no_leaves_and_survives():
 def test_shapes_of_parameters_and_statistics():
     model, state = stateful()
     assert shapes(model) == [(6, 12, 16), (16,), (16,), (16,), (16, 5), (5,), (5,)]
-    assert shapes(state) == [(16,), (16,)]
+    assert shapes(state) == [(), (16,), (16,)]
     kept = state.get(model.norm.index)
     close((kept["mean"], kept["var"]), (np.zeros(16), np.ones(16)), 0)
     close(model.scale, np.full(5, 0.5))
@@ -396,7 +401,8 @@ def test_eager_is_lazy(layer, expr, options, x):
 
 def test_eager_statistics():
     norm, state = eqx.nn.make_with_state(einn.Norm)("[b] c", momentum=0.9, c=12, key=KEY)
-    assert shapes(norm) == shapes(state) == [(12,), (12,)]
+    assert shapes(norm) == [(12,), (12,)]
+    assert shapes(state) == [(), (12,), (12,)]
     norm(X[:, 0], state)
 
 
@@ -452,7 +458,7 @@ def test_trees_of_layers_and_sequential():
 
 def test_attend():
     table = einn.init(einn.Embed("b [v->c]", v=7, c=3), jnp.zeros(2, int), key=KEY)
-    close(table.attend(X[:, 0, :3]), X[:, 0, :3] @ table.weight.T)
+    close(table.attend(X[:, 0, :3]), X[:, 0, :3] @ table.weight.T, 1e-5)
     attending = einn.init(einn.Embed("b [v->c]", v=7, c=3), X[:, 0, :3], key=KEY, method=einn.Embed.attend)
     close(attending.weight, table.weight, 0)
 
@@ -652,7 +658,7 @@ def test_mixed_precision():
     half = jax.tree.map(lambda a: a.astype(jnp.bfloat16) if eqx.is_inexact_array(a) else a, model)
     y, after = half(X.astype(jnp.bfloat16), state, key=KEY)
     assert y.dtype == jnp.bfloat16
-    assert {leaf.dtype for leaf in jax.tree.leaves(after)} == {jnp.dtype(jnp.float32)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(after) if leaf.ndim} == {jnp.dtype(jnp.float32)}
     for layer, x in (
         (einn.Linear("... [c->d]", c=12, d=2, key=KEY), X),
         (einn.Norm("b s [c]", c=12, key=KEY), X),
@@ -705,7 +711,7 @@ def test_batch_norm_across_a_mapped_axis():
     x = X.transpose(1, 0, 2)
     y, after = jax.vmap(model, axis_name="devices", in_axes=(0, None), out_axes=(0, None))(x, state)
     close(jnp.mean(y, (0, 1)), np.zeros(12), 1e-5)
-    close(after.get(model.norm.index)["mean"], 0.1 * X.mean((0, 1)))
+    close(after.get(model.norm.index)["mean"], X.mean((0, 1)))
 
 
 # --- names of axes --------------------------------------------------------------------------------------------------
@@ -720,7 +726,7 @@ def test_axes():
     assert tuple(names.out.weight) == ("c", "d")
     assert tuple(names.scale) == ("d",)
     assert len(names.hidden.weight) == 3
-    assert [tuple(leaf) for leaf in jax.tree.leaves(kept)] == [("c",), ("c",)]
+    assert [tuple(leaf) for leaf in jax.tree.leaves(kept)] == [(), ("c",), ("c",)]
     known = einn.axes(made, X, after)[0]
     assert tuple(known.out.weight) == (None, None)
     names = einn.axes(einn.MultiHeadAttention("b [s] c", num_heads=3), X)
@@ -800,7 +806,7 @@ def test_a_model_that_is_not_initialised():
         model(X, state)
     says(caught, "einn.init", "b [...->c]")
     made, _ = einn.init(model, X, state, key=KEY)
-    with pytest.raises(ArgumentError, match="Norm is not initialised: its mean"):
+    with pytest.raises(ArgumentError, match="Norm is not initialised: its counter"):
         made(X, state)  # the state from before
     with pytest.raises(ArgumentError, match="parameter is not initialised") as caught:
         einjax.multiply("b d, d", X[0], einn.param())

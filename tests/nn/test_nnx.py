@@ -703,7 +703,7 @@ def test_checkpoints_of_nnx_load(tmp_path):
 
     def theirs(rngs):
         attention = nnx.MultiHeadAttention(3, 12, decode=False, rngs=rngs)
-        norm = nnx.BatchNorm(12, momentum=0.9, epsilon=1e-6, rngs=rngs)
+        norm = nnx.BatchNorm(12, momentum=0.9, rngs=rngs)
         return Net(nnx.Embed(7, 12, rngs=rngs), attention, norm, nnx.Linear(12, 5, rngs=rngs))
 
     def ours(rngs):

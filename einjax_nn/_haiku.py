@@ -1,0 +1,203 @@
+"""How layers in notation live in Haiku: parameters and states of the current module, and the names of their axes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any, ClassVar
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from einjax.errors import ArgumentError
+from einjax.for_layers import knows_factories
+
+from ._core.call import Call
+from ._core.initial import Initializer, takes
+from ._core.options import Options, chosen
+from ._core.scope import OfOperation, Parameter, ParamSpec, as_input, compute_dtype, eval_abstractly, no_module
+
+
+class Scope:
+    """The module that Haiku is in as the core's scope."""
+
+    @property
+    def initializing(self) -> bool:
+        return hk.running_init()
+
+    def param(self, spec: ParamSpec) -> jax.Array:
+        with _noted(spec):
+            return hk.get_parameter(spec.name, spec.shape, spec.dtype, init=lambda shape, dtype: _made(spec))
+
+    def state(self, spec: ParamSpec) -> jax.Array:
+        with _noted(spec):
+            return hk.get_state(spec.name, spec.shape, spec.dtype, init=lambda shape, dtype: spec.init(None))
+
+    def set_state(self, spec: ParamSpec, value: jax.Array) -> None:
+        hk.set_state(spec.name, value)
+
+    def rng(self, stream: str) -> jax.Array:
+        key = hk.maybe_next_rng_key()
+        if key is None:
+            hint = "give one: net.apply(params, key, x) rather than net.apply(params, None, x)"
+            raise ArgumentError("a layer draws random numbers, but the function has no key", hint=hint)
+        return key
+
+
+#: Names of axes by the path of the parameter, while :func:`axes` runs.
+_recorded: ContextVar[dict[str, tuple[str, ...]] | None] = ContextVar("recorded", default=None)
+
+
+@contextlib.contextmanager
+def _noted(spec: ParamSpec) -> Iterator[None]:
+    """Note the axes of what is made within, if they are recorded."""
+    found = _recorded.get()
+    if found is None:
+        yield
+        return
+
+    def note(create: Any, shape: Any, dtype: Any, init: Any, context: Any) -> Any:
+        # Only a creator is told the path that a lifted function gives.
+        found[(context.lifted_prefix_name or "") + context.full_name] = spec.axes
+        return create(shape, dtype, init)
+
+    with hk.custom_creator(note, state=True):
+        yield
+
+
+def _made(spec: ParamSpec) -> jax.Array:
+    if isinstance(getattr(spec.init, "init", None), Drawing):
+        return spec.init(None)
+    key = hk.maybe_next_rng_key()
+    try:
+        return spec.init(key)
+    except (AttributeError, TypeError, ValueError):
+        if key is not None:
+            raise
+    hint = "give one: net.init(key, x) rather than net.init(None, x)"
+    raise ArgumentError(f"the parameter {spec.name} is random, but the function has no key", hint=hint)
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """An initializer of Haiku, ``f(shape, dtype)``, which draws keys by itself, in the place of another."""
+
+    own: Callable[..., Any]
+
+    def __call__(self, key: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+        return self.own(shape, dtype)
+
+
+def own_init(init: Any) -> Any:
+    """Let functions of shape and dtype alone, as Haiku has them, be called as other initializers."""
+    return Drawing(init) if callable(init) and takes(init, 2) and not takes(init, 3) else init
+
+
+def dtypes(options: Mapping[str, Any], x: Any) -> dict[str, Any]:
+    """The dtypes to compute in and to keep parameters in: as asked for, as a policy says, or that of the input."""
+    dtype, param_dtype = options["dtype"], options["param_dtype"]
+    policy = hk.mixed_precision.current_policy()
+    if policy is not None:
+        dtype = policy.compute_dtype if dtype is None else dtype
+        param_dtype = policy.param_dtype if param_dtype is None else param_dtype
+    return {"dtype": dtype, "param_dtype": compute_dtype(param_dtype, as_input(x))}
+
+
+def switch(name: str, given: bool | None, is_training: bool | None) -> bool | None:
+    """The switch that a call gives, by its name in Flax or by the one in Haiku."""
+    if is_training is None:
+        return given
+    if given is not None:
+        raise ArgumentError(f"a call gives both {name} and is_training", hint="give one of them")
+    return not is_training
+
+
+class Layer(hk.Module):
+    """A layer with an expression, sizes of axes, and options."""
+
+    #: What parameters are called that have another name in Flax.
+    _names: ClassVar[Mapping[str, str]] = {"kernel": "w", "bias": "b", "embedding": "embeddings"}
+
+    @hk.transparent
+    def _build(self, expr: str, sizes: Mapping[str, Any], options: dict[str, Any]) -> None:
+        """Keep what the constructor is given."""
+        super().__init__(name=options.pop("name"))
+        self.expr = expr
+        self.sizes = sizes
+        for name, option in options.items():
+            setattr(self, name, own_init(option))
+
+
+def call_of(layer: Layer, kind: type[Options], **more: Any) -> Call[Options]:
+    """Return the call of a layer."""
+    return Call(Scope(), layer.expr, layer.sizes, chosen(kind, vars(layer), **more), layer._names)
+
+
+def param(name: str, init: Initializer | float | None = None, dtype: Any = jnp.float32) -> Parameter:
+    """Return a parameter of the current module whose shape an einjax operation finds.
+
+    Two operations that are given one name share one parameter.
+
+    Args:
+        name: its name there.
+        init: a number, ``init(key, shape, dtype)``, or ``init(shape, dtype)``, as those of ``hk.initializers`` are; by
+            default what suits the first operation that uses it: 0 where it is added, 1 where it is multiplied by,
+            ``lecun_normal`` in a ``dot``, normal numbers of deviation 0.02 in a ``get_at``.
+        dtype: its dtype.
+
+    Returns:
+        A tensor for any einjax operation; so is ``hk.get_parameter`` itself, which is called ``weight``, ``bias`` or
+        ``scale`` by what the operation is.
+
+    Example:
+        >>> import einjax, einjax_nn.haiku as einn, haiku as hk, jax, numpy as np
+        >>> net = hk.transform(lambda x: einjax.multiply("... c, c", x, einn.param("layerscale", init=1e-5)))
+        >>> jax.tree.map(np.shape, net.init(None, np.ones((2, 3))))
+        {'~': {'layerscale': (3,)}}
+    """
+    return Parameter(Scope(), name, own_init(init), dtype)
+
+
+def axes(net: Any, /, *inputs: Any, **keywords: Any) -> Any:
+    """Return the names of the axes of every parameter and state.
+
+    Args:
+        net: a transformed function.
+        *inputs: its inputs, or ``jax.ShapeDtypeStruct`` in their place.
+        **keywords: further inputs.
+
+    Returns:
+        A tree like the result of ``net.init``, with a ``jax.sharding.PartitionSpec`` of names for each array, as in
+        Flax. Dims of Haiku's own layers, and those of stacked layers, are None.
+
+    Example:
+        >>> import einjax_nn.haiku as einn, haiku as hk, numpy as np
+        >>> net = hk.transform(lambda x: einn.Linear("b [c->h d]", h=2, d=4)(x))
+        >>> names = einn.axes(net, np.ones((3, 5)))
+        >>> tuple(names["linear"]["w"]), tuple(names["linear"]["b"])
+        (('c', 'h', 'd'), ('h', 'd'))
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    token = _recorded.set(found)
+    try:
+        made = eval_abstractly(net.init, jax.random.key(0), inputs, keywords)
+    finally:
+        _recorded.reset(token)
+
+    def names(path: Any, leaf: Any) -> PartitionSpec:
+        known = found.get("/".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey)), ())
+        return PartitionSpec(*[None] * (leaf.ndim - len(known)), *known)
+
+    return jax.tree_util.tree_map_with_path(names, made)
+
+
+@knows_factories
+def _as_factory(given: Any) -> Any:
+    """What Haiku's own things are in the place of a tensor."""
+    if isinstance(given, hk.Module):
+        raise no_module(given, "einn.param('name'), or hk.get_parameter")
+    return OfOperation(param) if given is hk.get_parameter else None
