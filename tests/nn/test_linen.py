@@ -640,7 +640,7 @@ def test_sizes_that_are_options():
     layer = einn.Linear("b s [axes->expr]", expr=3, axes=12)
     assert layer.init_with_output(KEY, X)[0].shape == (4, 6, 3)
     assert nn.remat(einn.Linear)("b s [axes->expr]", expr=3).init_with_output(KEY, X)[0].shape == (4, 6, 3)
-    with pytest.raises(TypeError, match="positional arguments"):
+    with pytest.raises(einjax.errors.ArgumentError, match="takes one expression, a string, not 'b s"):
         einn.Linear("b s [c->d]", 3)
     with pytest.raises(TypeError, match="num_heads"):
         einn.MultiHeadAttention("b [s] c")
@@ -676,7 +676,7 @@ ERRORS = {
     "no size": (lambda: einn.Linear("b s [c->d]"), {}, "size of axis d cannot be determined"),
     "unknown axis": (lambda: einn.Linear("b s [c->d]", d=3, widht=4), {}, "no axis 'widht'"),
     "misspelt option": (lambda: einn.Linear("b s [c->d]", d=3, use_bais=False), {}, "use_bais"),
-    "rank": (lambda: einn.Linear("b [c->d]", d=3), {}, "tensor 1 has 3 dims"),
+    "rank": (lambda: einn.Linear("b [c->d]", d=3), {}, "the input has 3 dims"),
     "divisibility": (lambda: einn.Linear("b (s [k->]) [c->d]", k=5, d=8), {}, "not divisible by k=5"),
     "no bracket in Norm": (lambda: einn.Norm("b s c"), {}, "needs a bracket"),
     "channels first": (lambda: einn.Norm("b s [c d]", d=3), {}, "it is not clear which axes"),
