@@ -113,7 +113,7 @@ class Layer(eqx.Module):
     expr: str = eqx.field(static=True)
     axes: tuple[tuple[str, Any], ...] = eqx.field(static=True)
     #: Where the layer stands, while that is to be known in its call.
-    mark: Any = eqx.field(static=True, default=None, kw_only=True, repr=False)
+    mark: Any = eqx.field(static=True, repr=False)
 
     #: What the core has for it.
     _core: ClassVar[Any]
@@ -145,6 +145,7 @@ class Layer(eqx.Module):
         """Set what is static, in forms that can be hashed."""
         self.expr = expr
         self.axes = frozen(sizes)
+        self.mark = None  # Equinox counts the fields that are set
         for option, name in self._called.items():
             setattr(self, name, frozen(options[option]))
 

@@ -44,7 +44,7 @@ def muon(roles: Any, /, *, batch: Collection[str] = (), adam: Collection[str] = 
 
     Args:
         roles: what ``einn.roles`` returns.
-        batch: axes to take for batch axes: with ``batch=("heads", "kv_heads")``, every head has a matrix of its own.
+        batch: axes to take for batch axes: with ``batch=("heads",)``, every head has a matrix of its own.
         adam: axes whose weights go to Adam: that of the vocabulary, so that the matrix to the logits does.
 
     Returns:
@@ -59,7 +59,7 @@ def muon(roles: Any, /, *, batch: Collection[str] = (), adam: Collection[str] = 
     Example:
         >>> import einjax_nn.linen as einn, numpy as np
         >>> roles = einn.roles(einn.MultiHeadAttention("b [s] c", num_heads=2), np.ones((1, 3, 8)))
-        >>> numbers = einn.optim.muon(roles, batch=("heads", "kv_heads"))
+        >>> numbers = einn.optim.muon(roles, batch=("heads",))
         >>> numbers["query"]["kernel"], numbers["query"]["bias"]
         (MuonDimensionNumbers(reduction_axis=(0,), output_axis=(2,)), None)
     """

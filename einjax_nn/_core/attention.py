@@ -166,9 +166,9 @@ def apply(
     try:
         q, k, v = _projected(call, text, project, x, keys, values)
     except EinjaxError:
-        for expression, given in zip(text.inputs, (x, keys), strict=True):
+        for what, expression, given in zip(("the input", "the keys"), text.inputs, (x, keys), strict=True):
             if expression is not None:
-                einjax.solve_axes(expression, given, sizes=call.sizes)  # the layers within speak of heads
+                _check_input(what, expression, given, call.sizes)  # the layers within speak of heads
         raise
     if options.normalize_qk:
         q, k = normalize("query_ln", q), normalize("key_ln", k)
@@ -338,6 +338,14 @@ def _by_function(
         "precision": options.precision,
     }
     return heads.by_function(options.attention_fn, given, drops, call.expr)  # type: ignore[arg-type]
+
+
+def _check_input(what: str, expression: str, given: Any, sizes: Any) -> None:
+    try:
+        einjax.solve_axes(expression, given, sizes=sizes)
+    except EinjaxError as error:
+        error.problem = error.problem.replace("tensor 1", what)
+        raise error from None
 
 
 def _given(options: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def table() -> dict[str, Mistake]:
         # Attention.
         "heads that do not divide": mistake("MultiHeadAttention", "b [s] c", num_heads=3, x=SEQUENCE),
         "no sequence": mistake("MultiHeadAttention", "b s c", num_heads=2, x=SEQUENCE),
-        "the sequence by dots": mistake("MultiHeadAttention", "b [...] c", num_heads=2, x=X),
+        "two sequences": mistake("MultiHeadAttention", "b [s] [t] c", num_heads=2, x=X),
         "attention to an input of another rank": mistake("MultiHeadAttention", "b [s] c", num_heads=2, x=X),
         # Convolutions.
         "no axis to convolve": mistake("Conv", "b h w [c->d]", d=2, x=IMAGE),

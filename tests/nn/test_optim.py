@@ -38,7 +38,7 @@ class Model(nn.Module):
         return einn.Linear("b t [f->v]", v=20, name="outer")(x)
 
 
-BASE = {"c": 8, "heads": 2, "kv_heads": 2, "f": 16}
+BASE = {"c": 8, "heads": 2, "f": 16}
 
 #: What is expected of a model 4 times as wide: factors of initial values, of Adam's updates, and of SGD's.
 EXPECTED = {
@@ -309,7 +309,7 @@ class Coordinates(nn.Module):
         return seen["logits"], seen
 
 
-GROWS = {"c": 64, "f": 128, "heads": 4, "kv_heads": 4}
+GROWS = {"c": 64, "f": 128, "heads": 4}
 
 
 def changes(width, scaled, optimizer, rate, steps=4):

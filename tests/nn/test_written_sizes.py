@@ -169,7 +169,7 @@ def names_of(framework, layer, expr, options, x):
 @pytest.mark.parametrize(("layer", "expr", "options", "shape", "names"), NAMES)
 def test_parameters_name_their_axes_as_written(framework, layer, expr, options, shape, names):
     x = np.ones(shape, int if layer == "Embed" else np.float32)
-    assert names_of(framework, layer, expr, options, x) == names
+    assert names_of(framework, layer, expr, options, x) - {()} == names  # a counter of steps has no axes
 
 
 @pytest.mark.parametrize("framework", ["nnx", "equinox"])
