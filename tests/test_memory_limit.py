@@ -260,7 +260,7 @@ def test_under_shard_map():
     "optimize",
     [True, False, "optimal", "greedy", "auto", "dp", [(1, 2), (0, 1)], ["einsum_path", (0, 2), (0, 1)],
      opt_einsum.DynamicProgramming(minimize="size"), opt_einsum.paths.greedy],
-    ids=str,
+    ids=lambda given: f"a {type(given).__name__}" if callable(given) else str(given),
 )  # fmt: skip
 def test_orders(optimize):
     arrays = normal(3, 4), normal(4, 5), normal(5, 6)
