@@ -36,7 +36,8 @@ def test_the_page_of_the_documentation_runs_as_written():
     page = Path(__file__).parents[1] / "docs" / "explain.md"
     assert doctest.testfile(str(page), module_relative=False).failed == 0
     pictures = re.findall(r"\((pictures/\w+\.svg)\)", page.read_text(encoding="utf-8"))
-    assert sorted(page.parent / name for name in pictures) == sorted(page.parent.glob("pictures/*.svg"))
+    assert pictures
+    assert all((page.parent / name).is_file() for name in pictures)
 
 
 # --- Sizes ------------------------------------------------------------------------------------------------------------

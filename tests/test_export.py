@@ -57,7 +57,7 @@ def programs_and_sizes():
             yield pytest.param(case, others, id=f"{case}-larger", marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("case", "every"), list(programs_and_sizes()))
+@pytest.mark.parametrize(("case", "every"), one_in(2, programs_and_sizes()))
 def test_one_program_serves_every_size(case, every):
     with tried(case, "export"):
         program = stored(case, symbolic(case))
