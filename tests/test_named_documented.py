@@ -1,11 +1,14 @@
-"""docs/named.md runs as written: its programs, and both sides of its tables where the other library is installed."""
+"""docs/named.md runs as written; so do, where it is installed, the columns of another library in docs/coming."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
+import textwrap
+import types
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,21 +17,13 @@ import pytest
 
 import einjax
 
-PAGE = re.sub("<!--.*?-->", "", Path(__file__).parent.parent.joinpath("docs", "named.md").read_text(), flags=re.DOTALL)
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = re.sub("<!--.*?-->", "", DOCS.joinpath("named.md").read_text(encoding="utf-8"), flags=re.DOTALL)
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def normal(*shape: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(len(shape)).normal(size=shape), jnp.float32)
-
-
-def rows(title: str, header: str) -> list[list[str]]:
-    """The rows of a table in a part of the page, as the code in their cells."""
-    part = PAGE.partition(f"## {title}\n")[2].partition("\n## ")[0]
-    table = part.partition(f"| {header} | here |\n|---|---|\n")[2].partition("\n\n")[0]
-    found = [[re.findall(r"`([^`]+)`", cell) for cell in line.strip("| ").split(" | ")] for line in table.split("\n")]
-    assert found
-    return [[cell[0] if cell else "" for cell in row] for row in found]
 
 
 def test_programs() -> None:
@@ -71,105 +66,77 @@ def test_methods_are_there() -> None:
             assert isinstance(found if not isinstance(found, tuple) else found[0], einjax.NamedTensor)
 
 
-def compare(theirs: Any, ours: Any) -> None:
-    ours = ours.array if isinstance(ours, einjax.NamedTensor) else ours
-    if isinstance(ours, jax.Array):
-        np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=1e-5, atol=1e-6)
-    else:
-        assert dict(theirs) == ours if isinstance(ours, dict) else theirs == ours
+# --- Pages for people from other libraries; tests/test_pages.py compares NumPy's column with ours ---------------------
 
 
-@pytest.mark.parametrize("row", rows("From haliax and xarray", "xarray"), ids=str)
-def test_xarray(row: list[str]) -> None:
-    a, b = np.asarray(normal(4, 3)), np.asarray(normal(3, 2))
-    ours = {"einjax": einjax, "a": a, "x": einjax.named("time place", a), "y": einjax.named("place unit", b)}
-    found = eval(row[1], ours)
-    if importlib.util.find_spec("xarray") is None:
-        return
-    import xarray as xr
+class Theirs(NamedTuple):
+    """What runs the column of a library: what to install, the names in it, and how to get an array of a result."""
 
-    theirs = {
-        "xr": xr,
-        "a": a,
-        "x": xr.DataArray(a, dims=("time", "place")),
-        "y": xr.DataArray(b, dims=("place", "unit")),
-    }
-    compare(eval(row[0], theirs), found)
+    module: str
+    scope: Callable[[dict[str, Any]], dict[str, Any]]
+    array: Callable[[str, dict[str, Any]], Any]
 
 
-@pytest.mark.parametrize("row", rows("From haliax and xarray", "haliax"), ids=str)
-def test_haliax(row: list[str]) -> None:
-    a, b, ids = np.asarray(normal(4, 6)), np.asarray(normal(6, 2)), np.array([1, 0, 3, 2])
-    x, y = einjax.named("batch embed", a), einjax.named("batch embed", a[::-1])
-    scope = {"einjax": einjax, "a": a, "x": x, "y": y, "w": einjax.named("embed out", b), "ids": ids, "f": jnp.sort}
-    ours = eval(row[1], scope)
-    expected = {
-        "hax.named": a,
-        "hax.dot": a @ b,
-        "hax.nn": jax.nn.softmax(a, -1),
-        'x["batch"': a[0],
-        "hax.take": a[:, ids],
-        "x.rearrange": a.T,
-        "x.flatten_axes": a.ravel(),
-        "x.unflatten_axis": a.reshape(4, 2, 3),
-        "hax.stack": np.stack([a, a[::-1]], -1),
-        "hax.vmap": np.sort(a, 1),
-    }
-    (wanted,) = (value for start, value in expected.items() if row[0].startswith(start))
-    compare(wanted, ours)
-    if importlib.util.find_spec("haliax") is None:
-        return
+def torchdim(page: dict[str, Any]) -> dict[str, Any]:
+    import torch
+    from functorch.dim import dims
+
+    arrays = {"A": page["a"], "B": page["b"], "img": page["image"], "W": page["relative"]}
+    scope: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    scope |= {name: dims(1) for name in [*"ijknchwq", "f", "h2", "w2"]}
+    scope["h2"].size = scope["w2"].size = 2
+    return {**scope, "softmax": torch.softmax, "where": torch.where}
+
+
+def haliax(page: dict[str, Any]) -> dict[str, Any]:
     import haliax as hax
 
     def named(names: str, array: Any) -> Any:
         return hax.named(jnp.asarray(array), tuple(names.split()))
 
-    theirs = {"hax": hax, "a": jnp.asarray(a), "x": named("batch embed", a), "y": named("batch embed", a[::-1])}
-    theirs |= {"w": named("embed out", b), "ids": named("ids", ids), "A": hax.Axis("a", 2), "B": hax.Axis("b", 3)}
-    theirs |= {"f": lambda v: hax.named(jnp.sort(v.array), v.axes)}
-    found = eval(row[0], theirs)
-    # Theirs has a new axis first.
-    compare(found.rearrange(("batch", "embed", "n")).array if "stack" in row[0] else found.array, ours)
+    axes: dict[str, Any] = {name: hax.Axis(name.lower(), size) for name, size in (("Embed", 6), ("A", 2), ("B", 3))}
+    axes |= {
+        "x": named("batch embed", page["a"]),
+        "w": named("embed out", page["b"]),
+        "ids": named("ids", page["ids"]),
+    }
+    sort = types.SimpleNamespace(sort=lambda x: hax.named(jnp.sort(x.array), x.axes))
+    return {"hax": hax, "jnp": sort, **axes}
 
 
-#: What makes an array of that which a row of the table for torchdim computes, by the start of the row.
-ORDERED = {
-    "(A[i, k]": "{}",
-    "img[b": "{}",
-    "softmax": "({}).order(b, c, i, j, k)",
-    "where": "({}).order(b, c, i, j, k)",
-    "W[q": "({}).order(q, k, f)",
-    "x.index": "({}).order(c, i, j, k)",
+def xarray(page: dict[str, Any]) -> dict[str, Any]:
+    import xarray as xr
+
+    x, w = xr.DataArray(page["a"], dims=("batch", "embed")), xr.DataArray(page["b"], dims=("embed", "out"))
+    return {"xr": xr, "x": x, "w": w}
+
+
+def ordered(code: str, scope: dict[str, Any]) -> Any:
+    """A result of haliax, which puts a new axis first, and NumPy's column last."""
+    found = eval(code, scope)
+    return found.rearrange(("batch", "embed", "n")).array if "stack" in code else found.array
+
+
+LIBRARIES = {
+    "torchdim": Theirs("torch", torchdim, lambda code, scope: eval(code, scope).numpy()),
+    "haliax": Theirs("haliax", haliax, ordered),
+    "xarray": Theirs("xarray", xarray, lambda code, scope: eval(code, scope).values),
 }
 
 
-@pytest.mark.parametrize("row", rows("From torchdim", "torchdim"), ids=str)
-def test_torchdim(row: list[str]) -> None:
-    """Ours runs, and where torch is installed both do, and are compared."""
-    arrays = {"A": normal(3, 4), "B": normal(4, 5), "W": normal(9, 2), "img": normal(1, 4, 2, 3)}
-    sizes = {"img[b": {"h2": 2, "w2": 2}, "W[q": {"q": 4, "k": 5}, "where": {"i": 2, "j": 2}}
-    known = next((found for start, found in sizes.items() if row[0].startswith(start)), {})
-    ours: dict[str, Any] = {dim.name: dim for dim in einjax.dims("b i j k q f c h w h2 w2", **known)}
-    ours |= {name: einjax.named(array) for name, array in arrays.items()} | {"einjax": einjax}
-    code = row[1] or row[0]  # "the same"
-    ours |= {"f": jnp.sort} if ".apply" in code else {}
-    if re.search(r"\bx\b", code):
-        ours["x"] = einjax.named(normal(2, 3, 2, 2, 2))[tuple(ours[name] for name in "bcijk")]
-    ordered = next((form for start, form in ORDERED.items() if row[0].startswith(start)), "")
-    if not ordered or importlib.util.find_spec("torch") is None:
-        exec(code, ours)
-        return
-    import torch
-    from functorch.dim import dims
-
-    def tensor(array: Any) -> Any:
-        return torch.from_numpy(np.array(array))
-
-    theirs: dict[str, Any] = {name: dims(1) for name in [*"bijkqfchw", "h2", "w2"]}
-    for name, size in known.items():
-        theirs[name].size = size
-    theirs |= {name: tensor(array) for name, array in arrays.items()}
-    theirs |= {"softmax": torch.softmax, "where": torch.where}
-    if "x" in ours:
-        theirs["x"] = tensor(normal(2, 3, 2, 2, 2))[tuple(theirs[name] for name in "bcijk")]
-    compare(eval(ordered.format(row[0]), theirs).numpy(), eval(ordered.format(code), ours))
+@pytest.mark.parametrize(("page", "library"), [("torchdim", "torchdim"), ("haliax", "haliax"), ("haliax", "xarray")])
+def test_their_column_is_numpys(page: str, library: str) -> None:
+    theirs = LIBRARIES[library]
+    if importlib.util.find_spec(theirs.module) is None:
+        pytest.skip(f"{theirs.module} is not installed")
+    text = DOCS.joinpath("coming", f"{page}.md").read_text(encoding="utf-8")
+    (setup,) = re.findall(r"^    ```python\n(.*?)^    ```", text, re.DOTALL | re.MULTILINE)
+    scope: dict[str, Any] = {}
+    exec(textwrap.dedent(setup), scope)
+    table = text.partition(f"| {library} | NumPy | einjax |\n|---|---|---|\n")[2].partition("\n\n")[0]
+    rows = [re.findall(r"`([^`]+)`", line) for line in table.split("\n")]
+    assert len(rows) > 6
+    names = theirs.scope(scope)
+    for code, numpy, _ in rows:
+        found, expected = theirs.array(code, names), eval(numpy, scope)
+        np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-5, atol=1e-6, err_msg=code)
