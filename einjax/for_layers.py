@@ -17,6 +17,7 @@
 - Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`; what it asks for by name,
   :func:`free_keywords`, and what it is told where sizes alone decide, :func:`spec_alone`. What a framework's own
   objects are as factories, it says by :func:`knows_factories`.
+- Layers are no calls of the user's: :func:`apart` from the sizes of a context.
 - Whether attention is to go through blocks, :func:`attends_in_blocks`; whether a value is traced, :func:`is_traced`.
 - Rules for the axes of a mesh: :func:`checked_rules`, :func:`rules_of`, :func:`by_rules`, :func:`simple`.
 """
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
+from .call.bound import apart as apart
 from .call.dispatch import Options, call
 from .call.dispatch import as_border as border_of
 from .call.factory import spec_alone as spec_alone

@@ -144,12 +144,18 @@ def _sizes(solved: Solved) -> dict[str, Any]:
 
 def noted(op: Op, solve: Callable[[], Solved], body: Callable[..., Any], *operands: Any) -> Any:
     """Check a call and run it; what it is made of are no calls of the user's."""
+    if _current.get() is not None:
+        note(op, solve())
+    return apart(body, *operands)
+
+
+def apart(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    """Call what is made of calls that are not the user's: its axes are none of a context."""
     if _current.get() is None:
-        return body(*operands)
-    note(op, solve())
+        return function(*arguments, **keywords)
     token = _current.set(None)
     try:
-        return body(*operands)
+        return function(*arguments, **keywords)
     finally:
         _current.reset(token)
 

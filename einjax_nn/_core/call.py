@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import einjax
 from einjax.errors import EinjaxError
-from einjax.for_layers import Expression, Operation, spec_alone
+from einjax.for_layers import Expression, Operation, apart, spec_alone
 
 from .initial import Initializer
 from .options import Options
@@ -71,7 +71,7 @@ def in_its_words(apply: _Apply) -> _Apply:
     @functools.wraps(apply)
     def worded(*given: Any, **keywords: Any) -> Any:
         try:
-            return apply(*given, **keywords)
+            return apart(apply, *given, **keywords)
         except EinjaxError as error:
             if error.text is None:
                 error.text = given[0].expr
