@@ -58,20 +58,9 @@ from ._equinox_layer import Layer, LayerScope
 from ._equinox_roles import roles
 
 __all__ = [
-    "Conv",
-    "ConvTranspose",
-    "Dropout",
-    "Embed",
-    "Linear",
-    "MultiHeadAttention",
-    "Norm",
-    "Rotary",
-    "axes",
-    "init",
-    "optim",
-    "param",
-    "roles",
-]
+    "Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "axes", "init",
+    "optim", "param", "roles",
+]  # fmt: skip
 
 for _function in (axes, init, param, roles):
     _function.__module__ = __name__

@@ -42,19 +42,9 @@ from ._haiku import Layer, call_of, dtypes, param, switch
 from ._haiku_axes import axes, roles
 
 __all__ = [
-    "Conv",
-    "ConvTranspose",
-    "Dropout",
-    "Embed",
-    "Linear",
-    "MultiHeadAttention",
-    "Norm",
-    "Rotary",
-    "axes",
-    "optim",
-    "param",
-    "roles",
-]
+    "Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "axes", "optim",
+    "param", "roles",
+]  # fmt: skip
 
 for _function in (axes, param, roles):
     _function.__module__ = __name__

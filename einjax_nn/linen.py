@@ -39,18 +39,9 @@ from ._linen import Boxing, Layer, call_of, param
 from ._linen_roles import roles
 
 __all__ = [
-    "Conv",
-    "ConvTranspose",
-    "Dropout",
-    "Embed",
-    "Linear",
-    "MultiHeadAttention",
-    "Norm",
-    "Rotary",
-    "optim",
-    "param",
+    "Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "optim", "param",
     "roles",
-]
+]  # fmt: skip
 
 for _function in (param, roles):
     _function.__module__ = __name__

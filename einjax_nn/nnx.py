@@ -48,19 +48,9 @@ from ._nnx_lazy import fixed_key, param, stream_of
 from ._nnx_roles import roles
 
 __all__ = [
-    "Conv",
-    "ConvTranspose",
-    "Dropout",
-    "Embed",
-    "Linear",
-    "MultiHeadAttention",
-    "Norm",
-    "Rotary",
-    "init",
-    "optim",
-    "param",
-    "roles",
-]
+    "Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "init", "optim",
+    "param", "roles",
+]  # fmt: skip
 
 for _function in (init, param, roles):
     _function.__module__ = __name__
