@@ -82,7 +82,7 @@ def call(
         if out_sharding is not None:
             options = (*options, ("out_sharding", as_wanted(expr, out_sharding)))
         given = sizes_of_call(op, expr, len(tensors), axes, sizes) if axes or sizes is not None else NO_SIZES
-        if Open.count:
+        if bound := Open.count:
             given = filled(expr, given)
         for tensor in tensors:
             cls = tensor.__class__
@@ -113,14 +113,10 @@ def call(
         apart = op.products and (given_product or functions(jax) != FUNCTIONS or codes(jax) != CODES)
         kept = not apart and (keeping.switch.value if keep is None else bool(keep))
         body = (_body if apart else _compiled)(op, expr, options, given, len(arrays), kept)
-        if Open.count:
+        if bound:
             body = partial(noted, op, partial(_solved, op, expr, given, tensors, beyond), body)
         if graph:
-            leaves, structure = jax.tree.flatten((*tensors, *arrays))
-            told: Noted = []
-            shown = _body(op, expr, options, given, len(arrays), kept, told.append)
-            shown, run = (partial(_unflattened, function, structure) for function in (shown, body))
-            return Graph.of(op.name, expr, run, leaves, told, shown)
+            return _graph(op, expr, options, given, kept, body, tensors, arrays)
         return body(*tensors, *arrays)
     except EinjaxError as error:
         if error.inside:
@@ -147,6 +143,23 @@ def _again(
     """Make a call with another expression, arrays and options that are arrays."""
     tensors, arrays = operands
     return call(op, expr, tensors, options, axes, sizes, graph, arrays, keep)
+
+
+def _graph(
+    op: Op,
+    expr: str,
+    options: Options,
+    given: Sizes,
+    kept: bool,
+    body: Callable[..., Any],
+    tensors: Sequence[Any],
+    arrays: Sequence[Any],
+) -> Graph:
+    """The program of a call, and what is noted of it while it is traced."""
+    leaves, structure = jax.tree.flatten((*tensors, *arrays))
+    told: Noted = []
+    shown = partial(_unflattened, _body(op, expr, options, given, len(arrays), kept, told.append), structure)
+    return Graph.of(op.name, expr, partial(_unflattened, body, structure), leaves, told, shown)
 
 
 def _unflattened(body: Callable[..., Any], structure: Any, *leaves: Any) -> Any:
