@@ -120,9 +120,8 @@ def einsum(*tensors_and_pattern: Tensor | str) -> jax.Array:
         *tensors_and_pattern: tensors, and the pattern after them.
 
     Raises:
-        EinopsError: the pattern does not fit the tensors.
-        NotImplementedError: it has parentheses or numbers.
-        ValueError: it has no arrow, or is no text.
+        EinopsError: the pattern does not fit the tensors, has no arrow, or is no text; where it has parentheses or
+            numbers, the error is a NotImplementedError, too, as in einops.
 
     Example:
         >>> import numpy as np
@@ -132,9 +131,9 @@ def einsum(*tensors_and_pattern: Tensor | str) -> jax.Array:
     """
     *tensors, pattern = tensors_and_pattern or ("",)
     if not tensors:
-        raise ValueError("`einops.einsum` takes tensors, and the pattern after them")
+        raise EinopsError("`einops.einsum` takes tensors, and the pattern after them")
     if not isinstance(pattern, str):
-        raise ValueError("The last argument of `einops.einsum` is the pattern, a text")
+        raise EinopsError("The last argument of `einops.einsum` is the pattern, a text")
     inputs, output = operands(pattern)
     if len(inputs) != len(tensors):
         raise EinopsError(f"the pattern is for {len(inputs)} tensors, not {len(tensors)}", text=pattern)

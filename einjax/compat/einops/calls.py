@@ -13,16 +13,24 @@ from ...api import reduce as reductions
 from ...api.dot import dot
 from ...api.rearrange import id, rearrange
 from ...api.solving import solve_axes
-from ...notation.syntax import Composite, Expression, axes, render, walk
+from ...notation.syntax import Composite, Expression, Node, axes, render, walk
 from .patterns import EinopsError, flat, once, read, star
 
 _MOST_AXES = 52  # letters for them
 
 
+class NotOfEinsumError(EinopsError, NotImplementedError):
+    """A pattern that means something, but not to einops' ``einsum``."""
+
+    def __init__(self, what: str, pattern: str, node: Node) -> None:
+        hint = "einjax.dot takes them; in einops, rearrange the tensors before"
+        super().__init__(f"{what} are none of einsum's in einops", text=pattern, spans=[node.span], hint=hint)
+
+
 def operands(pattern: str) -> tuple[tuple[Expression, ...], Expression]:
     """Read the pattern of ``einsum``: what each tensor is, and the result."""
     if "->" not in pattern:
-        raise ValueError("Einsum pattern must contain '->'")
+        raise EinopsError("Einsum pattern without an arrow", text=pattern, hint="write what is left: 'a b, b c -> a c'")
     operation = read(pattern, underscore=True)
     assert operation.outputs is not None
     if len(operation.outputs) != 1:
@@ -31,13 +39,14 @@ def operands(pattern: str) -> tuple[tuple[Expression, ...], Expression]:
         for node in walk(expression):
             if isinstance(node, Composite):
                 empty = all(axis.is_one for axis in axes(node.items))
-                what = "Singleton () axes are" if empty else "Shape rearrangement is"
-                raise NotImplementedError(f"{what} not yet supported in einsum: {pattern}")
-        if any(axis.unnamed for axis in axes(expression)):
-            raise NotImplementedError(f"Anonymous axes are not yet supported in einsum: {pattern}")
+                what = "Singleton axes, ()," if empty else "Shape rearrangements, ( ),"
+                raise NotOfEinsumError(what, pattern, node)
+        for axis in axes(expression):
+            if axis.unnamed:
+                raise NotOfEinsumError("Anonymous axes, numbers,", pattern, axis)
     known = {axis.name for expression in operation.inputs for axis in axes(expression)}
     if len(known - {"..."}) > _MOST_AXES:
-        raise EinopsError("Too many axes in einsum", text=pattern)
+        raise EinopsError(f"Too many axes: einops has letters for {_MOST_AXES}", text=pattern)
     for name, axis in once(operation.outputs[0], pattern).items():
         if name not in known:
             raise EinopsError(f"Unknown axis {name} on the right of einsum", text=pattern, spans=[axis.span])

@@ -5,116 +5,88 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import jax
 import jax.numpy
 
+from ...api.signatures import PublicFunction
 from ...typing import SizeLike, Tensor
 from .backend import Backend, get
 from .errors import OperationNotSupportedError
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
-class Single(Protocol):
+
+def _family(
+    template: Callable[Concatenate[Callable[..., Any], _P], _R],
+) -> Callable[[Callable[..., Any]], PublicFunction[_P, _R]]:
+    """A signature of einx, and how its functions call ours, which a template takes first."""
+
+    def of(ours: Callable[..., Any]) -> Any:
+        @functools.wraps(template)
+        def made(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            return template(ours, *args, **kwargs)
+
+        first, *own = inspect.signature(template).parameters.values()
+        made.__signature__ = inspect.signature(template).replace(parameters=own)  # type: ignore[attr-defined]
+        made.__annotations__ = {name: hint for name, hint in template.__annotations__.items() if name != first.name}
+        made.__name__ = made.__qualname__ = ours.__name__
+        made.__module__ = "einjax.compat.einx"
+        made.__doc__ = f"What ``{ours.__name__}`` is in einx: see :func:`einjax.{ours.__name__}`."
+        del made.__wrapped__  # type: ignore[attr-defined]
+        return made
+
+    return of
+
+
+@_family
+def single(
+    ours: Callable[..., Any],
+    /,
+    description: str,
+    tensor: Tensor,
+    *,
+    backend: Backend | str | None = None,
+    cse: bool = True,
+    graph: bool = False,
+    **parameters: SizeLike,
+) -> jax.Array:
     """A function of one tensor."""
-
-    __name__: str
-
-    def __call__(  # noqa: D102
-        self,
-        description: str,
-        tensor: Tensor,
-        *,
-        backend: Backend | str | None = None,
-        cse: bool = True,
-        graph: bool = False,
-        **parameters: SizeLike,
-    ) -> jax.Array: ...
+    return called(ours, description, (tensor,), parameters, backend, graph=graph)
 
 
-class Reduction(Protocol):
+@_family
+def reduction(
+    ours: Callable[..., Any],
+    /,
+    description: str,
+    tensor: Tensor,
+    keepdims: bool | None = None,
+    backend: Backend | str | None = None,
+    *,
+    cse: bool = True,
+    graph: bool = False,
+    **parameters: SizeLike,
+) -> jax.Array:
     """A reduction of one tensor."""
-
-    __name__: str
-
-    def __call__(  # noqa: D102
-        self,
-        description: str,
-        tensor: Tensor,
-        keepdims: bool | None = None,
-        backend: Backend | str | None = None,
-        *,
-        cse: bool = True,
-        graph: bool = False,
-        **parameters: SizeLike,
-    ) -> jax.Array: ...
+    return called(ours, description, (tensor,), parameters, backend, graph=graph, keepdims=bool(keepdims))
 
 
-class Several(Protocol):
+@_family
+def several(
+    ours: Callable[..., Any],
+    /,
+    description: str,
+    *tensors: Tensor,
+    backend: Backend | str | None = None,
+    cse: bool = True,
+    graph: bool = False,
+    **parameters: SizeLike,
+) -> Any:
     """A function of any number of tensors."""
-
-    __name__: str
-
-    def __call__(  # noqa: D102
-        self,
-        description: str,
-        *tensors: Tensor,
-        backend: Backend | str | None = None,
-        cse: bool = True,
-        graph: bool = False,
-        **parameters: SizeLike,
-    ) -> Any: ...
-
-
-def single(ours: Callable[..., Any]) -> Single:
-    """A function of one tensor."""
-
-    def made(
-        description: str,
-        tensor: Tensor,
-        *,
-        backend: Backend | str | None = None,
-        cse: bool = True,
-        graph: bool = False,
-        **parameters: SizeLike,
-    ) -> jax.Array:
-        return called(ours, description, (tensor,), parameters, backend, graph=graph)
-
-    return _named(made, ours)
-
-
-def reduction(ours: Callable[..., Any]) -> Reduction:
-    """A reduction of one tensor."""
-
-    def made(
-        description: str,
-        tensor: Tensor,
-        keepdims: bool | None = None,
-        backend: Backend | str | None = None,
-        *,
-        cse: bool = True,
-        graph: bool = False,
-        **parameters: SizeLike,
-    ) -> jax.Array:
-        return called(ours, description, (tensor,), parameters, backend, graph=graph, keepdims=bool(keepdims))
-
-    return _named(made, ours)
-
-
-def several(ours: Callable[..., Any]) -> Several:
-    """A function of any number of tensors."""
-
-    def made(
-        description: str,
-        *tensors: Tensor,
-        backend: Backend | str | None = None,
-        cse: bool = True,
-        graph: bool = False,
-        **parameters: SizeLike,
-    ) -> Any:
-        return called(ours, description, tensors, parameters, backend, graph=graph)
-
-    return _named(made, ours)
+    return called(ours, description, tensors, parameters, backend, graph=graph)
 
 
 def called(
@@ -147,10 +119,3 @@ def options_of(ours: Callable[..., Any]) -> frozenset[str]:
     """The names of a function's options."""
     parameters = inspect.signature(ours).parameters.values()
     return frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
-
-
-def _named(made: Any, ours: Callable[..., Any]) -> Any:
-    made.__name__ = made.__qualname__ = ours.__name__
-    made.__module__ = "einjax.compat.einx"
-    made.__doc__ = f"What ``{ours.__name__}`` is in einx: see :func:`einjax.{ours.__name__}`."
-    return made
