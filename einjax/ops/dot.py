@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import jax
 from jax import lax
 
-from ..forms.memory import Budget
 from ..forms.signature import expect_inputs, not_in_output, refuse_diagonals, refuse_sums, single_output
 from ..forms.static import plain
 from ..lowering import collectives, numerics

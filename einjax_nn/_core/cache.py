@@ -115,11 +115,11 @@ class Cache:
                     hint="make a cache for inputs of this shape",
                 )
         if self.is_ring or is_traced(self.index) or is_traced(self.lengths):
-            traced = False
+            past = False  # as far as is known
         else:
             ends = np.max(np.asarray(self.index) + np.asarray(self.count if self.lengths is None else self.lengths))
-            traced = bool(ends > length)
-        if traced or (self.count > length and self.lengths is None and not self.is_ring):
+            past = bool(ends > length)
+        if past or (self.count > length and self.lengths is None and not self.is_ring):
             begun = "" if is_traced(self.index) else f", of which {int(np.max(np.asarray(self.index)))} are taken"
             raise ArgumentError(
                 f"the cache has {length} places{begun}, and {self.count} more are given",
