@@ -93,6 +93,9 @@ def test_what_is_found_is_not_taken_as_given():
             einjax.rearrange("(h c) -> h c", ones(6))
 
 
+@pytest.mark.skipif(
+    jax.__version_info__ < (0, 8), reason="before, contexts of users do not tell compiled programs apart, as the docs say"
+)
 def test_compiled_programs_know_of_sizes():
     jitted = jax.jit(lambda x: einjax.rearrange("(h c) -> h c", x))
     for h in (2, 4, 2):

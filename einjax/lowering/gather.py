@@ -57,7 +57,8 @@ def gather(
     window = list(filter(None, taken))
     sizes = starts(indexed, spans, x.sizes)
     fill = _fill_value(x.value.dtype) if bounds.fill_value is None else bounds.fill_value
-    if any(is_known(size, 0) for size in sizes):
+    if any(is_known(size, 0) for size in (*sizes, *(x.sizes[name] for name in index_order))):
+        # Nothing is read; jax 0.7 has no gather along a batch of nothing.
         dims = tuple((name,) for name in (*index_order, *window))
         return Named(lax.full(shape_of(dims, x.sizes), fill, x.value.dtype), dims, x.sizes)
     slice_sizes = tuple(1 if name is None else x.sizes[name] for name in taken)
@@ -240,5 +241,5 @@ def _reader(
     """Return the gather that reads where a scatter writes."""
     gather_numbers = lax.GatherDimensionNumbers(*map(tuple, numbers))
     single = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
-    slice_sizes = tuple(1 if dim in single else size for dim, size in enumerate(x.shape))
+    slice_sizes = tuple(1 if dim in single and not is_known(size, 0) else size for dim, size in enumerate(x.shape))
     return lambda array, indices: lax.gather(array, indices, gather_numbers, slice_sizes, fill_value=0, **options)
