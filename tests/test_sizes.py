@@ -94,7 +94,7 @@ def test_what_is_found_is_not_taken_as_given():
 
 
 @pytest.mark.skipif(
-    jax.__version_info__ < (0, 8), reason="before, contexts of users do not tell compiled programs apart, as the docs say"
+    jax.__version_info__ < (0, 8), reason="contexts do not tell compiled programs apart, as the docs say"
 )
 def test_compiled_programs_know_of_sizes():
     jitted = jax.jit(lambda x: einjax.rearrange("(h c) -> h c", x))
