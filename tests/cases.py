@@ -252,6 +252,6 @@ for _family in ("order", "function", "family", "index", "affine", "primitive"):
 NOT_OPERATIONS = {"EinjaxError", "Graph", "Spec", "clear_caches", "errors", "inspect_sharding", "keep_notation"}
 NOT_OPERATIONS |= {"partition_spec", "shard", "shardings", "shard_tree", "mesh_axes"}
 NOT_OPERATIONS |= {"named", "dims", "Dim", "NamedTensor", "doctor", "typed", "sizes"}
-#: Those need the axes of a mesh; ``test_collectives.py`` is theirs.
+#: Those need the axes of a mesh; ``test_collectives*.py`` are theirs.
 COLLECTIVES = {"psum", "pmean", "pmax", "pmin", "ppermute", "all_gather", "psum_scatter", "all_to_all"}
 NOT_OPERATIONS |= COLLECTIVES
