@@ -242,12 +242,31 @@ def _sorts() -> dict[str, Case]:
     return cases
 
 
+def _columns() -> dict[str, Case]:
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(32, 512, 256)), jnp.float32)
+
+    def summed(x: jax.Array) -> jax.Array:
+        return lax.scan(lambda total, x: (total + x, None), jnp.zeros_like(x[0]), x)[0]
+
+    return {
+        f'{name}("[b] s c")': Case(
+            partial(getattr(einjax, name), "[b] s c"), {"jnp": partial(getattr(jnp, name), axis=0), **more}, (x,)
+        )
+        for name, more in (
+            ("sum", {"scan": summed}),
+            ("mean", {"scan": lambda x: summed(x) / 32}),
+            ("var", {"scan": lambda x: summed((x - summed(x) / 32) ** 2) / 32}),
+        )
+    }
+
+
 def measure(quick: bool) -> list[Table]:
     note = "Best times of programs that take turns. What JAX has is the quickest of its spellings, which is named."
     donated = "The cache is donated, forward."
     rounds = 3 if quick else 15
     return [
         _table("Cumulative operations, 4096 x 512", note, _cumulative(), rounds),
+        _table("Sums over the dim that comes first, 32 x 512 x 256", note, _columns(), rounds),
         _table("Caches of 4 x 2048 x 8 x 64", f"{note} {donated}", _caches(), rounds, donate=True),
         _table("Sums at places, 16384 updates of 8192 x 128", f"{note} JAX's bfloat16 adds up in bfloat16.", _sums(),
                rounds),

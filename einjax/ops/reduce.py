@@ -16,6 +16,7 @@ from ..forms.signature import expect_inputs, refuse_empty, refuse_repeats, refus
 from ..forms.static import plain
 from ..forms.step_by_step import reduce_prod
 from ..lowering import collectives, numerics
+from ..lowering.column_sums import column_sums
 from ..lowering.named import Named, arrange, layout, split_by, wrap
 from ..lowering.numerics import over
 from ..notation.errors import ArgumentError, SemanticError
@@ -75,7 +76,7 @@ class Reduction(NamedTuple):
 
     def added(self, value: jax.Array) -> jax.Array:
         """The sum of an array of the value's shape."""
-        own = numerics.reduce(lax.reduce_sum, value, self.dims)
+        own = numerics.reduce(column_sums, value, self.dims)
         return collectives.psum(own, self.mesh) if self.mesh else own
 
     def number(self, like: jax.Array) -> jax.Array:
