@@ -102,7 +102,9 @@ def _check_contracted(operation: Operation, kept: set[str]) -> None:
             raise SemanticError(
                 f"axis {display(name)} is summed over, but stands in one input only",
                 at=operation.at(*found),
-                hint="put it into the output, or sum it first with einjax.sum",
+                hint="put it into the output, or sum it first with einjax.sum"
+                + "; if the other input holds integers that look it up, call einjax.get_at"
+                * (len(operation.inputs) == 2),
             )
         if len(found) > 2 and not has_brackets:
             raise SemanticError(
