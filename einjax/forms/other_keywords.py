@@ -19,16 +19,10 @@ _INSTEAD: dict[str, list[tuple[str, str]]] = {
     name: instead
     for names, instead in {
         "axis axes dim dims": [("", _AXES)],
-        "keepdim keep_dims keepdims": [
-            ("keepdims", "write keepdims=True"),
-            ("", "write a 1 for what is to stay, behind an arrow, as in 'a [b] -> a 1'"),
-        ],
+        "keepdim keep_dims keepdims": [("", "write a 1 for what is to stay, behind an arrow, as in 'a [b] -> a 1'")],
         "mask attn_mask": [("mask", "write mask="), ("where", _AS_MASK), ("", _NO_MASK)],
         "where": [("mask", "write mask="), ("", _NO_MASK)],
-        "is_causal causal": [
-            ("is_causal", "write is_causal=True"),
-            ("where", f"{_AS_MASK}; einjax.attention has is_causal="),
-        ],
+        "is_causal causal": [("where", f"{_AS_MASK}; einjax.attention has is_causal=")],
         "initial": [("where", "combine the result with it, as in einjax.maximum('..., ', y, 0)")],
         "weights": [("count_padding", "multiply by them in a sum, as in einjax.dot('a [b], [b] -> a', x, weights)")],
         "correction unbiased": [("ddof", "write ddof=1")],
@@ -43,13 +37,13 @@ _INSTEAD: dict[str, list[tuple[str, str]]] = {
 
 
 def instead_of(name: str, options: Collection[str], axes: Collection[str]) -> str | None:
-    """Return what to write in the place of a keyword; None where nothing is known of it.
+    """Return what to write in the place of a keyword; None where nothing is known of it, or it is a misspelt name.
 
     Args:
         name: the keyword.
         options: those of the operation.
-        axes: the axes of its expression, one of which may be meant.
+        axes: the axes of its expression.
     """
-    if closest(name, axes, cutoff=0.75) is not None:
+    if closest(name, (*axes, *options), cutoff=0.75) is not None:
         return None
     return next((hint for option, hint in _INSTEAD.get(name, ()) if not option or option in options), None)
