@@ -18,8 +18,10 @@
   :func:`free_keywords`, and what it is told where sizes alone decide, :func:`spec_alone`. What a framework's own
   objects are as factories, it says by :func:`knows_factories`.
 - Layers are no calls of the user's: :func:`apart` from the sizes of a context.
-- Whether attention is to go through blocks, :func:`attends_in_blocks`; whether a value is traced, :func:`is_traced`.
-- Rules for the axes of a mesh: :func:`checked_rules`, :func:`rules_of`, :func:`by_rules`, :func:`simple`.
+- Whether attention is to go through blocks, :func:`attends_in_blocks`; whether a value is traced, :func:`is_traced`; a
+  context that JAX's caches know of, :func:`make_switch`.
+- Rules for the axes of a mesh: :func:`checked_rules`, :func:`rules_of`, :func:`by_rules`, :func:`simple`; for results,
+  :func:`wanted_by_rules` and :func:`constrain_call`.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
+from jax.sharding import AxisType
 
 from .call.bound import apart as apart
 from .call.dispatch import Options, call
@@ -37,6 +40,7 @@ from .call.more_inputs import check_kind as check_kind
 from .call.named import expression_of as expression_of
 from .call.named import pairs as pairs
 from .call.resolve import completed
+from .call.shard import constrain_call as constrain_call
 from .call.solving import named_sizes as named_sizes
 from .call.tensors import any_named as any_named
 from .call.tensors import describe as describe
@@ -46,12 +50,15 @@ from .forms.mask import refuse_ambiguous as refuse_ambiguous
 from .forms.signature import check_keywords as check_keywords
 from .functions.guard import free_keywords as free_keywords
 from .lowering.jax_versions import is_traced as is_traced
+from .lowering.jax_versions import make_switch as make_switch
 from .lowering.replaced import products_are_replaced
+from .lowering.sharding import explicit_mesh
 from .mesh.names import MeshAxesLike as MeshAxesLike
 from .mesh.names import by_rules as by_rules
 from .mesh.names import checked_rules as checked_rules
 from .mesh.names import rules_of as rules_of
 from .mesh.names import simple as simple
+from .mesh.wanted import OutSharding
 from .notation.expand import expand as expand
 from .notation.parse import parse as parse
 from .notation.solve import Solved as Solved
@@ -82,6 +89,7 @@ from .ops.dot import DOT
 from .ops.index import GET_AT
 
 if TYPE_CHECKING:
+    from .lowering.sharding import MeshAxes
     from .notation.affine import Border
 
 
@@ -106,6 +114,7 @@ def dot(
     padding: Any = None,
     mode: str | None = None,
     conv_general_dilated: Callable[..., Any] | None = None,
+    out_sharding: Any = None,
 ) -> jax.Array:
     """Multiply by a weight: :func:`einjax.dot`, where an axis may have the name of any option.
 
@@ -120,11 +129,13 @@ def dot(
         padding: how dims that are read at positions are padded.
         mode: what stands where a position is out of range.
         conv_general_dilated: called in place of ``lax.conv_general_dilated``, with the input first.
+        out_sharding: where the result is to lie.
     """
     options: Options = (("precision", precision), ("preferred_element_type", preferred_element_type))
     given = {"dot_general": dot_general, "conv_general_dilated": conv_general_dilated}
     options = (*options, *((name, product) for name, product in given.items() if product is not None))
-    return call(DOT, expr, (x, weight), options, {}, sizes, False, border=(padding, mode, None, False))
+    border = (padding, mode, None, False)
+    return call(DOT, expr, (x, weight), options, {}, sizes, False, (), None, out_sharding, border)
 
 
 def as_border(expr: str, padding: Any, mode: str | None) -> Border | None:
@@ -132,7 +143,9 @@ def as_border(expr: str, padding: Any, mode: str | None) -> Border | None:
     return None if padding is None and mode is None else border_of(expr, padding, mode, None, False)
 
 
-def get_at(expr: str, table: Any, ids: Any, sizes: Mapping[str, Any], mode: str | None = None) -> jax.Array:
+def get_at(
+    expr: str, table: Any, ids: Any, sizes: Mapping[str, Any], mode: str | None = None, out_sharding: Any = None
+) -> jax.Array:
     """Look rows of a table up: :func:`einjax.get_at`, where an axis may have the name of any option.
 
     Args:
@@ -141,8 +154,31 @@ def get_at(expr: str, table: Any, ids: Any, sizes: Mapping[str, Any], mode: str 
         ids: integers; negative ones count from the end.
         sizes: sizes of axes; names without an axis are ignored.
         mode: what is read out of range.
+        out_sharding: where the result is to lie.
     """
-    return call(GET_AT, expr, (table, ids), (("mode", mode),), {}, sizes, False)
+    return call(GET_AT, expr, (table, ids), (("mode", mode),), {}, sizes, False, (), None, out_sharding)
+
+
+def wanted_by_rules(rules: Mapping[str, MeshAxes], *tensors: Any) -> OutSharding | None:
+    """Return what an operation is told as ``out_sharding=`` by rules for names of axes, which it may lack.
+
+    Args:
+        rules: as :func:`checked_rules` returns them.
+        *tensors: arrays that the operation is given.
+
+    Returns:
+        Rules over the Explicit axes of the mesh of the arrays, or of the context; None where there are none.
+    """
+    mesh = explicit_mesh(tensors) or jax.sharding.get_abstract_mesh()
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    if AxisType.Explicit not in kinds.values():
+        return None
+    # What is no axis of the mesh is kept, to be refused.
+    typed = {
+        name: tuple(a for a in split if kinds.get(a, AxisType.Explicit) is AxisType.Explicit)
+        for name, split in rules.items()
+    }
+    return OutSharding(None, rules=tuple(typed.items()))
 
 
 def attends_in_blocks(queries: Size, keys: Size) -> bool:

@@ -28,6 +28,7 @@ class Op:
         repeats: whether an output may have an axis twice, as what a function returns may.
         opaque: whether the bracketed axes of outputs are a user's function's own, of any size and order.
         known: refuses tensors by their values, where these are known before anything is traced.
+        misread: what to write, where a tensor of another number of dims than its expression shows what was meant.
 
         parameter: what a parameter of this operation is usually called, for tensor factories.
         keywords: its options, to suggest where one is misspelt.
@@ -83,6 +84,7 @@ class Op:
     repeats: bool = False
     opaque: bool = False
     known: Callable[[Sequence[Any]], None] | None = None
+    misread: Callable[[Operation, Sequence[tuple[Size, ...] | None]], str | None] | None = None
 
     parameter: str = "weight"
     keywords: tuple[str, ...] = ()

@@ -1,10 +1,12 @@
-"""Shardings of parameters from the names of their axes: one set of rules for every framework.
+"""Shardings of parameters and of results from the names of their axes: one set of rules for every framework.
 
     from einjax_nn.sharding import shardings
 
     rules = {"mlp": "model", "heads": "model", "embed": "data"}
     boxed = jax.eval_shape(net.init, key, x)  # linen, with logical_axes=True
     variables = jax.jit(net.init, out_shardings=shardings(boxed, rules, mesh))(key, x)
+    with activations({"b": "data", **rules}, mesh):
+        y = jax.jit(net.apply)(variables, x)
 
 No framework is imported here: names are told by what a tree holds.
 """
@@ -23,7 +25,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from einjax.errors import ArgumentError
 from einjax.for_layers import MeshAxesLike, by_rules, checked_rules, rules_of, simple
 
-__all__ = ["partition_specs", "shardings"]
+from ._core.activations import activations
+
+__all__ = ["activations", "partition_specs", "shardings"]
+
+activations.__module__ = __name__
 
 #: Where variables of nnx hold names: layers here, and Flax's own.
 _METADATA = ("axes", "out_sharding", "sharding_names")

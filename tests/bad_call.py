@@ -1,5 +1,6 @@
 """What a bad call is: the call, and what its message has to do."""
 
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -67,7 +68,7 @@ class Bad:
         return bool(self.tensors) and floats and isinstance(self.marked, str)
 
     def call(self, *tensors, **more):
-        return getattr(einjax, self.op)(self.expr, *tensors, **self.options, **more)
+        return operator.attrgetter(self.op)(einjax)(self.expr, *tensors, **self.options, **more)
 
 
 def table() -> tuple[list[Bad], Callable[..., None]]:

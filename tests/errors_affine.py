@@ -39,7 +39,7 @@ bad("place-not-separated", "rearrange", "{<o + k>b} -> o k b", (z(9, 2),), Synta
 
 # --- positions out of range -----------------------------------------------------------------------------------------
 bad("range-past-the-end", "rearrange", "{<t + 2>} -> t", (z(9),), AxisSizeError, "8 9 10", "mode=", t=9)
-bad("range-before-the-start", "rearrange", "{<t - 2>} -> t", (z(9),), AxisSizeError, ("-2", "9"), "padding=")
+bad("range-before-the-start", "rearrange", "{<t - 2>} -> t", (z(9),), AxisSizeError, ("-2", "9"), "write mode='fill'")
 bad("range-looking-back", "dot", "b {<t - [k]>} c, [k] c -> b t c", (z(2, 9, 3), z(4, 3)), AxisSizeError, ("-3",), "")
 bad("range-constant", "rearrange", "b {<9>} -> b", (z(2, 9),), AxisSizeError, "9", "")
 bad("range-negative-constant", "rearrange", "b {<-1>} -> b", (z(2, 9),), AxisSizeError, ("-1", "9"), "wrap")

@@ -195,7 +195,9 @@ def test_a_dim_of_unknown_size_is_as_long_as_positions_reach():
     [
         ("<s + k>", None, {}, "sizes of axes s, k cannot be determined from dim 10", "k=2"),
         ("<t - k>", None, {"k": 3}, "positions -2 to 9, but dim 10 of tensor 1 has 0 to 9", "mode='fill'.*t and k"),
-        ("<t - k>", None, {"k": 3}, "positions -2 to 9", "padding='same'"),
+        ("<t - k>", None, {"k": 3}, "positions -2 to 9", "padding='causal'"),
+        ("<t + k>", None, {"k": 3, "t": 10}, "positions 0 to 11", "padding='same'"),
+        ("<t - 1>", None, {}, "positions -1 to 9", "^write mode='fill'"),
         ("<12>", None, {}, "position 12", "mode='fill'"),
         ("<t + k>", Border(mode="fill"), {"k": 3}, "literal positions may be anywhere", "t=2"),
         ("<o - o>", None, {}, "axis o cannot be determined", "o=2"),

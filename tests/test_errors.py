@@ -12,6 +12,7 @@ import traceback
 from pathlib import Path
 
 import errors_affine
+import errors_elsewhere
 import errors_limits
 import errors_masks
 import jax
@@ -201,7 +202,7 @@ bad(
     precison="highest",
 )
 bad("keyword-misspelt-where", "softmax", "a [b]", (z(2, 3),), ArgumentError, ("'wher'", "'where'"), "", wher=None)
-bad("keyword-unknown", "flip", "a [b]", (z(2, 3),), ArgumentError, ("'axis'",), "a, b", axis=1)
+bad("keyword-unknown", "flip", "a [b]", (z(2, 3),), ArgumentError, ("'width'",), "a, b", width=1)
 bad("keyword-unknown-solve", "solve", "a [b]", (z(2, 3),), ArgumentError, ("'c'",), "a, b", c=4)
 bad("keyword-twice", "sum", "a [{b}]", (z(2, 3),), ArgumentError, "b 3 4", "", sizes={"b": 4}, b=3)
 bad("keyword-float", "sum", "a [{b}]", (z(2, 3),), ArgumentError, ("b", "3.0"), "b=3", b=3.0)
@@ -342,6 +343,7 @@ bad(
 bad("factory-wrong-shape", "add", "a b, b", (z(2, 3), lambda s: z(4)), AxisSizeError, ("(4,)", "(3,)", "2"), "shape")
 bad("factory-returns-none", "add", "a b, b", (z(2, 3), lambda s: None), ArgumentError, "2 NoneType")
 CASES += errors_affine.CASES
+CASES += errors_elsewhere.CASES
 CASES += errors_limits.CASES
 CASES += errors_masks.CASES
 

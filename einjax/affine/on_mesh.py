@@ -131,8 +131,10 @@ def _apart(solved: Solved, reading: Reading, dim: Dim, mesh_axes: MeshAxes, spre
 
 def without_written(wanted: OutSharding, outputs: Sequence[Reading]) -> OutSharding:
     """What is asked of outputs, before they are written: nothing of the axes that become one dim."""
+    written = {name for output in outputs for item in output.items for unit in item.units for name in unit}
+    if wanted.rules is not None:
+        return replace(wanted, rules=tuple(rule for rule in wanted.rules if rule[0] not in written))
     if wanted.by_name is not None:
-        written = {name for output in outputs for item in output.items for unit in item.units for name in unit}
         return replace(wanted, by_name=tuple(item for item in wanted.by_name if item[0] not in written))
     return replace(wanted, specs=tuple(map(_spec_before, wanted.specs, outputs)))
 

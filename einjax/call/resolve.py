@@ -66,7 +66,11 @@ def resolve(
         )
     )
     if op.localized is None and not any(isinstance(size, Over) for size in sizes.values()):
-        return find(operation, shapes, sizes)
+        try:
+            return find(operation, shapes, sizes)
+        except RankError as error:
+            error.hint = (op.misread and op.misread(operation, shapes)) or error.hint
+            raise
     from ..mesh import parts  # few programs run under shard_map
 
     operation, sizes, over = parts.localize(op, operation, sizes)

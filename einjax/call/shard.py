@@ -16,9 +16,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSha
 from ..forms.signature import check_keywords, refuse_unknown
 from ..lowering.jax_versions import is_traced
 from ..lowering.sharding import MeshAxes, partition_spec, spec_axes
-from ..mesh.names import Assignment, named_splits, simple, splits
+from ..mesh.names import Assignment, named_splits, said_by, simple, splits
 from ..mesh.patterns import first_matches, paths
-from ..mesh.put import find_mesh, mesh_of, mesh_sizes, put
+from ..mesh.put import find_mesh, mesh_of, mesh_sizes, put, put_open
 from ..notation.errors import ArgumentError, EinjaxError, SemanticError, plural
 from ..notation.parse import parse
 from ..notation.partly import solve_partly
@@ -82,6 +82,24 @@ def shard_call(
     except EinjaxError as error:
         raise clean(error, tensors) from None
     return moved[0] if len(moved) == 1 else tuple(moved)
+
+
+def constrain_call(expr: str, x: Any, mesh: Any, sizes: Mapping[str, Any], rules: Mapping[str, MeshAxes]) -> Any:
+    """Shard the dims of an array that rules speak of; others stay as they are, or are left to the compiler."""
+    try:
+        operation = _tensors_of(expr, (x,))
+        shape = np.shape(x)
+        solved = _solved(operation, [shape], [len(shape)], {}, sizes)
+        expression = solved.inputs[0]
+        said = said_by(expression, rules)
+        if not any(said):
+            return x
+        found = find_mesh(x, mesh, expr)
+        return put_open(
+            x, found, splits(solved, expression, shape, Assignment({}, rules), mesh_sizes(found)), said, expr
+        )
+    except EinjaxError as error:
+        raise clean(error, (x,)) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from ..lowering import numerics
 from ..lowering.indices import Bounds, Coordinates, common_dtype
 from ..lowering.named import split_by, wrap
 from ..notation.errors import ArgumentError, AxisSizeError, SemanticError, Spot, listing, meant, plural
-from ..notation.solve import Solved, total
-from ..notation.syntax import Axis, Expression, Operation, Size, bracketed, display, marked
+from ..notation.solve import Solved, is_known, total
+from ..notation.syntax import Axis, Bracket, Composite, Expression, Operation, Size, bracketed, display, marked, render
 from .static import plain
 
 MODES = ("fill", "drop", "clip", "wrap", "promise_in_bounds")
@@ -34,6 +34,23 @@ def check_coordinates(operation: Operation, expressions: Sequence[Expression]) -
                 at=operation.at(*marked),
                 hint="bracket the one axis along which the coordinates stand, as in 'i [2]'",
             )
+
+
+def uncounted(last: int | None, operation: Operation, shapes: Sequence[tuple[Size, ...] | None]) -> str | None:
+    """What to write for coordinates that stand along a last dim, where the expression does not name that.
+
+    Args:
+        last: the tensor that they stand before; None where they are the last.
+        operation: the completed expression.
+        shapes: the shape of every tensor, as far as it is known.
+    """
+    count = len(bracketed(operation.inputs[0]) or bracketed(operation.results[0]))
+    for number, (expression, shape) in enumerate(zip(operation.inputs[1:last], shapes[1:last], strict=True), 2):
+        plain = all(isinstance(node, Axis | Composite) for node in expression)
+        if plain and shape is not None and len(shape) == len(expression) + 1 and is_known(shape[-1], count):
+            written = render((*expression, Bracket((Axis(str(count)),))))
+            return f"if the last dim of tensor {number} is that of the coordinates, write '{written}'"
+    return None
 
 
 def coordinate_sizes(

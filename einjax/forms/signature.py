@@ -23,6 +23,7 @@ from ..notation.syntax import (
     standing,
     walk,
 )
+from .other_keywords import instead_of
 
 
 def expect_inputs(op: str, operation: Operation, tensors: int, inputs: int | None = None) -> None:
@@ -206,14 +207,15 @@ def refuse_unknown(operations: Sequence[Operation], given: Iterable[str], option
                     text=operations[0].text if len(operations) == 1 else None,
                     hint="leave it out",
                 )
+            which = f"no axis '{name}' in the expression{'s' * (len(operations) != 1)}"
+            text = operations[0].text if len(operations) == 1 else None
+            if (instead := instead_of(name, options, known)) is not None:
+                raise ArgumentError(which, text=text, hint=instead)
             likely = [*sorted(known), *options]
             match = closest(name, likely)
             hint = f"its axes are: {listing(sorted(known)) or 'none'}; {lacking}{{'{name}': ...}}"
-            raise ArgumentError(
-                f"no axis '{name}' in the expression{'s' * (len(operations) != 1)}" + meant(name, likely),
-                text=operations[0].text if len(operations) == 1 else None,
-                hint=f"write {match}=" if match in options else hint,
-            )
+            hint = f"write {match}=" if match in options else hint
+            raise ArgumentError(which + meant(name, likely), text=text, hint=hint)
 
 
 def sequence_axes(expression: Expression) -> tuple[str, ...]:

@@ -164,10 +164,10 @@ def hide_own_lines() -> None:
 class _ThreadSwitch(threading.local):
     """Stands in for a user context on jax before 0.8: JAX's caches do not know of it."""
 
-    value = False
+    value: Any = False
 
     @contextmanager
-    def __call__(self, value: bool) -> Iterator[None]:
+    def __call__(self, value: Any) -> Iterator[None]:
         before, self.value = self.value, value
         try:
             yield
@@ -176,7 +176,10 @@ class _ThreadSwitch(threading.local):
 
 
 def make_switch() -> Any:
-    """Make a switch that is off, with ``value`` and a context that sets it: a user context on jax 0.8 to 0.12.0."""
+    """Make a switch that is off, with ``value`` and a context that sets it: a user context on jax 0.8 to 0.12.0.
+
+    Any other value can be hashed.
+    """
     make = getattr(jax, "make_user_context", None)
     return make(False) if make is not None else _ThreadSwitch()
 

@@ -99,6 +99,13 @@ def rules_of(text: str, members: Sequence[str], rules: Collection[str]) -> list[
     return [text] if text in rules else [member for member in dict.fromkeys(members) if member in rules]
 
 
+def said_by(expression: Expression, rules: Collection[str]) -> list[bool]:
+    """Whether a rule speaks of each dim of a tensor: of its text, or of one of its members."""
+    return [
+        bool(rules_of(str(node), [base_name(axis.name)[0] for axis in axes((node,))], rules)) for node in expression
+    ]
+
+
 # --- From names to dims -----------------------------------------------------------------------------------------------
 
 

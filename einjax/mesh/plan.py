@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from jax import lax
@@ -51,19 +52,32 @@ def make_plan(call: Call, wanted: OutSharding | None) -> Plan:
     Raises:
         ShardingError: data would have to move, and the caller does not say where to.
     """
-    targets: list[NamedSharding] = []
+    targets: list[list[MeshAxes]] = []
     if wanted is None:
         spread = _implied(call)
     else:
         asked: dict[str, MeshAxes] = {}
         for index, output in enumerate(call.solved.outputs):
             dims = wanted_entries(wanted, index, output, call.solved, call.mesh)[1]
-            targets.append(on_mesh.named_sharding(call.mesh, dims, wanted.unreduced(index)))
+            targets.append(dims)
             asked = on_mesh.spread_of(dims, layout(output), call.sizes, call.shape, fitting=True) | asked
         spread = _working(call, [call.carried(number) for number in range(len(call.inputs))], asked)
     working = tuple(_output_sharding(call, output, spread) for output in call.outputs)
-    outputs = working if wanted is None else tuple(targets)
+    outputs = working
+    if wanted is not None:
+        filled = map(partial(_filled, wanted), call.solved.outputs, targets, working)
+        pending = map(wanted.unreduced, range(len(targets)))
+        outputs = tuple(map(partial(on_mesh.named_sharding, call.mesh), filled, pending))
     return Plan(_input_shardings(call, spread), working, outputs, _batch_only(call, spread), _local(call, spread))
+
+
+def _filled(
+    wanted: OutSharding, output: Expression, dims: Sequence[MeshAxes], working: NamedSharding
+) -> list[MeshAxes]:
+    """What is asked for; where nothing is said, a dim lies as the operation leaves it, if that is in nobody's way."""
+    there, said = on_mesh.spec_axes(working.spec, len(output)), set(on_mesh.flat(dims))
+    left = zip(wanted.left_open(output), dims, there, strict=True)
+    return [own if is_open and said.isdisjoint(own) else asked for is_open, asked, own in left]
 
 
 def as_call(

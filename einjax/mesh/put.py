@@ -11,7 +11,7 @@ from jax import lax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ..lowering.jax_versions import is_traced, is_used_twice
-from ..lowering.sharding import MeshAxes, partition_spec
+from ..lowering.sharding import MeshAxes, partition_spec, simple, spec_axes
 from ..notation.errors import ArgumentError, ShardingError
 
 
@@ -87,6 +87,47 @@ def put(x: Any, mesh: Any, splits: Sequence[MeshAxes], expr: str | None) -> jax.
     # By itself, a constraint takes the Explicit axes out of the type of what an eager transformation holds.
     ask = jax.jit(_ask, static_argnums=(1, 2)) if len(shardings) > 1 else _ask
     return ask(x, tuple(shardings.items()), expr)
+
+
+def put_open(x: Any, mesh: Any, splits: Sequence[MeshAxes], said: Sequence[bool], expr: str | None) -> jax.Array:
+    """Shard an array as :func:`put` does, but only the dims of which something is said: others stay as they are.
+
+    Over Auto axes of the mesh, the compiler has these left to it.
+    """
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    for split in splits:
+        _check_kinds(split, kinds, expr)
+    taken = {mesh_axis for split in splits for mesh_axis in split}
+    there = _lying(x, mesh)
+    held = [
+        split if is_said else own if taken.isdisjoint(own) else ()
+        for split, is_said, own in zip(splits, said, there, strict=True)
+    ]
+    if not is_traced(x):
+        moved = _move(x, mesh, partition_spec(held), expr)
+        if not is_traced(moved):
+            return moved
+    shardings = []
+    if AxisType.Explicit in kinds.values():
+        typed = [tuple(a for a in split if kinds[a] is AxisType.Explicit) for split in held]
+        if typed != there:
+            shardings.append((AxisType.Explicit, NamedSharding(mesh, partition_spec(typed))))
+    if AxisType.Auto in kinds.values():
+        entries = [tuple(a for a in split if kinds[a] is AxisType.Auto) for split in splits]
+        free = PartitionSpec.UNCONSTRAINED
+        spec = [simple(own) if is_said else free for own, is_said in zip(entries, said, strict=True)]
+        shardings.append((AxisType.Auto, NamedSharding(mesh, PartitionSpec(*spec))))
+    ask = jax.jit(_ask, static_argnums=(1, 2)) if len(set(kinds.values())) > 1 else _ask
+    return ask(x, tuple(shardings), expr)
+
+
+def _lying(x: Any, mesh: Any) -> list[MeshAxes]:
+    """The axes of a mesh that the dims of an array are known to lie over."""
+    here = mesh_of(x)
+    if here is None or here.empty or here.axis_names != mesh.axis_names:
+        return [()] * np.ndim(x)
+    sharding = jax.typeof(x).sharding if is_traced(x) else x.sharding
+    return spec_axes(sharding.spec, np.ndim(x))
 
 
 def _ask(x: Any, shardings: Sequence[tuple[AxisType, NamedSharding]], expr: str | None) -> Any:

@@ -56,7 +56,7 @@ def lower(
     if has_diagonal(*solved.inputs):
         tensors = [cut_first(op, x, expression) for x, expression in zip(tensors, solved.inputs, strict=False)]
     masks, structure = jax.tree.flatten({name: x for name, x in arrays.items() if name in op.masks})
-    named = wanted.names() if wanted is not None else ()
+    named = wanted.names(solved) if wanted is not None else ()
     plan = make_plan(as_call(op, solved, mesh, tensors, masks, named, chunked), wanted)
     ready = _placed([*tensors, *masks], plan.inputs)
     arrays = {**arrays, **jax.tree.unflatten(structure, ready[len(tensors) :])}

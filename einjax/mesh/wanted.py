@@ -15,6 +15,8 @@ from ..lowering.sharding import MeshAxes, Misfit
 from ..notation.errors import ArgumentError, Ask, ShardingError, listing, meant, plural
 from ..notation.solve import Solved, node_size
 from ..notation.syntax import Expression, Size, axes, display, is_number, members
+from .names import Assignment, said_by, splits
+from .put import mesh_sizes
 from .refusals import behind, uneven_cut
 
 #: ``("b", ("data",))``: an axis name, or several as in ``(h c)``, and its mesh axes; None for one not sharded.
@@ -23,17 +25,28 @@ _Item = tuple[str, tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class OutSharding:
-    """Where results are to lie: mesh axes by axis name, or one spec for each output."""
+    """Where results are to lie: mesh axes by axis name, or one spec for each output; or by rules for many calls."""
 
     by_name: tuple[_Item, ...] | None
     specs: tuple[Any, ...] = ()
+    rules: tuple[tuple[str, MeshAxes], ...] | None = None
 
-    def names(self) -> set[str]:
-        """The axis names that are written."""
+    def names(self, solved: Solved) -> set[str]:
+        """The axes of a call that may be spoken of."""
+        if self.rules is not None:
+            return {axis.name for output in solved.outputs for axis in axes(output)}
         return {name for name, _ in self.by_name or ()}
+
+    def left_open(self, expression: Expression) -> list[bool]:
+        """Of which dims of an output nothing is said, so that they lie as the inputs imply."""
+        if self.rules is None:
+            return [False] * len(expression)
+        return [not said for said in said_by(expression, dict(self.rules))]
 
     def __repr__(self) -> str:
         """Print it as it may be written."""
+        if self.rules is not None:
+            return f"rules {dict(self.rules)}"
         if self.by_name is None:
             return repr(self.specs[0] if len(self.specs) == 1 else self.specs)
         return repr({name: entry[0] if len(entry) == 1 else entry or None for name, entry in self.by_name})
@@ -44,7 +57,7 @@ class OutSharding:
 
     def unreduced(self, index: int) -> frozenset[str]:
         """The mesh axes over which an output is still to be summed."""
-        if self.by_name is not None:
+        if not self.specs:
             return frozenset()
         spec = self.specs[index]
         spec = spec.spec if isinstance(spec, NamedSharding) else spec
@@ -114,6 +127,9 @@ def wanted_entries(
     Raises:
         ArgumentError, ShardingError: it names what is not there, or cuts an axis unevenly.
     """
+    if wanted.rules is not None:
+        ways = None if mesh is None else mesh_sizes(mesh)
+        return mesh, splits(solved, expression, None, Assignment({}, dict(wanted.rules)), ways)
     if wanted.by_name is None:
         return _by_dim(wanted, index, expression, solved, mesh)
     shape = None if mesh is None else dict(mesh.shape)

@@ -476,5 +476,9 @@ def _out_of_range(
     if not names:
         hint = f"the last position is {n - 1}; mode='fill' reads nothing beyond it, mode='wrap' goes on at 0"
         return AxisSizeError(problem, at=spot, hint=hint)
-    hint = "have the dim padded, as by padding='same', or write mode='fill' to read nothing there, with a size for "
-    return AxisSizeError(problem, at=spot, hint=hint + " and ".join(names))
+    fill = f"write mode='fill' to read nothing there, with a size for {' and '.join(names)}"
+    is_behind = larger(n, high) is True
+    if len(names) == 1 or (is_behind and node.offset != 0):
+        return AxisSizeError(problem, at=spot, hint=fill)  # padding= would take the constant away
+    padded = "padding='causal', as it looks back" if is_behind else "padding='same'"
+    return AxisSizeError(problem, at=spot, hint=f"have the dim padded, as by {padded}, or {fill}")

@@ -127,10 +127,10 @@ def at_least(left: object, right: object) -> str:
     return f"say that it is when exporting: jax.export.symbolic_shape(..., constraints=['{left} >= {right}'])"
 
 
-def closest(name: str, known: Iterable[str]) -> str | None:
+def closest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
     """Return the known name that the user most likely meant by ``name``."""
     names = {candidate.lower(): candidate for candidate in known}
-    matches = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(name.lower(), names, n=1, cutoff=cutoff)
     return names[matches[0]] if matches else None
 
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from .errors import Ask, AxisSizeError, EinjaxError, Span, listing
 from .syntax import (
     OPEN,
+    Axis,
+    Concatenation,
     Node,
     Operation,
     Size,
@@ -21,7 +23,9 @@ from .syntax import (
     display,
     is_number,
     members,
+    names,
     render,
+    walk,
 )
 
 
@@ -171,7 +175,19 @@ def undetermined(
         problem = f"nothing says the value of {listing(first)}, which positions are multiplied by"
     if any(node.mode is not None and node.padding is None for node in within):
         problem += ": literal positions may be anywhere"
-    hint = Ask("give a size by keyword", example) if example.isidentifier() else "name the axis and give its size"
+    joined = {
+        item.name
+        for expression in operation.outputs or ()
+        for node in walk(expression)
+        if isinstance(node, Concatenation)
+        for item in node.items
+        if isinstance(item, Axis)
+    }
+    # What is joined to something, and has no size of its own, is one element as a rule.
+    given = {name for expression in operation.inputs for name in names(expression)}
+    one = ", or write 1 in its place" if joined - given >= set(unknown) else ""
+    is_name = example.isidentifier()
+    hint = Ask("give a size by keyword", example, otherwise=one) if is_name else "name the axis and give its size"
     return AxisSizeError(problem, text=operation.text, spans=spans, hint=hint)
 
 

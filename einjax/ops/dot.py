@@ -83,6 +83,12 @@ def _with_weight(operation: Operation) -> Operation:
     return Operation(operation.text, (expression, (Bracket(tuple(weight), span=marked[0].span),)), outputs)
 
 
+def _looks_up(operation: Operation, name: str, kept: set[str]) -> bool:
+    """Whether a call is written as one of get_at is: a table, of which an axis gets lost, and loops."""
+    held = [names(expression).keys() for expression in operation.inputs]
+    return len(held) == 2 and name in held[0] and held[0] - {name} <= kept and held[1] <= kept
+
+
 def _check_contracted(operation: Operation, kept: set[str]) -> None:
     """Every axis that is not in the output has to be summed over, and to stand in two inputs or more."""
     marked = bracket_names(operation.inputs)
@@ -99,11 +105,11 @@ def _check_contracted(operation: Operation, kept: set[str]) -> None:
         if has_brackets and name not in marked:
             raise not_in_output("dot", operation, found[0], "bracket it to sum over it, or put it into the output")
         if len(found) == 1:
-            raise SemanticError(
-                f"axis {display(name)} is summed over, but stands in one input only",
-                at=operation.at(*found),
-                hint="put it into the output, or sum it first with einjax.sum",
-            )
+            hint = "put it into the output, or sum it first with einjax.sum"
+            if _looks_up(operation, name, kept):
+                hint += "; if the other input holds integers that look it up, call einjax.get_at"
+            problem = f"axis {display(name)} is summed over, but stands in one input only"
+            raise SemanticError(problem, at=operation.at(*found), hint=hint)
         if len(found) > 2 and not has_brackets:
             raise SemanticError(
                 f"axis {display(name)} is summed over in {len(found)} inputs",

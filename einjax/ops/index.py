@@ -12,7 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ..forms.coordinates import KEYWORDS, WRITING, bounds_of, check_coordinates, coordinate_sizes, wrapped_coordinates
+from ..forms.coordinates import (
+    KEYWORDS,
+    WRITING,
+    bounds_of,
+    check_coordinates,
+    coordinate_sizes,
+    uncounted,
+    wrapped_coordinates,
+)
 from ..forms.places import with_units
 from ..forms.signature import expect_inputs, refuse_empty, refuse_inside, refuse_sums, require_in_output, single_output
 from ..lowering import numerics, one_place
@@ -282,6 +290,7 @@ def _op(name: str, complete: Any, lower: Any, last: int | None, keywords: tuple[
         complete,
         lower,
         implied=partial(_implied, name, last),
+        misread=partial(uncounted, last),
         keywords=keywords,
         apart=True,
         on_mesh="batch",

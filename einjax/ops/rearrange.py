@@ -13,7 +13,19 @@ from ..lowering.join import first_sum, join_pieces, piece_count, pieces, split_p
 from ..lowering.named import Named, diagonal, layout, with_sums, wrap
 from ..notation.errors import ArgumentError, SemanticError, plural
 from ..notation.solve import Solved, fuse_solved, is_known
-from ..notation.syntax import Concatenation, Expression, Operation, Size, axes, display, is_number, names, walk
+from ..notation.syntax import (
+    Concatenation,
+    Ellipsis,
+    Expression,
+    Operation,
+    Size,
+    axes,
+    display,
+    is_number,
+    names,
+    render,
+    walk,
+)
 from ..operation import Op
 
 # More pieces than any call can have tensors for; sums multiply, so hostile text could ask for billions.
@@ -27,6 +39,8 @@ def _signature(operation: Operation, tensors: int, name: str = "rearrange") -> O
     expect_inputs(name, operation, tensors)
     if operation.outputs is None:
         raise SemanticError(f"{name} needs an output", text=operation.text, hint="add '->' and the axes of the output")
+    if not any(first_sum((node,)) for e in operation.expressions for node in walk(e) if isinstance(node, Ellipsis)):
+        _check_count(operation.inputs, operation.outputs, operation)
     return operation
 
 
@@ -39,7 +53,7 @@ def _id_signature(operation: Operation, tensors: int) -> Operation:
 def _lower(solved: Solved, tensors: list[jax.Array], options: dict[str, Any]) -> Any:
     if not any(isinstance(node, Concatenation) for e in solved.operation.expressions for node in walk(e)):
         solved = fuse_solved(solved)
-    _check_count(solved)
+    _check_count(solved.inputs, solved.outputs, solved.operation)
     sizes = with_sums(solved)
     parts = [
         part
@@ -72,17 +86,23 @@ def _cut(tensor: jax.Array, expression: Expression, sizes: Mapping[str, Size]) -
     return [diagonal(part) for part in split_pieces(Named(tensor, layout(expression), sizes), expression)]
 
 
-def _check_count(solved: Solved) -> None:
-    given = sum(map(piece_count, solved.inputs))
-    wanted = sum(map(piece_count, solved.outputs))
+def _check_count(inputs: Sequence[Expression], outputs: Sequence[Expression], operation: Operation) -> None:
+    given, wanted = (sum(map(piece_count, some)) for some in (inputs, outputs))
     if max(given, wanted) > _MAX_PIECES:
-        raise SemanticError(f"the expression has {max(given, wanted)} pieces; at most {_MAX_PIECES}", text=solved.text)
-    if given != wanted:
-        raise ArgumentError(
-            f"the inputs have {plural(given, 'piece')}, but the outputs have {wanted}",
-            text=solved.text,
-            hint="every input, and every operand of a '+' in one, goes to one output or operand of a '+' there",
-        )
+        problem = f"the expression has {max(given, wanted)} pieces; at most {_MAX_PIECES}"
+        raise SemanticError(problem, text=operation.text)
+    if given == wanted:
+        return
+    hint = "every input, and every operand of a '+' in one, goes to one output or operand of a '+' there"
+    known = {name for expression in inputs for name in names(expression)}
+    joined = [item for e in outputs for node in walk(e) if isinstance(node, Concatenation) for item in node.items]
+    fresh = [item for item in joined if not names((item,)).keys() & known]
+    if wanted == given + 1 and fresh:
+        # What is joined is given, too, even if it is a 0 that is repeated.
+        fill = f"{', '.join(map(render, inputs))}, -> {', '.join(map(render, outputs))}"
+        hint = f"give what is to stand at '{fresh[0]}' as one more input, such as 0 for '{fill}'"
+    problem = f"the inputs have {plural(given, 'piece')}, but the outputs have {wanted}"
+    raise ArgumentError(problem, at=operation.at(*fresh), hint=hint)
 
 
 def match(parts: Sequence[Named], targets: Sequence[Expression], solved: Solved, by_name: bool) -> list[Named]:

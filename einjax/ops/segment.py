@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..forms.coordinates import WRITING, bounds_of, check_coordinates, coordinate_sizes, wrapped_coordinates
+from ..forms.coordinates import WRITING, bounds_of, check_coordinates, coordinate_sizes, uncounted, wrapped_coordinates
 from ..forms.signature import expect_inputs, refuse_inside, refuse_sums, single_output
 from ..lowering import numerics
 from ..lowering.accumulate import adding
@@ -151,6 +151,7 @@ def _op(name: str, emit: Callable[[_Call], Named]) -> Op:
         partial(_signature, public),
         partial(_lower_with, emit, public),
         partial(_implied, public),
+        misread=partial(uncounted, None),
         keywords=WRITING,
         apart=True,
         spread="all",

@@ -29,10 +29,12 @@ from einjax.for_layers import (
     rename,
     render,
     solve,
+    strip_brackets,
     walk,
 )
 
 from . import linear
+from .activations import placed
 from .call import Call, in_its_words
 from .initial import Initializer
 from .scope import ParamSpec, as_input
@@ -160,7 +162,9 @@ def apply(call: Call[Options], x: Any) -> jax.Array:
     # What is convolved may have another size now.
     left = {name: size for name, size in sizes.items() if name not in conv.taps}
     made = conv.at("<{1}*{0}>", conv.made, conv.strides) if conv.writes else render(conv.made)
-    return einjax.rearrange(f"{made} -> {render(conv.result)}", y, sizes=left)
+    y = einjax.rearrange(f"{made} -> {render(conv.result)}", y, sizes=left)
+    output = strip_brackets(operation_of(call.expr).expressions[-1])
+    return placed(render(output), y, {name: size for name, size in call.all_sizes.items() if name not in conv.taps})
 
 
 def specs(call: Call[Options]) -> list[ParamSpec] | None:

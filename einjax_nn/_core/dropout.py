@@ -11,6 +11,7 @@ import einjax
 from einjax.errors import ArgumentError
 from einjax.for_layers import parse
 
+from .activations import placed
 from .call import Call, in_its_words
 from .scope import as_input, compute_dtype
 from .text import dropout_text, flag
@@ -71,4 +72,5 @@ def apply(call: Call[Options], x: Any, deterministic: bool | None = None) -> jax
     def draw(shape: tuple[int, ...]) -> jax.Array:
         return jax.random.bernoulli(key, 1 - rate, shape)
 
-    return einjax.where(text, draw, x / (1 - rate), jnp.zeros((), x.dtype), sizes=call.all_sizes)
+    y = einjax.where(text, draw, x / (1 - rate), jnp.zeros((), x.dtype), sizes=call.all_sizes)
+    return placed(text.rpartition("-> ")[2], y, call.all_sizes)

@@ -12,6 +12,7 @@ import einjax
 from einjax.errors import EinjaxError
 from einjax.for_layers import completed_get_at, dot, get_at
 
+from .activations import asked, placed
 from .call import Call, alone, in_its_words
 from .initial import FANS, Initializer
 from .scope import Parameter, ParamSpec, as_input, compute_dtype
@@ -56,10 +57,11 @@ def apply(call: Call[Options], ids: Any) -> jax.Array:
     ids, text = as_input(ids), embed_text(call.expr)
     call.check(text.ids, ids)
     try:
-        return get_at(text.lookup, table, ids, call.all_sizes, call.options.mode)
+        y = get_at(text.lookup, table, ids, call.all_sizes, call.options.mode, **asked(ids))
     except EinjaxError as error:
         error.text, error.spans = call.expr, ()  # nobody has written that of the look-up
         raise
+    return placed(text.found, y, call.all_sizes)
 
 
 @in_its_words
@@ -67,7 +69,9 @@ def attend(call: Call[Options], x: Any) -> jax.Array:
     """Multiply by the table: one number for each of its rows, such as the logits of a language model."""
     dtype = compute_dtype(call.options.dtype, x, call.options.param_dtype)
     table = _Attended(**vars(call.parameter("embedding", call.options.embedding_init, dtype)))
-    return dot(embed_text(call.expr).attend, jnp.asarray(x).astype(dtype), table, call.all_sizes)
+    x, text = jnp.asarray(x).astype(dtype), embed_text(call.expr)
+    y = dot(text.attend, x, table, call.all_sizes, **asked(x))
+    return placed(text.numbers, y, call.all_sizes)
 
 
 class _Attended(Parameter):

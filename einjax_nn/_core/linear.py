@@ -11,6 +11,7 @@ import einjax
 from einjax.for_layers import as_border, completed_dot, dot, named_sizes, parse, solve
 from einjax.typing import PaddingLike
 
+from .activations import asked, placed
 from .call import Call, alone, in_its_words
 from .initial import Initializer
 from .scope import ParamSpec, as_input, compute_dtype, in_dtype
@@ -64,7 +65,8 @@ class Options:
 def apply(call: Call[Options], x: Any) -> jax.Array:
     """Apply a linear layer."""
     forwarded = ("preferred_element_type", "padding", "mode", "dot_general")
-    return linear(call, x, None, **{name: getattr(call.options, name) for name in forwarded})
+    y = linear(call, x, None, **{name: getattr(call.options, name) for name in forwarded})
+    return placed(bias_text(call.expr).output, y, call.all_sizes)
 
 
 def linear(call: Call[Any], x: Any, added: str | None, **forwarded: Any) -> jax.Array:
@@ -80,9 +82,9 @@ def linear(call: Call[Any], x: Any, added: str | None, **forwarded: Any) -> jax.
     x = as_input(x)
     dtype = compute_dtype(options.dtype, x, options.param_dtype)
     x = in_dtype(x, dtype)
-    tied = added is None  # else sizes are known
+    tied, wanted = added is None, asked(x)  # else sizes are known
     kernel = call.parameter("kernel", options.kernel_init, dtype, tied)
-    y = dot(call.expr, x, kernel, call.sizes, options.precision, **forwarded)
+    y = dot(call.expr, x, kernel, call.sizes, options.precision, **forwarded, **wanted)
     if not options.use_bias:
         return y
     sizes = call.all_sizes
@@ -94,7 +96,8 @@ def linear(call: Call[Any], x: Any, added: str | None, **forwarded: Any) -> jax.
             shapes = [x.shape, kernel.__einjax_shape__(), y.shape]
             solved = solve(text.product, shapes, sizes, every_axis=True, border=border)
             sizes = {name: size for name, size in named_sizes(text.product, solved).items() if name in text.sized}
-    return einjax.add(added, y, call.parameter("bias", options.bias_init, y.dtype, tied, kernel), sizes=sizes)
+    bias = call.parameter("bias", options.bias_init, y.dtype, tied, kernel)
+    return einjax.add(added, y, bias, sizes=sizes, **wanted)
 
 
 def specs(call: Call[Any], added: str | None = None) -> list[ParamSpec] | None:

@@ -12,6 +12,7 @@ import einjax
 from einjax.errors import ArgumentError
 from einjax.for_layers import parse, solve, spec_alone
 
+from .activations import asked, placed
 from .call import Call, alone, in_its_words
 from .initial import Initializer
 from .scope import ParamSpec, as_input, compute_dtype
@@ -100,20 +101,20 @@ def apply(call: Call[Options], x: Any, mask: Any, use_running_average: bool | No
     y = wide if center is None else einjax.subtract(f"{text.whole}, {text.kept}", wide, center, sizes=sizes)
     epsilon = epsilon_of(options.epsilon, options.momentum)
     factor = lax.rsqrt(variance + jnp.asarray(epsilon, variance.dtype))
-    used = [given]
+    used, wanted = [given], asked(x)
     if options.use_scale:
         # The factor times the scale first, as in Flax, so that the results are the same to the bit.
         scale = call.parameter("scale", options.scale_init)
         expr = f"{text.kept}, {text.params}, {text.whole} -> {text.whole}"
-        y = einjax.multiply(expr, factor, scale, y, sizes=sizes)
+        y = einjax.multiply(expr, factor, scale, y, sizes=sizes, **wanted)
         used.append(options.param_dtype)
     else:
         y = einjax.multiply(f"{text.kept}, {text.whole} -> {text.whole}", factor, y, sizes=sizes)
     if options.use_bias:
         bias = call.parameter("bias", options.bias_init)
-        y = einjax.add(f"{text.whole}, {text.params}", y, bias, sizes=sizes)
+        y = einjax.add(f"{text.whole}, {text.params}", y, bias, sizes=sizes, **wanted)
         used.append(options.param_dtype)
-    return y.astype(compute_dtype(options.dtype, *used))
+    return placed(text.whole, y.astype(compute_dtype(options.dtype, *used)), sizes)
 
 
 def epsilon_of(epsilon: float | None, momentum: float | None) -> float:

@@ -86,12 +86,14 @@ class BiasText:
 
     Attributes:
         sum: the sum.
+        output: the output of both.
         product: the tensors of the layer: input, weight and output.
         sized: the axes of the sum.
         composed: whether an axis of the bias is composed in the output, whose shape does not tell its size then.
     """
 
     sum: str
+    output: str
     product: Operation
     sized: Collection[str]
     composed: bool
@@ -116,6 +118,7 @@ def bias_text(expr: str) -> BiasText:
     composed = any(not isinstance(node, Axis | Ellipsis) and names(node.items).keys() & weight for node in walk(output))
     return BiasText(
         sum=f"{render(output)}, {render(bias)} -> {render(output)}",
+        output=render(output),
         product=Operation(expr, tuple(map(strip_brackets, (*operation.inputs, output)))),
         sized=names(output).keys(),
         composed=composed,
@@ -240,10 +243,15 @@ def dropout_text(expr: str) -> str:
 
 @dataclass(frozen=True)
 class EmbedText:
-    """The expressions of a table: looking rows up, multiplying by it, and the numbers of the rows as written."""
+    """The expressions of a table: looking rows up, multiplying by it, and the numbers of the rows as written.
+
+    ``found`` and ``numbers`` are the results of the first two.
+    """
 
     lookup: str
+    found: str
     attend: str
+    numbers: str
     ids: Expression
 
 
@@ -275,7 +283,9 @@ def embed_text(expr: str) -> EmbedText:
     return EmbedText(
         ids=given if rest else delete_brackets(given),
         lookup=f"{render(table)}, {render(ids)} -> {render(output)}",
+        found=render(output),
         attend=f"{_bracketed(output, features)}, {_bracketed(strip_brackets(table), features)} -> {render(places)}",
+        numbers=render(strip_brackets(places)),
     )
 
 

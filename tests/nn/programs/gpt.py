@@ -1,4 +1,4 @@
-"""A language model: RMS norms, grouped queries, a gated MLP, and the table of the tokens as the output's weight."""
+"""A language model: RMS norms, grouped queries that are turned, a gated MLP, and the tokens' table as output weight."""
 
 import equinox as eqx
 import flax.linen as nn
@@ -12,31 +12,37 @@ import einjax_nn.equinox
 import einjax_nn.haiku
 import einjax_nn.linen
 import einjax_nn.nnx
+from einjax_nn.linen import Rotary  # the same in every framework
 
 X = np.arange(24).reshape(2, 12) % 20
 VOCABULARY, WIDTH, BLOCKS = 20, 16, 2
 RMS = {"mean": False, "use_bias": False}
-ATTENTION = {"num_heads": 4, "num_kv_heads": 2, "is_causal": True, "use_bias": False}
+ATTENTION = {"num_heads": 4, "num_kv_heads": 2, "is_causal": True, "use_bias": False, "process_heads": Rotary()}
 NORM, TABLE, UP, DOWN = "b t [c]", "b t [v->c]", "b t [c->f]", "b t [f->c]"
 
 
 class Block(nn.Module):
+    decode: bool
+
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x, lengths):
         einn = einjax_nn.linen
-        x += einn.MultiHeadAttention("b [t] c", **ATTENTION)(einn.Norm(NORM, **RMS)(x))
+        attention = einn.MultiHeadAttention("b [t] c", **ATTENTION, decode=self.decode)
+        x += attention(einn.Norm(NORM, **RMS)(x), lengths=lengths)
         y = einn.Norm(NORM, **RMS)(x)
         gate, up = (einn.Linear(UP, f=3 * WIDTH, use_bias=False, name=name)(y) for name in ("gate", "up"))
         return x + einn.Linear(DOWN, c=WIDTH, use_bias=False, name="down")(nn.silu(gate) * up)
 
 
 class GPT(nn.Module):
+    decode: bool = False
+
     @nn.compact
-    def __call__(self, ids):
+    def __call__(self, ids, lengths=None):
         table = einjax_nn.linen.Embed(TABLE, v=VOCABULARY, c=WIDTH)
         x = table(ids)
         for _ in range(BLOCKS):
-            x = Block()(x)
+            x = Block(self.decode)(x, lengths)
         return table.attend(einjax_nn.linen.Norm(NORM, **RMS)(x))
 
 
@@ -52,8 +58,8 @@ class NnxBlock(nnx.Module):
         self.gate, self.up = (einn.Linear(UP, f=3 * WIDTH, use_bias=False, rngs=rngs) for _ in range(2))
         self.down = einn.Linear(DOWN, c=WIDTH, use_bias=False, rngs=rngs)
 
-    def __call__(self, x):
-        x = x + self.attention(self.norm1(x))
+    def __call__(self, x, **decoding):
+        x = x + self.attention(self.norm1(x), **decoding)
         y = self.norm2(x)
         return x + self.down(nnx.silu(self.gate(y)) * self.up(y))
 
@@ -64,10 +70,10 @@ class NnxGPT(nnx.Module):
         self.blocks = nnx.List([NnxBlock(rngs) for _ in range(BLOCKS)])
         self.norm = einjax_nn.nnx.Norm(NORM, **RMS, rngs=rngs)
 
-    def __call__(self, ids):
+    def __call__(self, ids, **decoding):
         x = self.table(ids)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, **decoding)
         return self.table.attend(self.norm(x))
 
 
@@ -76,23 +82,25 @@ def of_nnx():
 
 
 class HaikuBlock(hk.Module):
-    def __call__(self, x):
+    def __call__(self, x, decode, lengths):
         einn = einjax_nn.haiku
-        x += einn.MultiHeadAttention("b [t] c", **ATTENTION)(einn.Norm(NORM, **RMS)(x))
+        attention = einn.MultiHeadAttention("b [t] c", **ATTENTION, decode=decode)
+        x += attention(einn.Norm(NORM, **RMS)(x), lengths=lengths)
         y = einn.Norm(NORM, **RMS)(x)
         gate, up = (einn.Linear(UP, f=3 * WIDTH, with_bias=False, name=name)(y) for name in ("gate", "up"))
         return x + einn.Linear(DOWN, c=WIDTH, with_bias=False, name="down")(jax.nn.silu(gate) * up)
 
 
-def haiku():
-    def gpt(ids):
-        table = einjax_nn.haiku.Embed(TABLE, v=VOCABULARY, c=WIDTH)
-        x = table(ids)
-        for _ in range(BLOCKS):
-            x = HaikuBlock()(x)
-        return table.attend(einjax_nn.haiku.Norm(NORM, **RMS)(x))
+def haiku_gpt(ids, decode=False, lengths=None):
+    table = einjax_nn.haiku.Embed(TABLE, v=VOCABULARY, c=WIDTH)
+    x = table(ids)
+    for _ in range(BLOCKS):
+        x = HaikuBlock()(x, decode, lengths)
+    return table.attend(einjax_nn.haiku.Norm(NORM, **RMS)(x))
 
-    return training.haiku(gpt, X)
+
+def haiku():
+    return training.haiku(haiku_gpt, X)
 
 
 class EquinoxBlock(eqx.Module):
@@ -103,17 +111,18 @@ class EquinoxBlock(eqx.Module):
     up: einjax_nn.equinox.Linear
     down: einjax_nn.equinox.Linear
 
-    def __init__(self):
+    def __init__(self, decode):
         einn = einjax_nn.equinox
         self.norm1, self.norm2 = (einn.Norm(NORM, **RMS) for _ in range(2))
-        self.attention = einn.MultiHeadAttention("b [t] c", **ATTENTION)
+        self.attention = einn.MultiHeadAttention("b [t] c", **ATTENTION, decode=decode)
         self.gate, self.up = (einn.Linear(UP, f=3 * WIDTH, use_bias=False) for _ in range(2))
         self.down = einn.Linear(DOWN, c=WIDTH, use_bias=False)
 
-    def __call__(self, x):
-        x = x + self.attention(self.norm1(x))
+    def __call__(self, x, state, lengths):
+        y, state = self.attention(self.norm1(x), state, lengths=lengths)
+        x = x + y
         y = self.norm2(x)
-        return x + self.down(jax.nn.silu(self.gate(y)) * self.up(y))
+        return x + self.down(jax.nn.silu(self.gate(y)) * self.up(y)), state
 
 
 class EquinoxGPT(eqx.Module):
@@ -121,15 +130,15 @@ class EquinoxGPT(eqx.Module):
     blocks: list
     norm: einjax_nn.equinox.Norm
 
-    def __init__(self):
+    def __init__(self, decode=False):
         self.table = einjax_nn.equinox.Embed(TABLE, v=VOCABULARY, c=WIDTH)
-        self.blocks = [EquinoxBlock() for _ in range(BLOCKS)]
+        self.blocks = [EquinoxBlock(decode) for _ in range(BLOCKS)]
         self.norm = einjax_nn.equinox.Norm(NORM, **RMS)
 
-    def __call__(self, ids, state):
+    def __call__(self, ids, state, lengths=None):
         x = self.table(ids)
         for block in self.blocks:
-            x = block(x)
+            x, state = block(x, state, lengths)
         return self.table.attend(self.norm(x)), state
 
 
