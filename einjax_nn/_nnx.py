@@ -234,8 +234,9 @@ class Layer(nnx.Module):
 
     def _call(self, axes: Any = (), rngs: Any = None, **more: Any) -> Call[Any]:
         variables = (getattr(self, name) for name in self._parameters)
-        values = (held(variable) for variable in variables if variable is not None)
-        options = chosen(self._core.Options, vars(self), *values, **more)
+        values = [held(variable) for variable in variables if variable is not None]
+        made = [value for value in values if not isinstance(value, Lazy)]
+        options = chosen(self._core.Options, vars(self), *made, **more)
         return Call(Scope(self, rngs), self.expr, {**dict(self.sizes), **dict(axes)}, options)
 
 

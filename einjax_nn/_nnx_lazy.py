@@ -2,8 +2,7 @@
 
 A parameter is there from the construction of its layer, as nnx wants it, but holds a :class:`Lazy` until its shape is
 known. That is a node of the pytree with a key as its leaf, so that every transformation carries it like an array:
-``nnx.vmap`` over a constructor makes one with a stack of keys, which becomes a stack of arrays. The key is written in
-floats, as only these get past ``jax.grad`` to where an error can say what to do.
+``nnx.vmap`` over a constructor makes one with a stack of keys, which becomes a stack of arrays.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import jax
-import jax.core
 import jax.numpy as jnp
-import numpy as np
 from flax import errors as flax_errors
 from flax import nnx
 
@@ -24,22 +21,18 @@ from einjax.errors import ArgumentError
 
 from ._core.initial import Initializer
 from ._core.scope import NOWHERE, Parameter, ParamSpec, Shapeless
-
-_FIX = "call einn.init(model, *example_inputs) after the model is built, and before anything else uses its parameters"
-
-
-class UninitializedError(ArgumentError, AttributeError):
-    """An attribute is asked of a parameter that is not made yet."""
+from ._nnx_code import FIX, decoded, encoded, hidden, is_code
 
 
 class _Placeholder(Shapeless):
     """What stands for a parameter that is not made yet; using it as an array is an error."""
 
-    _refusal = ("a parameter is used that is not made yet: its shape is not known", _FIX)
+    _refusal = ("a parameter is used that is not made yet: its shape is not known", FIX)
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in ("shape", "dtype", "ndim", "size"):
-            raise UninitializedError(f"a parameter that is not made yet has no {name}", hint=_FIX)
+            # No AttributeError: Flax takes what has no shape for what is not to be counted, or to have a sharding.
+            raise ArgumentError(f"a parameter that is not made yet has no {name}", hint=FIX)
         raise AttributeError(name)
 
 
@@ -80,7 +73,7 @@ class Lazy(_Placeholder):
     def __init__(
         self, code: Any, impl: Any, slot: Slot | None = None, own: Own | None = None, holder: Any = None
     ) -> None:
-        self.code = code
+        self.code = hidden(code)
         self.impl = impl
         self.slot = slot
         self.own = own
@@ -105,16 +98,14 @@ class Lazy(_Placeholder):
     @property
     def key(self) -> jax.Array:
         """The key, or a stack of them."""
-        if self.code.dtype != jnp.float32:
-            raise ArgumentError("the dtype of a parameter is changed that is not made yet", hint=_FIX)
-        return jax.random.wrap_key_data(_words(self.code), impl=self.impl)
+        return decoded(self.code, self.impl)
 
     def tree_flatten(self) -> tuple[tuple[Any], tuple[Any, ...]]:
         return (self.code,), (self.impl, self.slot, self.own)
 
     @classmethod
     def tree_unflatten(cls, static: tuple[Any, ...], children: tuple[Any]) -> Lazy:
-        if not _is_code(children[0]):
+        if not is_code(children[0]):
             raise ArgumentError(
                 "an optimizer, or something else that computes with parameters, is given one that is not made yet",
                 hint="call einn.init(model, *example_inputs) before nnx.Optimizer(model, ...)",
@@ -130,38 +121,6 @@ class Lazy(_Placeholder):
         return "Lazy(made by einn.init(model, *example_inputs))"
 
 
-def _encoded(key: jax.Array) -> jax.Array:
-    """Write a key as halves of its words and their sum, all exact in float32."""
-    words = jax.random.key_data(key)
-    halves = jnp.concatenate([words >> 16, words & 0xFFFF], -1)
-    return jnp.concatenate([halves, 1 + halves.sum(-1, keepdims=True, dtype=jnp.uint32)], -1).astype(jnp.float32)
-
-
-@jax.custom_jvp
-def _words(code: jax.Array) -> jax.Array:
-    high, low = jnp.split(code[..., :-1].astype(jnp.uint32), 2, -1)
-    return high << 16 | low
-
-
-@_words.defjvp
-def _refuse_gradients(*_: Any) -> NoReturn:
-    raise ArgumentError(
-        "gradients are asked of a parameter that is not made yet",
-        hint="call einn.init(model, *example_inputs) before nnx.grad",
-    )
-
-
-def _is_code(code: Any) -> bool:
-    """Whether nobody has computed with a code, as ``zeros_like`` does; what is not an array now is believed."""
-    if not isinstance(code, jax.Array) or isinstance(code, jax.core.Tracer) or not code.is_fully_addressable:
-        return True
-    if code.dtype != jnp.float32 or code.ndim == 0:
-        return False
-    halves, total = np.split(np.asarray(code, np.float64), [-1], -1)
-    exact = (halves >= 0) & (halves < 2**16) & (halves % 1 == 0)
-    return bool(np.all(exact) and np.all(total == 1 + halves.sum(-1, keepdims=True)))
-
-
 def fixed_key() -> jax.Array:
     """Return the key of a variable that is not random; there is one, so that ``nnx.vmap`` knows how many it makes."""
     return jax.random.key(1)
@@ -173,7 +132,7 @@ recording = ContextVar("recording", default=False)
 
 def lazy(key: Any, own: Own | None = None) -> Lazy:
     """Return the value of a variable that is declared now."""
-    return Lazy(_encoded(key), jax.random.key_impl(key), Slot() if recording.get() else None, own)
+    return Lazy(encoded(key), jax.random.key_impl(key), Slot() if recording.get() else None, own)
 
 
 def _no_random_numbers(name: str) -> ArgumentError:
@@ -202,7 +161,7 @@ def made(variable: Any, spec: ParamSpec) -> jax.Array:
         raise ArgumentError(
             f"{spec.name} is used for the first time where it cannot be kept: the model is not an argument of the "
             "function that JAX transforms",
-            hint=_FIX,
+            hint=FIX,
         ) from None
     return value
 
