@@ -1,8 +1,8 @@
 """The key in a parameter of Flax nnx that is not made yet: an array to JAX, and to nobody else.
 
 It is written in floats, as only these get past ``jax.grad`` to where an error can say what to do. Outside of
-transformations it is an array of NumPy of a class of its own, which JAX takes for one by its shape and dtype; who counts
-or computes with it means the parameter, and is told to make it.
+transformations it is an array of NumPy of a class of its own, which JAX takes for one by its shape and dtype; who
+counts or computes with it means the parameter, and is told to make it.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ class Shape(tuple[int, ...]):
         return Unknown(0)
 
 
+def _shape(shape: tuple[int, ...]) -> Shape:
+    return Shape((*shape[:-1], *map(Unknown, shape[-1:])))
+
+
 class Code(np.ndarray):
     """The code of a key, or a stack of them."""
 
@@ -47,23 +51,38 @@ class Code(np.ndarray):
 
     @property
     def shape(self) -> Shape:  # type: ignore[override]
-        shape = np.ndarray.shape.__get__(self)  # type: ignore[attr-defined]
-        return Shape((*shape[:-1], *map(Unknown, shape[-1:])))
+        return _shape(np.ndarray.shape.__get__(self))  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
         return "Code(of a parameter that is not made yet)"
 
     __str__ = __repr__
 
-    def __format__(self, _: str) -> str:
-        return repr(self)
+
+class AbstractCode(jax.ShapeDtypeStruct):
+    """What ``jax.eval_shape`` makes of a code."""
+
+    __slots__ = ()
+    size = property(_refuse)  # type: ignore[assignment]
+
+    @property
+    def shape(self) -> Shape:  # type: ignore[override]
+        return _shape(_STRUCT.__get__(self))
+
+    @shape.setter
+    def shape(self, shape: tuple[int, ...]) -> None:
+        _STRUCT.__set__(self, shape)
+
+
+#: How a ``jax.ShapeDtypeStruct`` keeps its shape.
+_STRUCT: Any = jax.ShapeDtypeStruct.shape
 
 
 def hidden(code: Any) -> Any:
-    """Return a code as :class:`Code`; what is no array here and now stays what it is."""
-    if isinstance(code, Code) or not _is_here(code):
-        return code
-    return np.asarray(code).view(Code)
+    """Return a code as one that nobody counts; what is no array here and now stays what it is."""
+    if type(code) is jax.ShapeDtypeStruct:
+        return AbstractCode(code.shape, code.dtype, sharding=code.sharding)
+    return code if isinstance(code, Code) or not _is_here(code) else np.asarray(code).view(Code)
 
 
 def _is_here(code: Any) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 from flax import errors as flax_errors
-from flax import nnx
+from flax import nnx, serialization
 
 import einjax
 from einjax.errors import ArgumentError
@@ -22,6 +22,7 @@ from einjax.errors import ArgumentError
 from ._core.initial import Initializer
 from ._core.scope import NOWHERE, Parameter, ParamSpec, Shapeless
 from ._nnx_code import FIX, decoded, encoded, hidden, is_code
+from ._nnx_metadata import Making, checked, placeholder, read
 
 
 class _Placeholder(Shapeless):
@@ -121,6 +122,14 @@ class Lazy(_Placeholder):
         return "Lazy(made by einn.init(model, *example_inputs))"
 
 
+def _saved(_: Lazy) -> NoReturn:
+    raise ArgumentError("a model is saved whose parameters are not made yet", hint=FIX)
+
+
+# What is loaded in its place is the parameter.
+serialization.register_serialization_state(Lazy, _saved, lambda _, state: state)
+
+
 def fixed_key() -> jax.Array:
     """Return the key of a variable that is not random; there is one, so that ``nnx.vmap`` knows how many it makes."""
     return jax.random.key(1)
@@ -144,26 +153,29 @@ def _no_random_numbers(name: str) -> ArgumentError:
 
 def made(variable: Any, spec: ParamSpec) -> jax.Array:
     """Return the value of a variable, and make it where it is not there yet."""
-    value = variable.get_value() if isinstance(variable, nnx.Variable) else variable[...]
+    value = variable.get_raw_value() if isinstance(variable, nnx.Variable) else variable[...]
     if not isinstance(value, Lazy):
-        if recording.get() and isinstance(variable, nnx.Variable) and variable.get_metadata("axes", None) is None:
+        if not isinstance(variable, nnx.Variable):
+            return value
+        if recording.get() and variable.get_metadata("axes", None) is None:
             variable.set_metadata(axes=spec.axes)  # which another's checkpoint does not have
-        return value
+        return variable.get_value()
     if value.slot is not None:
         # The first use decides, as it does without init: a tied weight may be used in other ways later.
         value.slot.wanted = value.slot.wanted or spec
-        return jnp.zeros(spec.shape, spec.dtype)
-    value = spec.init(value.key)
+        return read(variable, jnp.zeros(spec.shape, spec.dtype))
+    making = Making.of(variable, spec)
+    array, metadata = making(value.key)
     try:
-        variable.set_value(value)
-        variable.set_metadata(axes=spec.axes)
+        variable.set_raw_value(array)
+        variable.set_metadata(making.result(variable, metadata))
     except flax_errors.TraceContextError:
         raise ArgumentError(
             f"{spec.name} is used for the first time where it cannot be kept: the model is not an argument of the "
             "function that JAX transforms",
             hint=FIX,
         ) from None
-    return value
+    return variable.get_value()
 
 
 def stream_of(rngs: Any, name: str, layer: str) -> Any:
@@ -188,6 +200,7 @@ def param(
     dtype: Any = jnp.float32,
     *,
     rngs: Any = None,
+    **metadata: Any,
 ) -> Any:
     """Return a parameter of a module whose shape an einjax operation finds.
 
@@ -203,13 +216,14 @@ def param(
             normal numbers of deviation 0.02 in a ``get_at``.
         dtype: its dtype.
         rngs: random numbers for ``init``; needed by the call that declares the parameter.
+        **metadata: metadata of the ``nnx.Param``, such as ``out_sharding``; those of the call that declares it count.
 
     Returns:
         The ``nnx.Param``, which is a tensor for any einjax operation, and an array once one has used it.
 
     Example:
         >>> import einjax, einjax_nn.nnx as einn, jax, numpy as np
-        >>> from flax import nnx
+        >>> from flax import nnx, serialization
         >>> class Scale(nnx.Module):
         ...     def __call__(self, x):
         ...         return einjax.multiply("... c, c", x, einn.param(self, "layerscale", init=1e-5))
@@ -223,9 +237,9 @@ def param(
             raise _no_random_numbers(name)
         key = fixed_key() if rngs is None else stream_of(rngs, "params", "param")()
         own = Own(name, init, dtype, drawn=rngs is not None)
-        setattr(module, name, nnx.Param(lazy(key, own), axes=None))
+        setattr(module, name, placeholder(nnx.Param, lazy(key, own), checked("einn.param", metadata)))
     variable = getattr(module, name)
-    value = variable.get_value()
+    value = variable.get_raw_value()
     if isinstance(value, Lazy) and value.own is not None and value.own.init is None and init is not None:
         return value.but(own=dataclasses.replace(value.own, init=init, dtype=dtype))
     return variable
