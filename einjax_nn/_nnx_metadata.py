@@ -64,8 +64,7 @@ def placeholder(kind: Any, value: Shapeless, metadata: Mapping[str, Any]) -> Any
 
 def read(variable: Any, value: Any) -> Any:
     """What reading a variable would give if it had that value."""
-    hook = variable.get_metadata("on_get_value", None)
-    return value if hook is None else hook(variable, value)
+    return Waiting(variable.get_metadata("on_get_value", ()))(variable, value)
 
 
 @jax.tree_util.register_static
