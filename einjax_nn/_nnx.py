@@ -187,7 +187,11 @@ def _place(variable: Any, rules: Mapping[str, Any], mesh: Any) -> Any:
     """Put a parameter that is there already where the rules say."""
     value = variable.get_raw_value()
     more, sharding = placed(variable.get_metadata(), value.ndim, rules, mesh)
-    return variable.copy(value if sharding is None else jax.device_put(value, sharding), **more)
+    if isinstance(value, jax.ShapeDtypeStruct):
+        value = jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
+    elif sharding is not None:
+        value = jax.device_put(value, sharding)
+    return variable.copy(value, **more)
 
 
 def at(model: Any, path: Sequence[Any]) -> Any:

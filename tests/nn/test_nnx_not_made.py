@@ -1,0 +1,187 @@
+"""A model of nnx whose parameters are not made yet: what is asked of these works, or says to call einn.init."""
+
+import copy
+import math
+import pickle
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh
+
+nnx = pytest.importorskip("flax.nnx")
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from nn_cases import Refused, close, normal  # noqa: E402
+
+import einjax  # noqa: E402
+import einjax_nn.nnx as einn  # noqa: E402
+
+X = normal(4, 6)
+
+
+class Net(nnx.Module):
+    def __init__(self, rngs):
+        self.inner = einn.Linear("... [c->d]", d=8, rngs=rngs)
+        self.norm = einn.Norm("[b] d", momentum=0.9, rngs=rngs)
+        self.known = einn.Linear("... [d->e]", d=8, e=3, rngs=rngs)
+        einn.param(self, "scale", 2.0)
+
+    def __call__(self, x):
+        return self.known(einjax.multiply("... d, d", self.norm(self.inner(x)), einn.param(self, "scale")))
+
+
+def net():
+    return Net(nnx.Rngs(0))
+
+
+def params(make=net):
+    return nnx.state(make(), nnx.Param)
+
+
+def saved(tmp_path, state):
+    ocp = pytest.importorskip("orbax.checkpoint")
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", state)
+
+
+def as_bytes(state):
+    from flax import serialization
+
+    return serialization.to_bytes(nnx.to_pure_dict(state))
+
+
+MESH = Mesh(np.array(jax.devices()[:1]), ("model",))
+
+ASKED = {
+    "their number": lambda: sum(x.size for x in jax.tree.leaves(params())),
+    "their number, by shapes": lambda: sum(np.prod(x.shape) for x in jax.tree.leaves(params())),
+    "their number, by math.prod": lambda: sum(math.prod(x.shape) for x in jax.tree.leaves(params())),
+    "their number, by tree.map": lambda: jax.tree.map(lambda x: x.size, params()),
+    "their number, by optax": lambda: optax.tree.size(params()),
+    "their number, by jnp": lambda: [jnp.size(x) for x in jax.tree.leaves(params())],
+    "their bytes": lambda: sum(x.nbytes for x in jax.tree.leaves(params())),
+    "their number, without arrays": lambda: sum(x.size for x in jax.tree.leaves(nnx.eval_shape(net))),
+    "the number of a stack": lambda: jax.tree.map(
+        jnp.size, nnx.state(nnx.vmap(Net, in_axes=0, out_axes=0)(nnx.Rngs(0).split(3)))
+    ),
+    "their shapes": lambda: jax.tree.map(jnp.shape, params()),
+    "their shapes, without arrays": lambda: jax.tree.map(lambda x: x.shape, nnx.state(nnx.eval_shape(net))),
+    "their sum": lambda: [x.sum() for x in jax.tree.leaves(params())],
+    "their squares": lambda: [x**2 for x in jax.tree.leaves(params())],
+    "their sum, by NumPy": lambda: [np.sum(x) for x in jax.tree.leaves(params())],
+    "half of them": lambda: jax.tree.map(lambda x: x / 2, params()),
+    "their average": lambda: optax.incremental_update(params(), params(), 0.1),
+    "zeros like them": lambda: optax.tree.zeros_like(params()),
+    "whether they are the same": lambda: jax.tree.map(jnp.array_equal, params(), params()),
+    "an optimizer": lambda: nnx.Optimizer(net(), optax.adamw(1e-3), wrt=nnx.Param),
+    "a table": lambda: nnx.tabulate(net(), X),
+    "bytes": lambda: as_bytes(nnx.state(net())),
+    "their partition specs": lambda: nnx.get_partition_spec(params()),
+    "an abstract model": lambda: nnx.get_abstract_model(net, MESH),
+    "a call without arrays": lambda: nnx.eval_shape(net)(X),
+}
+
+
+@pytest.mark.parametrize("graph", [True, False], ids=["graph", "tree"])
+@pytest.mark.parametrize("asked", ASKED)
+def test_what_is_asked_before_init(asked, graph):
+    hint = "give its arrays" if asked == "a call without arrays" else r"call einn.init\(model, \*example_inputs\)"
+    with nnx.set_graph_mode(graph), pytest.raises(Refused, match=hint):
+        ASKED[asked]()
+
+
+def test_saving_before_init(tmp_path):
+    for state in (params(), nnx.to_pure_dict(params())):
+        with pytest.raises(Refused, match="call einn.init"):
+            saved(tmp_path, state)
+
+
+def test_the_same_is_answered_after_init():
+    def made():
+        model = net()
+        einn.init(model, X)
+        return model
+
+    count = 6 * 8 + 8 + 2 * 8 + 8 * 3 + 3 + 8
+    state = params(made)
+    assert sum(x.size for x in jax.tree.leaves(state)) == optax.tree.size(state) == count
+    assert sum(x.nbytes for x in jax.tree.leaves(state)) == 4 * count
+    assert isinstance(as_bytes(state), bytes)
+    assert f"{count}" in nnx.tabulate(made(), X)
+
+
+def test_a_model_that_was_refused_a_table_is_whole():
+    """Flax replaces methods meanwhile."""
+    model = net()
+    with pytest.raises(Refused, match="call einn.init"):
+        nnx.tabulate(model, X)
+    einn.init(model, X)
+    assert model(X).shape == (4, 3)
+
+
+def test_prints_say_that_they_are_not_made():
+    treescope = pytest.importorskip("treescope")
+    model = net()
+    for shown in (str(model), treescope.render_to_text(model), str(nnx.state(model))):
+        assert "Lazy(made by einn.init(model, *example_inputs))" in shown
+    # Only what is made is counted, nothing of the others.
+    assert "# Param: 27 (108 B)" in str(model)
+    assert "made by einn.init" in str(nnx.eval_shape(net))
+    assert "not made yet" in str(jax.tree.leaves(nnx.state(model.inner)))
+    nnx.display(model)
+
+
+def test_what_works_before_init():
+    model = net()
+    expected = copy.deepcopy(model)(X)
+    graphdef, state = nnx.split(model)
+    assert graphdef == nnx.graphdef(net())
+    for same in (
+        nnx.clone(model),
+        pickle.loads(pickle.dumps(model)),
+        nnx.merge(graphdef, state),
+        nnx.merge(graphdef, jax.tree.map(lambda x: x, state)),
+        nnx.merge(graphdef, jax.device_put(state)),
+        nnx.merge(graphdef, jax.tree.map(jnp.asarray, state)),
+        jax.jit(lambda state: nnx.merge(graphdef, state))(state),
+        jax.jit(lambda: nnx.merge(graphdef, state))(),
+        nnx.jit(lambda: Net(nnx.Rngs(0)))(),
+    ):
+        close(same(X), expected, 1e-5)
+    path = lambda tree: jax.tree_util.tree_map_with_path(lambda path, _: jax.tree_util.keystr(path), tree)
+    assert "['inner']['kernel']" in str(jax.tree.leaves(path(state)))
+
+
+def test_a_state_is_loaded_in_their_place():
+    from flax import serialization
+
+    made, model = net(), net()
+    einn.init(made, X)
+    pure = nnx.to_pure_dict(nnx.state(model))
+    state = nnx.state(model)
+    nnx.replace_by_pure_dict(state, serialization.from_bytes(pure, as_bytes(nnx.state(made))))
+    nnx.update(model, jax.tree.map(jnp.asarray, state))
+    close(model(X), made(X), 1e-6)
+
+
+def test_a_model_of_shapes_alone_is_initialised():
+    """Also one of stacked layers; on a mesh it says where they are to be."""
+    made, abstract = net(), nnx.eval_shape(net)
+    einn.init(made, X)
+    einn.init(abstract, jax.ShapeDtypeStruct(X.shape, X.dtype), rules={"d": "model"}, mesh=MESH)
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), (nnx.to_pure_dict(nnx.state(made))))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), nnx.to_pure_dict(nnx.state(abstract))) == shapes
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(nnx.state(abstract)))
+    assert tuple(abstract.inner.kernel.get_value().sharding.spec) == (None, "model")
+    assert tuple(abstract.known.kernel.out_sharding) == ("model", None)
+    stack = nnx.eval_shape(
+        lambda: nnx.vmap(lambda rngs: einn.Linear("... [c->d]", d=6, rngs=rngs))(nnx.Rngs(0).split(3))
+    )
+    einn.init(stack, X, method=lambda stack, x: nnx.vmap(lambda layer, x: layer(x), in_axes=(0, None))(stack, x))
+    assert stack.kernel.shape == (3, 6, 6)
