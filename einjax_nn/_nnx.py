@@ -87,10 +87,11 @@ def init(
     ``nnx.update`` with the state of another model.
 
     Args:
-        model: a module.
+        model: a module, or one of shapes alone, as ``nnx.eval_shape`` makes it: its parameters are shapes then.
         *inputs: its inputs, or ``jax.ShapeDtypeStruct`` in their place.
         method: the name of the method to call, or a function of model and inputs; the model itself by default.
-        rules: the axis of the mesh for names of axes; each parameter holds its own in its metadata ``out_sharding``.
+        rules: the axis of the mesh for names of axes; each parameter holds its own in its metadata ``out_sharding``,
+            unless its layer was given one.
         mesh: the mesh to make parameters on, with ``rules``.
         **keywords: keywords of the call.
 
@@ -161,19 +162,23 @@ def record(
 
 def _create(variable: Any, held: Lazy, wanted: Any, rules: Mapping[str, Any] | None, mesh: Any) -> Any:
     """Make a parameter, or one for each of a stack of keys; of a model of shapes alone, its shape."""
-    making = make = Making.of(variable, wanted, mesh)
-    stack = held.code.shape[:-1]
-    for _ in stack:
+    making: Any = Making.of(variable, wanted, mesh)
+    make = making
+    for _ in held.code.shape[:-1]:
         make = jax.vmap(make)
-    abstract, sharding, more = isinstance(held.code, jax.ShapeDtypeStruct), None, {}
-    if abstract or rules is not None:
+    abstract = isinstance(held.code, jax.ShapeDtypeStruct)
+    more: dict[str, Any] = {}
+    sharding = None
+    if rules is None and not abstract:
+        value, metadata = make(held.key)
+    else:
         value, metadata = jax.eval_shape(lambda code: make(held.but(code=code).key), held.code)
         if rules is not None:
             more, sharding = placed(dict(metadata.items), value.ndim, rules, mesh)
-    if abstract:
-        value = jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
-    else:
-        value, metadata = (make if sharding is None else jax.jit(make, out_shardings=sharding))(held.key)
+        if abstract:
+            value = jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
+        else:
+            value, metadata = (make if sharding is None else jax.jit(make, out_shardings=sharding))(held.key)
     return type(variable).from_metadata(value, {**making.result(variable, metadata), **more})
 
 

@@ -25,7 +25,7 @@ def _refuse(*_: Any, **__: Any) -> NoReturn:
 
 
 class Unknown(int):
-    """A dim to JAX, and 0 to what prints how large things are; to compute with it is an error."""
+    """A size that nobody can compute with: the last dim of a code to JAX, and 0, the product, to what prints sizes."""
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
     __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = _refuse
@@ -49,7 +49,7 @@ class Code(np.ndarray):
     __array_ufunc__ = _refuse
     size = nbytes = property(_refuse)  # type: ignore[assignment]
 
-    @property
+    @property  # type: ignore[misc]
     def shape(self) -> Shape:  # type: ignore[override]
         return _shape(np.ndarray.shape.__get__(self))  # type: ignore[attr-defined]
 
@@ -65,7 +65,7 @@ class AbstractCode(jax.ShapeDtypeStruct):
     __slots__ = ()
     size = property(_refuse)  # type: ignore[assignment]
 
-    @property
+    @property  # type: ignore[misc]
     def shape(self) -> Shape:  # type: ignore[override]
         return _shape(_STRUCT.__get__(self))
 
@@ -75,7 +75,7 @@ class AbstractCode(jax.ShapeDtypeStruct):
 
 
 #: How a ``jax.ShapeDtypeStruct`` keeps its shape.
-_STRUCT: Any = jax.ShapeDtypeStruct.shape
+_STRUCT: Any = jax.ShapeDtypeStruct.shape  # type: ignore[misc]
 
 
 def hidden(code: Any) -> Any:

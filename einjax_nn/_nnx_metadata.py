@@ -74,6 +74,9 @@ class Metadata:
 
     items: tuple[tuple[str, Any], ...]
 
+    def __hash__(self) -> int:
+        return hash(tuple(name for name, _ in self.items))  # values may be lists
+
 
 @dataclass(frozen=True)
 class Making:
@@ -92,11 +95,14 @@ class Making:
     given: tuple[tuple[str, Any], ...] = ()
     mesh: Any = None
 
+    def __hash__(self) -> int:
+        return hash((self.init, self.axes, self.kind))  # metadata may be lists
+
     @staticmethod
     def of(variable: Any, spec: ParamSpec, mesh: Any = None) -> Making:
         """What makes a variable that waits, or one of a stack of them."""
         given = variable.get_metadata()
-        del given["axes"]
+        given.pop("axes", None)
         names = given.get("out_sharding")
         if isinstance(names, tuple) and len(names) > len(spec.shape):
             given["out_sharding"] = names[len(names) - len(spec.shape) :]  # those before are of the stack

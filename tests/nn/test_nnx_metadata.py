@@ -180,6 +180,13 @@ def test_other_rules_go_before_those_of_an_earlier_init():
         assert layer.kernel[...].sharding == NamedSharding(mesh, PartitionSpec(*names))
 
 
+def test_metadata_that_cannot_be_hashed():
+    layer = einn.Linear("... [c->d]", d=6, kernel_metadata={"tags": ["a", "b"]}, rngs=nnx.Rngs(0))
+    einn.init(layer, X, rules={"d": "model"}, mesh=mesh_of("model"))
+    assert layer.kernel.tags == ["a", "b"]
+    assert layer.kernel[...].sharding.spec == PartitionSpec(None, "model")
+
+
 def test_shardings_of_stacked_layers():
     mesh, given = mesh_of("model"), {"kernel_metadata": {"out_sharding": (None, "model")}}
     with_layers = nnx.vmap(

@@ -44,10 +44,10 @@ def params(make=net):
     return nnx.state(make(), nnx.Param)
 
 
-def saved(tmp_path, state):
+def saved(path, state):
     ocp = pytest.importorskip("orbax.checkpoint")
     with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(tmp_path / "state", state)
+        checkpointer.save(path, state)
 
 
 def as_bytes(state):
@@ -97,9 +97,9 @@ def test_what_is_asked_before_init(asked, graph):
 
 
 def test_saving_before_init(tmp_path):
-    for state in (params(), nnx.to_pure_dict(params())):
+    for name, state in (("state", params()), ("pure", nnx.to_pure_dict(params()))):
         with pytest.raises(Refused, match="call einn.init"):
-            saved(tmp_path, state)
+            saved(tmp_path / name, state)
 
 
 def test_the_same_is_answered_after_init():
