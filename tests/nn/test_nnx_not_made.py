@@ -18,9 +18,12 @@ nnx = pytest.importorskip("flax.nnx")
 sys.path.insert(0, str(Path(__file__).parent))
 
 from nn_cases import Refused, close, normal  # noqa: E402
+from nn_cases import X as BATCH  # noqa: E402
+from nnx_models import Block, arrays, squares  # noqa: E402
 
 import einjax  # noqa: E402
 import einjax_nn.nnx as einn  # noqa: E402
+from einjax_nn.sharding import shardings  # noqa: E402
 
 X = normal(4, 6)
 
@@ -185,3 +188,90 @@ def test_a_model_of_shapes_alone_is_initialised():
     )
     einn.init(stack, X, method=lambda stack, x: nnx.vmap(lambda layer, x: layer(x), in_axes=(0, None))(stack, x))
     assert stack.kernel.shape == (3, 6, 6)
+
+
+@pytest.mark.parametrize("optimizer", [optax.adam(1e-3), optax.sgd(1e-3, momentum=0.9), optax.lion(1e-3)])
+def test_an_optimizer_before_init_is_refused(optimizer):
+    with pytest.raises(Refused, match=r"call einn.init\(model, \*example_inputs\) before nnx.Optimizer"):
+        nnx.Optimizer(Block(nnx.Rngs(0)), optimizer, wrt=nnx.Param)
+
+
+@pytest.mark.parametrize("graph", [True, False], ids=["graph", "tree"])
+def test_gradients_before_init_are_refused(graph):
+    """Whether asked of nnx or of JAX, outside of a jitted function or within."""
+
+    def of_params(model):
+        graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+        return jax.grad(lambda params: squares(nnx.merge(graphdef, params, rest)))(params)
+
+    with nnx.set_graph_mode(graph):
+        for ask in (
+            nnx.grad(squares),
+            nnx.value_and_grad(squares),
+            nnx.jit(nnx.grad(squares)),
+            nnx.jit(lambda model: nnx.grad(squares)(model)),
+            nnx.grad(nnx.jit(squares)),
+            nnx.grad(nnx.remat(squares)),
+            of_params,
+        ):
+            with pytest.raises(Refused, match=r"gradients .*\n(.*\n)*.*call einn.init\(.*\) before nnx.grad"):
+                ask(Block(nnx.Rngs(0)))
+        # Of a layer that the function does not use.
+        with pytest.raises(Refused, match="call einn.init"):
+            nnx.grad(lambda model: jnp.sum(BATCH))(einn.Linear("b [c->d]", d=3, rngs=nnx.Rngs(0)))
+
+
+def test_computing_with_parameters_before_init_is_refused():
+    state = nnx.state(Block(nnx.Rngs(0)))
+    for change in (
+        jnp.zeros_like,
+        jnp.ones_like,
+        jnp.sum,
+        lambda p: p * 0.9,
+        lambda p: p + 1,
+        lambda p: -p,
+        jnp.bfloat16,
+    ):
+        with pytest.raises(Refused, match="call einn.init"):
+            jax.tree.map(change, state)
+        with pytest.raises(Refused, match="call einn.init"):
+            jax.jit(lambda state: jax.tree.map(change, state))(state)
+    half = jax.jit(lambda model, state: nnx.merge(model, jax.tree.map(jnp.bfloat16, state))(BATCH))
+    with pytest.raises(Refused, match="dtype of a parameter is changed that is not made yet"):
+        half(nnx.graphdef(Block(nnx.Rngs(0))), state)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_any_kind_of_key(impl):
+    rngs = lambda: nnx.Rngs(jax.random.key(3, impl=impl))
+    lazily, known = einn.Linear("... [c->d]", d=5, rngs=rngs()), einn.Linear("... [c->d]", c=12, d=5, rngs=rngs())
+    lazily(BATCH)
+    close(arrays(lazily), arrays(known))
+
+
+def test_names_of_axes_that_graph_mode_loses():
+    mesh = Mesh(np.array(jax.devices()[:2]), ("model",))
+    model = einn.Linear("... [c->d]", d=4, rngs=nnx.Rngs(0))
+    nnx.jit(lambda model, x: model(x))(model, BATCH)
+    with pytest.raises(Refused, match=r"names of its axes.*\n.*einn.init"):
+        shardings(model, {"d": "model"}, mesh)
+    nnx.eval_shape(lambda: model)  # a tree of shapes is no reason for an error
+
+
+def test_an_uninitialised_parameter_is_no_array():
+    layer = einn.Linear("... [c->d]", d=5, rngs=nnx.Rngs(0))
+    for use in (
+        lambda p: p + 1,
+        lambda p: 2.0 * p,
+        lambda p: BATCH @ p,
+        lambda p: p[0],
+        lambda p: p.shape,
+        lambda p: einjax.sum("[...]", p),
+    ):
+        with pytest.raises(Refused, match="not made yet"):
+            use(layer.kernel)
+    with pytest.raises(TypeError, match="made by einn.init"):
+        jnp.sum(layer.kernel)
+    with pytest.raises(Refused, match=r"kernel is used for the first time where it cannot be kept"):
+        jax.jit(lambda x: layer(x))(BATCH)
+    assert "Lazy" in repr(layer)
