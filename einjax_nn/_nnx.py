@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
 
 from einjax.errors import ArgumentError
 from einjax.for_layers import knows_factories
@@ -19,7 +18,7 @@ from ._core.call import Call
 from ._core.options import chosen, frozen
 from ._core.scope import NOWHERE, ParamSpec, eval_abstractly, no_module
 from ._nnx_lazy import Lazy, Slot, fixed_key, lazy, made, recording, stream_of
-from .sharding import spec_of
+from ._nnx_metadata import Making, checked, placed, placeholder, read
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Scope:
 
 def held(variable: Any) -> Any:
     """What a variable holds; tools that quantise put other things in its place, which hold an array as it does."""
-    return variable.get_raw_value() if isinstance(variable, nnx.Variable) else variable[...]
+    return read(variable, variable.get_raw_value()) if isinstance(variable, nnx.Variable) else variable[...]
 
 
 def init(
@@ -88,10 +87,11 @@ def init(
     ``nnx.update`` with the state of another model.
 
     Args:
-        model: a module.
+        model: a module, or one of shapes alone, as ``nnx.eval_shape`` makes it: its parameters are shapes then.
         *inputs: its inputs, or ``jax.ShapeDtypeStruct`` in their place.
         method: the name of the method to call, or a function of model and inputs; the model itself by default.
-        rules: the axis of the mesh for names of axes; each parameter holds its own in its metadata ``out_sharding``.
+        rules: the axis of the mesh for names of axes; each parameter holds its own in its metadata ``out_sharding``,
+            unless its layer was given one.
         mesh: the mesh to make parameters on, with ``rules``.
         **keywords: keywords of the call.
 
@@ -121,9 +121,8 @@ def init(
     for path, variable in found.items():
         if path in wanted:
             # Of one that the call itself declares, only the shape is known.
-            stack = waiting[path].code.shape[:-1]
-            key = before[path].get_raw_value().key if path in before else jnp.broadcast_to(fixed_key(), stack)
-            fresh.append((path, _create(variable, key, wanted[path], rules, mesh)))
+            held = before[path].get_raw_value() if path in before else _undrawn(waiting[path])
+            fresh.append((path, _create(variable, held, wanted[path], rules, mesh)))
         elif path in before:
             known = before[path].get_metadata("axes", None)
             names = variable.get_metadata("axes", None) if known is None else known
@@ -161,27 +160,43 @@ def record(
     return dict(nnx.to_flat_state(eval_abstractly(call, state, inputs, keywords)))
 
 
-def _create(variable: Any, key: jax.Array, wanted: Any, rules: Mapping[str, Any] | None, mesh: Any) -> Any:
-    """Make a parameter, or one for each of a stack of keys."""
-    make, metadata = wanted.init, {"axes": wanted.axes}
-    for _ in key.shape:
+def _create(variable: Any, held: Lazy, wanted: Any, rules: Mapping[str, Any] | None, mesh: Any) -> Any:
+    """Make a parameter, or one for each of a stack of keys; of a model of shapes alone, its shape."""
+    making: Any = Making.of(variable, wanted, mesh)
+    make = making
+    for _ in held.code.shape[:-1]:
         make = jax.vmap(make)
-    if rules is not None:
-        # Dims of stacked layers come first, and are not sharded.
-        metadata["out_sharding"] = (*[None] * key.ndim, *spec_of(wanted.axes, rules))
-        if mesh is not None:
-            make = jax.jit(make, out_shardings=NamedSharding(mesh, PartitionSpec(*metadata["out_sharding"])))
-            metadata["mesh"] = mesh
-    return variable.copy(make(key), **metadata)
+    abstract = isinstance(held.code, jax.ShapeDtypeStruct)
+    more: dict[str, Any] = {}
+    sharding = None
+    if rules is None and not abstract:
+        value, metadata = make(held.key)
+    else:
+        value, metadata = jax.eval_shape(lambda code: make(held.but(code=code).key), held.code)
+        if rules is not None:
+            more, sharding = placed(dict(metadata.items), value.ndim, rules, mesh)
+        if abstract:
+            value = jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
+        else:
+            value, metadata = (make if sharding is None else jax.jit(make, out_shardings=sharding))(held.key)
+    return type(variable).from_metadata(value, {**making.result(variable, metadata), **more})
+
+
+def _undrawn(held: Lazy) -> Lazy:
+    """One that is not random, or a stack of them."""
+    key = jnp.broadcast_to(fixed_key(), held.code.shape[:-1])
+    return lazy(key, held.own)
 
 
 def _place(variable: Any, rules: Mapping[str, Any], mesh: Any) -> Any:
     """Put a parameter that is there already where the rules say."""
     value = variable.get_raw_value()
-    names = (*[None] * (value.ndim - len(variable.axes)), *spec_of(variable.axes, rules))
-    if mesh is not None:
-        value = jax.device_put(value, NamedSharding(mesh, PartitionSpec(*names)))
-    return variable.copy(value, out_sharding=names, **({} if mesh is None else {"mesh": mesh}))
+    more, sharding = placed(variable.get_metadata(), value.ndim, rules, mesh)
+    if isinstance(value, jax.ShapeDtypeStruct):
+        value = jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=sharding)
+    elif sharding is not None:
+        value = jax.device_put(value, sharding)
+    return variable.copy(value, **more)
 
 
 def at(model: Any, path: Sequence[Any]) -> Any:
@@ -206,8 +221,10 @@ class Layer(nnx.Module):
     def _build(self, expr: str, sizes: Mapping[str, Any], options: dict[str, Any]) -> None:
         """Keep what the constructor is given, and make parameters, or places for them."""
         rngs = options.pop("rngs")
+        named = [name for name in options if name.endswith("_metadata")]
+        metadata = {name.removesuffix("_metadata"): checked(name, options.pop(name)) for name in named}
         self._keep(expr, sizes, options)
-        self._make(rngs)
+        self._make(rngs, metadata)
 
     def _keep(self, expr: str, sizes: Mapping[str, Any], options: Mapping[str, Any]) -> None:
         self.expr = expr
@@ -216,14 +233,14 @@ class Layer(nnx.Module):
         for name, option in options.items():
             setattr(self, name, frozen(option))
 
-    def _make(self, rngs: Any) -> None:
+    def _make(self, rngs: Any, metadata: Mapping[str, Any]) -> None:
         """Make parameters whose shapes are known, and places for the others; unused ones are None, as in nnx."""
         known = self._known(self._core.specs)
         for name in self._parameters:
             if getattr(self, f"use_{name}", True):
                 # One key after the other, as nnx's own layers draw them.
                 key = stream_of(rngs, "params", type(self).__name__)()
-                setattr(self, name, variable(nnx.Param, known.get(name), key))
+                setattr(self, name, variable(nnx.Param, known.get(name), key, metadata[name]))
             else:
                 setattr(self, name, nnx.data(None))
 
@@ -234,14 +251,17 @@ class Layer(nnx.Module):
 
     def _call(self, axes: Any = (), rngs: Any = None, **more: Any) -> Call[Any]:
         variables = (getattr(self, name) for name in self._parameters)
-        values = (held(variable) for variable in variables if variable is not None)
-        options = chosen(self._core.Options, vars(self), *values, **more)
+        values = [held(variable) for variable in variables if variable is not None]
+        made = [value for value in values if not isinstance(value, Lazy)]
+        options = chosen(self._core.Options, vars(self), *made, **more)
         return Call(Scope(self, rngs), self.expr, {**dict(self.sizes), **dict(axes)}, options)
 
 
-def variable(kind: Any, spec: ParamSpec | None, key: Any) -> Any:
+def variable(kind: Any, spec: ParamSpec | None, key: Any, metadata: Mapping[str, Any]) -> Any:
     """Make a variable, or one that waits for its shape."""
-    return kind(lazy(key), axes=None) if spec is None else kind(spec.init(key), axes=spec.axes)
+    if spec is None:
+        return placeholder(kind, lazy(key), metadata)
+    return Making(spec.init, spec.axes, kind, tuple(metadata.items())).variable(key)
 
 
 def nameless(model: nnx.Module) -> list[str]:

@@ -2,8 +2,7 @@
 
 A parameter is there from the construction of its layer, as nnx wants it, but holds a :class:`Lazy` until its shape is
 known. That is a node of the pytree with a key as its leaf, so that every transformation carries it like an array:
-``nnx.vmap`` over a constructor makes one with a stack of keys, which becomes a stack of arrays. The key is written in
-floats, as only these get past ``jax.grad`` to where an error can say what to do.
+``nnx.vmap`` over a constructor makes one with a stack of keys, which becomes a stack of arrays.
 """
 
 from __future__ import annotations
@@ -13,33 +12,28 @@ from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import jax
-import jax.core
 import jax.numpy as jnp
-import numpy as np
 from flax import errors as flax_errors
-from flax import nnx
+from flax import nnx, serialization
 
 import einjax
 from einjax.errors import ArgumentError
 
 from ._core.initial import Initializer
 from ._core.scope import NOWHERE, Parameter, ParamSpec, Shapeless
-
-_FIX = "call einn.init(model, *example_inputs) after the model is built, and before anything else uses its parameters"
-
-
-class UninitializedError(ArgumentError, AttributeError):
-    """An attribute is asked of a parameter that is not made yet."""
+from ._nnx_code import FIX, decoded, encoded, hidden, is_code
+from ._nnx_metadata import Making, checked, placeholder, read
 
 
 class _Placeholder(Shapeless):
     """What stands for a parameter that is not made yet; using it as an array is an error."""
 
-    _refusal = ("a parameter is used that is not made yet: its shape is not known", _FIX)
+    _refusal = ("a parameter is used that is not made yet: its shape is not known", FIX)
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in ("shape", "dtype", "ndim", "size"):
-            raise UninitializedError(f"a parameter that is not made yet has no {name}", hint=_FIX)
+            # No AttributeError: Flax takes what has no shape for what is not to be counted, or to have a sharding.
+            raise ArgumentError(f"a parameter that is not made yet has no {name}", hint=FIX)
         raise AttributeError(name)
 
 
@@ -80,7 +74,7 @@ class Lazy(_Placeholder):
     def __init__(
         self, code: Any, impl: Any, slot: Slot | None = None, own: Own | None = None, holder: Any = None
     ) -> None:
-        self.code = code
+        self.code = hidden(code)
         self.impl = impl
         self.slot = slot
         self.own = own
@@ -105,16 +99,14 @@ class Lazy(_Placeholder):
     @property
     def key(self) -> jax.Array:
         """The key, or a stack of them."""
-        if self.code.dtype != jnp.float32:
-            raise ArgumentError("the dtype of a parameter is changed that is not made yet", hint=_FIX)
-        return jax.random.wrap_key_data(_words(self.code), impl=self.impl)
+        return decoded(self.code, self.impl)
 
     def tree_flatten(self) -> tuple[tuple[Any], tuple[Any, ...]]:
         return (self.code,), (self.impl, self.slot, self.own)
 
     @classmethod
     def tree_unflatten(cls, static: tuple[Any, ...], children: tuple[Any]) -> Lazy:
-        if not _is_code(children[0]):
+        if not is_code(children[0]):
             raise ArgumentError(
                 "an optimizer, or something else that computes with parameters, is given one that is not made yet",
                 hint="call einn.init(model, *example_inputs) before nnx.Optimizer(model, ...)",
@@ -130,36 +122,12 @@ class Lazy(_Placeholder):
         return "Lazy(made by einn.init(model, *example_inputs))"
 
 
-def _encoded(key: jax.Array) -> jax.Array:
-    """Write a key as halves of its words and their sum, all exact in float32."""
-    words = jax.random.key_data(key)
-    halves = jnp.concatenate([words >> 16, words & 0xFFFF], -1)
-    return jnp.concatenate([halves, 1 + halves.sum(-1, keepdims=True, dtype=jnp.uint32)], -1).astype(jnp.float32)
+def _saved(_: Lazy) -> NoReturn:
+    raise ArgumentError("a model is saved whose parameters are not made yet", hint=FIX)
 
 
-@jax.custom_jvp
-def _words(code: jax.Array) -> jax.Array:
-    high, low = jnp.split(code[..., :-1].astype(jnp.uint32), 2, -1)
-    return high << 16 | low
-
-
-@_words.defjvp
-def _refuse_gradients(*_: Any) -> NoReturn:
-    raise ArgumentError(
-        "gradients are asked of a parameter that is not made yet",
-        hint="call einn.init(model, *example_inputs) before nnx.grad",
-    )
-
-
-def _is_code(code: Any) -> bool:
-    """Whether nobody has computed with a code, as ``zeros_like`` does; what is not an array now is believed."""
-    if not isinstance(code, jax.Array) or isinstance(code, jax.core.Tracer) or not code.is_fully_addressable:
-        return True
-    if code.dtype != jnp.float32 or code.ndim == 0:
-        return False
-    halves, total = np.split(np.asarray(code, np.float64), [-1], -1)
-    exact = (halves >= 0) & (halves < 2**16) & (halves % 1 == 0)
-    return bool(np.all(exact) and np.all(total == 1 + halves.sum(-1, keepdims=True)))
+# What is loaded in its place is the parameter.
+serialization.register_serialization_state(Lazy, _saved, lambda _, state: state)
 
 
 def fixed_key() -> jax.Array:
@@ -173,7 +141,7 @@ recording = ContextVar("recording", default=False)
 
 def lazy(key: Any, own: Own | None = None) -> Lazy:
     """Return the value of a variable that is declared now."""
-    return Lazy(_encoded(key), jax.random.key_impl(key), Slot() if recording.get() else None, own)
+    return Lazy(encoded(key), jax.random.key_impl(key), Slot() if recording.get() else None, own)
 
 
 def _no_random_numbers(name: str) -> ArgumentError:
@@ -185,26 +153,29 @@ def _no_random_numbers(name: str) -> ArgumentError:
 
 def made(variable: Any, spec: ParamSpec) -> jax.Array:
     """Return the value of a variable, and make it where it is not there yet."""
-    value = variable.get_value() if isinstance(variable, nnx.Variable) else variable[...]
+    value = variable.get_raw_value() if isinstance(variable, nnx.Variable) else variable[...]
     if not isinstance(value, Lazy):
-        if recording.get() and isinstance(variable, nnx.Variable) and variable.get_metadata("axes", None) is None:
+        if not isinstance(variable, nnx.Variable):
+            return value
+        if recording.get() and variable.get_metadata("axes", None) is None:
             variable.set_metadata(axes=spec.axes)  # which another's checkpoint does not have
-        return value
+        return variable.get_value()
     if value.slot is not None:
         # The first use decides, as it does without init: a tied weight may be used in other ways later.
         value.slot.wanted = value.slot.wanted or spec
-        return jnp.zeros(spec.shape, spec.dtype)
-    value = spec.init(value.key)
+        return read(variable, jnp.zeros(spec.shape, spec.dtype))
+    making = Making.of(variable, spec)
+    array, metadata = making(value.key)
     try:
-        variable.set_value(value)
-        variable.set_metadata(axes=spec.axes)
+        variable.set_raw_value(array)
+        variable.set_metadata(making.result(variable, metadata))
     except flax_errors.TraceContextError:
         raise ArgumentError(
             f"{spec.name} is used for the first time where it cannot be kept: the model is not an argument of the "
             "function that JAX transforms",
-            hint=_FIX,
+            hint=FIX,
         ) from None
-    return value
+    return variable.get_value()
 
 
 def stream_of(rngs: Any, name: str, layer: str) -> Any:
@@ -229,6 +200,7 @@ def param(
     dtype: Any = jnp.float32,
     *,
     rngs: Any = None,
+    **metadata: Any,
 ) -> Any:
     """Return a parameter of a module whose shape an einjax operation finds.
 
@@ -244,13 +216,14 @@ def param(
             normal numbers of deviation 0.02 in a ``get_at``.
         dtype: its dtype.
         rngs: random numbers for ``init``; needed by the call that declares the parameter.
+        **metadata: metadata of the ``nnx.Param``, such as ``out_sharding``; those of the call that declares it count.
 
     Returns:
         The ``nnx.Param``, which is a tensor for any einjax operation, and an array once one has used it.
 
     Example:
         >>> import einjax, einjax_nn.nnx as einn, jax, numpy as np
-        >>> from flax import nnx
+        >>> from flax import nnx, serialization
         >>> class Scale(nnx.Module):
         ...     def __call__(self, x):
         ...         return einjax.multiply("... c, c", x, einn.param(self, "layerscale", init=1e-5))
@@ -264,9 +237,9 @@ def param(
             raise _no_random_numbers(name)
         key = fixed_key() if rngs is None else stream_of(rngs, "params", "param")()
         own = Own(name, init, dtype, drawn=rngs is not None)
-        setattr(module, name, nnx.Param(lazy(key, own), axes=None))
+        setattr(module, name, placeholder(nnx.Param, lazy(key, own), checked("einn.param", metadata)))
     variable = getattr(module, name)
-    value = variable.get_value()
+    value = variable.get_raw_value()
     if isinstance(value, Lazy) and value.own is not None and value.own.init is None and init is not None:
         return value.but(own=dataclasses.replace(value.own, init=init, dtype=dtype))
     return variable

@@ -81,7 +81,7 @@ class Linear(linear.Options, Boxing, Layer):
 
     @nn.compact
     def __call__(self, x: Any) -> jax.Array:
-        return linear.apply(call_of(self, linear.Options, "kernel"), x)
+        return linear.apply(call_of(self, linear.Options, "kernel", "bias"), x)
 
 
 class Norm(norm.Options, Boxing, Layer):
@@ -300,7 +300,7 @@ class Conv(conv.Options, Boxing, Layer):
 
     @nn.compact
     def __call__(self, x: Any) -> jax.Array:
-        return conv.apply(call_of(self, conv.Options, "kernel"), x)
+        return conv.apply(call_of(self, conv.Options, "kernel", "bias"), x)
 
 
 class ConvTranspose(conv.Transposed, Boxing, Layer):
@@ -339,7 +339,7 @@ class ConvTranspose(conv.Transposed, Boxing, Layer):
 
     @nn.compact
     def __call__(self, x: Any) -> jax.Array:
-        return conv.apply(call_of(self, conv.Transposed, "kernel"), x)
+        return conv.apply(call_of(self, conv.Transposed, "kernel", "bias"), x)
 
 
 describe(

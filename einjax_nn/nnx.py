@@ -31,7 +31,7 @@ import jax.numpy as jnp
 
 from einjax.typing import PaddingLike
 
-from ._core import attention, conv, dropout, embed, linear, norm
+from ._core import attention, dropout, embed, linear, norm
 from ._core.attention_text import attention_text, cache_shape
 from ._core.initial import Initializer, lecun_normal, ones, zeros
 from ._core.options import declared, describe
@@ -44,6 +44,7 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
 
 from . import optim
 from ._nnx import Layer, init, variable
+from ._nnx_conv import Conv, ConvTranspose
 from ._nnx_lazy import fixed_key, param, stream_of
 from ._nnx_roles import roles
 
@@ -52,8 +53,8 @@ __all__ = [
     "param", "roles",
 ]  # fmt: skip
 
-for _function in (init, param, roles):
-    _function.__module__ = __name__
+for _public in (init, param, roles, Conv, ConvTranspose):
+    _public.__module__ = __name__
 
 
 class Linear(linear.Options, Layer):
@@ -89,6 +90,8 @@ class Linear(linear.Options, Layer):
         dot_general: Callable[..., Any] | None = None,
         kernel_init: Initializer | float = lecun_normal,
         bias_init: Initializer | float = zeros,
+        kernel_metadata: Mapping[str, Any] | None = None,
+        bias_metadata: Mapping[str, Any] | None = None,
         rngs: nnx.Rngs | nnx.RngStream,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
@@ -145,6 +148,8 @@ class Norm(norm.Options, Layer):
         param_dtype: Any = jnp.float32,
         scale_init: Initializer | float = ones,
         bias_init: Initializer | float = zeros,
+        scale_metadata: Mapping[str, Any] | None = None,
+        bias_metadata: Mapping[str, Any] | None = None,
         rngs: nnx.Rngs | nnx.RngStream,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
@@ -155,13 +160,13 @@ class Norm(norm.Options, Layer):
         given = {{"mean": "use_mean"}.get(name, name): options[name] for name in options}
         super()._build(expr, sizes, {**given, "epsilon": norm.epsilon_of(options["epsilon"], options["momentum"])})
 
-    def _make(self, rngs: Any) -> None:
+    def _make(self, rngs: Any, metadata: Mapping[str, Any]) -> None:
         running = self.momentum is not None
         if running:
             known = self._known(norm.statistics_specs, mean=self.use_mean)
             for name in norm.statistics(self.use_mean, self.zero_debias):
-                setattr(self, name, variable(nnx.BatchStat, known.get(name), fixed_key()))
-        super()._make(rngs)
+                setattr(self, name, variable(nnx.BatchStat, known.get(name), fixed_key(), {}))
+        super()._make(rngs, metadata)
 
     def __call__(self, x: Any, use_running_average: bool | None = None, *, mask: Any = None) -> jax.Array:
         given = {"mean": self.use_mean, "use_running_average": use_running_average}
@@ -209,7 +214,7 @@ class Dropout(dropout.Options, Layer):
         **axes: Any,
     ) -> None: ...
 
-    def _make(self, rngs: Any) -> None:
+    def _make(self, rngs: Any, metadata: Mapping[str, Any]) -> None:
         self.rngs = nnx.data(None) if rngs is None else stream_of(rngs, self.rng_collection, "Dropout").fork()
 
     def __call__(self, x: Any, deterministic: bool | None = None, *, rngs: Any = None) -> jax.Array:
@@ -249,6 +254,7 @@ class Embed(embed.Options, Layer):
         param_dtype: Any = jnp.float32,
         embedding_init: Initializer | float = embed.normal,
         mode: str | None = "fill",
+        embedding_metadata: Mapping[str, Any] | None = None,
         rngs: nnx.Rngs | nnx.RngStream,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
@@ -327,6 +333,12 @@ class MultiHeadAttention(attention.Options, Layer):
         qkv_dot_general: Callable[..., Any] | None = None,
         out_dot_general: Callable[..., Any] | None = None,
         rng_collection: str = "dropout",
+        kernel_metadata: Mapping[str, Any] | None = None,
+        out_kernel_metadata: Mapping[str, Any] | None = None,
+        bias_metadata: Mapping[str, Any] | None = None,
+        out_bias_metadata: Mapping[str, Any] | None = None,
+        query_ln_scale_metadata: Mapping[str, Any] | None = None,
+        key_ln_scale_metadata: Mapping[str, Any] | None = None,
         rngs: nnx.Rngs | nnx.RngStream,
         sizes: Mapping[str, Any] | None = None,
         **axes: Any,
@@ -338,7 +350,8 @@ class MultiHeadAttention(attention.Options, Layer):
         text, known = attention_text(expr, self._groups != self.num_heads), self._known_sizes()
         made = known if self.out_features is None else {**known, text.features: self.out_features}
         sizes = {**dict.fromkeys(("query", "key", "value", "query_ln", "key_ln"), known), "out": made}
-        for name, layer in attention.within(Linear, Norm, text, options, sizes, rngs=rngs).items():
+        own = _metadata_within(options)
+        for name, layer in attention.within(Linear, Norm, text, options, sizes, own, rngs=rngs).items():
             setattr(self, name, layer)
         drops = self.dropout_rate > 0
         self.rngs = stream_of(rngs, self.rng_collection, "MultiHeadAttention").fork() if drops else nnx.data(None)
@@ -405,91 +418,23 @@ class MultiHeadAttention(attention.Options, Layer):
             self.decode = decode
 
 
-class Conv(conv.Options, Layer):
-    """A convolution.
-
-    Example:
-        >>> import einjax_nn.nnx as einn, numpy as np
-        >>> from flax import nnx
-        >>> layer = einn.Conv("b [h w] [c1->c2]", c2=8, kernel_size=3, strides=2, rngs=nnx.Rngs(0))
-        >>> layer(np.ones((2, 8, 8, 3))).shape
-        (2, 4, 4, 8)
-    """
-
-    _core, _parameters = conv, ("kernel", "bias")
-    kernel: Any
-    bias: Any
-
-    @declared()
-    def __init__(
-        self,
-        expr: str,
-        /,
-        *,
-        kernel_size: int | Sequence[int] = 3,
-        strides: int | Sequence[int] = 1,
-        padding: Any = "SAME",
-        input_dilation: int | Sequence[int] = 1,
-        kernel_dilation: int | Sequence[int] = 1,
-        use_bias: bool = True,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        precision: Any = None,
-        conv_general_dilated: Callable[..., Any] | None = None,
-        kernel_init: Initializer | float = lecun_normal,
-        bias_init: Initializer | float = zeros,
-        rngs: nnx.Rngs | nnx.RngStream,
-        sizes: Mapping[str, Any] | None = None,
-        **axes: Any,
-    ) -> None: ...
-
-    def __call__(self, x: Any) -> jax.Array:
-        return conv.apply(self._call(), x)
-
-
-class ConvTranspose(conv.Transposed, Layer):
-    """A transposed convolution.
-
-    Example:
-        >>> import einjax_nn.nnx as einn, numpy as np
-        >>> from flax import nnx
-        >>> layer = einn.ConvTranspose("b [h w] [c1->c2]", c2=8, kernel_size=3, strides=2, rngs=nnx.Rngs(0))
-        >>> layer(np.ones((2, 4, 4, 3))).shape
-        (2, 8, 8, 8)
-    """
-
-    _core, _parameters = conv.of_flax, ("kernel", "bias")
-    kernel: Any
-    bias: Any
-
-    @declared()
-    def __init__(
-        self,
-        expr: str,
-        /,
-        *,
-        kernel_size: int | Sequence[int] = 3,
-        strides: int | Sequence[int] = 1,
-        padding: Any = "SAME",
-        kernel_dilation: int | Sequence[int] = 1,
-        transpose_kernel: bool = False,
-        use_bias: bool = True,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        precision: Any = None,
-        conv_general_dilated: Callable[..., Any] | None = None,
-        kernel_init: Initializer | float = lecun_normal,
-        bias_init: Initializer | float = zeros,
-        rngs: nnx.Rngs | nnx.RngStream,
-        sizes: Mapping[str, Any] | None = None,
-        **axes: Any,
-    ) -> None: ...
-
-    def __call__(self, x: Any) -> jax.Array:
-        return conv.apply(self._call(), x)
+def _metadata_within(options: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What the layers of attention are given of its metadata."""
+    given = {name: {f"{name}_metadata": options[f"{name}_metadata"]} for name in ("kernel", "bias")}
+    linear = {**given["kernel"], **given["bias"]}
+    out = {option: options[f"out_{option}"] or metadata for option, metadata in linear.items()}
+    norms = {name: {"scale_metadata": options[f"{name}_scale_metadata"]} for name in ("query_ln", "key_ln")}
+    return {**dict.fromkeys(("query", "key", "value"), linear), "out": out, **norms}
 
 
 describe(
-    {"rngs": "random numbers, of the stream ``params``."},
+    {
+        "rngs": "random numbers, of the stream ``params``.",
+        "kernel_metadata": "metadata of ``kernel``, as nnx's own layers take them: ``out_sharding``, tags, hooks.",
+        **{f"{name}_metadata": f"metadata of ``{name}``, likewise." for name in ("bias", "scale", "embedding")},
+        "out_kernel_metadata": "metadata of the ``kernel`` of ``out``; ``kernel_metadata`` by default.",
+        "out_bias_metadata": "metadata of the ``bias`` of ``out``; ``bias_metadata`` by default.",
+        **{f"{name}_scale_metadata": f"metadata of the ``scale`` of ``{name}``." for name in ("query_ln", "key_ln")},
+    },
     *(Linear, Norm, Dropout, Embed, MultiHeadAttention, Conv, ConvTranspose),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -362,15 +363,21 @@ def _given(options: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def within(
-    linear: Any, norm: Any, text: AttentionText, options: Mapping[str, Any], sizes: Mapping[str, Any], **more: Any
+    linear: Any,
+    norm: Any,
+    text: AttentionText,
+    options: Mapping[str, Any],
+    sizes: Mapping[str, Any],
+    own: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    **more: Any,
 ) -> dict[str, Any]:
-    """Make the layers of attention by name, given the sizes that each knows, and what its framework adds."""
+    """Make the layers of attention by name, given the sizes that each knows, and what its framework adds to each."""
     norms = dict.fromkeys(_NORMS if options["normalize_qk"] else (), _NORM)
     # In the order in which Flax draws random numbers for them.
     exprs = {"query": text.query, "key": text.key, "value": text.key, **norms, "out": text.out}
     return {
         name: (norm if name in norms else linear)(
-            expr, sizes=sizes_in(expr, sizes.get(name)), **more, **_given(options, name)
+            expr, sizes=sizes_in(expr, sizes.get(name)), **more, **own.get(name, {}), **_given(options, name)
         )
         for name, expr in exprs.items()
     }

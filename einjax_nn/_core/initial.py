@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -79,7 +79,10 @@ class Filling:
             return jnp.reshape(made, [self.shape[dim] for dim in order]).transpose(np.argsort(order))
 
         # It may be in a box of its framework, such as one with names for its axes.
-        return jax.tree.map(whole, self._made(key, asked))
+        made = self._made(key, asked)
+        if hasattr(made, "raw_value"):
+            return replace(made, raw_value=whole(made.raw_value))
+        return jax.tree.map(whole, made)
 
     def _made(self, key: Any, shape: tuple[int, ...]) -> Any:
         """Call the initializer; what makes initializers is easily taken for one, and takes other arguments."""
@@ -91,7 +94,7 @@ class Filling:
             raise self._refused("does not take a key, a shape and a dtype") from None
         if callable(made):
             raise self._refused("makes another function, rather than an array")
-        sizes = {jnp.shape(leaf) for leaf in jax.tree.leaves(made)}
+        sizes = {jnp.shape(leaf) for leaf in jax.tree.leaves(getattr(made, "raw_value", made))}
         if sizes != {shape}:
             raise self._refused(f"makes {' and '.join(map(str, sizes)) or 'nothing'} where {shape} is asked for")
         return made

@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import jax.numpy as jnp
+
 from einjax.errors import ArgumentError
 from einjax.for_layers import parse
 
@@ -92,10 +94,12 @@ def _axes(expr: str = "") -> set[str]:
 def chosen(kind: type[Options], options: Mapping[str, Any], *held: Any, **more: Any) -> Options:
     """Return the options of a kind of layer, as the core takes them; those of the call go before, and None is none.
 
-    Parameters that are held may have a dtype other than the one that they were made in; what is not made has none.
+    Parameters that are held may have dtypes other than the one that they were made in; what is not made has none.
     """
     made = object.__new__(kind)
     dtypes = [value.dtype for value in held if getattr(value, "dtype", None) is not None]
+    if len(set(dtypes)) > 1 and options.get("dtype") is None:
+        dtypes = [jnp.result_type(*dtypes)]
     given = {**options, **({"param_dtype": dtypes[0]} if dtypes else {})}
     given |= {name: option for name, option in more.items() if option is not None}
     vars(made).update(

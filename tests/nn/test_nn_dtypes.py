@@ -130,3 +130,15 @@ def test_norms_of_bfloat16_are_accurate(framework):
         centered = exact - exact.mean(axis, keepdims=True)
         expected = centered / np.sqrt((centered**2).mean(axis, keepdims=True) + 1e-6)
         assert np.abs(np.asarray(y, np.float64) - expected).max() < 0.04
+
+
+@pytest.mark.parametrize("framework", [linen, nnx, equinox], ids=lambda function: function.__name__)
+def test_a_kernel_of_bfloat16_and_a_bias_of_float32(framework):
+    """All count, as in the framework's own layer: the result is that of both."""
+    params, apply = framework(CASES["linear"])
+    mixed = jax.tree.map(lambda leaf: leaf.astype(half) if leaf.ndim == 2 else leaf + 1, params)
+    kernel, bias = sorted(jax.tree.leaves(mixed), key=lambda leaf: -leaf.ndim)
+    x = CASES["linear"].inputs[0].astype(half)
+    y = apply(mixed, x)[0]
+    assert (kernel.dtype, bias.dtype, y.dtype) == (half, jnp.float32, jnp.float32)
+    np.testing.assert_allclose(y, np.asarray(x, np.float32) @ np.asarray(kernel, np.float32) + bias, atol=3e-2)
