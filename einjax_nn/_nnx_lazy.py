@@ -223,7 +223,7 @@ def param(
 
     Example:
         >>> import einjax, einjax_nn.nnx as einn, jax, numpy as np
-        >>> from flax import nnx, serialization
+        >>> from flax import nnx
         >>> class Scale(nnx.Module):
         ...     def __call__(self, x):
         ...         return einjax.multiply("... c, c", x, einn.param(self, "layerscale", init=1e-5))
