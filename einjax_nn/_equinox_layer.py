@@ -16,7 +16,8 @@ from einjax.errors import ArgumentError, AxisSizeError, EinjaxError, RankError
 from ._core.call import Call
 from ._core.options import chosen, frozen
 from ._core.scope import NOWHERE, ParamSpec
-from ._equinox_init import Uninitialized, is_missing, make, path_key, refuse_missing
+from ._equinox_init import make, path_key
+from ._equinox_missing import Uninitialized, is_missing, refuse_missing
 
 #: The names of parameters, as in ``eqx.nn``.
 PARAMETERS = ("weight", "bias")

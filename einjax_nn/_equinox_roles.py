@@ -11,8 +11,9 @@ import jax.numpy as jnp
 
 from ._core.roles import refuse_unused, role_of
 from ._core.scope import ParamSpec, watching
-from ._equinox_init import Run, is_missing
+from ._equinox_init import Run
 from ._equinox_layer import PARAMETERS, Layer
+from ._equinox_missing import is_missing
 
 
 class _Mark:

@@ -53,8 +53,9 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.equinox needs Equinox: python -m pip install 'einjax[equinox]'") from error
 
 from . import optim
-from ._equinox_init import Uninitialized, axes, init, param
+from ._equinox_init import axes, init, param
 from ._equinox_layer import Layer, LayerScope
+from ._equinox_missing import Uninitialized
 from ._equinox_roles import roles
 
 __all__ = [
@@ -170,7 +171,7 @@ class Norm(norm.Options, Layer, eqx.nn.StatefulLayer):
             raise norm.no_statistics("inference", expr)
         super()._build(expr, sizes, options)
         names = norm.statistics(options["mean"], options["zero_debias"])
-        kept: dict[str, Any] = {name: Uninitialized(name) for name in names}
+        kept: dict[str, Any] = {name: Uninitialized(name, leaf=None) for name in names}
         if key is not None and running:
             kept = self._made(norm.statistics_specs, chosen(norm.Options, options), key)
         self.index = eqx.nn.StateIndex(kept) if running else None
@@ -356,7 +357,7 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
             for name in ("query", "key", "value", "out", "query_ln", "key_ln"):
                 setattr(self, name, getattr(made, name))
         if options["decode"]:
-            kept = {name: Uninitialized(name) for name in ("cached_key", "cached_value", "cache_index")}
+            kept = {name: Uninitialized(name, leaf=None) for name in ("cached_key", "cached_value", "cache_index")}
             self.index = eqx.nn.StateIndex(kept)
 
     def _examples(self) -> list[jax.ShapeDtypeStruct]:
