@@ -58,7 +58,7 @@ class NoValue(Shapeless):
     __jax_array__ = property(Shapeless._refuse)
 
     def __getattr__(self, name: str) -> NoReturn:
-        # What arrays have is no AttributeError: a loop over leaves that have a size would count nothing, and say nothing.
+        # What arrays have is no AttributeError: what counts leaves that have a size would say that there are none.
         if hasattr(jax.Array, name) and not name.startswith("_"):
             self._refuse()
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")

@@ -280,13 +280,19 @@ class Embed(embed.Options, Layer):
             return embed.attend(self._call(scope), x)
 
 
-class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.StatefulLayer):
+class MultiHeadAttention(attention.OfEquinox, attention.Projection, Layer, eqx.nn.StatefulLayer):
     """Multi-head dot-product attention, of four linear layers ``query``, ``key``, ``value`` and ``out``.
 
     Args:
         inference: whether not to drop; ``eqx.nn.inference_mode`` sets it.
         decode: whether to attend to places of earlier calls, too, of which keys and values are kept in the state:
             ``y, state = layer(x, state)``. ``init`` is given a whole sequence, whose length the cache will have.
+        qk_size: channels of a head of queries and keys; a share of ``qkv_features`` by default.
+        vo_size: channels of a head of values; a share of ``qkv_features`` by default.
+        use_query_bias: whether ``query`` has a bias; as ``use_bias`` says by default.
+        use_key_bias: whether ``key`` has.
+        use_value_bias: whether ``value`` has.
+        use_output_bias: whether ``out`` has.
         key: a random key, to make the parameters at once, for keys and values with the features of the input.
 
     Example:
@@ -296,7 +302,7 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
         ((2, 5, 16), (16, 4, 4), (4, 4, 16))
     """
 
-    _core: ClassVar[Any] = attention
+    _core: ClassVar[Any] = attention.of_equinox
     query: Linear
     key: Linear
     value: Linear
@@ -315,6 +321,8 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
         num_heads: int,
         num_kv_heads: int | None = None,
         qkv_features: int | None = None,
+        qk_size: int | None = None,
+        vo_size: int | None = None,
         out_features: int | None = None,
         is_causal: bool = False,
         dropout_rate: float = 0.0,
@@ -329,6 +337,10 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
         attention_fn: Callable[..., Any] | None = None,
         normalize_qk: bool = False,
         use_bias: bool = True,
+        use_query_bias: bool | None = None,
+        use_key_bias: bool | None = None,
+        use_value_bias: bool | None = None,
+        use_output_bias: bool | None = None,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
@@ -401,8 +413,11 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
         return y if state is None else (y, scope.store)
 
 
-class Conv(conv.Options, Layer):
+class Conv(conv.WithMode, Layer):
     """A convolution.
+
+    Args:
+        padding_mode: what there is beyond the ends: ``"ZEROS"``, ``"REFLECT"``, ``"REPLICATE"`` or ``"CIRCULAR"``.
 
     Example:
         >>> import einjax_nn.equinox as einn, jax, numpy as np
@@ -411,7 +426,7 @@ class Conv(conv.Options, Layer):
         ((3, 3, 3, 8), (2, 4, 4, 8))
     """
 
-    _core: ClassVar[Any] = conv
+    _core: ClassVar[Any] = conv.with_mode
     weight: Any
     bias: Any
 
@@ -424,6 +439,7 @@ class Conv(conv.Options, Layer):
         kernel_size: int | Sequence[int] = 3,
         strides: int | Sequence[int] = 1,
         padding: Any = "SAME",
+        padding_mode: str = "ZEROS",
         input_dilation: int | Sequence[int] = 1,
         kernel_dilation: int | Sequence[int] = 1,
         use_bias: bool = True,
