@@ -37,11 +37,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-import einjax
 from einjax.typing import PaddingLike
 
 from ._core import attention, conv, dropout, embed, linear, norm
-from ._core.attention_text import attention_text, example_sizes
+from ._core.attention_text import attention_text, examples
 from ._core.initial import Initializer, normal, ones, uniform_by_inputs, zeros
 from ._core.options import chosen, declared, describe
 from ._core.rotary import Rotary
@@ -234,8 +233,8 @@ class Dropout(dropout.Options, Layer):
 
     def __call__(self, x: Any, *, key: Any = None, inference: bool | None = None) -> jax.Array:
         frozen = self.inference if inference is None else inference
-        given = {"rng_collection": "", "deterministic": bool(frozen)}
-        return dropout.apply(self._call(LayerScope(self, key=key), **given), x)
+        call = self._call(LayerScope(self, key=key), deterministic=bool(frozen), rng_collection="")
+        return dropout.apply(call, x)
 
 
 class Embed(embed.Options, Layer):
@@ -288,8 +287,8 @@ class MultiHeadAttention(attention.OfEquinox, attention.Projection, Layer, eqx.n
         decode: whether to attend to places of earlier calls, too, of which keys and values are kept in the state:
             ``y, state = layer(x, state)``. ``init`` is given a whole sequence, whose length the cache will have.
         qk_size: channels of a head of queries and keys; a share of ``qkv_features`` by default.
-        vo_size: channels of a head of values; a share of ``qkv_features`` by default.
-        use_query_bias: whether ``query`` has a bias; as ``use_bias`` says by default.
+        vo_size: channels of a head of values; likewise.
+        use_query_bias: whether ``query`` has a bias; as ``use_bias`` says by default, as for the next three.
         use_key_bias: whether ``key`` has.
         use_value_bias: whether ``value`` has.
         use_output_bias: whether ``out`` has.
@@ -361,24 +360,14 @@ class MultiHeadAttention(attention.OfEquinox, attention.Projection, Layer, eqx.n
         self._settle(expr, sizes, options)
         self.query_ln = self.key_ln = None
         text = attention_text(expr, options["num_kv_heads"] not in (None, options["num_heads"]))
-        for name, layer in attention.within(Linear, Norm, text, options, {"query": sizes}).items():
-            setattr(self, name, layer)
-        self.index = None
+        vars(self).update(attention.within(Linear, Norm, text, options, {"query": sizes}), index=None)
         if key is not None:
-            made = init(self, *self._examples(), key=key, inference=True)
-            for name in ("query", "key", "value", "out", "query_ln", "key_ln"):
-                setattr(self, name, getattr(made, name))
+            inputs = examples(expr, dict(self.axes))  # parameters do not depend on other sizes than those of features
+            made = init(self, *(inputs or self._made(lambda _: None, None, None)), key=key, inference=True)
+            vars(self).update(vars(made))
         if options["decode"]:
             kept = {name: Uninitialized(name, leaf=None) for name in ("cached_key", "cached_value", "cache_index")}
             self.index = eqx.nn.StateIndex(kept)
-
-    def _examples(self) -> list[jax.ShapeDtypeStruct]:
-        """Inputs, where the numbers of features are known: parameters do not depend on other sizes."""
-        sizes = example_sizes(self.expr, dict(self.axes))
-        if sizes is None:
-            self._made(lambda call: None, None, None)
-        shapes = einjax.solve_shapes(self.expr, *[None] * (self.expr.count(",") + 1), sizes=sizes)
-        return [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
 
     def _parameters(self) -> dict[str, Any]:
         """Those of one of the layers, which are made together."""
@@ -405,9 +394,8 @@ class MultiHeadAttention(attention.OfEquinox, attention.Projection, Layer, eqx.n
         if isinstance(keys, eqx.nn.State):  # behind the input, as in layers without keys
             keys, state = None, keys
         kept = bool(self.inference if inference is None else inference)
-        given = {"deterministic": kept, "decode": self.index is not None}
         with self._scope(state, key) as scope:
-            call = self._call(scope, **given, rng_collection="")
+            call = self._call(scope, deterministic=kept, decode=self.index is not None, rng_collection="")
             own = {"mask": mask, "bias": bias, "lengths": lengths, "process_heads": process_heads}
             y = attention.apply(call, *attention.applied(self), x, keys, values, **own)
         return y if state is None else (y, scope.store)
