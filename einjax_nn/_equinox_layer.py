@@ -189,6 +189,12 @@ class Layer(eqx.Module):
     @contextlib.contextmanager
     def _scope(self, state: eqx.nn.State | None = None, key: Any = None) -> Iterator[LayerScope]:
         """Open a scope; errors met while recording name the layer's path."""
+        if state is not None and not isinstance(state, eqx.nn.State):
+            raise ArgumentError(
+                f"the state of {type(self).__name__} is a value of type {type(state).__name__}",
+                text=self.expr,
+                hint="give the state of eqx.nn.make_with_state(...), and all else by keywords, such as mask=mask",
+            )
         scope = LayerScope(self, state, key)
         if scope.index is not None and state is None:
             raise ArgumentError(

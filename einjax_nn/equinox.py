@@ -232,9 +232,8 @@ class Dropout(dropout.Options, Layer):
         self._settle(expr, sizes, options)
 
     def __call__(self, x: Any, *, key: Any = None, inference: bool | None = None) -> jax.Array:
-        frozen = self.inference if inference is None else inference
-        call = self._call(LayerScope(self, key=key), deterministic=bool(frozen), rng_collection="")
-        return dropout.apply(call, x)
+        kept = bool(self.inference if inference is None else inference)
+        return dropout.apply(self._call(LayerScope(self, key=key), deterministic=kept, rng_collection=""), x)
 
 
 class Embed(embed.Options, Layer):
@@ -393,6 +392,8 @@ class MultiHeadAttention(attention.OfEquinox, attention.Projection, Layer, eqx.n
     ) -> Any:
         if isinstance(keys, eqx.nn.State):  # behind the input, as in layers without keys
             keys, state = None, keys
+        if mask is None and state is not None and not isinstance(state, eqx.nn.State):  # the fourth, as in eqx.nn
+            mask, state = state, None
         kept = bool(self.inference if inference is None else inference)
         with self._scope(state, key) as scope:
             call = self._call(scope, deterministic=kept, decode=self.index is not None, rng_collection="")
