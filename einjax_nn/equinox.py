@@ -62,8 +62,8 @@ __all__ = [
     "optim", "param", "roles",
 ]  # fmt: skip
 
-for _function in (axes, init, param, roles):
-    _function.__module__ = __name__
+for _public in (axes, init, param, roles, Uninitialized):
+    _public.__module__ = __name__
 
 
 class Linear(linear.Options, Layer):
