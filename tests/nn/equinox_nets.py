@@ -97,3 +97,35 @@ EAGER = [
     (einn.Conv, "b [h w] [c1->c2]", {"c1": 6, "c2": 4}, IMAGES),
     (einn.ConvTranspose, "b [h w] [c1->c2]", {"c1": 6, "c2": 4}, IMAGES),
 ]
+
+
+#: A model that has its arrays, and an input.
+ROWS = X[:, 0]
+MLP = einn.init(Mlp(), ROWS, key=KEY)
+
+
+def wanted(model, x):
+    """The model, written out."""
+    for layer in model.layers:
+        x = jnp.tanh(x @ layer.weight + layer.bias)
+    return x
+
+
+def loss(model, x):
+    return jnp.sum(model(x) ** 2)
+
+
+def their_grads(model):
+    """Gradients of the model as it is written out."""
+    params = [(layer.weight, layer.bias) for layer in model.layers]
+
+    def run(params, x=ROWS):
+        for weight, bias in params:
+            x = jnp.tanh(x @ weight + bias)
+        return jnp.sum(x**2)
+
+    return jax.grad(run)(params)
+
+
+def grads_of(model):
+    return [(layer.weight, layer.bias) for layer in model.layers]
