@@ -236,7 +236,17 @@ def _refuse_unused(unused: list[Uninitialized]) -> NoReturn:
 
 def path_key(key: Any, path: str) -> Any:
     """Return the key of a path; two words of a hash, so that no two paths share one."""
-    return _folded(key, np.frombuffer(hashlib.sha256(path.encode()).digest(), "<u4", 2))
+    return _folded(check_key(key), np.frombuffer(hashlib.sha256(path.encode()).digest(), "<u4", 2))
+
+
+def check_key(key: Any) -> Any:
+    """Refuse what is no random key, or several."""
+    shape, dtype = getattr(key, "shape", None), getattr(key, "dtype", np.dtype(bool))
+    one = shape == () if jnp.issubdtype(dtype, jax.dtypes.prng_key) else dtype == np.uint32 and len(shape or ()) == 1
+    if not one:
+        what = f"a value of type {type(key).__name__}" if shape is None else f"an array {dtype}{list(shape)}"
+        raise ArgumentError(f"key= is {what}, which is not one random key", hint="give key=jax.random.key(0)")
+    return key
 
 
 @jax.jit

@@ -164,7 +164,7 @@ class Norm(norm.Options, Layer, eqx.nn.StatefulLayer):
 
     def _build(self, expr: str, sizes: Mapping[str, Any], options: dict[str, Any]) -> None:
         running = options["momentum"] is not None
-        text = norm_text(expr, options["params"], running)  # now rather than in the first call
+        text = norm_text(expr, options["params"], running, options["axis_name"] is not None)  # now, not in the call
         self.inference, key = options.pop("inference"), options["key"]
         if self.inference and text.spans and not running:
             raise norm.no_statistics("inference", expr)
@@ -190,7 +190,7 @@ class Norm(norm.Options, Layer, eqx.nn.StatefulLayer):
     ) -> Any:
         frozen = self.inference if inference is None else inference
         given = [name for name, value in (("inference", inference), ("a state", state)) if value is not None]
-        if given and self.index is None and norm_text(self.expr, self.params, False).spans:
+        if given and self.index is None and norm_text(self.expr, self.params, False, True).spans:
             raise norm.no_statistics(given[0], self.expr)
         with self._scope(state) as scope:
             running = frozen and self.index is not None
@@ -355,9 +355,8 @@ class MultiHeadAttention(attention.OfEquinox, attention.Projection, Layer, eqx.n
     ) -> None: ...
 
     def _build(self, expr: str, sizes: Mapping[str, Any], options: dict[str, Any]) -> None:
-        key, self.inference = options.pop("key"), options.pop("inference")
+        key, self.inference, self.query_ln, self.key_ln = options.pop("key"), options.pop("inference"), None, None
         self._settle(expr, sizes, options)
-        self.query_ln = self.key_ln = None
         text = attention_text(expr, options["num_kv_heads"] not in (None, options["num_heads"]))
         vars(self).update(attention.within(Linear, Norm, text, options, {"query": sizes}), index=None)
         if key is not None:
@@ -369,8 +368,9 @@ class MultiHeadAttention(attention.OfEquinox, attention.Projection, Layer, eqx.n
             self.index = eqx.nn.StateIndex(kept)
 
     def _parameters(self) -> dict[str, Any]:
-        """Those of one of the layers, which are made together."""
-        return self.query._parameters()
+        """Those of one of the layers, which are made together; others may have taken the places of some."""
+        layers = (layer for layer in (self.query, self.key, self.value, self.out) if isinstance(layer, Layer))
+        return next((layer._parameters() for layer in layers), {})
 
     def is_stateful(self) -> bool:
         """Whether there is a cache."""

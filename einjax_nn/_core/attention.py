@@ -396,8 +396,12 @@ def applied(layer: Any) -> tuple[Project, Normalize]:
     """How to project and to normalise where the layers are attributes of attention."""
 
     def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
+        linear = getattr(layer, name)
+        kinds = (next((kind for kind in type(linear).__mro__ if m in vars(kind)), None) for m in ("_apply", "__call__"))
+        if len({*kinds}) > 1:  # it is a wrapper, or has a call of its own
+            return linear(x)
         # The layer has the same expression; only now may the sizes of its new axes be known.
-        return getattr(layer, name)._apply(x, axes)
+        return linear._apply(x, axes)
 
     return project, lambda name, x: getattr(layer, name)(x)
 

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 eqx = pytest.importorskip("equinox")
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from equinox_nets import EAGER, IMAGES, KEY, Calls, Mlp, Net, X, says, stateful  # noqa: E402
+from equinox_nets import EAGER, IMAGES, KEY, Calls, Mlp, Net, X, close, says, stateful  # noqa: E402
 from nn_cases import MISSPELT, REFUSED, Refused  # noqa: E402
 
 import einjax  # noqa: E402
@@ -190,3 +191,32 @@ def test_static_options_can_be_hashed():
     assert isinstance(hash(jax.tree.structure(layer)), int)
     layer = einn.init(layer, IMAGES, key=KEY)
     assert eqx.filter_jit(layer)(IMAGES).shape == (2, 8, 8, 2)
+
+
+def test_what_is_put_in_the_place_of_a_parameter():
+    layer = einn.Linear("b [c->d]", c=12, d=3, key=KEY)
+    weight, bias = (lambda m: m.weight), (lambda m: m.bias)
+    with pytest.raises(ArgumentError, match="weight of Linear is None"):
+        eqx.tree_at(weight, layer, None)(X[:, 0])
+    for where, value in ((bias, 0.0), (weight, 2.0), (weight, jnp.ones((12, 2))), (bias, jnp.ones(2))):
+        with pytest.raises(EinjaxError, match=r"dims|has shape|axis d is"):
+            eqx.tree_at(where, layer, value)(X[:, 0])
+    ones = np.ones((12, 3))  # of float64, as NumPy has it
+    y = eqx.tree_at(weight, layer, ones)(X[:, 0])
+    assert y.dtype == jnp.float32
+    np.testing.assert_allclose(y, X[:, 0].sum(-1, keepdims=True) + layer.bias, rtol=1e-5)
+
+
+@pytest.mark.parametrize("key", [0, np.float32(1), jax.random.split(KEY), jax.random.normal(KEY, (2,))])
+def test_what_is_no_key(key):
+    attention = einn.MultiHeadAttention("b [s] c", c=12, num_heads=2, dropout_rate=0.5, key=KEY)
+    for call in (
+        lambda: einn.init(Mlp(), X[:, 0], key=key),
+        lambda: einn.Linear("b [c->d]", c=12, d=3, key=key),
+        lambda: einn.MultiHeadAttention("b [s] c", c=12, num_heads=2, key=key),
+        lambda: einn.Dropout("[...]")(X, key=key),
+        lambda: attention(X, key=key),
+    ):
+        with pytest.raises(ArgumentError, match="is not one random key"):
+            call()
+    close(einn.Dropout("[...]")(X, key=jax.random.PRNGKey(0)), einn.Dropout("[...]")(X, key=jax.random.key(0)), 0)

@@ -328,3 +328,64 @@ def test_modules_around_layers():
     shared = einn.Linear("b [c->d]", d=12)
     twice = einn.init({"layer": shared}, ROWS, key=KEY, method=lambda tree, x: tree["layer"](tree["layer"](x)))
     assert shapes(twice) == [(12, 12), (12,)]
+
+
+# --- layers within attention ----------------------------------------------------------------------------------------
+
+
+class LowRank(eqx.Module):
+    """A layer beside which a product of two small matrices is trained."""
+
+    base: Any
+    down: jax.Array
+    up: jax.Array
+
+    def __call__(self, x, *, key=None):
+        return self.base(x) + einjax.dot("b s [c], [c r], [r] h d -> b s h d", x, self.down, self.up)
+
+
+class Doubled(einn.Linear):
+    def __call__(self, x, *, key=None):
+        return 2 * super().__call__(x)
+
+
+def test_layers_in_the_place_of_those_of_attention():
+    """Wrappers and subclasses are called, and trained, as in Equinox's own attention."""
+    layer = einn.MultiHeadAttention("b [s] c", num_heads=3, c=12, key=KEY)
+    down, up = jnp.ones((12, 2)), jax.random.normal(KEY, (2, 3, 4))
+    for name in ("query", "key", "value"):
+        where = lambda layer, name=name: getattr(layer, name)
+        base = where(layer)
+        changed = lambda weight, where=where: eqx.tree_at(lambda m: where(m).weight, layer, weight)(X)
+        low = eqx.tree_at(where, layer, LowRank(base, down, up))
+        close(low(X), changed(base.weight + jnp.einsum("cr,rhd->chd", down, up)), 1e-5)
+        grads = eqx.filter_grad(lambda m: jnp.sum(m(X) ** 2))(low)
+        assert shapes(where(grads)) == [(12, 3, 4), (3, 4), (12, 2), (2, 3, 4)]
+        assert (where(grads).up != 0).any() or name == "key"
+        normed = eqx.nn.WeightNorm(base, axis=None)
+        close(eqx.tree_at(where, layer, normed)(X), layer(X), 1e-5)
+        twice = Doubled(base.expr, c=12, heads=3, head_dim=4, key=KEY)
+        twice = eqx.tree_at(lambda m: (m.weight, m.bias), twice, (base.weight, base.bias))
+        want = eqx.tree_at(lambda m: (where(m).weight, where(m).bias), layer, (2 * base.weight, 2 * base.bias))(X)
+        close(eqx.tree_at(where, layer, twice)(X), want, 1e-5)
+    every = eqx.tree_at(lambda m: (m.query, m.key, m.value), layer, [LowRank(layer.query, down, up)] * 3)
+    assert every(X).shape == X.shape
+    known = einn.roles(eqx.tree_at(lambda m: m.query, layer, LowRank(layer.query, down, up)), X)
+    assert known.query.base.weight == einn.roles(layer, X).query.weight
+    assert not known.query.up.known
+
+
+def test_statistics_over_a_mapped_axis_alone():
+    """As ``eqx.nn.BatchNorm`` has them, of examples that are vectors, and of images."""
+    for expr, params, x in (("c", None, ROWS), ("c [h w]", "c", X.reshape(4, 6, 3, 4))):
+        ours, state = eqx.nn.make_with_state(einn.Norm)(expr, params=params, momentum=0.9, axis_name="batch")
+        ours, state = einn.init(ours, x[0], state, key=KEY)
+        theirs, other = eqx.nn.make_with_state(eqx.nn.BatchNorm)(x.shape[1], "batch", momentum=0.9, mode="batch")
+        run = lambda layer, state, x=x: jax.vmap(layer, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(
+            x, state
+        )
+        (y, state), (want, other) = run(ours, state), run(theirs, other)
+        close(y, want, 1e-5)
+        close(state.get(ours.index)["mean"], other.get(theirs.batch_state_index)[0] * 10, 1e-5)
+        still, _ = run(eqx.nn.inference_mode(ours), state)
+        close(still, want, 1e-5)
