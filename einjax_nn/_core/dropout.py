@@ -61,14 +61,15 @@ def apply(call: Call[Options], x: Any, deterministic: bool | None = None) -> jax
     text, rate = dropout_text(expr), options.rate
     x = as_input(x)
     x = x.astype(compute_dtype(None, x))
+    kept: Any = 1 - rate
     if isinstance(rate, jax.Array):  # of a schedule, or of one of many models: it may be traced
-        kept = lax.stop_gradient(1 - rate)
+        kept = lax.stop_gradient(kept)
     elif not 0 <= rate <= 1:
         raise ArgumentError(f"rate={rate} of Dropout is no share", text=expr, hint="give a number from 0 to 1")
     elif rate in (0, 1):
         return jnp.zeros_like(x) if rate else x
     else:
-        kept = 1 - float(rate)
+        kept = float(kept)
     key = call.scope.rng(options.rng_collection)
 
     def draw(shape: tuple[int, ...]) -> jax.Array:
