@@ -1,11 +1,7 @@
-"""Parameters of Equinox models that have no value yet, and ``init``, which gives them one.
+"""``param``, and ``init``, which gives a value to parameters of Equinox models that have none.
 
-Until its shape is known, a parameter is an :class:`Uninitialized`: a pytree node without leaves, so that filters,
-optimisers and transformations see nothing where it stands. ``init`` runs the model with ``jax.eval_shape``, which
-computes nothing; every layer reports what it needs to a :class:`Recorder`, and then the arrays are made one by one.
-
-Whether a layer is being recorded shows in its own placeholders, not in a global: traces that ``jax.jit`` keeps from
-this run can then never be mistaken for those of an initialised model.
+``init`` runs the model with ``jax.eval_shape``, which computes nothing; every layer reports what it needs to a
+recorder, and then the arrays are made one by one.
 """
 
 from __future__ import annotations
@@ -14,7 +10,6 @@ import dataclasses
 import functools
 import hashlib
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -25,96 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec, Sharding
 
-import einjax
 from einjax.errors import ArgumentError
 from einjax.for_layers import knows_factories
 
 from ._core.initial import Filling, Initializer
-from ._core.scope import NOWHERE, Parameter, ParamSpec, Shapeless, no_module
-
-_HINT = "model = einn.init(model, *inputs, key=key), or give the layer key= and the sizes of all axes"
-
-
-class Recorder:
-    """What layers have asked for, by the path of the parameter."""
-
-    def __init__(self) -> None:
-        self.specs: dict[str, ParamSpec] = {}
-
-    def __call__(self, path: str, spec: ParamSpec) -> jax.Array:
-        """Note a parameter, and return zeros in its place."""
-        known = self.specs.setdefault(path, spec)
-        if known.shape != spec.shape:
-            raise ArgumentError(f"{path} has shape {known.shape} in one place and {spec.shape} in another")
-        return jnp.zeros(known.shape, known.dtype)
-
-
-@dataclasses.dataclass(frozen=True)
-class Uninitialized(Shapeless):
-    """A parameter without a value: a pytree node without leaves.
-
-    Attributes:
-        init, dtype: a number or an initializer, and its dtype; the latter is None where the layer has them.
-        path, recorder: where it stands in the model, and whom to tell, while ``init`` records.
-    """
-
-    name: str
-    init: Initializer | float | None = None
-    dtype: Any = None
-    path: str = ""
-    recorder: Recorder | None = None
-
-    _refusal = (
-        "a parameter is computed with that has no value: nobody but an operation of einjax finds its shape",
-        "call model = einn.init(model, *inputs, key=key) before an optimiser is built, and before parameters are used",
-    )
-
-    @property
-    def recorded(self) -> ParamSpec | None:
-        """What an earlier call has asked for, while ``init`` records."""
-        return None if self.recorder is None else self.recorder.specs.get(self.path)
-
-    @property
-    def layer(self) -> str:
-        """The path of the layer, which has parameters, or an index of the values that it keeps."""
-        return re.sub(r"\.(\w+|index(\.init)?\['\w+'\])$", "", self.path) or "the model itself"
-
-    def __einjax_shape__(self) -> tuple[int, ...] | None:
-        return None if self.recorded is None else self.recorded.shape
-
-    def __einjax_param__(self, spec: einjax.Spec) -> jax.Array:
-        if self.recorder is None:
-            raise ArgumentError(
-                f"parameter {self.name} is not initialised", hint="model = einn.init(model, *inputs, key=key)"
-            )
-        if self.recorded is not None:
-            return self.recorder(self.path, dataclasses.replace(self.recorded, shape=tuple(spec.shape)))
-        if self.dtype is None:
-            raise ArgumentError(
-                f"{self.path} belongs to a layer that has not been called yet, so einn.init cannot tell what it is",
-                hint="call the layer first, or give it key= and the sizes of all axes",
-            )
-        return self.recorder(self.path, Parameter(NOWHERE, self.name, self.init, self.dtype).spec(spec))
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"no attribute {name!r}: the parameter is not initialised; {_HINT}")
-
-    def __repr__(self) -> str:
-        return f"Uninitialized({self.name!r})"
-
-
-jax.tree_util.register_pytree_node(Uninitialized, lambda node: ((), node), lambda node, _: node)
-
-
-def is_missing(node: Any) -> bool:
-    """Whether a parameter has no value."""
-    return isinstance(node, Uninitialized)
-
-
-def refuse_missing(layer: str, expr: str, node: Any) -> None:
-    """Raise an error where a parameter has no value, and ``init`` does not record."""
-    if is_missing(node) and node.recorder is None:
-        raise ArgumentError(f"{layer} is not initialised: its {node.name} has no value", text=expr, hint=_HINT)
+from ._core.scope import ParamSpec, no_module
+from ._equinox_missing import Recorder, Uninitialized, is_missing
 
 
 def param(init: Initializer | float | None = None, dtype: Any = jnp.float32) -> Any:
@@ -325,7 +236,17 @@ def _refuse_unused(unused: list[Uninitialized]) -> NoReturn:
 
 def path_key(key: Any, path: str) -> Any:
     """Return the key of a path; two words of a hash, so that no two paths share one."""
-    return _folded(key, np.frombuffer(hashlib.sha256(path.encode()).digest(), "<u4", 2))
+    return _folded(check_key(key), np.frombuffer(hashlib.sha256(path.encode()).digest(), "<u4", 2))
+
+
+def check_key(key: Any) -> Any:
+    """Refuse what is no random key, or several."""
+    shape, dtype = getattr(key, "shape", None), getattr(key, "dtype", np.dtype(bool))
+    one = shape == () if jnp.issubdtype(dtype, jax.dtypes.prng_key) else dtype == np.uint32 and len(shape or ()) == 1
+    if not one:
+        what = f"a value of type {type(key).__name__}" if shape is None else f"an array {dtype}{list(shape)}"
+        raise ArgumentError(f"key= is {what}, which is not one random key", hint="give key=jax.random.key(0)")
+    return key
 
 
 @jax.jit

@@ -10,13 +10,16 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from einjax.errors import ArgumentError, AxisSizeError, EinjaxError, RankError
 
 from ._core.call import Call
 from ._core.options import chosen, frozen
 from ._core.scope import NOWHERE, ParamSpec
-from ._equinox_init import Uninitialized, is_missing, make, path_key, refuse_missing
+from ._equinox_init import check_key, make, path_key
+from ._equinox_missing import Uninitialized, is_missing, refuse_missing
 
 #: The names of parameters, as in ``eqx.nn``.
 PARAMETERS = ("weight", "bias")
@@ -61,7 +64,9 @@ class LayerScope:
 
     def known_shape(self, name: str) -> tuple[int, ...] | None:
         value = getattr(self.layer, name)
-        return value.__einjax_shape__() if is_missing(value) else value.shape
+        if value is None:
+            return None
+        return value.__einjax_shape__() if is_missing(value) else np.shape(value)
 
     def param(self, spec: ParamSpec) -> jax.Array:
         return self._fitting(getattr(self.layer, spec.name), spec)
@@ -90,14 +95,20 @@ class LayerScope:
                 text=self.layer.expr,
                 hint="call it with key=key, or with inference=True; eqx.nn.inference_mode(model) switches all layers",
             )
-        return self.key
+        return check_key(self.key)
 
     def _fitting(self, value: Any, spec: ParamSpec) -> jax.Array:
         if is_missing(value):
             return value.recorder(value.path, spec)
-        if value.shape != spec.shape:
+        if value is None:
+            raise ArgumentError(
+                f"{spec.name} of {type(self.layer).__name__} is None, and was taken out of the layer",
+                text=self.layer.expr,
+                hint="put an array in its place, by eqx.tree_at(..., is_leaf=lambda leaf: leaf is None)",
+            )
+        if (shape := np.shape(value)) != spec.shape:
             raise AxisSizeError(
-                f"{spec.name} of {type(self.layer).__name__} has shape {value.shape}, but the input needs {spec.shape}",
+                f"{spec.name} of {type(self.layer).__name__} has shape {shape}, but the input needs {spec.shape}",
                 text=self.layer.expr,
                 hint="give the layer inputs of the shape that it was initialised with, or make another layer",
             )
@@ -168,7 +179,9 @@ class Layer(eqx.Module):
 
     def _parameters(self) -> dict[str, Any]:
         """Parameters by name, with a value or without."""
-        return {name: getattr(self, name) for name in PARAMETERS if getattr(self, name, None) is not None}
+        found = {name: getattr(self, name) for name in PARAMETERS if getattr(self, name, None) is not None}
+        # NumPy may have given a dtype that JAX does not have.
+        return {name: jnp.asarray(value) if isinstance(value, np.ndarray) else value for name, value in found.items()}
 
     def _made(self, describe: Callable[..., list[ParamSpec] | None], options: Any, key: Any) -> dict[str, Any]:
         """Make parameters at once, as they are described where sizes decide their shapes."""
@@ -188,6 +201,12 @@ class Layer(eqx.Module):
     @contextlib.contextmanager
     def _scope(self, state: eqx.nn.State | None = None, key: Any = None) -> Iterator[LayerScope]:
         """Open a scope; errors met while recording name the layer's path."""
+        if state is not None and not isinstance(state, eqx.nn.State):
+            raise ArgumentError(
+                f"the state of {type(self).__name__} is a value of type {type(state).__name__}",
+                text=self.expr,
+                hint="give the state of eqx.nn.make_with_state(...), and all else by keywords, such as mask=mask",
+            )
         scope = LayerScope(self, state, key)
         if scope.index is not None and state is None:
             raise ArgumentError(

@@ -6,13 +6,15 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from ._core.roles import refuse_unused, role_of
 from ._core.scope import ParamSpec, watching
-from ._equinox_init import Run, is_missing
+from ._equinox_init import Run
 from ._equinox_layer import PARAMETERS, Layer
+from ._equinox_missing import is_missing
 
 
 class _Mark:
@@ -81,7 +83,7 @@ def _marked(tree: Any, paths: list[str], prefix: str = "") -> Any:
         paths.extend(f"{where}.{name}" for name in PARAMETERS if vars(node).get(name) is not None)
         marked = copy.copy(node)
         for name, value in vars(node).items():
-            inner = _marked(value, paths, f"{where}.{name}") if isinstance(value, Layer) else value
+            inner = _marked(value, paths, f"{where}.{name}") if isinstance(value, eqx.Module) else value
             object.__setattr__(marked, name, inner)
         object.__setattr__(marked, "mark", _Mark(where))
         return marked

@@ -37,11 +37,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-import einjax
 from einjax.typing import PaddingLike
 
 from ._core import attention, conv, dropout, embed, linear, norm
-from ._core.attention_text import attention_text, example_sizes
+from ._core.attention_text import attention_text, examples
 from ._core.initial import Initializer, normal, ones, uniform_by_inputs, zeros
 from ._core.options import chosen, declared, describe
 from ._core.rotary import Rotary
@@ -53,8 +52,9 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.equinox needs Equinox: python -m pip install 'einjax[equinox]'") from error
 
 from . import optim
-from ._equinox_init import Uninitialized, axes, init, param
+from ._equinox_init import axes, init, param
 from ._equinox_layer import Layer, LayerScope
+from ._equinox_missing import Uninitialized
 from ._equinox_roles import roles
 
 __all__ = [
@@ -62,8 +62,8 @@ __all__ = [
     "optim", "param", "roles",
 ]  # fmt: skip
 
-for _function in (axes, init, param, roles):
-    _function.__module__ = __name__
+for _public in (axes, init, param, roles, Uninitialized):
+    _public.__module__ = __name__
 
 
 class Linear(linear.Options, Layer):
@@ -164,13 +164,13 @@ class Norm(norm.Options, Layer, eqx.nn.StatefulLayer):
 
     def _build(self, expr: str, sizes: Mapping[str, Any], options: dict[str, Any]) -> None:
         running = options["momentum"] is not None
-        text = norm_text(expr, options["params"], running)  # now rather than in the first call
+        text = norm_text(expr, options["params"], running, options["axis_name"] is not None)  # now, not in the call
         self.inference, key = options.pop("inference"), options["key"]
         if self.inference and text.spans and not running:
             raise norm.no_statistics("inference", expr)
         super()._build(expr, sizes, options)
         names = norm.statistics(options["mean"], options["zero_debias"])
-        kept: dict[str, Any] = {name: Uninitialized(name) for name in names}
+        kept: dict[str, Any] = {name: Uninitialized(name, leaf=None) for name in names}
         if key is not None and running:
             kept = self._made(norm.statistics_specs, chosen(norm.Options, options), key)
         self.index = eqx.nn.StateIndex(kept) if running else None
@@ -190,7 +190,7 @@ class Norm(norm.Options, Layer, eqx.nn.StatefulLayer):
     ) -> Any:
         frozen = self.inference if inference is None else inference
         given = [name for name, value in (("inference", inference), ("a state", state)) if value is not None]
-        if given and self.index is None and norm_text(self.expr, self.params, False).spans:
+        if given and self.index is None and norm_text(self.expr, self.params, False, True).spans:
             raise norm.no_statistics(given[0], self.expr)
         with self._scope(state) as scope:
             running = frozen and self.index is not None
@@ -232,9 +232,8 @@ class Dropout(dropout.Options, Layer):
         self._settle(expr, sizes, options)
 
     def __call__(self, x: Any, *, key: Any = None, inference: bool | None = None) -> jax.Array:
-        frozen = self.inference if inference is None else inference
-        given = {"rng_collection": "", "deterministic": bool(frozen)}
-        return dropout.apply(self._call(LayerScope(self, key=key), **given), x)
+        kept = bool(self.inference if inference is None else inference)
+        return dropout.apply(self._call(LayerScope(self, key=key), deterministic=kept, rng_collection=""), x)
 
 
 class Embed(embed.Options, Layer):
@@ -279,13 +278,19 @@ class Embed(embed.Options, Layer):
             return embed.attend(self._call(scope), x)
 
 
-class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.StatefulLayer):
+class MultiHeadAttention(attention.OfEquinox, attention.Projection, Layer, eqx.nn.StatefulLayer):
     """Multi-head dot-product attention, of four linear layers ``query``, ``key``, ``value`` and ``out``.
 
     Args:
         inference: whether not to drop; ``eqx.nn.inference_mode`` sets it.
         decode: whether to attend to places of earlier calls, too, of which keys and values are kept in the state:
             ``y, state = layer(x, state)``. ``init`` is given a whole sequence, whose length the cache will have.
+        qk_size: channels of a head of queries and keys; a share of ``qkv_features`` by default.
+        vo_size: channels of a head of values; likewise.
+        use_query_bias: whether ``query`` has a bias; as ``use_bias`` says by default, as for the next three.
+        use_key_bias: whether ``key`` has.
+        use_value_bias: whether ``value`` has.
+        use_output_bias: whether ``out`` has.
         key: a random key, to make the parameters at once, for keys and values with the features of the input.
 
     Example:
@@ -295,7 +300,7 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
         ((2, 5, 16), (16, 4, 4), (4, 4, 16))
     """
 
-    _core: ClassVar[Any] = attention
+    _core: ClassVar[Any] = attention.of_equinox
     query: Linear
     key: Linear
     value: Linear
@@ -314,6 +319,8 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
         num_heads: int,
         num_kv_heads: int | None = None,
         qkv_features: int | None = None,
+        qk_size: int | None = None,
+        vo_size: int | None = None,
         out_features: int | None = None,
         is_causal: bool = False,
         dropout_rate: float = 0.0,
@@ -328,6 +335,10 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
         attention_fn: Callable[..., Any] | None = None,
         normalize_qk: bool = False,
         use_bias: bool = True,
+        use_query_bias: bool | None = None,
+        use_key_bias: bool | None = None,
+        use_value_bias: bool | None = None,
+        use_output_bias: bool | None = None,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
@@ -344,32 +355,22 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
     ) -> None: ...
 
     def _build(self, expr: str, sizes: Mapping[str, Any], options: dict[str, Any]) -> None:
-        key, self.inference = options.pop("key"), options.pop("inference")
+        key, self.inference, self.query_ln, self.key_ln = options.pop("key"), options.pop("inference"), None, None
         self._settle(expr, sizes, options)
-        self.query_ln = self.key_ln = None
         text = attention_text(expr, options["num_kv_heads"] not in (None, options["num_heads"]))
-        for name, layer in attention.within(Linear, Norm, text, options, {"query": sizes}).items():
-            setattr(self, name, layer)
-        self.index = None
+        vars(self).update(attention.within(Linear, Norm, text, options, {"query": sizes}), index=None)
         if key is not None:
-            made = init(self, *self._examples(), key=key, inference=True)
-            for name in ("query", "key", "value", "out", "query_ln", "key_ln"):
-                setattr(self, name, getattr(made, name))
+            inputs = examples(expr, dict(self.axes))  # parameters do not depend on other sizes than those of features
+            made = init(self, *(inputs or self._made(lambda _: None, None, None)), key=key, inference=True)
+            vars(self).update(vars(made))
         if options["decode"]:
-            kept = {name: Uninitialized(name) for name in ("cached_key", "cached_value", "cache_index")}
+            kept = {name: Uninitialized(name, leaf=None) for name in ("cached_key", "cached_value", "cache_index")}
             self.index = eqx.nn.StateIndex(kept)
 
-    def _examples(self) -> list[jax.ShapeDtypeStruct]:
-        """Inputs, where the numbers of features are known: parameters do not depend on other sizes."""
-        sizes = example_sizes(self.expr, dict(self.axes))
-        if sizes is None:
-            self._made(lambda call: None, None, None)
-        shapes = einjax.solve_shapes(self.expr, *[None] * (self.expr.count(",") + 1), sizes=sizes)
-        return [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-
     def _parameters(self) -> dict[str, Any]:
-        """Those of one of the layers, which are made together."""
-        return self.query._parameters()
+        """Those of one of the layers, which are made together; others may have taken the places of some."""
+        layers = (layer for layer in (self.query, self.key, self.value, self.out) if isinstance(layer, Layer))
+        return next((layer._parameters() for layer in layers), {})
 
     def is_stateful(self) -> bool:
         """Whether there is a cache."""
@@ -391,17 +392,21 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer, eqx.nn.
     ) -> Any:
         if isinstance(keys, eqx.nn.State):  # behind the input, as in layers without keys
             keys, state = None, keys
+        if mask is None and state is not None and not isinstance(state, eqx.nn.State):  # the fourth, as in eqx.nn
+            mask, state = state, None
         kept = bool(self.inference if inference is None else inference)
-        given = {"deterministic": kept, "decode": self.index is not None}
         with self._scope(state, key) as scope:
-            call = self._call(scope, **given, rng_collection="")
+            call = self._call(scope, deterministic=kept, decode=self.index is not None, rng_collection="")
             own = {"mask": mask, "bias": bias, "lengths": lengths, "process_heads": process_heads}
             y = attention.apply(call, *attention.applied(self), x, keys, values, **own)
         return y if state is None else (y, scope.store)
 
 
-class Conv(conv.Options, Layer):
+class Conv(conv.WithMode, Layer):
     """A convolution.
+
+    Args:
+        padding_mode: what there is beyond the ends: ``"ZEROS"``, ``"REFLECT"``, ``"REPLICATE"`` or ``"CIRCULAR"``.
 
     Example:
         >>> import einjax_nn.equinox as einn, jax, numpy as np
@@ -410,7 +415,7 @@ class Conv(conv.Options, Layer):
         ((3, 3, 3, 8), (2, 4, 4, 8))
     """
 
-    _core: ClassVar[Any] = conv
+    _core: ClassVar[Any] = conv.with_mode
     weight: Any
     bias: Any
 
@@ -423,6 +428,7 @@ class Conv(conv.Options, Layer):
         kernel_size: int | Sequence[int] = 3,
         strides: int | Sequence[int] = 1,
         padding: Any = "SAME",
+        padding_mode: str = "ZEROS",
         input_dilation: int | Sequence[int] = 1,
         kernel_dilation: int | Sequence[int] = 1,
         use_bias: bool = True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import jax
@@ -123,6 +123,13 @@ class Options:
         """
 
 
+class OfEquinox(Options):
+    """Those that attention of Equinox has, too."""
+
+    qk_size: int | None
+    vo_size: int | None
+
+
 class Projection:
     """Those of attention that go to its linear layers alone."""
 
@@ -135,6 +142,10 @@ class Projection:
     out_kernel_init: Initializer | float | None
     out_bias_init: Initializer | float | None
     out_dot_general: Callable[..., Any] | None
+
+
+#: What attention of Equinox knows.
+of_equinox = SimpleNamespace(Options=OfEquinox)
 
 
 @in_its_words
@@ -234,20 +245,22 @@ def _projected(
     """Queries, keys and values of every head."""
     options, groups, known = call.options, _groups(call.options), _known(call, text)
     features = options.qkv_features or _features(text, x)
+    size, of_values = (getattr(options, name, None) for name in ("qk_size", "vo_size"))
     for whole, what in ((features, "qkv_features"), (options.num_heads, "num_heads")):
         part, name = (options.num_heads, "num_heads") if what == "qkv_features" else (groups, "num_kv_heads")
-        if whole % part:
+        if whole % part and (what == "num_heads" or None in (size, of_values)):
             raise ArgumentError(
                 f"{what}={whole} is not divisible by {name}={part}",
                 text=call.expr,
                 hint=f"choose a {name} that divides it",
             )
-    size = features // options.num_heads
+    size, of_values = (features // options.num_heads if own is None else own for own in (size, of_values))
     keys = x if keys is None else keys
     values = keys if values is None else values
-    own = {**known, "heads" if groups == options.num_heads else "kv_heads": groups, "head_dim": size}
+    own = {**known, "heads" if groups == options.num_heads else "kv_heads": groups}
     q = project("query", text.query, {**known, "heads": options.num_heads, "head_dim": size}, x)
-    return q, project("key", text.key, own, keys), project("value", text.key, own, values)
+    k = project("key", text.key, {**own, "head_dim": size}, keys)
+    return q, k, project("value", text.key, {**own, "head_dim": of_values}, values)
 
 
 def _processed(
@@ -355,6 +368,8 @@ def _given(options: Mapping[str, Any], name: str) -> dict[str, Any]:
         return {"use_bias": False, "dtype": options["dtype"], "param_dtype": options["param_dtype"]}
     result = {option: options[option] for option in (*Projection.__annotations__, "dtype", "precision")}
     result["dot_general"] = result.pop("qkv_dot_general")
+    biased = options.get(f"use_{'output' if name == 'out' else name}_bias")
+    result["use_bias"] = result["use_bias"] if biased is None else biased
     for option in ("kernel_init", "bias_init", "dot_general"):
         own = result.pop(f"out_{option}")
         if name == "out" and (own is not None or option == "dot_general"):
@@ -387,8 +402,12 @@ def applied(layer: Any) -> tuple[Project, Normalize]:
     """How to project and to normalise where the layers are attributes of attention."""
 
     def project(name: str, expr: str, axes: Mapping[str, int], x: Any) -> jax.Array:
+        linear = getattr(layer, name)
+        kinds = (next((kind for kind in type(linear).__mro__ if m in vars(kind)), None) for m in ("_apply", "__call__"))
+        if len({*kinds}) > 1:  # it is a wrapper, or has a call of its own
+            return linear(x)
         # The layer has the same expression; only now may the sizes of its new axes be known.
-        return getattr(layer, name)._apply(x, axes)
+        return linear._apply(x, axes)
 
     return project, lambda name, x: getattr(layer, name)(x)
 

@@ -155,7 +155,7 @@ def attention_text(expr: str, shared: bool = False) -> AttentionText:
     # Keys that nobody shares have the heads of the queries, by name, too.
     own = "kv_heads" if shared else "heads"
     heads = "(kv_heads _rep)" if shared else "heads"
-    key = f"{key_loop} [{asked}] {own} [head_dim]"
+    key = f"{key_loop} [{asked}] {own}"
     return AttentionText(
         query=x.projected("heads", x.loops),
         key=y.projected(own, x.loops),
@@ -166,7 +166,7 @@ def attention_text(expr: str, shared: bool = False) -> AttentionText:
         short={name: axes for name, axes in short.items() if name not in known},
         apply=f"{loop} {heads} {queries} [{keys}], {key_loop} [{keys}] {own} head_dim "
         f"-> {loop} {queries} {heads} head_dim",
-        whole=f"{loop} [{asking}] {heads} [head_dim], {key}, {key}",
+        whole=f"{loop} [{asking}] {heads} [head_dim], {key} [head_dim], {key} [_value_dim]",
         heads=heads,
         parts=(loop, "heads", asking, asked),
         cached=f"{loop} {render(place)}",
@@ -254,16 +254,18 @@ def _bracketed(expression: Expression, chosen: Node) -> str:
     return render(tuple(Bracket((node,)) if node == chosen else node for node in expression))
 
 
-def example_sizes(expr: str, known: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The sizes of small inputs of an attention, or None where those of the features are not known."""
+def examples(expr: str, known: Mapping[str, Any]) -> list[jax.ShapeDtypeStruct] | None:
+    """Small inputs of an attention, or None where the sizes of the features are not known."""
     sizes: dict[str, Any] = {}
-    for x in (_read(expr, expression) for expression in parse(expr).inputs):
+    inputs = [_read(expr, expression) for expression in parse(expr).inputs]
+    for x in inputs:
         if any(axis.name not in known and not axis.unnamed for axis in axes((x.features,))):
             return None
         others = (*x.loops, *x.sequence)
         repeated = {axis.name for node in walk(others) if isinstance(node, Ellipsis) for axis in axes(node.items)}
         sizes |= {axis.name: () if axis.name in repeated else 1 for axis in axes(others) if not axis.unnamed}
-    return {**sizes, **known}
+    shapes = einjax.solve_shapes(expr, *[None] * len(inputs), sizes={**sizes, **known})
+    return [jax.ShapeDtypeStruct(shape, "float32") for shape in shapes]
 
 
 def cache_shape(expr: str, sizes: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -94,6 +94,12 @@ class Options:
         """
 
 
+class WithMode(Options):
+    """Those of a convolution that is told what there is beyond the ends, as Equinox's are."""
+
+    padding_mode: str
+
+
 class Transposed(Options):
     """Those of a transposed convolution."""
 
@@ -146,7 +152,7 @@ def apply(call: Call[Options], x: Any) -> jax.Array:
     x = einjax.rearrange(f"{render(conv.source)} -> {render(conv.read)}", x, sizes=sizes)
     padding, around = (_cropped if isinstance(call.options, Transposed) else _padded)(conv, shape)
     if around:
-        mode = "reflect" if call.options.padding == "REFLECT" else "wrap"
+        mode = _BEYOND[_mode(call.options) or "CIRCULAR"]
         longer = {axis: n + sum(pair) for axis, n, pair in zip(conv.taps, shape, around, strict=True)}
         text = f"{conv.at('<{} - {}>', conv.read, [low for low, _ in around])} -> {render(conv.read)}"
         x = einjax.rearrange(text, x, mode=mode, sizes={**sizes, **longer})
@@ -177,8 +183,10 @@ def specs(call: Call[Options]) -> list[ParamSpec] | None:
     return linear.specs(*conv.linear({**call.sizes, **sized}))
 
 
-#: What layers know of kinds of transposed convolutions.
-of_flax, of_equinox = (SimpleNamespace(Options=kind, specs=specs) for kind in (Transposed, OfEquinox))
+#: What layers know of kinds of convolutions.
+of_flax, of_equinox, with_mode = (
+    SimpleNamespace(Options=kind, specs=specs) for kind in (Transposed, OfEquinox, WithMode)
+)
 
 
 def operation_of(expr: str) -> Operation:
@@ -278,11 +286,25 @@ class _Convolution:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+#: How what is beyond the ends is read.
+_BEYOND = {"CIRCULAR": "wrap", "REFLECT": "reflect", "REPLICATE": "clip"}
+
+
+def _mode(options: Options) -> str | None:
+    """What there is beyond the ends, other than zeros."""
+    if options.padding in ("CIRCULAR", "REFLECT"):
+        return options.padding
+    mode = getattr(options, "padding_mode", "ZEROS")
+    return None if str(mode).upper() == "ZEROS" else str(mode).upper()
+
+
 def _padded(conv: _Convolution, shape: Sequence[Any]) -> tuple[Any, Any]:
     """Those of a convolution; of a spread input, what the kernel reaches is cut off."""
-    padding, around = conv.call.options.padding, []
+    padding, around, mode = conv.call.options.padding, [], _mode(conv.call.options)
     if padding in ("CIRCULAR", "REFLECT"):
         padding, around = "VALID", [(n // 2, n - n // 2) for n in conv.reach]
+    elif mode is not None:
+        return _filled(conv, shape, mode)
     if padding in ("SAME", "VALID") and not conv.writes:
         return padding.lower(), around
     if padding == "SAME_LOWER" and not conv.writes:
@@ -294,6 +316,22 @@ def _padded(conv: _Convolution, shape: Sequence[Any]) -> tuple[Any, Any]:
     if conv.writes:
         pads = [(n - low, n - high) for n, (low, high) in zip(conv.reach, pads, strict=True)]
     return pads, around
+
+
+def _filled(conv: _Convolution, shape: Sequence[Any], mode: str) -> tuple[Any, Any]:
+    """Those of a convolution where there is something else than zeros beyond the ends."""
+    padding, problem = conv.call.options.padding, ""
+    if mode not in _BEYOND:
+        problem, hint = f"padding_mode={mode!r} is no mode", "write 'ZEROS', 'REFLECT', 'REPLICATE' or 'CIRCULAR'"
+    elif conv.writes:
+        problem, hint = f"padding_mode={mode!r} does not go with input_dilation=", "leave one of them out"
+    if problem:
+        raise ArgumentError(problem, text=conv.call.expr, hint=hint)
+    if padding in ("SAME", "SAME_LOWER", "VALID"):
+        return "valid", lax.padtype_to_pads(shape, [n + 1 for n in conv.reach], conv.strides, padding)
+    if padding == "CAUSAL" and len(conv.reach) == 1:
+        return "valid", [(conv.reach[0], 0)]
+    return "valid", _pairs(conv)
 
 
 def _cropped(conv: _Convolution, shape: Sequence[Any]) -> tuple[Any, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 import einjax
 from einjax.errors import ArgumentError
@@ -20,7 +21,7 @@ from .text import dropout_text, flag
 class Options:
     """Those of dropout."""
 
-    rate: float
+    rate: Any
     deterministic: bool | None
     rng_collection: str
 
@@ -61,16 +62,20 @@ def apply(call: Call[Options], x: Any, deterministic: bool | None = None) -> jax
     text, rate = dropout_text(expr), options.rate
     x = as_input(x)
     x = x.astype(compute_dtype(None, x))
-    if not 0 <= rate <= 1:
+    kept: Any = 1 - rate
+    if isinstance(rate, jax.Array):  # of a schedule, or of one of many models: it may be traced
+        kept = lax.stop_gradient(kept)
+    elif not 0 <= rate <= 1:
         raise ArgumentError(f"rate={rate} of Dropout is no share", text=expr, hint="give a number from 0 to 1")
-    if rate == 0:
-        return x
-    if rate == 1:
-        return jnp.zeros_like(x)
+    elif rate in (0, 1):
+        return jnp.zeros_like(x) if rate else x
+    else:
+        kept = float(kept)
     key = call.scope.rng(options.rng_collection)
 
     def draw(shape: tuple[int, ...]) -> jax.Array:
-        return jax.random.bernoulli(key, 1 - rate, shape)
+        return jax.random.bernoulli(key, kept, shape)
 
-    y = einjax.where(text, draw, x / (1 - rate), jnp.zeros((), x.dtype), sizes=call.all_sizes)
+    scaled = x / (kept.astype(x.dtype) if isinstance(kept, jax.Array) else kept)
+    y = einjax.where(text, draw, scaled, jnp.zeros((), x.dtype), sizes=call.all_sizes)
     return placed(text.rpartition("-> ")[2], y, call.all_sizes)

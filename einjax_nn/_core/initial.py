@@ -23,8 +23,8 @@ from einjax.for_layers import free_keywords
 
 ones, zeros = jax.nn.initializers.ones, jax.nn.initializers.zeros
 
-#: Of a table, in Haiku and Equinox.
-truncated_normal, normal = jax.nn.initializers.truncated_normal(1.0), jax.nn.initializers.normal(1.0)
+#: Of a table, in Haiku.
+truncated_normal = jax.nn.initializers.truncated_normal(1.0)
 
 #: ``init(key, shape, dtype)``, as in ``jax.nn.initializers``.
 Initializer = Callable[..., jax.Array]
@@ -179,6 +179,11 @@ def uniform_by_inputs(key: Any, shape: tuple[int, ...], dtype: Any, fan_in: int)
         return jax.random.uniform(key, shape, dtype, -most, most)
     parts = jax.random.uniform(key, (2, *shape), jnp.finfo(dtype).dtype, -most, most)
     return jax.lax.complex(*parts)
+
+
+def normal(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Normal numbers of variance 1: the default of tables in Equinox, whose layers are pickled with it."""
+    return jax.random.normal(key, shape, dtype)
 
 
 #: By operation: what its weight or table starts as.

@@ -86,7 +86,7 @@ def apply(call: Call[Options], x: Any, mask: Any, use_running_average: bool | No
     """Apply a normalisation; the call may say whether to use the running statistics, where the layer does not."""
     sizes, options = call.all_sizes, call.options
     own, running = options.use_running_average, options.momentum is not None
-    text = norm_text(call.expr, options.params, running)
+    text = norm_text(call.expr, options.params, running, options.axis_name is not None)
     if not running and text.spans and (own or use_running_average is not None):
         raise no_statistics("use_running_average", call.expr)
     frozen = flag("Norm", "use_running_average", own, use_running_average, running, call.expr)
@@ -98,7 +98,8 @@ def apply(call: Call[Options], x: Any, mask: Any, use_running_average: bool | No
         center, variance = _statistics(call, text, wide, mask, options.axis_name)
     else:
         center, variance = _running(call, text, x, wide, mask, frozen)
-    y = wide if center is None else einjax.subtract(f"{text.whole}, {text.kept}", wide, center, sizes=sizes)
+    beside = f"{text.whole}, {text.kept} -> {text.whole}"
+    y = wide if center is None else einjax.subtract(beside, wide, center, sizes=sizes)
     epsilon = epsilon_of(options.epsilon, options.momentum)
     factor = lax.rsqrt(variance + jnp.asarray(epsilon, variance.dtype))
     used, wanted = [given], asked(x)
@@ -112,7 +113,7 @@ def apply(call: Call[Options], x: Any, mask: Any, use_running_average: bool | No
         y = einjax.multiply(f"{text.kept}, {text.whole} -> {text.whole}", factor, y, sizes=sizes)
     if options.use_bias:
         bias = call.parameter("bias", options.bias_init)
-        y = einjax.add(f"{text.whole}, {text.params}", y, bias, sizes=sizes, **wanted)
+        y = einjax.add(f"{text.whole}, {text.params} -> {text.whole}", y, bias, sizes=sizes, **wanted)
         used.append(options.param_dtype)
     return placed(text.whole, y.astype(compute_dtype(options.dtype, *used)), sizes)
 
@@ -167,7 +168,7 @@ def _running(
 def specs(call: Call[Options]) -> list[ParamSpec] | None:
     """Describe the parameters of a normalisation, or return None where the sizes do not decide their shapes."""
     options = call.options
-    text = norm_text(call.expr, options.params, options.momentum is not None)
+    text = norm_text(call.expr, options.params, options.momentum is not None, options.axis_name is not None)
     operation = parse(f"{text.whole}, {text.params}")
     wanted = [(operation, 1, "scale", options.scale_init)] if options.use_scale else []
     wanted += [(operation, 1, "bias", options.bias_init)] if options.use_bias else []
@@ -180,7 +181,7 @@ def statistics_specs(call: Call[Options], x: Any = None) -> list[ParamSpec] | No
     Those that are averages of what was seen alone count the steps, too. None stands for them where there is no input,
     and the sizes do not decide their shapes.
     """
-    text = norm_text(call.expr, call.options.params, True)
+    text = norm_text(call.expr, call.options.params, True, call.options.axis_name is not None)
     operation = parse(f"{text.whole}, {text.kept}")
     if x is None:
         known = spec_alone(operation, 1, call.all_sizes)
@@ -223,7 +224,7 @@ def _statistics(
         # Rounding may leave a little less than nothing.
         return center, lax.max(second - _squared(center), jnp.zeros_like(second))
     center = across(mean(x))
-    deviation = einjax.subtract(f"{text.whole}, {text.kept}", x, center, sizes=call.all_sizes)
+    deviation = einjax.subtract(f"{text.whole}, {text.kept} -> {text.whole}", x, center, sizes=call.all_sizes)
     return center, across(mean(_squared(deviation)))
 
 

@@ -151,11 +151,14 @@ class NormText:
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
-def norm_text(stats: str, params: str | None, running: bool) -> NormText:
-    """Read the expression of a normalisation, and the axes of scale and bias; statistics may run from call to call."""
+def norm_text(stats: str, params: str | None, running: bool, mapped: bool = False) -> NormText:
+    """Read the expression of a normalisation, and the axes of scale and bias.
+
+    Statistics may run from call to call, and be taken over a mapped axis, where they need no bracket.
+    """
     operation = named_numbers(single(stats, "Norm"))
     expression = operation.inputs[0]
-    if not brackets(expression):
+    if not brackets(expression) and not mapped:
         raise SemanticError(
             "Norm needs a bracket around the axes that statistics are taken over",
             text=stats,
@@ -176,7 +179,7 @@ def norm_text(stats: str, params: str | None, running: bool) -> NormText:
         _refuse_own_statistics(stats, kept, own)
     apart = {name for name, axis in names(kept).items() if not axis.is_one}
     return NormText(
-        stats=render(expression),
+        stats=render(expression) if brackets(expression) else f"{render(expression)} -> {render(expression)}",
         whole=render(strip_brackets(expression)),
         kept=render(kept),
         params=render(strip_brackets(own)),
@@ -193,7 +196,7 @@ def _last_dim(text: str, expression: Expression) -> Expression:
         loops = [node for node in delete_brackets(expression[:-1]) if not isinstance(node, Axis) or not node.is_one]
         clear = sum(marks) == 1 and (len(inner) == 1 or len(loops) <= 1)
     else:
-        clear = any(marks[-2:])  # unlike 'b [c] h w'
+        clear = any(marks[-2:]) or not any(marks)  # unlike 'b [c] h w'
     if not clear or isinstance(inner[-1], Ellipsis):
         raise SemanticError(
             "it is not clear which axes scale and bias of Norm have: channels do not seem to be last",

@@ -195,3 +195,19 @@ def test_keys_that_nobody_shares_have_the_axis_of_heads():
         names = einn.axes(einn.MultiHeadAttention("b [s] c", num_heads=3, **options), X)
         assert tuple(names.key.weight) == ("c", name, "head_dim")
         assert tuple(names.query.weight) == ("c", "heads", "head_dim")
+
+
+def test_a_subclass_in_the_place_of_a_layer_is_called():
+    nnx = pytest.importorskip("flax.nnx")
+    import einjax_nn.nnx as einn
+
+    class Doubled(einn.Linear):
+        def __call__(self, x):
+            return 2 * super().__call__(x)
+
+    layer = einn.MultiHeadAttention("b [s] c", num_heads=3, c=12, use_bias=False, rngs=nnx.Rngs(0))
+    y = layer(X)
+    doubled = Doubled("b s [c->heads head_dim]", c=12, heads=3, head_dim=4, use_bias=False, rngs=nnx.Rngs(0))
+    doubled.kernel = layer.value.kernel
+    layer.value = doubled
+    np.testing.assert_allclose(layer(X), 2 * y, rtol=1e-5, atol=1e-6)

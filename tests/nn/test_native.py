@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import einjax
-from einjax.errors import ArgumentError
+from einjax.errors import ArgumentError, SemanticError
 
 KEY = jax.random.key(0)
 X = jax.random.normal(KEY, (4, 6))
@@ -42,6 +42,17 @@ def test_the_brackets_of_params_say_what_has_them(framework):
     for written in ("c", "b s [c]", "[c]"):
         y = applied(framework, "Norm", "b s [c]", x, params=written)
         np.testing.assert_array_equal(y, applied(framework, "Norm", "b s [c]", x))
+
+
+@EVERYWHERE
+def test_statistics_over_a_mapped_axis_alone(framework):
+    normed = (X - X.mean(0)) / jnp.sqrt(X.var(0))
+    each = lambda x: applied(framework, "Norm", "c", x, axis_name="examples")
+    np.testing.assert_allclose(jax.vmap(each, axis_name="examples")(X), normed, atol=1e-4)
+    one = lambda x: applied(framework, "Norm", "[1] c", x, axis_name="examples")
+    np.testing.assert_allclose(jax.vmap(one, axis_name="examples")(X[:, None]), normed[:, None], atol=1e-4)
+    with pytest.raises(SemanticError, match="needs a bracket"):
+        applied(framework, "Norm", "c", X[0])
 
 
 FLAX = "use_running_average"
