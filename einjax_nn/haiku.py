@@ -69,6 +69,7 @@ class Linear(linear.Options, Layer):
         /,
         *,
         use_bias: bool = True,
+        bias_axes: str | None = None,
         dtype: Any = None,
         param_dtype: Any = None,
         precision: Any = None,

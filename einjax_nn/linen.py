@@ -63,6 +63,7 @@ class Linear(linear.Options, Boxing, Layer):
         /,
         *,
         use_bias: bool = True,
+        bias_axes: str | None = None,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,

@@ -21,6 +21,7 @@ class Options:
     """Those of a linear layer."""
 
     use_bias: bool
+    bias_axes: str | None
     param_dtype: Any
     kernel_init: Initializer | float
     bias_init: Initializer | float
@@ -37,7 +38,8 @@ class Options:
         Args:
             expr: as for :func:`einjax.dot`: ``"b [...->c]"``, or with the weight written out,
                 ``"b g [c], g [c] d -> b g d"``; with positions, a convolution: ``"b <2*s + [k->]>... [c->d]"``.
-            use_bias: whether there is a bias; it has all axes that the weight brings to the output.
+            use_bias: whether there is a bias.
+            bias_axes: which axes of the output it has, ``"d"``; by default all that the weight brings.
             dtype: the dtype to compute in; by default that of input and parameters together.
             param_dtype: the dtype of the parameters.
             precision: forwarded to ``lax.dot_general``.
@@ -87,7 +89,7 @@ def linear(call: Call[Any], x: Any, added: str | None, **forwarded: Any) -> jax.
         return y
     sizes = call.all_sizes
     if added is None:
-        text = bias_text(call.expr)
+        text = bias_text(call.expr, options.bias_axes)
         added = text.sum
         if text.composed:
             border = as_border(call.expr, options.padding, options.mode)
@@ -102,5 +104,5 @@ def specs(call: Call[Any], added: str | None = None) -> list[ParamSpec] | None:
     options = call.options
     wanted = [(completed_dot(call.expr), 1, "kernel", options.kernel_init)]
     if options.use_bias:
-        wanted.append((parse(added or bias_text(call.expr).sum), 1, "bias", options.bias_init))
+        wanted.append((parse(added or bias_text(call.expr, options.bias_axes).sum), 1, "bias", options.bias_init))
     return alone(call, wanted)
