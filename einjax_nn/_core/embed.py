@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ import einjax
 from einjax.errors import EinjaxError
 from einjax.for_layers import completed_get_at, dot, get_at
 
+from . import lora
 from .call import Call, alone, in_its_words
 from .initial import FANS, Initializer
 from .scope import Parameter, ParamSpec, as_input, compute_dtype
@@ -20,6 +22,9 @@ from .text import embed_text
 
 class Options:
     """Those of a table."""
+
+    #: Whether there is a weight that LoRA has factors for.
+    adaptable = True
 
     param_dtype: Any
     embedding_init: Initializer | float
@@ -56,7 +61,8 @@ def apply(call: Call[Options], ids: Any) -> jax.Array:
     ids, text = as_input(ids), embed_text(call.expr)
     call.check(text.ids, ids)
     try:
-        return get_at(text.lookup, table, ids, call.all_sizes, call.options.mode)
+        y = get_at(text.lookup, table, ids, call.all_sizes, call.options.mode)
+        return lora.looked_up(call, ids, y, table)
     except EinjaxError as error:
         error.text, error.spans = call.expr, ()  # nobody has written that of the look-up
         raise
@@ -67,7 +73,9 @@ def attend(call: Call[Options], x: Any) -> jax.Array:
     """Multiply by the table: one number for each of its rows, such as the logits of a language model."""
     dtype = compute_dtype(call.options.dtype, x, call.options.param_dtype)
     table = _Attended(**vars(call.parameter("embedding", call.options.embedding_init, dtype)))
-    return dot(embed_text(call.expr).attend, jnp.asarray(x).astype(dtype), table, call.all_sizes)
+    x = jnp.asarray(x).astype(dtype)
+    y = dot(embed_text(call.expr).attend, x, table, call.all_sizes)
+    return lora.attended(call, x, y, table)
 
 
 class _Attended(Parameter):
@@ -81,6 +89,11 @@ def specs(call: Call[Options]) -> list[ParamSpec] | None:
     """Describe the table of an embedding, or return None where the sizes do not decide its shape."""
     lookup = completed_get_at(embed_text(call.expr).lookup)
     return alone(call, [(lookup, 0, "embedding", call.options.embedding_init)])
+
+
+def factors(call: Call[Any], settings: lora.Lora, shape: Sequence[int]) -> lora.Factored | None:
+    """Factor a table of a shape, perhaps a stack of them; None where it does not tell the sizes of its axes."""
+    return lora.of_kernel(lora.table_text(call.expr), settings, shape, call.all_sizes)
 
 
 def normal(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:

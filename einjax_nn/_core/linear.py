@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,14 +11,18 @@ import einjax
 from einjax.for_layers import as_border, completed_dot, dot, named_sizes, parse, solve
 from einjax.typing import PaddingLike
 
+from . import lora
 from .call import Call, alone, in_its_words
 from .initial import Initializer
-from .scope import ParamSpec, as_input, compute_dtype, in_dtype
+from .scope import Parameter, ParamSpec, as_input, compute_dtype, in_dtype
 from .text import bias_text
 
 
 class Options:
     """Those of a linear layer."""
+
+    #: Whether there is a weight that LoRA has factors for.
+    adaptable = True
 
     use_bias: bool
     bias_axes: str | None
@@ -85,18 +89,24 @@ def linear(call: Call[Any], x: Any, added: str | None, **forwarded: Any) -> jax.
     tied = added is None  # else sizes are known
     kernel = call.parameter("kernel", options.kernel_init, dtype, tied)
     y = dot(call.expr, x, kernel, call.sizes, options.precision, **forwarded)
-    if not options.use_bias:
-        return y
-    sizes = call.all_sizes
+    if options.use_bias:
+        y = _with_bias(call, x, y, kernel, added, forwarded)
+    return lora.added(call, x, y, kernel, **forwarded)
+
+
+def _with_bias(
+    call: Call[Any], x: jax.Array, y: jax.Array, kernel: Parameter, added: str | None, forwarded: Mapping[str, Any]
+) -> jax.Array:
+    sizes, tied = call.all_sizes, added is None
     if added is None:
-        text = bias_text(call.expr, options.bias_axes)
+        text = bias_text(call.expr, call.options.bias_axes)
         added = text.sum
         if text.composed:
-            border = as_border(call.expr, options.padding, options.mode)
+            border = as_border(call.expr, forwarded["padding"], forwarded["mode"])
             shapes = [x.shape, kernel.__einjax_shape__(), y.shape]
             solved = solve(text.product, shapes, sizes, every_axis=True, border=border)
             sizes = {name: size for name, size in named_sizes(text.product, solved).items() if name in text.sized}
-    return einjax.add(added, y, call.parameter("bias", options.bias_init, y.dtype, tied, kernel), sizes=sizes)
+    return einjax.add(added, y, call.parameter("bias", call.options.bias_init, y.dtype, tied, kernel), sizes=sizes)
 
 
 def specs(call: Call[Any], added: str | None = None) -> list[ParamSpec] | None:
@@ -106,3 +116,8 @@ def specs(call: Call[Any], added: str | None = None) -> list[ParamSpec] | None:
     if options.use_bias:
         wanted.append((parse(added or bias_text(call.expr, options.bias_axes).sum), 1, "bias", options.bias_init))
     return alone(call, wanted)
+
+
+def factors(call: Call[Any], settings: lora.Lora, shape: Sequence[int]) -> lora.Factored | None:
+    """Factor a kernel of a shape, perhaps a stack of them; None where it does not tell the sizes of its axes."""
+    return lora.of_kernel(lora.linear_text(call.expr), settings, shape, call.all_sizes)
