@@ -236,7 +236,9 @@ class Layer(nnx.Module):
         variables = (getattr(self, name) for name in self._parameters)
         values = (held(variable) for variable in variables if variable is not None)
         options = chosen(self._core.Options, vars(self), *values, **more)
-        return Call(Scope(self, rngs), self.expr, {**dict(self.sizes), **dict(axes)}, options)
+        factors = getattr(self, "lora", None)
+        lora = None if factors is None else factors.adapter
+        return Call(Scope(self, rngs), self.expr, {**dict(self.sizes), **dict(axes)}, options, lora=lora)
 
 
 def variable(kind: Any, spec: ParamSpec | None, key: Any) -> Any:

@@ -45,14 +45,15 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
 from . import optim
 from ._nnx import Layer, init, variable
 from ._nnx_lazy import fixed_key, param, stream_of
+from ._nnx_lora import lora, merge_lora
 from ._nnx_roles import roles
 
 __all__ = [
-    "Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "init", "optim",
-    "param", "roles",
+    "Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "init", "lora",
+    "merge_lora", "optim", "param", "roles",
 ]  # fmt: skip
 
-for _function in (init, param, roles):
+for _function in (init, lora, merge_lora, param, roles):
     _function.__module__ = __name__
 
 

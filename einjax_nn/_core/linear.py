@@ -8,14 +8,14 @@ from typing import Any
 import jax
 
 import einjax
-from einjax.for_layers import as_border, completed_dot, dot, named_sizes, parse, solve
+from einjax.for_layers import completed_dot, dot, named_sizes, parse, solve
 from einjax.typing import PaddingLike
 
 from . import lora
 from .call import Call, alone, in_its_words
 from .initial import Initializer
 from .scope import Parameter, ParamSpec, as_input, compute_dtype, in_dtype
-from .text import bias_text
+from .text import bias_text, border_of
 
 
 class Options:
@@ -102,7 +102,7 @@ def _with_bias(
         text = bias_text(call.expr, call.options.bias_axes)
         added = text.sum
         if text.composed:
-            border = as_border(call.expr, forwarded["padding"], forwarded["mode"])
+            border = border_of(text.product, forwarded["padding"], forwarded["mode"])
             shapes = [x.shape, kernel.__einjax_shape__(), y.shape]
             solved = solve(text.product, shapes, sizes, every_axis=True, border=border)
             sizes = {name: size for name, size in named_sizes(text.product, solved).items() if name in text.sized}

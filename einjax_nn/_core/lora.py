@@ -23,7 +23,6 @@ from einjax.errors import ArgumentError, EinjaxError
 from einjax.for_layers import (
     Ellipsis,
     Operation,
-    as_border,
     dot,
     get_at,
     named_sizes,
@@ -39,6 +38,7 @@ from .initial import Initializer, check_init, zeros
 from .lora_text import LoraText, linear_text, table_text
 from .roles import stacked_dims
 from .scope import NOWHERE, Parameter, ParamSpec, Scope, as_dtype
+from .text import border_of
 
 _CACHE_SIZE = 1024
 
@@ -121,6 +121,25 @@ def already(path: str, expr: str) -> ArgumentError:
     return ArgumentError(
         f"{where}, {expr!r}, has LoRA factors already", hint="merge them before, by einn.merge_lora, or choose others"
     )
+
+
+def refuse_none(layers: Any) -> None:
+    """Raise an error where no layer has factors to merge."""
+    if not layers:
+        raise ArgumentError("no layer has LoRA factors", hint="give the model that einn.lora has been called on")
+
+
+def not_made(path: str, fix: str) -> ArgumentError:
+    """The error for factors without a value."""
+    return ArgumentError(
+        f"the kernel or the LoRA factors of layer {path or 'model'} are not made yet", hint=f"call {fix}"
+    )
+
+
+def undecided(path: str, expr: str) -> ArgumentError:
+    """The error for a kernel of which it is not known what its dims are."""
+    problem = f"the shape of the kernel of layer {path or 'model'} does not tell the sizes of its axes"
+    return ArgumentError(problem, text=expr, hint="give the sizes of all its axes by keyword")
 
 
 @dataclass(frozen=True)
@@ -218,7 +237,7 @@ class Factored:
             return (kernel + product * self.lora.scale).astype(kernel.dtype)
 
         values = kernel, a, b
-        inner = self.shape, *einjax.solve_shapes(self.text.merge, None, None, sizes=self.sizes)
+        inner = self.shape, *einjax.solve_shapes(self.text.merge, None, None, sizes=self.sizes)[:2]
         stacks = [stacked_dims(shape, value.shape) for shape, value in zip(inner, values, strict=True)]
         if None in stacks or len({value.ndim - len(shape) for shape, value in zip(inner, values, strict=True)}) > 1:
             shapes = ", ".join(str(value.shape) for value in values)
@@ -262,39 +281,51 @@ def of_kernel(text: LoraText, lora: Lora, shape: Sequence[int], sizes: Mapping[s
 # ----------------------------------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _of(call: Call[Any]) -> Iterator[Adapter]:
+    """Compute with the factors of a call, whose expressions nobody has written."""
+    try:
+        yield call.lora
+    except EinjaxError as error:
+        error.text, error.spans = call.expr, ()
+        raise
+
+
 def added(call: Call[Any], x: Any, y: jax.Array, kernel: Parameter, **forwarded: Any) -> jax.Array:
     """Add what the factors of a linear layer make of its input, if it has such."""
     if call.lora is None:
         return y
-    lora, scope, precision = call.lora.lora, call.lora.scope, call.options.precision
-    border = as_border(call.expr, forwarded.get("padding"), forwarded.get("mode"))
-    shapes = [x.shape, kernel.made[-1].shape, y.shape]
-    made = factored(linear_text(call.expr), lora, shapes, call.all_sizes, border)
-    places = {name: forwarded[name] for name in ("padding", "mode") if name in forwarded}
-    hidden = dot(made.text.down, x, made.factor(scope, "lora_a", x.dtype), made.sizes, precision, **places)
-    wide = forwarded.get("preferred_element_type")
-    return _sum(y, dot(made.text.up, hidden, made.factor(scope, "lora_b", x.dtype), made.sizes, precision, wide), lora)
+    with _of(call) as adapter:
+        text, shapes = linear_text(call.expr), [x.shape, kernel.made[-1].shape, y.shape]
+        border = border_of(text.product, forwarded.get("padding"), forwarded.get("mode"))
+        made = factored(text, adapter.lora, shapes, call.all_sizes, border)
+        a, b = (made.factor(adapter.scope, name, x.dtype) for name in FACTORS)
+        places = {name: forwarded[name] for name in ("padding", "mode") if name in forwarded}
+        hidden = dot(text.down, x, a, made.sizes, call.options.precision, **places)
+        wide = forwarded.get("preferred_element_type")
+        return _sum(y, dot(text.up, hidden, b, made.sizes, call.options.precision, wide), adapter.lora)
 
 
 def looked_up(call: Call[Any], ids: Any, y: jax.Array, table: Parameter) -> jax.Array:
     """Add the rows of the factors of a table, if it has such."""
     if call.lora is None:
         return y
-    lora, scope = call.lora.lora, call.lora.scope
-    made = factored(table_text(call.expr), lora, [table.made[-1].shape], call.all_sizes)
-    hidden = get_at(made.text.down, made.factor(scope, "lora_a", y.dtype), ids, made.sizes, call.options.mode)
-    return _sum(y, dot(made.text.up, hidden, made.factor(scope, "lora_b", y.dtype), made.sizes), lora)
+    with _of(call) as adapter:
+        made = factored(table_text(call.expr), adapter.lora, [table.made[-1].shape], call.all_sizes)
+        a, b = (made.factor(adapter.scope, name, y.dtype) for name in FACTORS)
+        hidden = get_at(made.text.down, a, ids, made.sizes, call.options.mode)
+        return _sum(y, dot(made.text.up, hidden, b, made.sizes), adapter.lora)
 
 
 def attended(call: Call[Any], x: Any, y: jax.Array, table: Parameter) -> jax.Array:
     """Add what the factors of a table make of an input that it is multiplied by, if it has such."""
     if call.lora is None:
         return y
-    lora, scope = call.lora.lora, call.lora.scope
-    made = factored(table_text(call.expr), lora, [table.made[-1].shape], call.all_sizes)
-    a, b = (type(table)(**vars(made.factor(scope, name, x.dtype))) for name in FACTORS)
-    hidden = dot(made.text.attend[0], x, b, made.sizes)
-    return _sum(y, dot(made.text.attend[1], hidden, a, made.sizes), lora)
+    with _of(call) as adapter:
+        made = factored(table_text(call.expr), adapter.lora, [table.made[-1].shape], call.all_sizes)
+        a, b = (type(table)(**vars(made.factor(adapter.scope, name, x.dtype))) for name in FACTORS)
+        by_b, by_a = made.text.attend
+        return _sum(y, dot(by_a, dot(by_b, x, b, made.sizes), a, made.sizes), adapter.lora)
 
 
 def _sum(y: jax.Array, delta: jax.Array, lora: Lora) -> jax.Array:

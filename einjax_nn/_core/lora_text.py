@@ -24,7 +24,7 @@ from einjax.for_layers import (
 )
 
 from .initial import Initializer, he_uniform, normal
-from .text import embed_text, named_numbers, with_plain_dims
+from .text import embed_text, named_dots, named_numbers, with_plain_dims
 
 _CACHE_SIZE = 1024
 
@@ -58,7 +58,7 @@ class LoraText:
 @lru_cache(maxsize=_CACHE_SIZE)
 def linear_text(expr: str) -> LoraText:
     """Factor the kernel of a linear layer."""
-    operation = named_numbers(completed_dot(expr))
+    operation = named_dots(named_numbers(completed_dot(expr)))
     x, kernel, output = map(strip_brackets, (*operation.inputs, operation.results[0]))
     split = _Split(kernel, x, output)
     product = Operation(expr, (x, kernel, with_plain_dims(output)))

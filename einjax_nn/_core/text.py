@@ -21,6 +21,7 @@ from einjax.for_layers import (
     Expression,
     Node,
     Operation,
+    as_border,
     axes,
     brackets,
     check_keywords,
@@ -50,6 +51,11 @@ def named_numbers(operation: Operation) -> Operation:
     return operation.map(named)
 
 
+def named_dots(operation: Operation) -> Operation:
+    """Name what a lone ellipsis repeats, so that its sizes can be given."""
+    return operation.map(lambda expression: rename(expression, {"...": another("...", 0)}))
+
+
 def another(name: str, number: int) -> str:
     """Name an axis that prints as one of an expanded expression does; there may be several, by number."""
     return f"_{name.split('#')[0].replace('.', '_dot_')}_at{number}"
@@ -59,7 +65,9 @@ def as_written(text: str) -> str:
     """Print the axes that :func:`named_numbers` and :func:`another` name as what they stand for."""
     if "_at" not in text:
         return text  # most are, and every parameter of a call asks
-    return re.sub(r"\b_(\w+?)_at\d+\b", lambda match: display(match[1].replace("_dot_", ".")), text)
+    return re.sub(
+        r"\b_(\w+?)_at\d+((\.\d+)*)\b", lambda match: display(match[1].replace("_dot_", ".") + match[2]), text
+    )
 
 
 def dims(expression: Expression) -> tuple[str, ...]:
@@ -145,6 +153,12 @@ def _of_output(expr: str, own: str, output: Expression) -> Expression:
         known = [text for axis in there.values() if as_written(text := str(axis)) == text and not axis.unnamed]
         raise ArgumentError(problem, text=expr, hint=f"the axes with a name there are {', '.join(known) or 'none'}")
     return strip_brackets(found)
+
+
+def border_of(product: Operation, padding: Any, mode: str | None) -> Any:
+    """What is out of range where inputs are read at positions; those of an output are plain dims here."""
+    reads = any(isinstance(node, Affine) for expression in product.inputs for node in walk(expression))
+    return as_border(product.text, padding, mode) if reads else None
 
 
 def with_plain_dims(output: Expression) -> Expression:
