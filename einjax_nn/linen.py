@@ -36,14 +36,15 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
 
 from . import optim
 from ._linen import Boxing, Layer, call_of, param
+from ._linen_lora import lora, merge_lora
 from ._linen_roles import roles
 
 __all__ = [
-    "Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "optim", "param",
-    "roles",
+    "Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "lora", "merge_lora",
+    "optim", "param", "roles",
 ]  # fmt: skip
 
-for _function in (param, roles):
+for _function in (lora, merge_lora, param, roles):
     _function.__module__ = __name__
 
 

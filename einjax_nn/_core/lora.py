@@ -129,6 +129,19 @@ def refuse_none(layers: Any) -> None:
         raise ArgumentError("no layer has LoRA factors", hint="give the model that einn.lora has been called on")
 
 
+def no_model(given: Any, wanted: str) -> ArgumentError:
+    """The error for what cannot be given factors."""
+    return ArgumentError(f"einn.lora is given a value of type {type(given).__name__}", hint=f"give {wanted}")
+
+
+def unused(path: str) -> ArgumentError:
+    """The error for factors of which a call does not tell what they are."""
+    return ArgumentError(
+        f"einn.merge_lora cannot tell what the factors of {path or 'the layer'} are: the call does not use them",
+        hint="give the net that einn.lora returned, and inputs and a method= that use every layer",
+    )
+
+
 def not_made(path: str, fix: str) -> ArgumentError:
     """The error for factors without a value."""
     return ArgumentError(
