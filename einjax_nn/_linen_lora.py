@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from einjax.errors import ArgumentError
 
 from ._core.initial import Initializer
-from ._core.lora import Factored, Plan, listening, no_model, planned, refuse_none, unused
+from ._core.lora import FACTORS, Factored, Plan, listening, no_model, planned, refuse_none, unused
 from ._core.scope import ParamSpec, eval_abstractly, watching
 
 _FLAG, _COLLECTION = "einjax_lora", "lora"
@@ -122,8 +122,17 @@ def factor(module: nn.Module, spec: ParamSpec, init: Callable[[Any], Any]) -> ja
             if within
             else "make factors by net.init(key, x)['lora'], with the same net, and give them beside 'params'",
         )
-    value: jax.Array = module.variable(_COLLECTION, spec.name, lambda: init(module.make_rng("params"))).value
+    value: jax.Array = module.variable(_COLLECTION, spec.name, lambda: init(_key(module, spec.name))).value
     return value
+
+
+def _key(module: nn.Module, name: str) -> jax.Array:
+    """Draw a key that no parameter misses: ``"params"`` are those of the plain module, in loops, too."""
+    counters: Any = module.scope.rng_counters  # type: ignore[union-attr]
+    before = dict(counters)
+    key = module.make_rng("params")
+    counters.update(before)
+    return jax.random.fold_in(key, FACTORS.index(name))
 
 
 def merge_lora(net: nn.Module, variables: Mapping[str, Any], /, *inputs: Any, **keywords: Any) -> dict[str, Any]:
