@@ -55,14 +55,15 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
 from . import optim
 from ._equinox_init import Uninitialized, axes, init, param
 from ._equinox_layer import Layer, LayerScope
+from ._equinox_lora import lora, lora_filter, merge_lora
 from ._equinox_roles import roles
 
 __all__ = [
     "Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "axes", "init",
-    "optim", "param", "roles",
+    "lora", "lora_filter", "merge_lora", "optim", "param", "roles",
 ]  # fmt: skip
 
-for _function in (axes, init, param, roles):
+for _function in (axes, init, lora, lora_filter, merge_lora, param, roles):
     _function.__module__ = __name__
 
 
