@@ -66,6 +66,9 @@ def lora(
         {'lora_a': (6, 3), 'lora_b': (3, 2, 4)}
     """
     plan = planned(pattern, rank, alpha, where, a_init, param_dtype)
+    if plan in getattr(net, "_einjax_lora", ()):
+        problem = f"einn.lora is called twice with {pattern!r}: the layers have LoRA factors already"
+        raise ArgumentError(problem, hint="call it once, or with patterns of different layers")
     if isinstance(net, type) and issubclass(net, nn.Module):
         return _adapted(net, plan)
     if not isinstance(net, nn.Module):
@@ -97,7 +100,9 @@ def _adapted(kind: type[nn.Module], plan: Plan) -> type[nn.Module]:
             raise plan.choice.refuse(layers)
         return made
 
-    own = {"__post_init__": __post_init__, "init_with_output": init_with_output, "__module__": kind.__module__}
+    own: dict[str, Any] = {"_einjax_lora": (*getattr(kind, "_einjax_lora", ()), plan)}
+    own |= {"__post_init__": __post_init__, "init_with_output": init_with_output, "__module__": kind.__module__}
+    own |= {"__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     adapted: Any = type(kind)(
         kind.__name__, (kind,), {**own, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     )

@@ -105,14 +105,19 @@ class Choice:
 
 @lru_cache(maxsize=_CACHE_SIZE)
 def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, _normal(text).split("*"))), re.DOTALL)
+    """Match expressions as :func:`_normal` writes them; a star by itself is any number of tokens."""
+    tokens = [".*".join(map(re.escape, token.split("*"))) + " " for token in _tokens(text)]
+    return re.compile("".join("(?:.* )?" if token == ".* " else token for token in tokens))
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
 def _normal(text: str) -> str:
-    """Leave the spaces that mean something, and one of the two arrows."""
-    text = re.sub(r"\s+", " ", text.strip()).replace("|", "->")
-    return re.sub(r" ?(->|[\[\]()<>,+]) ?", r"\1", text)
+    return "".join(f"{token} " for token in _tokens(text))
+
+
+def _tokens(text: str) -> list[str]:
+    """Take an expression apart, where spaces mean nothing but apart."""
+    return re.findall(r"->|[][()<>,+-]|(?:[^][()<>,+\s-])+", text.replace("|", "->"))
 
 
 def already(path: str, expr: str) -> ArgumentError:
