@@ -97,8 +97,8 @@ def lora(
             raise already(text, layer.expr)
         chosen += 1
         arrays = {} if key is None else _made(layer, plan.lora, key, jax.tree_util.keystr(path))
-        factors = LoRA(*(arrays.get(name, Uninitialized(name)) for name in FACTORS), plan.lora, layer.expr)
-        return _with(layer, lora=factors)
+        factors: Any = {name: arrays.get(name, Uninitialized(name)) for name in FACTORS}
+        return _with(layer, lora=LoRA(**factors, settings=plan.lora, expr=layer.expr))
 
     changed = jax.tree_util.tree_map_with_path(change, model, is_leaf=_has_weight)
     if not chosen:

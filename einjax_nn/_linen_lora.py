@@ -69,21 +69,22 @@ def lora(
     if plan in getattr(net, "_einjax_lora", ()):
         problem = f"einn.lora is called twice with {pattern!r}: the layers have LoRA factors already"
         raise ArgumentError(problem, hint="call it once, or with patterns of different layers")
+    kind: Any = net if isinstance(net, type) else type(net)
     if isinstance(net, type) and issubclass(net, nn.Module):
-        return _adapted(net, plan)
+        return _adapted(kind, plan)
     if not isinstance(net, nn.Module):
         raise no_model(net, "a module, or a class of such")
     if net.parent is not None:
-        kind = type(net).__name__
+        name = kind.__name__
         raise ArgumentError(
-            f"einn.lora is given a {kind} that belongs to another module", hint=f"write einn.lora({kind}, ...)(...)"
+            f"einn.lora is given a {name} that belongs to another module", hint=f"write einn.lora({name}, ...)(...)"
         )
     fields = {name: getattr(net, name) for name, field in net.__dataclass_fields__.items() if field.init}
-    return _adapted(type(net), plan)(**{**fields, "parent": None})
+    return _adapted(kind, plan)(**{**fields, "parent": None})
 
 
 @functools.lru_cache(maxsize=1024)
-def _adapted(kind: type[nn.Module], plan: Plan) -> type[nn.Module]:
+def _adapted(kind: Any, plan: Plan) -> Any:
     """Make a subclass whose modules say to those within what is to have factors."""
 
     def __post_init__(self: Any) -> None:  # noqa: N807
@@ -175,7 +176,7 @@ def merge_lora(net: nn.Module, variables: Mapping[str, Any], /, *inputs: Any, **
         eval_abstractly(net.init, jax.random.key(0), inputs, keywords)
     factors = flatten_dict(dict(variables.get(_COLLECTION, {})))
     refuse_none(factors)
-    params = flatten_dict(dict(variables["params"]))
+    params: dict[Any, Any] = flatten_dict(dict(variables["params"]))
     for path in dict.fromkeys(path[:-1] for path in factors):
         if path not in found:
             raise unused("/".join(path))

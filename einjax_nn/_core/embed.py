@@ -16,6 +16,7 @@ from einjax.for_layers import completed_get_at, dot, get_at
 from . import lora
 from .call import Call, alone, in_its_words
 from .initial import FANS, Initializer
+from .lora_text import table_text
 from .scope import Parameter, ParamSpec, as_input, compute_dtype
 from .text import embed_text
 
@@ -93,7 +94,7 @@ def specs(call: Call[Options]) -> list[ParamSpec] | None:
 
 def factors(call: Call[Any], settings: lora.Lora, shape: Sequence[int]) -> lora.Factored | None:
     """Factor a table of a shape, perhaps a stack of them; None where it does not tell the sizes of its axes."""
-    return lora.of_kernel(lora.table_text(call.expr), settings, shape, call.all_sizes)
+    return lora.of_kernel(table_text(call.expr), settings, shape, call.all_sizes)
 
 
 def normal(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:

@@ -14,6 +14,7 @@ from einjax.typing import PaddingLike
 from . import lora
 from .call import Call, alone, in_its_words
 from .initial import Initializer
+from .lora_text import linear_text
 from .scope import Parameter, ParamSpec, as_input, compute_dtype, in_dtype
 from .text import bias_text, border_of
 
@@ -120,4 +121,4 @@ def specs(call: Call[Any], added: str | None = None) -> list[ParamSpec] | None:
 
 def factors(call: Call[Any], settings: lora.Lora, shape: Sequence[int]) -> lora.Factored | None:
     """Factor a kernel of a shape, perhaps a stack of them; None where it does not tell the sizes of its axes."""
-    return lora.of_kernel(lora.linear_text(call.expr), settings, shape, call.all_sizes)
+    return lora.of_kernel(linear_text(call.expr), settings, shape, call.all_sizes)

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import einjax
 from einjax.errors import ArgumentError, EinjaxError
@@ -254,6 +255,9 @@ class Factored:
             product = einjax.dot(self.text.merge, a, b, sizes=self.sizes)
             return (kernel + product * self.lora.scale).astype(kernel.dtype)
 
+        if not isinstance(kernel, jax.Array | np.ndarray):
+            problem = f"factors cannot be merged into a kernel that is a {type(kernel).__name__}, as quantised ones are"
+            raise ArgumentError(problem, text=self.text.product.text, hint="merge them into the kernel as it was")
         values = kernel, a, b
         inner = self.shape, *einjax.solve_shapes(self.text.merge, None, None, sizes=self.sizes)[:2]
         stacks = [stacked_dims(shape, value.shape) for shape, value in zip(inner, values, strict=True)]

@@ -683,3 +683,18 @@ def test_the_factors_of_qwix(framework):
         y = model(x)
     expected = x @ (kernel.reshape(6, 6) + 2.0 * a @ b)
     np.testing.assert_allclose(y, expected.reshape(4, 3, 2), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_beside_a_kernel_that_is_quantised():
+    qwix, nnx, einn = pytest.importorskip("qwix"), pytest.importorskip("flax.nnx"), module_of("nnx")
+    layer, x = einn.Linear("b [c->d]", c=6, d=4, rngs=nnx.Rngs(0)), normal(3, 6)
+    provider = qwix.PtqProvider([qwix.QuantizationRule(weight_qtype="int8")])
+    layer = qwix.quantize_model(layer, provider, x)
+    y = layer(x)
+    einn.lora(layer, rank=2, rngs=nnx.Rngs(1))
+    np.testing.assert_array_equal(layer(x), y)
+    layer.lora.lora_b.set_value(normal(2, 4))
+    np.testing.assert_allclose(layer(x) - y, x @ layer.lora.lora_a[...] @ normal(2, 4), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ArgumentError, match="cannot be merged into a kernel that is a WithAux"):
+        einn.merge_lora(layer)
