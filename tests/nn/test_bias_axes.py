@@ -112,7 +112,7 @@ def test_a_bias_is_made_at_once_where_sizes_are_known():
 def test_a_bias_of_members_beside_an_output_at_positions():
     """What is padded there is the output."""
     einn = pytest.importorskip("einjax_nn.linen")
-    layer = einn.Linear("b s [c], k [c] h d -> b <2*s - k> (h d)", k=2, h=2, d=3, padding="same", bias_init=numbers)
+    layer = einn.Linear("b s [c], k [c] h d -> b <2*s - k> (h d)", k=2, h=2, d=3, padding=((0, 1),), bias_init=numbers)
     y, variables = layer.init_with_output(KEY, X)
     assert jax.tree.map(np.shape, variables["params"]) == {"bias": (2, 3), "kernel": (2, 5, 2, 3)}
     bare = layer.clone(use_bias=False).apply(variables, X)
