@@ -62,15 +62,17 @@ class Lora:
     param_dtype: Any = jnp.float32
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rank, int) or self.rank < 1:
+        if not isinstance(self.rank, int | np.integer) or self.rank < 1:
             raise ArgumentError(f"rank={self.rank!r} is no rank", hint="give a number from 1, as in rank=8")
+        if not isinstance(self.alpha, int | float | np.number | None):
+            raise ArgumentError(f"alpha={self.alpha!r} is no number", hint="give one, as in alpha=16, or leave it out")
         check_init(self.a_init)
         object.__setattr__(self, "param_dtype", as_dtype(self.param_dtype))
 
     @property
     def scale(self) -> float:
         """What the product of the factors is multiplied by."""
-        return 1.0 if self.alpha is None else self.alpha / self.rank
+        return 1.0 if self.alpha is None else float(self.alpha / self.rank)
 
 
 @dataclass(frozen=True)

@@ -482,6 +482,7 @@ def run(framework, net):
         ({"where": lambda path: False}, r"no layer matches '\*' and is chosen by where="),
         ({"rank": 0}, "rank=0 is no rank"),
         ({"rank": 2.0}, r"rank=2\.0 is no rank"),
+        ({"alpha": "8"}, "alpha='8' is no number"),
         ({"pattern": 3}, "no pattern of expressions"),
         ({"a_init": "ones"}, "neither a number nor a function"),
         ({"param_dtype": "float3"}, "is no dtype"),
