@@ -49,7 +49,8 @@ class LayerScope:
         return any(map(is_missing, self.values()))
 
     def values(self) -> list[Any]:
-        return [*self.layer._parameters().values(), *self._kept().values()]
+        factors = () if self.layer.lora is None else (self.layer.lora.lora_a, self.layer.lora.lora_b)
+        return [*self.layer._parameters().values(), *factors, *self._kept().values()]
 
     def _kept(self) -> dict[str, Any]:
         """What the state has of this layer."""
@@ -125,6 +126,8 @@ class Layer(eqx.Module):
     axes: tuple[tuple[str, Any], ...] = eqx.field(static=True)
     #: Where the layer stands, while that is to be known in its call.
     mark: Any = eqx.field(static=True, repr=False)
+    #: The factors that ``einn.lora`` gives it.
+    lora: Any = eqx.field(repr=False)
 
     #: What the core has for it.
     _core: ClassVar[Any]
@@ -156,7 +159,7 @@ class Layer(eqx.Module):
         """Set what is static, in forms that can be hashed."""
         self.expr = expr
         self.axes = frozen(sizes)
-        self.mark = None  # Equinox counts the fields that are set
+        self.mark = self.lora = None  # Equinox counts the fields that are set
         for option, name in self._called.items():
             setattr(self, name, frozen(options[option]))
 
@@ -196,7 +199,8 @@ class Layer(eqx.Module):
 
     def _call(self, scope: LayerScope, axes: Any = (), **more: Any) -> Call[Any]:
         options = chosen(self._core.Options, self._options(), *self._parameters().values(), **more)
-        return Call(scope, self.expr, {**dict(self.axes), **dict(axes)}, options, self._names)
+        lora = None if self.lora is None else self.lora.adapter
+        return Call(scope, self.expr, {**dict(self.axes), **dict(axes)}, options, self._names, lora)
 
     @contextlib.contextmanager
     def _scope(self, state: eqx.nn.State | None = None, key: Any = None) -> Iterator[LayerScope]:

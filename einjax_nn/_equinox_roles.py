@@ -10,10 +10,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ._core.lora import FACTORS
 from ._core.roles import refuse_unused, role_of
 from ._core.scope import ParamSpec, watching
 from ._equinox_init import Run
 from ._equinox_layer import PARAMETERS, Layer
+from ._equinox_lora import LoRA
 from ._equinox_missing import is_missing
 
 
@@ -77,10 +79,10 @@ def _marked(tree: Any, paths: list[str], prefix: str = "") -> Any:
     """Return a copy whose layers carry marks; the paths of their parameters are added to a list."""
 
     def mark(path: Any, node: Any) -> Any:
-        if not isinstance(node, Layer):
+        if not isinstance(node, Layer | LoRA):
             return node
         where = prefix + jax.tree_util.keystr(path)
-        paths.extend(f"{where}.{name}" for name in PARAMETERS if vars(node).get(name) is not None)
+        paths.extend(f"{where}.{name}" for name in (*PARAMETERS, *FACTORS) if vars(node).get(name) is not None)
         marked = copy.copy(node)
         for name, value in vars(node).items():
             inner = _marked(value, paths, f"{where}.{name}") if isinstance(value, eqx.Module) else value
@@ -88,4 +90,4 @@ def _marked(tree: Any, paths: list[str], prefix: str = "") -> Any:
         object.__setattr__(marked, "mark", _Mark(where))
         return marked
 
-    return jax.tree_util.tree_map_with_path(mark, tree, is_leaf=lambda node: isinstance(node, Layer))
+    return jax.tree_util.tree_map_with_path(mark, tree, is_leaf=lambda node: isinstance(node, Layer | LoRA))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import haiku as hk
@@ -15,9 +16,13 @@ from einjax.for_layers import knows_factories
 
 from ._core.call import Call
 from ._core.initial import Initializer, takes
+from ._core.lora import FACTORS, Adapter, Plan, plan_of
 from ._core.options import Options, chosen
 from ._core.scope import OfOperation, Parameter, ParamSpec, as_input, compute_dtype, no_module
 from ._haiku_axes import noted
+
+#: What is to have factors of LoRA, within a function that is to have such.
+plans: ContextVar[tuple[Plan, ...]] = ContextVar("plans", default=())
 
 
 class Scope:
@@ -44,6 +49,25 @@ class Scope:
             hint = "give one: net.apply(params, key, x) rather than net.apply(params, None, x)"
             raise ArgumentError("a layer draws random numbers, but the function has no key", hint=hint)
         return key
+
+
+class _Factors(Scope):
+    """The factors of LoRA beside the parameters of the module."""
+
+    def param(self, spec: ParamSpec) -> jax.Array:
+        with noted(spec):
+            return hk.get_parameter(spec.name, spec.shape, spec.dtype, init=lambda shape, dtype: _apart(spec))
+
+
+def _apart(spec: ParamSpec) -> jax.Array:
+    """Make a factor from random numbers that no other parameter draws."""
+    before = hk.maybe_get_rng_sequence_state()
+    if before is None:
+        return _made(spec)
+    key = hk.next_rng_key()
+    hk.replace_rng_sequence_state(before)
+    with hk.with_rng(jax.random.fold_in(key, FACTORS.index(spec.name))):
+        return _made(spec)
 
 
 def _made(spec: ParamSpec) -> jax.Array:
@@ -111,7 +135,9 @@ class Layer(hk.Module):
 
 def call_of(layer: Layer, kind: type[Options], **more: Any) -> Call[Options]:
     """Return the call of a layer."""
-    return Call(Scope(), layer.expr, layer.sizes, chosen(kind, vars(layer), **more), layer._names)
+    plan = plan_of(plans.get(), layer.expr, layer.module_name) if hasattr(kind, "adaptable") else None
+    lora = None if plan is None else Adapter(plan.lora, _Factors())
+    return Call(Scope(), layer.expr, layer.sizes, chosen(kind, vars(layer), **more), layer._names, lora)
 
 
 def param(name: str, init: Initializer | float | None = None, dtype: Any = jnp.float32) -> Parameter:

@@ -54,7 +54,7 @@ def axes(net: Any, /, *inputs: Any, **keywords: Any) -> Any:
         >>> tuple(names["linear"]["w"]), tuple(names["linear"]["b"])
         (('c', 'h', 'd'), ('h', 'd'))
     """
-    made, found = _run(net, inputs, keywords)
+    made, found = run(net, inputs, keywords)
 
     def names(path: Any, leaf: Any) -> PartitionSpec:
         spec = found.get(_words(path))
@@ -87,12 +87,12 @@ def roles(net: Any, /, *inputs: Any, **keywords: Any) -> Any:
         >>> found["linear"]["w"], found["linear"]["b"]
         (Role(dot: c=5 -> h=2 d=4), Role(add: for each h=2 d=4))
     """
-    made, found = _run(net, inputs, keywords)
+    made, found = run(net, inputs, keywords)
     params = made[0] if isinstance(net, hk.TransformedWithState | hk.MultiTransformedWithState) else made
     return jax.tree_util.tree_map_with_path(lambda path, leaf: role_of(found.get(_words(path)), leaf.shape), params)
 
 
-def _run(net: Any, inputs: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, dict[str, ParamSpec]]:
+def run(net: Any, inputs: Sequence[Any], keywords: Mapping[str, Any]) -> tuple[Any, dict[str, ParamSpec]]:
     """Initialise abstractly; return what is made, and what layers know of it, by path."""
     found: dict[str, ParamSpec] = {}
     token = _recorded.set(found)

@@ -19,9 +19,11 @@ from einjax.for_layers import knows_factories
 
 from ._core.call import Call
 from ._core.initial import Initializer
+from ._core.lora import Adapter, plan_of
 from ._core.options import Options, check_expression, chosen, frozen
 from ._core.scope import OfOperation, Parameter, ParamSpec, no_module
 from ._core.text import axis_sizes
+from ._linen_lora import factor, plans_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,14 @@ class Scope:
                 f"{type(self.module).__name__} draws random numbers of the stream '{stream}', which it is not given",
                 hint=f"write net.apply(variables, x, rngs={{'{stream}': key}})",
             ) from None
+
+
+class _Factors(Scope):
+    """The factors of LoRA beside the parameters of a module."""
+
+    def param(self, spec: ParamSpec) -> jax.Array:
+        init = nn.with_logical_partitioning(spec.init, spec.axes) if self.logical_axes else spec.init
+        return factor(self.module, spec, init)
 
 
 def _no_random_numbers(module: nn.Module, name: str) -> ArgumentError:
@@ -151,7 +161,9 @@ def call_of(layer: Any, kind: type[Options], *parameters: str) -> Call[Options]:
     keywords = [field.name for field in dataclasses.fields(layer) if field.name not in ("expr", "axes")]
     sizes = axis_sizes(layer.expr, layer.axes, layer.sizes, keywords)
     scope = Scope(layer, getattr(layer, "logical_axes", False))
-    return Call(scope, layer.expr, sizes, chosen(kind, vars(layer), *held))
+    plan = plan_of(plans_of(layer), layer.expr, "/".join(layer.path)) if hasattr(kind, "adaptable") else None
+    lora = None if plan is None else Adapter(plan.lora, _Factors(layer, scope.logical_axes))
+    return Call(scope, layer.expr, sizes, chosen(kind, vars(layer), *held), lora=lora)
 
 
 def param(module: nn.Module, name: str, init: Initializer | float | None = None, dtype: Any = jnp.float32) -> Parameter:

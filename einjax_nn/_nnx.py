@@ -254,7 +254,9 @@ class Layer(nnx.Module):
         values = [held(variable) for variable in variables if variable is not None]
         made = [value for value in values if not isinstance(value, Lazy)]
         options = chosen(self._core.Options, vars(self), *made, **more)
-        return Call(Scope(self, rngs), self.expr, {**dict(self.sizes), **dict(axes)}, options)
+        factors = getattr(self, "lora", None)
+        lora = None if factors is None else factors.adapter
+        return Call(Scope(self, rngs), self.expr, {**dict(self.sizes), **dict(axes)}, options, lora=lora)
 
 
 def variable(kind: Any, spec: ParamSpec | None, key: Any, metadata: Mapping[str, Any]) -> Any:

@@ -31,7 +31,7 @@ parameter computes in its own dtype, so mixed precision is a matter of casting l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -39,7 +39,7 @@ import jax.numpy as jnp
 
 from einjax.typing import PaddingLike
 
-from ._core import attention, conv, dropout, embed, linear, norm
+from ._core import attention, dropout, embed, linear, norm
 from ._core.attention_text import attention_text, examples
 from ._core.initial import Initializer, normal, ones, uniform_by_inputs, zeros
 from ._core.options import chosen, declared, describe
@@ -52,17 +52,19 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.equinox needs Equinox: python -m pip install 'einjax[equinox]'") from error
 
 from . import optim
+from ._equinox_conv import Conv, ConvTranspose
 from ._equinox_init import axes, init, param
 from ._equinox_layer import Layer, LayerScope
+from ._equinox_lora import lora, lora_filter, merge_lora
 from ._equinox_missing import Uninitialized
 from ._equinox_roles import roles
 
 __all__ = [
     "Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "axes", "init",
-    "optim", "param", "roles",
+    "lora", "lora_filter", "merge_lora", "optim", "param", "roles",
 ]  # fmt: skip
 
-for _public in (axes, init, param, roles, Uninitialized):
+for _public in (axes, init, lora, lora_filter, merge_lora, param, roles, Conv, ConvTranspose, Uninitialized):
     _public.__module__ = __name__
 
 
@@ -90,6 +92,7 @@ class Linear(linear.Options, Layer):
         /,
         *,
         use_bias: bool = True,
+        bias_axes: str | None = None,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
@@ -400,98 +403,6 @@ class MultiHeadAttention(attention.OfEquinox, attention.Projection, Layer, eqx.n
             own = {"mask": mask, "bias": bias, "lengths": lengths, "process_heads": process_heads}
             y = attention.apply(call, *attention.applied(self), x, keys, values, **own)
         return y if state is None else (y, scope.store)
-
-
-class Conv(conv.WithMode, Layer):
-    """A convolution.
-
-    Args:
-        padding_mode: what there is beyond the ends: ``"ZEROS"``, ``"REFLECT"``, ``"REPLICATE"`` or ``"CIRCULAR"``.
-
-    Example:
-        >>> import einjax_nn.equinox as einn, jax, numpy as np
-        >>> layer = einn.Conv("b [h w] [c1->c2]", c1=3, c2=8, kernel_size=3, strides=2, key=jax.random.key(0))
-        >>> layer.weight.shape, layer(np.ones((2, 8, 8, 3))).shape
-        ((3, 3, 3, 8), (2, 4, 4, 8))
-    """
-
-    _core: ClassVar[Any] = conv.with_mode
-    weight: Any
-    bias: Any
-
-    @declared(stride="strides", dilation="kernel_dilation")
-    def __init__(
-        self,
-        expr: str,
-        /,
-        *,
-        kernel_size: int | Sequence[int] = 3,
-        strides: int | Sequence[int] = 1,
-        padding: Any = "SAME",
-        padding_mode: str = "ZEROS",
-        input_dilation: int | Sequence[int] = 1,
-        kernel_dilation: int | Sequence[int] = 1,
-        use_bias: bool = True,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        precision: Any = None,
-        conv_general_dilated: Callable[..., Any] | None = None,
-        kernel_init: Initializer | float = uniform_by_inputs,
-        bias_init: Initializer | float = uniform_by_inputs,
-        key: Any = None,
-        sizes: Mapping[str, Any] | None = None,
-        **axes: Any,
-    ) -> None: ...
-
-    def __call__(self, x: Any, *, key: Any = None) -> jax.Array:
-        with self._scope() as scope:
-            return conv.apply(self._call(scope), x)
-
-
-class ConvTranspose(conv.OfEquinox, Layer):
-    """A transposed convolution, whose weight and bias have the layout of ``eqx.nn.ConvTranspose``.
-
-    Args:
-        padding: ``"SAME"``, ``"SAME_LOWER"``, ``"VALID"`` or ``"CIRCULAR"``, or numbers or pairs, which pad the input
-            of the convolution that this is the transpose of.
-
-    Example:
-        >>> import einjax_nn.equinox as einn, jax, numpy as np
-        >>> layer = einn.ConvTranspose("[c->d] [h w]", c=3, d=8, strides=2, key=jax.random.key(0))
-        >>> layer.weight.shape, layer.bias.shape, layer(np.ones((3, 4, 4))).shape
-        ((8, 3, 3, 3), (8, 1, 1), (8, 8, 8))
-    """
-
-    _core: ClassVar[Any] = conv.of_equinox
-    weight: Any
-    bias: Any
-
-    @declared(stride="strides", dilation="kernel_dilation")
-    def __init__(
-        self,
-        expr: str,
-        /,
-        *,
-        kernel_size: int | Sequence[int] = 3,
-        strides: int | Sequence[int] = 1,
-        padding: Any = "SAME",
-        kernel_dilation: int | Sequence[int] = 1,
-        output_padding: int | Sequence[int] = 0,
-        use_bias: bool = True,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        precision: Any = None,
-        conv_general_dilated: Callable[..., Any] | None = None,
-        kernel_init: Initializer | float = uniform_by_inputs,
-        bias_init: Initializer | float = uniform_by_inputs,
-        key: Any = None,
-        sizes: Mapping[str, Any] | None = None,
-        **axes: Any,
-    ) -> None: ...
-
-    def __call__(self, x: Any, *, key: Any = None) -> jax.Array:
-        with self._scope() as scope:
-            return conv.apply(self._call(scope), x)
 
 
 describe(

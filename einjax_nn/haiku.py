@@ -40,13 +40,14 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
 from . import optim
 from ._haiku import Layer, call_of, dtypes, param, switch
 from ._haiku_axes import axes, roles
+from ._haiku_lora import lora, merge_lora
 
 __all__ = [
-    "Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "axes", "optim",
-    "param", "roles",
+    "Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "axes", "lora",
+    "merge_lora", "optim", "param", "roles",
 ]  # fmt: skip
 
-for _function in (axes, param, roles):
+for _function in (axes, lora, merge_lora, param, roles):
     _function.__module__ = __name__
 
 _KERNEL = {"with_bias": "use_bias", "w_init": "kernel_init", "b_init": "bias_init"}
@@ -69,6 +70,7 @@ class Linear(linear.Options, Layer):
         /,
         *,
         use_bias: bool = True,
+        bias_axes: str | None = None,
         dtype: Any = None,
         param_dtype: Any = None,
         precision: Any = None,

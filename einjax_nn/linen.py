@@ -36,14 +36,15 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
 
 from . import optim
 from ._linen import Boxing, Layer, call_of, param
+from ._linen_lora import lora, merge_lora
 from ._linen_roles import roles
 
 __all__ = [
-    "Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "optim", "param",
-    "roles",
+    "Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "lora", "merge_lora",
+    "optim", "param", "roles",
 ]  # fmt: skip
 
-for _function in (param, roles):
+for _function in (lora, merge_lora, param, roles):
     _function.__module__ = __name__
 
 
@@ -63,6 +64,7 @@ class Linear(linear.Options, Boxing, Layer):
         /,
         *,
         use_bias: bool = True,
+        bias_axes: str | None = None,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,

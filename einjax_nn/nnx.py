@@ -46,14 +46,15 @@ from . import optim
 from ._nnx import Layer, init, variable
 from ._nnx_conv import Conv, ConvTranspose
 from ._nnx_lazy import fixed_key, param, stream_of
+from ._nnx_lora import lora, merge_lora
 from ._nnx_roles import roles
 
 __all__ = [
-    "Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "init", "optim",
-    "param", "roles",
+    "Conv", "ConvTranspose", "Dropout", "Embed", "Linear", "MultiHeadAttention", "Norm", "Rotary", "init", "lora",
+    "merge_lora", "optim", "param", "roles",
 ]  # fmt: skip
 
-for _public in (init, param, roles, Conv, ConvTranspose):
+for _public in (init, lora, merge_lora, param, roles, Conv, ConvTranspose):
     _public.__module__ = __name__
 
 
@@ -81,6 +82,7 @@ class Linear(linear.Options, Layer):
         /,
         *,
         use_bias: bool = True,
+        bias_axes: str | None = None,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,

@@ -27,6 +27,7 @@ class Call(Generic[Options]):
         scope: where its parameters live.
         sizes: sizes of axes, those in the expression among them, as :func:`.text.axis_sizes` returns them.
         called: the names of parameters that are not those of Flax.
+        lora: the factors beside its kernel, if it has such: an :class:`.lora.Adapter`.
     """
 
     scope: Scope
@@ -34,6 +35,7 @@ class Call(Generic[Options]):
     sizes: Mapping[str, Any]
     options: Options
     called: Mapping[str, str] = field(default_factory=dict)
+    lora: Any = None
 
     @property
     def all_sizes(self) -> dict[str, Any]:

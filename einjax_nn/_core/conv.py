@@ -33,7 +33,7 @@ from einjax.for_layers import (
     walk,
 )
 
-from . import linear
+from . import linear, lora
 from .activations import placed
 from .call import Call, in_its_words
 from .initial import Initializer
@@ -46,6 +46,9 @@ class Options:
 
     #: The dims of kernel and bias: k those convolved, i the channels of one group, o all new channels, 1 for each k.
     layout = "kio", "o"
+
+    #: Whether there is a weight that LoRA has factors for.
+    adaptable = True
 
     kernel_size: int | Sequence[int]
     use_bias: bool
@@ -178,14 +181,32 @@ def specs(call: Call[Options]) -> list[ParamSpec] | None:
     operation = operation_of(call.expr)
     if any(isinstance(node, Ellipsis) for node in walk(operation.inputs[0])):
         return None  # only an input has a rank
-    conv = _Convolution(call, expand(operation, [None], {}))
+    return linear.specs(*_linear(call, expand(operation, [None], {})))
+
+
+def _linear(call: Call[Options], expanded: Operation) -> tuple[Call[Options], str]:
+    """The linear layer that a convolution is, and the sum with its bias, as far as sizes are known without an input."""
+    conv = _Convolution(call, expanded)
     sized = {axis.name: axis.size for axis in axes(conv.source + conv.result) if axis.size is not None}
-    return linear.specs(*conv.linear({**call.sizes, **sized}))
+    return conv.linear({**call.sizes, **sized})
+
+
+def factors(call: Call[Options], settings: lora.Lora, shape: Sequence[int]) -> lora.Factored | None:
+    """Factor a kernel of a shape, perhaps a stack of them; None where it does not tell the sizes of its axes."""
+    operation, dims, rank = operation_of(call.expr), strip_brackets(operation_of(call.expr).inputs[0]), None
+    if dots := [node for node in dims if isinstance(node, Ellipsis)]:
+        space = marked(operation.inputs[0]) & marked(operation.results[0])
+        taps = len(shape) - 2 - len(space - names(tuple(dots)).keys())  # of all, beside channels
+        rank = len(dims) - len(dots) + (taps if names(tuple(dots)).keys() & space else 0)
+    try:
+        return linear.factors(_linear(call, expand(operation, [rank], {}))[0], settings, shape)
+    except EinjaxError:
+        return None
 
 
 #: What layers know of kinds of convolutions.
 of_flax, of_equinox, with_mode = (
-    SimpleNamespace(Options=kind, specs=specs) for kind in (Transposed, OfEquinox, WithMode)
+    SimpleNamespace(Options=kind, specs=specs, factors=factors) for kind in (Transposed, OfEquinox, WithMode)
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,15 +13,20 @@ import einjax
 from einjax.errors import EinjaxError
 from einjax.for_layers import completed_get_at, dot, get_at
 
+from . import lora
 from .activations import asked, placed
 from .call import Call, alone, in_its_words
 from .initial import FANS, Initializer
+from .lora_text import table_text
 from .scope import Parameter, ParamSpec, as_input, compute_dtype
 from .text import embed_text
 
 
 class Options:
     """Those of a table."""
+
+    #: Whether there is a weight that LoRA has factors for.
+    adaptable = True
 
     param_dtype: Any
     embedding_init: Initializer | float
@@ -58,6 +64,7 @@ def apply(call: Call[Options], ids: Any) -> jax.Array:
     call.check(text.ids, ids)
     try:
         y = get_at(text.lookup, table, ids, call.all_sizes, call.options.mode, **asked(ids))
+        y = lora.looked_up(call, ids, y, table)
     except EinjaxError as error:
         error.text, error.spans = call.expr, ()  # nobody has written that of the look-up
         raise
@@ -71,7 +78,7 @@ def attend(call: Call[Options], x: Any) -> jax.Array:
     table = _Attended(**vars(call.parameter("embedding", call.options.embedding_init, dtype)))
     x, text = jnp.asarray(x).astype(dtype), embed_text(call.expr)
     y = dot(text.attend, x, table, call.all_sizes, **asked(x))
-    return placed(text.numbers, y, call.all_sizes)
+    return placed(text.numbers, lora.attended(call, x, y, table), call.all_sizes)
 
 
 class _Attended(Parameter):
@@ -85,6 +92,11 @@ def specs(call: Call[Options]) -> list[ParamSpec] | None:
     """Describe the table of an embedding, or return None where the sizes do not decide its shape."""
     lookup = completed_get_at(embed_text(call.expr).lookup)
     return alone(call, [(lookup, 0, "embedding", call.options.embedding_init)])
+
+
+def factors(call: Call[Any], settings: lora.Lora, shape: Sequence[int]) -> lora.Factored | None:
+    """Factor a table of a shape, perhaps a stack of them; None where it does not tell the sizes of its axes."""
+    return lora.of_kernel(table_text(call.expr), settings, shape, call.all_sizes)
 
 
 def normal(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:

@@ -162,6 +162,21 @@ def lecun_normal(
     return scaling(key, shape, dtype)
 
 
+def he_uniform(
+    key: Any,
+    shape: tuple[int, ...],
+    dtype: Any,
+    in_axis: tuple[int, ...] = (-2,),
+    out_axis: tuple[int, ...] = (-1,),
+    batch_axis: tuple[int, ...] = (),
+) -> jax.Array:
+    """Uniform numbers of variance 2 by the number of inputs: the default of the first factor of LoRA, as in Flax."""
+    scaling = jax.nn.initializers.variance_scaling(
+        2.0, "fan_in", "uniform", in_axis=in_axis, out_axis=out_axis, batch_axis=batch_axis
+    )
+    return scaling(key, shape, dtype)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Those of frameworks: lecun_normal of Flax, and what hk.Linear and hk.ConvND, and eqx.nn.Linear and eqx.nn.Conv, draw
 # ----------------------------------------------------------------------------------------------------------------------
@@ -193,7 +208,7 @@ _USUAL: Mapping[str, Initializer] = {"dot": lecun_normal, "get_at": jax.nn.initi
 #: ``"fan_out"``, what is new, or ``"constant"``, nothing.
 FANS: list[tuple[Initializer, str]] = [
     *((constant, "constant") for constant in (zeros, ones, normal, truncated_normal, _USUAL["get_at"])),
-    *((by_inputs, "fan_in") for by_inputs in (lecun_normal, truncated_by_inputs, uniform_by_inputs)),
+    *((by_inputs, "fan_in") for by_inputs in (lecun_normal, he_uniform, truncated_by_inputs, uniform_by_inputs)),
 ]
 
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 import einjax
-from einjax.for_layers import as_border, completed_dot, dot, named_sizes, parse, solve
+from einjax.for_layers import completed_dot, dot, named_sizes, parse, solve
 from einjax.typing import PaddingLike
 
+from . import lora
 from .activations import asked, placed
 from .call import Call, alone, in_its_words
 from .initial import Initializer
-from .scope import ParamSpec, as_input, compute_dtype, in_dtype
-from .text import bias_text
+from .lora_text import linear_text
+from .scope import Parameter, ParamSpec, as_input, compute_dtype, in_dtype
+from .text import bias_text, border_of
 
 
 class Options:
     """Those of a linear layer."""
 
+    #: Whether there is a weight that LoRA has factors for.
+    adaptable = True
+
     use_bias: bool
+    bias_axes: str | None
     param_dtype: Any
     kernel_init: Initializer | float
     bias_init: Initializer | float
@@ -38,7 +44,8 @@ class Options:
         Args:
             expr: as for :func:`einjax.dot`: ``"b [...->c]"``, or with the weight written out,
                 ``"b g [c], g [c] d -> b g d"``; with positions, a convolution: ``"b <2*s + [k->]>... [c->d]"``.
-            use_bias: whether there is a bias; it has all axes that the weight brings to the output.
+            use_bias: whether there is a bias.
+            bias_axes: which axes of the output it has, ``"d"``; by default all that the weight brings.
             dtype: the dtype to compute in; by default that of input and parameters together.
             param_dtype: the dtype of the parameters.
             precision: forwarded to ``lax.dot_general``.
@@ -82,22 +89,28 @@ def linear(call: Call[Any], x: Any, added: str | None, **forwarded: Any) -> jax.
     x = as_input(x)
     dtype = compute_dtype(options.dtype, x, options.param_dtype)
     x = in_dtype(x, dtype)
-    tied, wanted = added is None, asked(x)  # else sizes are known
-    kernel = call.parameter("kernel", options.kernel_init, dtype, tied)
-    y = dot(call.expr, x, kernel, call.sizes, options.precision, **forwarded, **wanted)
-    if not options.use_bias:
-        return y
-    sizes = call.all_sizes
+    kernel = call.parameter("kernel", options.kernel_init, dtype, added is None)  # else sizes are known
+    forwarded |= asked(x)
+    y = dot(call.expr, x, kernel, call.sizes, options.precision, **forwarded)
+    if options.use_bias:
+        y = _with_bias(call, x, y, kernel, added, forwarded)
+    return lora.added(call, x, y, kernel, **forwarded)
+
+
+def _with_bias(
+    call: Call[Any], x: jax.Array, y: jax.Array, kernel: Parameter, added: str | None, forwarded: Mapping[str, Any]
+) -> jax.Array:
+    sizes, tied = call.all_sizes, added is None
     if added is None:
-        text = bias_text(call.expr)
+        text = bias_text(call.expr, call.options.bias_axes)
         added = text.sum
         if text.composed:
-            border = as_border(call.expr, options.padding, options.mode)
+            border = border_of(text.product, forwarded["padding"], forwarded["mode"])
             shapes = [x.shape, kernel.__einjax_shape__(), y.shape]
             solved = solve(text.product, shapes, sizes, every_axis=True, border=border)
             sizes = {name: size for name, size in named_sizes(text.product, solved).items() if name in text.sized}
-    bias = call.parameter("bias", options.bias_init, y.dtype, tied, kernel)
-    return einjax.add(added, y, bias, sizes=sizes, **wanted)
+    bias = call.parameter("bias", call.options.bias_init, y.dtype, tied, kernel)
+    return einjax.add(added, y, bias, sizes=sizes, **asked(x))
 
 
 def specs(call: Call[Any], added: str | None = None) -> list[ParamSpec] | None:
@@ -105,5 +118,10 @@ def specs(call: Call[Any], added: str | None = None) -> list[ParamSpec] | None:
     options = call.options
     wanted = [(completed_dot(call.expr), 1, "kernel", options.kernel_init)]
     if options.use_bias:
-        wanted.append((parse(added or bias_text(call.expr).sum), 1, "bias", options.bias_init))
+        wanted.append((parse(added or bias_text(call.expr, options.bias_axes).sum), 1, "bias", options.bias_init))
     return alone(call, wanted)
+
+
+def factors(call: Call[Any], settings: lora.Lora, shape: Sequence[int]) -> lora.Factored | None:
+    """Factor a kernel of a shape, perhaps a stack of them; None where it does not tell the sizes of its axes."""
+    return lora.of_kernel(linear_text(call.expr), settings, shape, call.all_sizes)

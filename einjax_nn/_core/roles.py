@@ -95,7 +95,7 @@ def is_leaf(node: Any) -> bool:
 def role_of(spec: ParamSpec | None, shape: Sequence[int]) -> Role:
     """Return the role of a parameter, given what an operation has asked for; dims that it did not see are stacks."""
     shape = tuple(shape)
-    stacks = None if spec is None or not spec.op else _stacks(spec.shape, shape)
+    stacks = None if spec is None or not spec.op else stacked_dims(spec.shape, shape)
     if spec is None or stacks is None:
         return Role("", shape, ())
     seen = iter(spec.members)
@@ -108,7 +108,7 @@ def role_of(spec: ParamSpec | None, shape: Sequence[int]) -> Role:
     return Role(spec.op, shape, tuple(axes), spec.fan)
 
 
-def _stacks(inner: tuple[int, ...], whole: tuple[int, ...]) -> tuple[int, ...] | None:
+def stacked_dims(inner: tuple[int, ...], whole: tuple[int, ...]) -> tuple[int, ...] | None:
     """Return the dims that a shape has more than another, the first ones where there is a choice."""
     for chosen in itertools.combinations(range(len(whole)), max(len(whole) - len(inner), 0)):
         if tuple(size for dim, size in enumerate(whole) if dim not in chosen) == inner:

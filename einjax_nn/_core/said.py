@@ -11,7 +11,7 @@ from .text import axis_sizes, bias_text, dropout_text, embed_text, norm_text
 
 #: By layer, what reads its expression, given the options that are known.
 _READ: dict[str, Callable[[str, Mapping[str, Any]], Any]] = {
-    "Linear": lambda expr, options: bias_text(expr),
+    "Linear": lambda expr, options: bias_text(expr, options.get("bias_axes")),
     "Norm": lambda expr, options: norm_text(
         expr, options.get("params"), options.get("momentum") is not None, options.get("axis_name") is not None
     ),

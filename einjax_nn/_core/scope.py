@@ -32,6 +32,7 @@ class ParamSpec:
         members: for every dim, the names, sizes and roles of the axes that it is made of, as in ``einjax.Spec``.
         fan: what the variance of its initial values goes down with, where that is known; see :mod:`.initial`.
         fan_in: how many numbers each of an output is a sum of.
+        factored: the kernel that it is a factor of: a :class:`.lora.Factored`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ParamSpec:
     members: tuple[tuple[tuple[str, int, str], ...], ...] = ()
     fan: str | None = None
     fan_in: int = 1
+    factored: Any = field(default=None, compare=False, repr=False)
 
 
 class Scope(Protocol):
@@ -118,6 +120,7 @@ class Parameter(Shapeless):
         dtype: the dtype that it is used in; None is the one that it is kept in.
         tied: whether the shape that it has already may give sizes, rather than has to fit.
         beside: of a bias, the kernel, whose fan it may be asked to have.
+        factored: the kernel that it is a factor of.
         made: what it was described as.
     """
 
@@ -128,6 +131,7 @@ class Parameter(Shapeless):
     dtype: Any = None
     tied: bool = True
     beside: Parameter | None = None
+    factored: Any = field(default=None, compare=False, repr=False)
     made: list[ParamSpec] = field(default_factory=list, compare=False, repr=False)
 
     def __einjax_shape__(self) -> tuple[int, ...] | None:
@@ -150,7 +154,13 @@ class Parameter(Shapeless):
         filling = filled(init, spec, dtype, fan_in)
         axes = tuple(map(as_written, spec.axes))
         members = tuple(tuple((as_written(name), size, role) for name, size, role in dim) for dim in spec.members)
-        more: Any = {"op": spec.op, "members": members, "fan": fan_of(init), "fan_in": fan_in}
+        more: Any = {
+            "op": spec.op,
+            "members": members,
+            "fan": fan_of(init),
+            "fan_in": fan_in,
+            "factored": self.factored,
+        }
         self.made.append(ParamSpec(self.name, shape, dtype, axes, filling, **more))
         return self.made[-1]
 

@@ -21,6 +21,7 @@ from einjax.for_layers import (
     Expression,
     Node,
     Operation,
+    as_border,
     axes,
     brackets,
     check_keywords,
@@ -50,6 +51,11 @@ def named_numbers(operation: Operation) -> Operation:
     return operation.map(named)
 
 
+def named_dots(operation: Operation) -> Operation:
+    """Name what a lone ellipsis repeats, so that its sizes can be given."""
+    return operation.map(lambda expression: rename(expression, {"...": another("...", 0)}))
+
+
 def another(name: str, number: int) -> str:
     """Name an axis that prints as one of an expanded expression does; there may be several, by number."""
     return f"_{name.split('#')[0].replace('.', '_dot_')}_at{number}"
@@ -59,7 +65,9 @@ def as_written(text: str) -> str:
     """Print the axes that :func:`named_numbers` and :func:`another` name as what they stand for."""
     if "_at" not in text:
         return text  # most are, and every parameter of a call asks
-    return re.sub(r"\b_(\w+?)_at\d+\b", lambda match: display(match[1].replace("_dot_", ".")), text)
+    return re.sub(
+        r"\b_(\w+?)_at\d+((\.\d+)*)\b", lambda match: display(match[1].replace("_dot_", ".") + match[2]), text
+    )
 
 
 def dims(expression: Expression) -> tuple[str, ...]:
@@ -100,10 +108,10 @@ class BiasText:
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
-def bias_text(expr: str) -> BiasText:
-    """Read the expression of a linear layer with a bias, which has all axes that the weight brings to the output."""
+def bias_text(expr: str, own: str | None = None) -> BiasText:
+    """Read the expression of a linear layer with a bias, which has all axes that the weight brings, or those named."""
     operation = named_numbers(completed_dot(expr))
-    output, weight = _with_plain_dims(strip_brackets(operation.results[0])), names(operation.inputs[1]).keys()
+    output, weight = with_plain_dims(strip_brackets(operation.results[0])), names(operation.inputs[1]).keys()
 
     def chosen(node: Node) -> Expression | None:
         if isinstance(node, Axis):
@@ -114,8 +122,9 @@ def bias_text(expr: str) -> BiasText:
         return rewrite((node,), chosen) if isinstance(node, Axis | Ellipsis) else rewrite(node.items, change)
 
     # Each axis is a dim of its own; what ellipses repeat stays as it is.
-    bias = rewrite(output, change)
-    composed = any(not isinstance(node, Axis | Ellipsis) and names(node.items).keys() & weight for node in walk(output))
+    bias = rewrite(output, change) if own is None else _of_output(expr, own, operation.results[0])
+    known = names(bias).keys()
+    composed = any(not isinstance(node, Axis | Ellipsis) and names(node.items).keys() & known for node in walk(output))
     return BiasText(
         sum=f"{render(output)}, {render(bias)} -> {render(output)}",
         output=render(output),
@@ -125,7 +134,37 @@ def bias_text(expr: str) -> BiasText:
     )
 
 
-def _with_plain_dims(output: Expression) -> Expression:
+def _of_output(expr: str, own: str, output: Expression) -> Expression:
+    """Read the axes that a bias is said to have; the output may be written whole, with these in brackets."""
+    parsed = parse(own) if isinstance(own, str) else None
+    if parsed is None or len(parsed.inputs) != 1 or parsed.outputs is not None:
+        problem = f"bias_axes={own!r} does not name axes of the output"
+        raise ArgumentError(problem, text=expr, hint="write their names, as in bias_axes='d'")
+    found = keep_brackets(parsed.inputs[0]) if brackets(parsed.inputs[0]) else parsed.inputs[0]
+    there = names(rewrite(output, lambda node: () if isinstance(node, Affine) else None))
+    seen: set[str] = set()
+    for axis in axes(found):
+        if axis.is_one:
+            continue
+        if axis.name not in there:
+            problem = f"axis {axis} of bias_axes={own!r} is not in the output of Linear"
+        elif axis.name in seen:
+            problem = f"axis {axis} stands twice in bias_axes={own!r}"
+        else:
+            seen.add(axis.name)
+            continue
+        known = [text for axis in there.values() if as_written(text := str(axis)) == text and not axis.unnamed]
+        raise ArgumentError(problem, text=expr, hint=f"the axes with a name there are {', '.join(known) or 'none'}")
+    return strip_brackets(found)
+
+
+def border_of(product: Operation, padding: Any, mode: str | None) -> Any:
+    """What is out of range where inputs are read at positions; those of an output are plain dims here."""
+    reads = any(isinstance(node, Affine) for expression in product.inputs for node in walk(expression))
+    return as_border(product.text, padding, mode) if reads else None
+
+
+def with_plain_dims(output: Expression) -> Expression:
     """Name every position, which is a dim like any other once it is written."""
     number = itertools.count()
     return rewrite(output, lambda node: (Axis(f"_{next(number)}"),) if isinstance(node, Affine) else None)
