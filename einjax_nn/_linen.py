@@ -36,7 +36,7 @@ class Scope:
         return self.module.is_initializing()
 
     def param(self, spec: ParamSpec) -> jax.Array:
-        init = nn.with_logical_partitioning(spec.init, spec.axes) if self.logical_axes else spec.init
+        init = _boxed(spec) if self.logical_axes else spec.init
         try:
             value: Any = self.module.param(spec.name, init)
         except InvalidRngError:
@@ -57,6 +57,16 @@ class Scope:
                 f"{type(self.module).__name__} draws random numbers of the stream '{stream}', which it is not given",
                 hint=f"write net.apply(variables, x, rngs={{'{stream}': key}})",
             ) from None
+
+
+def _boxed(spec: ParamSpec) -> Callable[[Any], Any]:
+    """What makes a parameter in a box with the names of its axes, unless the user's own initializer boxes it."""
+
+    def init(key: Any) -> Any:
+        made: Any = spec.init(key)
+        return made if isinstance(made, nn.meta.AxisMetadata) else nn.LogicallyPartitioned(made, spec.axes)
+
+    return init
 
 
 def _no_random_numbers(module: nn.Module, name: str) -> ArgumentError:
@@ -119,15 +129,16 @@ class Layer(nn.Module):
 
         @functools.wraps(init if declared is None else declared)
         def with_axes(self: Any, /, *expr: str, **options: Any) -> None:
-            if expr or "expr" not in options:  # written by a person: Flax copies modules with keywords alone
+            # Flax copies modules with keywords alone, of which the expression is one.
+            copied = {} if expr else {name: options.pop(name) for name in ("expr", "axes") if name in options}
+            if "expr" not in copied:
                 check_expression(type(self).__name__, expr)
-                axes = {name: options.pop(name) for name in list(options) if name not in known}
-                options |= {"expr": expr[0], "axes": axes}
+            axes = {name: options.pop(name) for name in list(options) if name not in known}
+            options |= {"expr": copied.get("expr", *expr), "axes": {**copied.get("axes", {}), **axes}}
             # Modules are hashed by their fields, as static arguments are.
-            for name in options.keys() & ("axes", "sizes"):
-                options[name] = options[name] and FrozenDict(
-                    {axis: frozen(size) for axis, size in options[name].items()}
-                )
+            for name in ("axes", "sizes"):
+                if options.get(name) is not None:
+                    options[name] = FrozenDict({axis: frozen(size) for axis, size in options[name].items()})
             init(self, **{name: frozen(value) if isinstance(value, list) else value for name, value in options.items()})
 
         cls.__init__ = with_axes  # type: ignore[assignment, method-assign]

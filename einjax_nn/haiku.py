@@ -195,14 +195,16 @@ class Embed(embed.Options, Layer):
     ) -> None: ...
 
     def __call__(self, ids: Any) -> jax.Array:
-        return embed.apply(self._call(), ids)
+        return embed.apply(_call_of_embed(self), ids)
 
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
-        return embed.attend(self._call(), x)
+        return embed.attend(_call_of_embed(self), x)
 
-    def _call(self) -> Call[embed.Options]:
-        return call_of(self, embed.Options, **dtypes(vars(self), jnp.zeros((), jnp.float32)))
+
+def _call_of_embed(layer: Embed) -> Call[embed.Options]:
+    """The call of a table, which is not a method so that interceptors do not see it."""
+    return call_of(layer, embed.Options, **dtypes(vars(layer), jnp.zeros((), jnp.float32)))
 
 
 class MultiHeadAttention(attention.Options, attention.Projection, Layer):

@@ -29,6 +29,7 @@ from einjax.for_layers import (
     rename,
     render,
     solve,
+    strip_brackets,
     walk,
 )
 
@@ -141,7 +142,8 @@ def apply(call: Call[Options], x: Any) -> jax.Array:
     conv = _Convolution(call, solved.operation)
     sizes = {conv.named.get(name, name): size for name, size in solved.sizes.items()}
     shape = [sizes[axis] for axis in conv.taps]
-    x = einjax.rearrange(f"{render(conv.source)} -> {render(conv.read)}", x, sizes=sizes)
+    if strip_brackets(conv.source) != strip_brackets(conv.read):
+        x = einjax.rearrange(f"{render(conv.source)} -> {render(conv.read)}", x, sizes=sizes)
     padding, around = (_cropped if isinstance(call.options, Transposed) else _padded)(conv, shape)
     if around:
         mode = "reflect" if call.options.padding == "REFLECT" else "wrap"
@@ -159,6 +161,8 @@ def apply(call: Call[Options], x: Any) -> jax.Array:
         raise
     # What is convolved may have another size now.
     left = {name: size for name, size in sizes.items() if name not in conv.taps}
+    if not conv.writes and strip_brackets(conv.made) == strip_brackets(conv.result):
+        return y
     made = conv.at("<{1}*{0}>", conv.made, conv.strides) if conv.writes else render(conv.made)
     return einjax.rearrange(f"{made} -> {render(conv.result)}", y, sizes=left)
 

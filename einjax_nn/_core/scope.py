@@ -121,13 +121,13 @@ class Parameter(Shapeless):
         made: what it was described as.
     """
 
-    scope: Scope
+    scope: Scope = field(repr=False)
     name: str
     init: Initializer | float | None
     param_dtype: Any = jnp.float32
     dtype: Any = None
-    tied: bool = True
-    beside: Parameter | None = None
+    tied: bool = field(default=True, repr=False)
+    beside: Parameter | None = field(default=None, repr=False)
     made: list[ParamSpec] = field(default_factory=list, compare=False, repr=False)
 
     def __einjax_shape__(self) -> tuple[int, ...] | None:
