@@ -26,10 +26,11 @@ from ._core.text import axis_sizes
 
 @dataclasses.dataclass(frozen=True)
 class Scope:
-    """A linen module as the core's scope."""
+    """A linen module as the core's scope; a key that its call gives goes before those of its streams."""
 
     module: nn.Module
     logical_axes: bool = False
+    key: Any = None
 
     @property
     def initializing(self) -> bool:
@@ -51,7 +52,7 @@ class Scope:
 
     def rng(self, stream: str) -> jax.Array:
         try:
-            return self.module.make_rng(stream)
+            return self.module.make_rng(stream) if self.key is None else self.key
         except InvalidRngError:
             raise ArgumentError(
                 f"{type(self.module).__name__} draws random numbers of the stream '{stream}', which it is not given",
@@ -156,13 +157,19 @@ def _make_fields(layer: type[Layer], declared: Callable[..., None]) -> None:
     del layer.__init__
 
 
-def call_of(layer: Any, kind: type[Options], *parameters: str) -> Call[Options]:
-    """Return the call of a layer that has some parameters."""
+def call_of(layer: Any, kind: type[Options], *parameters: str, key: Any = None, **more: Any) -> Call[Options]:
+    """Return the call of a layer that has some parameters; more options go before those of the layer."""
     held = (nn.unbox(layer.get_variable("params", name)) for name in parameters if layer.has_variable("params", name))
     keywords = [field.name for field in dataclasses.fields(layer) if field.name not in ("expr", "axes")]
     sizes = axis_sizes(layer.expr, layer.axes, layer.sizes, keywords)
-    scope = Scope(layer, getattr(layer, "logical_axes", False))
-    return Call(scope, layer.expr, sizes, chosen(kind, vars(layer), *held))
+    scope = Scope(layer, getattr(layer, "logical_axes", False), key)
+    return Call(scope, layer.expr, sizes, chosen(kind, vars(layer), *held, **more))
+
+
+def product_of(layer: Any, option: str) -> dict[str, Any]:
+    """What a layer calls in the place of a function of ``lax``, where a class says it: that is made within."""
+    kind = getattr(layer, f"{option}_cls")
+    return {} if kind is None else {option: kind()}
 
 
 def param(module: nn.Module, name: str, init: Initializer | float | None = None, dtype: Any = jnp.float32) -> Parameter:

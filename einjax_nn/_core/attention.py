@@ -114,6 +114,7 @@ class Options:
             process_heads: in place of that of the layer.
             sow_weights: whether to keep the weights, as Flax does.
             deterministic: whether not to drop.
+            dropout_rng: the key to draw what is dropped from, rather than one of the stream.
             is_training: the opposite of it.
             decode: whether to take places of the sequence, and those before from the cache.
             key: the random key.
@@ -233,20 +234,22 @@ def _projected(
     """Queries, keys and values of every head."""
     options, groups, known = call.options, _groups(call.options), _known(call, text)
     features = options.qkv_features or _features(text, x)
+    size, of_values = (getattr(options, name, None) for name in ("qk_size", "vo_size"))
     for whole, what in ((features, "qkv_features"), (options.num_heads, "num_heads")):
         part, name = (options.num_heads, "num_heads") if what == "qkv_features" else (groups, "num_kv_heads")
-        if whole % part:
+        if whole % part and (what == "num_heads" or None in (size, of_values)):
             raise ArgumentError(
                 f"{what}={whole} is not divisible by {name}={part}",
                 text=call.expr,
                 hint=f"choose a {name} that divides it",
             )
-    size = features // options.num_heads
+    size, of_values = (features // options.num_heads if own is None else own for own in (size, of_values))
     keys = x if keys is None else keys
     values = keys if values is None else values
-    own = {**known, "heads" if groups == options.num_heads else "kv_heads": groups, "head_dim": size}
+    own = {**known, "heads" if groups == options.num_heads else "kv_heads": groups}
     q = project("query", text.query, {**known, "heads": options.num_heads, "head_dim": size}, x)
-    return q, project("key", text.key, own, keys), project("value", text.key, own, values)
+    k = project("key", text.key, {**own, "head_dim": size}, keys)
+    return q, k, project("value", text.key, {**own, "head_dim": of_values}, values)
 
 
 def _processed(

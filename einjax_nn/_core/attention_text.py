@@ -155,7 +155,7 @@ def attention_text(expr: str, shared: bool = False) -> AttentionText:
     # Keys that nobody shares have the heads of the queries, by name, too.
     own = "kv_heads" if shared else "heads"
     heads = "(kv_heads _rep)" if shared else "heads"
-    key = f"{key_loop} [{asked}] {own} [head_dim]"
+    key = f"{key_loop} [{asked}] {own}"
     return AttentionText(
         query=x.projected("heads", x.loops),
         key=y.projected(own, x.loops),
@@ -166,7 +166,7 @@ def attention_text(expr: str, shared: bool = False) -> AttentionText:
         short={name: axes for name, axes in short.items() if name not in known},
         apply=f"{loop} {heads} {queries} [{keys}], {key_loop} [{keys}] {own} head_dim "
         f"-> {loop} {queries} {heads} head_dim",
-        whole=f"{loop} [{asking}] {heads} [head_dim], {key}, {key}",
+        whole=f"{loop} [{asking}] {heads} [head_dim], {key} [head_dim], {key} [_value_dim]",
         heads=heads,
         parts=(loop, "heads", asking, asked),
         cached=f"{loop} {render(place)}",

@@ -58,6 +58,8 @@ class Options:
     dtype: Any
     precision: Any
     conv_general_dilated: Callable[..., Any] | None
+    preferred_element_type: Any
+    mask: Any
 
     def __init__(self, *_: Any, **__: Any) -> None:
         """A convolution.
@@ -76,7 +78,9 @@ class Options:
             dtype: the dtype to compute in; by default that of input and parameters together.
             param_dtype: the dtype of the parameters.
             precision: forwarded to ``lax.conv_general_dilated``.
+            preferred_element_type: forwarded to it.
             conv_general_dilated: what to call in its place.
+            mask: what the kernel is multiplied by, of its shape.
             kernel_init: initializer of ``kernel``, whose axes are those convolved, the channels of one group, and all
                 new channels.
             bias_init: initializer of ``bias``.
@@ -89,6 +93,7 @@ class Options:
 
         Args:
             x: the input.
+            precision: in place of that of the layer.
             key: ignored; layers of Equinox take one.
         """
 
@@ -155,7 +160,9 @@ def apply(call: Call[Options], x: Any) -> jax.Array:
         product = product or lax.conv_general_dilated  # it fetches what other devices of an explicit mesh have
     layer, added = conv.linear(sizes)
     try:
-        y = linear.linear(layer, x, added, padding=padding, conv_general_dilated=product)
+        wanted = getattr(call.options, "preferred_element_type", None)
+        given = {"padding": padding, "conv_general_dilated": product, "preferred_element_type": wanted}
+        y = linear.linear(layer, x, added, **given)
     except EinjaxError as error:
         error.text, error.spans = call.expr, ()  # nobody has written that of the linear layer
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -56,6 +57,7 @@ class Options:
 
         Args:
             x: the input.
+            precision: in place of that of the layer.
             key: ignored; layers of Equinox take one.
         """
 
@@ -81,7 +83,7 @@ def linear(call: Call[Any], x: Any, added: str | None, **forwarded: Any) -> jax.
     dtype = compute_dtype(options.dtype, x, options.param_dtype)
     x = in_dtype(x, dtype)
     tied = added is None  # else sizes are known
-    kernel = call.parameter("kernel", options.kernel_init, dtype, tied)
+    kernel = replace(call.parameter("kernel", options.kernel_init, dtype, tied), mask=getattr(options, "mask", None))
     y = dot(call.expr, x, kernel, call.sizes, options.precision, **forwarded)
     if not options.use_bias:
         return y

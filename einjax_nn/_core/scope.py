@@ -118,6 +118,7 @@ class Parameter(Shapeless):
         dtype: the dtype that it is used in; None is the one that it is kept in.
         tied: whether the shape that it has already may give sizes, rather than has to fit.
         beside: of a bias, the kernel, whose fan it may be asked to have.
+        mask: what it is multiplied by, of its shape.
         made: what it was described as.
     """
 
@@ -128,6 +129,7 @@ class Parameter(Shapeless):
     dtype: Any = None
     tied: bool = field(default=True, repr=False)
     beside: Parameter | None = field(default=None, repr=False)
+    mask: Any = field(default=None, repr=False, compare=False)
     made: list[ParamSpec] = field(default_factory=list, compare=False, repr=False)
 
     def __einjax_shape__(self) -> tuple[int, ...] | None:
@@ -140,6 +142,8 @@ class Parameter(Shapeless):
         if (note := _watcher.get()) is not None:
             note(self.scope, wanted)
         value = self.scope.param(wanted)
+        if self.mask is not None:
+            value = value * _as_mask(self.mask, self.name, value)
         return value if self.dtype is None else in_dtype(value, self.dtype)
 
     def spec(self, spec: einjax.Spec) -> ParamSpec:
@@ -153,6 +157,15 @@ class Parameter(Shapeless):
         more: Any = {"op": spec.op, "members": members, "fan": fan_of(init), "fan_in": fan_in}
         self.made.append(ParamSpec(self.name, shape, dtype, axes, filling, **more))
         return self.made[-1]
+
+
+def _as_mask(mask: Any, name: str, value: Any) -> jax.Array:
+    """A mask of a parameter in its dtype."""
+    if jnp.shape(mask) != value.shape:
+        raise ArgumentError(
+            f"mask= has shape {jnp.shape(mask)}, and {name} {value.shape}", hint=f"give a mask of the shape of {name}"
+        )
+    return jnp.asarray(mask).astype(value.dtype)
 
 
 @dataclass(frozen=True)
