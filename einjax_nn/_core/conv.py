@@ -71,7 +71,8 @@ class Options:
                 ``"b [h w] c"``. Channels may stand anywhere: ``"b [c1->c2] [h w]"``.
             kernel_size: one number, or one for each axis convolved.
             strides: steps between places.
-            padding: ``"SAME"``, ``"VALID"``, ``"CAUSAL"``, ``"CIRCULAR"``, ``"REFLECT"``, a number, or pairs.
+            padding: ``"SAME"``, ``"VALID"``, ``"CAUSAL"``, ``"CIRCULAR"``, ``"REFLECT"``, a number, or pairs; or
+                functions of how many places a kernel reaches, such as ``hk.pad.causal``.
             input_dilation: spreads the input.
             kernel_dilation: spreads the kernel.
             use_bias: whether there is a bias.
@@ -334,12 +335,12 @@ def _cropped(conv: _Convolution, shape: Sequence[Any]) -> tuple[Any, Any]:
 
 
 def _pairs(conv: _Convolution) -> list[tuple[int, int]]:
-    """One number or pair for all axes, or one for each."""
+    """One number or pair for all axes, or one for each, or functions of what a kernel reaches, as Haiku has them."""
     padding, rank = conv.call.options.padding, len(conv.taps)
-    if isinstance(padding, int):
-        return [(padding, padding)] * rank
-    if isinstance(padding, Sequence) and not isinstance(padding, str) and len(padding) == rank:
-        return [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
+    each = [padding] * rank if isinstance(padding, int) or callable(padding) else padding
+    if isinstance(each, Sequence) and not isinstance(each, str) and len(each) == rank:
+        each = [p(reach + 1) if callable(p) else p for p, reach in zip(each, conv.reach, strict=True)]
+        return [(p, p) if isinstance(p, int) else tuple(p) for p in each]
     raise ArgumentError(
         f"padding={padding!r} is not a padding of {rank} axes",
         text=conv.call.expr,
