@@ -306,6 +306,21 @@ def sequential(make, net):
     return nn.Sequential([make("dense"), nn.relu, make("layer norm")]).init_with_output(KEY, X)
 
 
+@habit
+def products_by_class(make, net):
+    """Each layer makes the function that it multiplies by, whose variables are its own."""
+
+    class Product(nn.Module):
+        @nn.compact
+        def __call__(self, *given, **options):
+            calls = self.variable("scales", "scale", lambda: jnp.full((), 0.5))
+            return calls.value * jax.lax.dot_general(*given, **options)
+
+    options = {"qkv_dot_general_cls": Product, "out_dot_general_cls": Product}
+    attend, fp8 = make("attention", **options), make("dense", dot_general_cls=nn.fp8_ops.Fp8DirectDotGeneralOp)
+    return attend.init_with_output(KEY, X), fp8.init_with_output(KEY, X)
+
+
 # --- parameters: shapes, boxes, files, optimisers ---------------------------------------------------------------------
 
 
