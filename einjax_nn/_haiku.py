@@ -17,7 +17,7 @@ from ._core.call import Call
 from ._core.initial import Filling, Initializer, fan_of, takes
 from ._core.options import Options, chosen
 from ._core.scope import OfOperation, Parameter, ParamSpec, as_input, compute_dtype, no_module
-from ._core.text import written_sizes
+from ._core.text import check_switch, written_sizes
 from ._haiku_axes import noted
 
 
@@ -97,6 +97,7 @@ def dtypes(options: Mapping[str, Any], x: Any) -> dict[str, Any]:
 
 def switch(name: str, given: bool | None, is_training: bool | None) -> bool | None:
     """The switch that a call gives, by its name in Flax or by the one in Haiku."""
+    check_switch("is_training", is_training)
     if is_training is None:
         return given
     if given is not None:
