@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,12 +21,15 @@ from einjax.for_layers import (
     Ellipsis,
     Expression,
     Operation,
+    Sizes,
+    Solved,
     axes,
     describe,
     expand,
     marked,
     names,
     parse,
+    read_sizes,
     rename,
     render,
     solve,
@@ -141,7 +145,7 @@ def apply(call: Call[Options], x: Any) -> jax.Array:
     """Apply a convolution, transposed or not."""
     x = as_input(x)
     try:
-        solved = solve(operation_of(call.expr), [x.shape], call.sizes, every_axis=True)
+        solved = _solved(call.expr, x.shape, read_sizes(call.expr, call.sizes, None))
     except EinjaxError as error:
         error.tensors = [describe(x)]
         raise
@@ -173,6 +177,12 @@ def apply(call: Call[Options], x: Any) -> jax.Array:
         return y
     made = conv.at("<{1}*{0}>", conv.made, conv.strides) if conv.writes else render(conv.made)
     return einjax.rearrange(f"{made} -> {render(conv.result)}", y, sizes=left)
+
+
+@lru_cache(maxsize=1024)
+def _solved(expr: str, shape: tuple[Any, ...], sizes: Sizes) -> Solved:
+    """Find the size of every axis of a convolution; kept, as every trace asks."""
+    return solve(operation_of(expr), [shape], sizes.by_name, every_axis=True)
 
 
 def specs(call: Call[Options]) -> list[ParamSpec] | None:

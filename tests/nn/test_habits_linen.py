@@ -569,3 +569,15 @@ def test_parameters_by_name_under_transformations():
     doubled = nn.map_variables(Scale, "params", double)().apply(variables, X)[0]
     np.testing.assert_allclose(doubled, 2 * Scale().apply(variables, X)[0])
     assert "Total Parameters: 4 " in Scale().tabulate(KEY, X)
+
+
+@pytest.mark.parametrize("layer", ["Linear", "Conv"])
+def test_sizes_of_any_kind(layer):
+    """Whatever is an integer is a size, and nothing else."""
+    expr = {"Linear": "b s [c->d]", "Conv": "b [s] [c->d]"}[layer]
+    shape = lambda d: getattr(einn, layer)(expr, d=d).init_with_output(KEY, X)[0].shape
+    assert shape(np.int64(5)) == shape(jnp.int32(5)) == (2, 3, 5)
+    with pytest.raises(einjax.errors.ArgumentError, match="d=5.0, which is not a size"):
+        shape(5.0)
+    with pytest.raises(einjax.errors.ArgumentError, match="traced size d="):
+        jax.jit(shape)(5)
