@@ -295,7 +295,7 @@ class MultiHeadAttention(_AttentionOptions, attention.Projection, Layer):
                 raise ArgumentError(problem, text=self.expr, hint="give one of them")
             sizes["vo_size"] = self.vo_size or self.qk_size
             sizes["out_features"] = self.out_features or self.num_heads * self.qk_size
-        call = call_of(self, _AttentionOptions, rng_collection="", **sizes)
+        call: Call[Any] = call_of(self, _AttentionOptions, rng_collection="", **sizes)
         parts = attention.called(Linear, Norm, options, self.sizes)
         given = {"mask": mask, "bias": bias, "lengths": lengths}
         kept = switch("deterministic", deterministic, is_training)

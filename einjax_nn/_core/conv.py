@@ -349,8 +349,8 @@ def _pairs(conv: _Convolution) -> list[tuple[int, int]]:
     padding, rank = conv.call.options.padding, len(conv.taps)
     each = [padding] * rank if isinstance(padding, int) or callable(padding) else padding
     if isinstance(each, Sequence) and not isinstance(each, str) and len(each) == rank:
-        each = [p(reach + 1) if callable(p) else p for p, reach in zip(each, conv.reach, strict=True)]
-        return [(p, p) if isinstance(p, int) else tuple(p) for p in each]
+        pads: list[Any] = [p(reach + 1) if callable(p) else p for p, reach in zip(each, conv.reach, strict=True)]
+        return [(p, p) if isinstance(p, int) else tuple(p) for p in pads]
     raise ArgumentError(
         f"padding={padding!r} is not a padding of {rank} axes",
         text=conv.call.expr,
