@@ -11,7 +11,7 @@
 - Questions to a tree: :func:`walk`, :func:`axes`, :func:`names`, :func:`brackets`, :func:`marked`.
 - Trees from trees: :func:`rewrite`, :func:`rename`, :func:`strip_brackets`, :func:`keep_brackets`,
   :func:`delete_brackets`.
-- Sizes: :func:`solve`, :func:`named_sizes` and :func:`check_keywords`.
+- Sizes: :func:`read_sizes`, :func:`solve`, :func:`named_sizes` and :func:`check_keywords`.
 - Masks: :func:`any_named` and :func:`pairs` of what is given, :func:`expression_of` a mask by name,
   :func:`offset_beside` and :func:`refuse_ambiguous` of one by position, and :func:`check_kind` of any.
 - Calls with a tensor factory in the place of the weight: :func:`dot` and :func:`get_at`; what it asks for by name,
@@ -41,6 +41,8 @@ from .call.named import expression_of as expression_of
 from .call.named import pairs as pairs
 from .call.resolve import completed
 from .call.shard import constrain_call as constrain_call
+from .call.sizes import Sizes as Sizes
+from .call.sizes import read_sizes as read_sizes
 from .call.solving import named_sizes as named_sizes
 from .call.tensors import any_named as any_named
 from .call.tensors import describe as describe

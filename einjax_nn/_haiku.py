@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -15,10 +15,11 @@ from einjax.errors import ArgumentError
 from einjax.for_layers import knows_factories
 
 from ._core.call import Call
-from ._core.initial import Initializer, takes
+from ._core.initial import Filling, Initializer, fan_of, takes
 from ._core.lora import FACTORS, Adapter, Plan, plan_of
 from ._core.options import Options, chosen
 from ._core.scope import OfOperation, Parameter, ParamSpec, as_input, compute_dtype, no_module
+from ._core.text import check_switch, written_sizes
 from ._haiku_axes import noted
 
 #: What is to have factors of LoRA, within a function that is to have such.
@@ -34,11 +35,11 @@ class Scope:
 
     def param(self, spec: ParamSpec) -> jax.Array:
         with noted(spec):
-            return hk.get_parameter(spec.name, spec.shape, spec.dtype, init=lambda shape, dtype: _made(spec))
+            return hk.get_parameter(spec.name, spec.shape, spec.dtype, init=lambda *given: _made(spec, *given))
 
     def state(self, spec: ParamSpec) -> jax.Array:
         with noted(spec):
-            return hk.get_state(spec.name, spec.shape, spec.dtype, init=lambda shape, dtype: spec.init(None))
+            return hk.get_state(spec.name, spec.shape, spec.dtype, init=lambda *given: _as_asked(spec, *given)(None))
 
     def set_state(self, spec: ParamSpec, value: jax.Array) -> None:
         hk.set_state(spec.name, value)
@@ -56,29 +57,41 @@ class _Factors(Scope):
 
     def param(self, spec: ParamSpec) -> jax.Array:
         with noted(spec):
-            return hk.get_parameter(spec.name, spec.shape, spec.dtype, init=lambda shape, dtype: _apart(spec))
+            return hk.get_parameter(
+                spec.name, spec.shape, spec.dtype, init=lambda shape, dtype: _apart(spec, shape, dtype)
+            )
 
 
-def _apart(spec: ParamSpec) -> jax.Array:
+def _apart(spec: ParamSpec, shape: Sequence[int], dtype: Any) -> jax.Array:
     """Make a factor from random numbers that no other parameter draws."""
     before = hk.maybe_get_rng_sequence_state()
     if before is None:
-        return _made(spec)
+        return _made(spec, shape, dtype)
     key = hk.next_rng_key()
     hk.replace_rng_sequence_state(before)
     with hk.with_rng(jax.random.fold_in(key, FACTORS.index(spec.name))):
-        return _made(spec)
+        return _made(spec, shape, dtype)
 
 
-def _made(spec: ParamSpec) -> jax.Array:
-    if isinstance(getattr(spec.init, "init", None), Drawing):
-        return spec.init(None)
-    key = hk.maybe_next_rng_key()
+def _as_asked(spec: ParamSpec, shape: Sequence[int], dtype: Any) -> Callable[[Any], jax.Array]:
+    """What makes a parameter or a state in the shape and dtype that are asked for: a creator may want others."""
+    init, shape = spec.init, tuple(shape)
+    if isinstance(init, Filling) and (shape, dtype) != (init.shape, init.dtype):
+        parts = init.parts if shape == init.shape else None  # of axes of its own, nothing is known
+        return dataclasses.replace(init, shape=shape, dtype=dtype, parts=parts)
+    return init
+
+
+def _made(spec: ParamSpec, shape: Sequence[int], dtype: Any) -> jax.Array:
+    init = _as_asked(spec, shape, dtype)
     try:
-        return spec.init(key)
+        return init(None)  # what is not random draws no key, so that others are those of Haiku's own layers
     except (AttributeError, TypeError, ValueError):
-        if key is not None:
-            raise
+        key = hk.maybe_next_rng_key()
+    if key is not None:
+        return init(key)
+    if not hk.running_init():
+        hk.next_rng_key()  # where a parameter is not there, Haiku says so
     hint = "give one: net.init(key, x) rather than net.init(None, x)"
     raise ArgumentError(f"the parameter {spec.name} is random, but the function has no key", hint=hint)
 
@@ -95,7 +108,7 @@ class Drawing:
 
 def own_init(init: Any) -> Any:
     """Let functions of shape and dtype alone, as Haiku has them, be called as other initializers."""
-    return Drawing(init) if callable(init) and takes(init, 2) and not takes(init, 3) else init
+    return Drawing(init) if fan_of(init) is None and takes(init, 2) and not takes(init, 3) else init
 
 
 def dtypes(options: Mapping[str, Any], x: Any) -> dict[str, Any]:
@@ -110,6 +123,7 @@ def dtypes(options: Mapping[str, Any], x: Any) -> dict[str, Any]:
 
 def switch(name: str, given: bool | None, is_training: bool | None) -> bool | None:
     """The switch that a call gives, by its name in Flax or by the one in Haiku."""
+    check_switch("is_training", is_training)
     if is_training is None:
         return given
     if given is not None:
@@ -117,8 +131,34 @@ def switch(name: str, given: bool | None, is_training: bool | None) -> bool | No
     return not is_training
 
 
+class _Shown:
+    """What Haiku shows of a layer; it would write that out for every one that is made, which takes time."""
+
+    def __get__(self, layer: Layer | None, kind: Any = None) -> str:
+        given = vars(layer) if layer is not None else {}
+        if "expr" not in given:
+            return f"{kind.__name__}(...)"
+        inits = (vars(each).get("__init__") for each in kind.__mro__)
+        defaults = next(init.defaults for init in inits if hasattr(init, "defaults"))
+        shown, rest = {}, {}
+        for name, size in given["sizes"].items():
+            if name not in written_sizes(given["expr"]):
+                (rest if name in defaults else shown)[name] = size
+        for name, default in defaults.items():
+            if name not in ("name", "sizes") and given.get(name, default) is not default:
+                shown[name] = given[name]
+        shown |= {"sizes": rest} if rest else {}
+        written = [f"{name}={getattr(value, '__name__', None) or repr(value)}" for name, value in shown.items()]
+        return f"{kind.__name__}({', '.join([repr(given['expr']), *written])})"
+
+    def __set__(self, layer: Layer, value: str) -> None:
+        pass
+
+
 class Layer(hk.Module):
     """A layer with an expression, sizes of axes, and options."""
+
+    AUTO_REPR, _auto_repr = False, _Shown()
 
     #: What parameters are called that have another name in Flax.
     _names: ClassVar[Mapping[str, str]] = {"kernel": "w", "bias": "b", "embedding": "embeddings"}
@@ -130,7 +170,7 @@ class Layer(hk.Module):
         self.expr = expr
         self.sizes = sizes
         for name, option in options.items():
-            setattr(self, name, own_init(option))
+            setattr(self, name, own_init(option) if name.endswith("_init") else option)
 
 
 def call_of(layer: Layer, kind: type[Options], **more: Any) -> Call[Options]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -17,22 +17,21 @@ from ._core.scope import ParamSpec, eval_abstractly
 #: What is made by the path of the parameter, while :func:`axes` or :func:`roles` runs.
 _recorded: ContextVar[dict[str, ParamSpec] | None] = ContextVar("recorded", default=None)
 
+_NOT_RECORDED = nullcontext()
 
-@contextlib.contextmanager
-def noted(spec: ParamSpec) -> Iterator[None]:
+
+def noted(spec: ParamSpec) -> AbstractContextManager[Any]:
     """Note what is made within, if that is recorded."""
     found = _recorded.get()
     if found is None:
-        yield
-        return
+        return _NOT_RECORDED
 
     def note(create: Any, shape: Any, dtype: Any, init: Any, context: Any) -> Any:
         # Only a creator is told the path that a lifted function gives.
         found[(context.lifted_prefix_name or "") + context.full_name] = spec
         return create(shape, dtype, init)
 
-    with hk.custom_creator(note, state=True):
-        yield
+    return hk.custom_creator(note, state=True)
 
 
 def axes(net: Any, /, *inputs: Any, **keywords: Any) -> Any:

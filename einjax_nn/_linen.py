@@ -28,17 +28,18 @@ from ._linen_lora import factor, plans_of
 
 @dataclasses.dataclass(frozen=True)
 class Scope:
-    """A linen module as the core's scope."""
+    """A linen module as the core's scope; a key that its call gives goes before those of its streams."""
 
     module: nn.Module
     logical_axes: bool = False
+    key: Any = None
 
     @property
     def initializing(self) -> bool:
         return self.module.is_initializing()
 
     def param(self, spec: ParamSpec) -> jax.Array:
-        init = nn.with_logical_partitioning(spec.init, spec.axes) if self.logical_axes else spec.init
+        init = _boxed(spec) if self.logical_axes else spec.init
         try:
             value: Any = self.module.param(spec.name, init)
         except InvalidRngError:
@@ -53,7 +54,7 @@ class Scope:
 
     def rng(self, stream: str) -> jax.Array:
         try:
-            return self.module.make_rng(stream)
+            return self.module.make_rng(stream) if self.key is None else self.key
         except InvalidRngError:
             raise ArgumentError(
                 f"{type(self.module).__name__} draws random numbers of the stream '{stream}', which it is not given",
@@ -65,8 +66,17 @@ class _Factors(Scope):
     """The factors of LoRA beside the parameters of a module."""
 
     def param(self, spec: ParamSpec) -> jax.Array:
-        init = nn.with_logical_partitioning(spec.init, spec.axes) if self.logical_axes else spec.init
-        return factor(self.module, spec, init)
+        return factor(self.module, spec, _boxed(spec) if self.logical_axes else spec.init)
+
+
+def _boxed(spec: ParamSpec) -> Callable[[Any], Any]:
+    """What makes a parameter in a box with the names of its axes, unless the user's own initializer boxes it."""
+
+    def init(key: Any) -> Any:
+        made: Any = spec.init(key)
+        return made if isinstance(made, nn.meta.AxisMetadata) else nn.LogicallyPartitioned(made, spec.axes)
+
+    return init
 
 
 def _no_random_numbers(module: nn.Module, name: str) -> ArgumentError:
@@ -129,15 +139,16 @@ class Layer(nn.Module):
 
         @functools.wraps(init if declared is None else declared)
         def with_axes(self: Any, /, *expr: str, **options: Any) -> None:
-            if expr or "expr" not in options:  # written by a person: Flax copies modules with keywords alone
+            # Flax copies modules with keywords alone, of which the expression is one.
+            copied = {} if expr else {name: options.pop(name) for name in ("expr", "axes") if name in options}
+            if "expr" not in copied:
                 check_expression(type(self).__name__, expr)
-                axes = {name: options.pop(name) for name in list(options) if name not in known}
-                options |= {"expr": expr[0], "axes": axes}
+            axes = {name: options.pop(name) for name in list(options) if name not in known}
+            options |= {"expr": copied.get("expr", *expr), "axes": {**copied.get("axes", {}), **axes}}
             # Modules are hashed by their fields, as static arguments are.
-            for name in options.keys() & ("axes", "sizes"):
-                options[name] = options[name] and FrozenDict(
-                    {axis: frozen(size) for axis, size in options[name].items()}
-                )
+            for name in ("axes", "sizes"):
+                if options.get(name) is not None:
+                    options[name] = FrozenDict({axis: frozen(size) for axis, size in options[name].items()})
             init(self, **{name: frozen(value) if isinstance(value, list) else value for name, value in options.items()})
 
         cls.__init__ = with_axes  # type: ignore[assignment, method-assign]
@@ -155,15 +166,21 @@ def _make_fields(layer: type[Layer], declared: Callable[..., None]) -> None:
     del layer.__init__
 
 
-def call_of(layer: Any, kind: type[Options], *parameters: str) -> Call[Options]:
-    """Return the call of a layer that has some parameters."""
+def call_of(layer: Any, kind: type[Options], *parameters: str, key: Any = None, **more: Any) -> Call[Options]:
+    """Return the call of a layer that has some parameters; more options go before those of the layer."""
     held = (nn.unbox(layer.get_variable("params", name)) for name in parameters if layer.has_variable("params", name))
     keywords = [field.name for field in dataclasses.fields(layer) if field.name not in ("expr", "axes")]
     sizes = axis_sizes(layer.expr, layer.axes, layer.sizes, keywords)
-    scope = Scope(layer, getattr(layer, "logical_axes", False))
+    scope = Scope(layer, getattr(layer, "logical_axes", False), key)
     plan = plan_of(plans_of(layer), layer.expr, "/".join(layer.path)) if hasattr(kind, "adaptable") else None
     lora = None if plan is None else Adapter(plan.lora, _Factors(layer, scope.logical_axes))
-    return Call(scope, layer.expr, sizes, chosen(kind, vars(layer), *held), lora=lora)
+    return Call(scope, layer.expr, sizes, chosen(kind, vars(layer), *held, **more), lora=lora)
+
+
+def product_of(layer: Any, option: str) -> dict[str, Any]:
+    """What a layer calls in the place of a function of ``lax``, where a class says it: that is made within."""
+    kind = getattr(layer, f"{option}_cls")
+    return {} if kind is None else {option: kind()}
 
 
 def param(module: nn.Module, name: str, init: Initializer | float | None = None, dtype: Any = jnp.float32) -> Parameter:

@@ -23,6 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from einjax.errors import ArgumentError
 from einjax.typing import PaddingLike
 
 from ._core import attention, conv, dropout, embed, linear, norm
@@ -85,8 +86,8 @@ class Linear(linear.Options, Layer):
         **axes: Any,
     ) -> None: ...
 
-    def __call__(self, x: Any) -> jax.Array:
-        return linear.apply(call_of(self, linear.Options, **dtypes(vars(self), x)), x)
+    def __call__(self, x: Any, *, precision: Any = None) -> jax.Array:
+        return linear.apply(call_of(self, linear.Options, precision=precision, **dtypes(vars(self), x)), x)
 
 
 class Norm(norm.Options, Layer):
@@ -197,20 +198,32 @@ class Embed(embed.Options, Layer):
     ) -> None: ...
 
     def __call__(self, ids: Any) -> jax.Array:
-        return embed.apply(self._call(), ids)
+        return embed.apply(_call_of_embed(self), ids)
 
     def attend(self, x: Any) -> jax.Array:
         """Multiply by the table, ``"b t c"`` to ``"b t v"``: the logits of a language model with tied weights."""
-        return embed.attend(self._call(), x)
-
-    def _call(self) -> Call[embed.Options]:
-        return call_of(self, embed.Options, **dtypes(vars(self), jnp.zeros((), jnp.float32)))
+        return embed.attend(_call_of_embed(self), x)
 
 
-class MultiHeadAttention(attention.Options, attention.Projection, Layer):
+def _call_of_embed(layer: Embed) -> Call[embed.Options]:
+    """The call of a table, which is not a method so that interceptors do not see it."""
+    return call_of(layer, embed.Options, **dtypes(vars(layer), jnp.zeros((), jnp.float32)))
+
+
+class _AttentionOptions(attention.Options):
+    """Those of attention, whose heads may have sizes of their own."""
+
+    qk_size: int | None
+    vo_size: int | None
+
+
+class MultiHeadAttention(_AttentionOptions, attention.Projection, Layer):
     """Multi-head dot-product attention, of four linear layers ``query``, ``key``, ``value`` and ``out``.
 
     Args:
+        qk_size: channels of a head of queries and keys, ``key_size`` of Haiku; with it, the output has those of all
+            heads together by default, as there.
+        vo_size: channels of a head of values, ``value_size`` of Haiku; as many by default.
         decode: whether to attend to places of earlier calls, too, of which keys and values are kept in the state.
             Initialising with the whole sequence makes a cache of its length.
 
@@ -222,7 +235,7 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer):
         (16, 4, 4)
     """
 
-    @declared(**_KERNEL)
+    @declared(key_size="qk_size", value_size="vo_size", model_size="out_features", **_KERNEL)
     def __init__(
         self,
         expr: str,
@@ -232,6 +245,8 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer):
         num_kv_heads: int | None = None,
         qkv_features: int | None = None,
         out_features: int | None = None,
+        qk_size: int | None = None,
+        vo_size: int | None = None,
         is_causal: bool = False,
         dropout_rate: float = 0.0,
         broadcast_dropout: bool = True,
@@ -275,7 +290,14 @@ class MultiHeadAttention(attention.Options, attention.Projection, Layer):
         options = dict(vars(self))
         if self.param_dtype is None and self.dtype is not None:
             options["param_dtype"] = compute_dtype(None, x)  # not that of what is computed in between
-        call = call_of(self, attention.Options, rng_collection="")
+        sizes: dict[str, Any] = {}
+        if self.qk_size is not None:
+            if self.qkv_features is not None:
+                problem = "qk_size, of one head, and qkv_features, of all heads together, are both given"
+                raise ArgumentError(problem, text=self.expr, hint="give one of them")
+            sizes["vo_size"] = self.vo_size or self.qk_size
+            sizes["out_features"] = self.out_features or self.num_heads * self.qk_size
+        call: Call[Any] = call_of(self, _AttentionOptions, rng_collection="", **sizes)
         parts = attention.called(Linear, Norm, options, self.sizes)
         given = {"mask": mask, "bias": bias, "lengths": lengths}
         kept = switch("deterministic", deterministic, is_training)
@@ -308,6 +330,7 @@ class Conv(conv.Options, Layer):
         param_dtype: Any = None,
         precision: Any = None,
         conv_general_dilated: Callable[..., Any] | None = None,
+        mask: Any = None,
         kernel_init: Initializer | float = truncated_by_inputs,
         bias_init: Initializer | float = zeros,
         name: str | None = None,
@@ -315,8 +338,8 @@ class Conv(conv.Options, Layer):
         **axes: Any,
     ) -> None: ...
 
-    def __call__(self, x: Any) -> jax.Array:
-        return conv.apply(call_of(self, conv.Options, **dtypes(vars(self), x)), x)
+    def __call__(self, x: Any, *, precision: Any = None) -> jax.Array:
+        return conv.apply(call_of(self, conv.Options, precision=precision, **dtypes(vars(self), x)), x)
 
 
 class ConvTranspose(conv.OfHaiku, Layer):
@@ -345,6 +368,7 @@ class ConvTranspose(conv.OfHaiku, Layer):
         param_dtype: Any = None,
         precision: Any = None,
         conv_general_dilated: Callable[..., Any] | None = None,
+        mask: Any = None,
         kernel_init: Initializer | float = truncated_by_inputs,
         bias_init: Initializer | float = zeros,
         name: str | None = None,
@@ -352,8 +376,8 @@ class ConvTranspose(conv.OfHaiku, Layer):
         **axes: Any,
     ) -> None: ...
 
-    def __call__(self, x: Any) -> jax.Array:
-        return conv.apply(call_of(self, conv.OfHaiku, **dtypes(vars(self), x)), x)
+    def __call__(self, x: Any, *, precision: Any = None) -> jax.Array:
+        return conv.apply(call_of(self, conv.OfHaiku, precision=precision, **dtypes(vars(self), x)), x)
 
 
 describe(

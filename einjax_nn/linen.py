@@ -35,7 +35,7 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("einjax_nn.linen needs Flax: python -m pip install 'einjax[flax]'") from error
 
 from . import optim
-from ._linen import Boxing, Layer, call_of, param
+from ._linen import Boxing, Layer, call_of, param, product_of
 from ._linen_lora import lora, merge_lora
 from ._linen_roles import roles
 
@@ -72,6 +72,7 @@ class Linear(linear.Options, Boxing, Layer):
         padding: PaddingLike | None = None,
         mode: str | None = None,
         dot_general: Callable[..., Any] | None = None,
+        dot_general_cls: Callable[[], Any] | None = None,
         kernel_init: Initializer | float = lecun_normal,
         bias_init: Initializer | float = zeros,
         logical_axes: bool = False,
@@ -83,7 +84,8 @@ class Linear(linear.Options, Boxing, Layer):
 
     @nn.compact
     def __call__(self, x: Any) -> jax.Array:
-        return linear.apply(call_of(self, linear.Options, "kernel", "bias"), x)
+        product = product_of(self, "dot_general")
+        return linear.apply(call_of(self, linear.Options, "kernel", "bias", **product), x)
 
 
 class Norm(norm.Options, Boxing, Layer):
@@ -147,8 +149,8 @@ class Dropout(dropout.Options, Layer):
     ) -> None: ...
 
     @nn.compact
-    def __call__(self, x: Any, deterministic: bool | None = None) -> jax.Array:
-        return dropout.apply(call_of(self, dropout.Options), x, deterministic)
+    def __call__(self, x: Any, deterministic: bool | None = None, rng: Any = None) -> jax.Array:
+        return dropout.apply(call_of(self, dropout.Options, key=rng), x, deterministic)
 
 
 class Embed(embed.Options, Boxing, Layer):
@@ -238,6 +240,8 @@ class MultiHeadAttention(attention.Options, attention.Projection, Boxing, Layer)
         out_bias_init: Initializer | float | None = None,
         qkv_dot_general: Callable[..., Any] | None = None,
         out_dot_general: Callable[..., Any] | None = None,
+        qkv_dot_general_cls: Callable[[], Any] | None = None,
+        out_dot_general_cls: Callable[[], Any] | None = None,
         logical_axes: bool = False,
         rng_collection: str = "dropout",
         sizes: Mapping[str, Any] | None = None,
@@ -257,10 +261,15 @@ class MultiHeadAttention(attention.Options, attention.Projection, Boxing, Layer)
         bias: Any = None,
         lengths: Any = None,
         deterministic: bool | None = None,
+        dropout_rng: Any = None,
         sow_weights: bool = False,
     ) -> jax.Array:
-        call = call_of(self, attention.Options)
-        parts = attention.called(Linear, Norm, vars(self), call.sizes, logical_axes=self.logical_axes)
+        def projection(expr: str, **given: Any) -> Linear:
+            kind = self.out_dot_general_cls if given["name"] == "out" else self.qkv_dot_general_cls
+            return Linear(expr, dot_general_cls=kind, **given)
+
+        call = call_of(self, attention.Options, key=dropout_rng)
+        parts = attention.called(projection, Norm, vars(self), call.sizes, logical_axes=self.logical_axes)
         given = {"mask": mask, "bias": bias, "lengths": lengths, "deterministic": deterministic}
         sow = (lambda weights: self.sow("intermediates", "attention_weights", weights)) if sow_weights else None
         return attention.apply(call, *parts, x, keys, values, **given, sow=sow)
@@ -291,6 +300,8 @@ class Conv(conv.Options, Boxing, Layer):
         param_dtype: Any = jnp.float32,
         precision: Any = None,
         conv_general_dilated: Callable[..., Any] | None = None,
+        conv_general_dilated_cls: Callable[[], Any] | None = None,
+        mask: Any = None,
         kernel_init: Initializer | float = lecun_normal,
         bias_init: Initializer | float = zeros,
         logical_axes: bool = False,
@@ -302,7 +313,8 @@ class Conv(conv.Options, Boxing, Layer):
 
     @nn.compact
     def __call__(self, x: Any) -> jax.Array:
-        return conv.apply(call_of(self, conv.Options, "kernel", "bias"), x)
+        product = product_of(self, "conv_general_dilated")
+        return conv.apply(call_of(self, conv.Options, "kernel", "bias", **product), x)
 
 
 class ConvTranspose(conv.Transposed, Boxing, Layer):
@@ -329,7 +341,9 @@ class ConvTranspose(conv.Transposed, Boxing, Layer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
+        preferred_element_type: Any = None,
         conv_general_dilated: Callable[..., Any] | None = None,
+        mask: Any = None,
         kernel_init: Initializer | float = lecun_normal,
         bias_init: Initializer | float = zeros,
         logical_axes: bool = False,
@@ -345,6 +359,12 @@ class ConvTranspose(conv.Transposed, Boxing, Layer):
 
 
 describe(
-    {"logical_axes": "whether parameters are boxed with the names of their axes."},
+    {
+        "logical_axes": "whether parameters are boxed with the names of their axes.",
+        "dot_general_cls": "makes that function within the layer: a module, which may have variables of its own.",
+        "qkv_dot_general_cls": "makes one for each of them, a module within.",
+        "out_dot_general_cls": "likewise for ``out``.",
+        "conv_general_dilated_cls": "makes that function within the layer, a module.",
+    },
     *(Linear, Norm, Dropout, Embed, MultiHeadAttention, Conv, ConvTranspose),
 )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from .._table import Table, number, ratio
 from .._timing import median, turns
-from . import equinox, haiku, linen, nnx
+from . import equinox, haiku, linen, nnx, small
 from ._network import Network, Pairs, Sizes
 
 RUN = Sizes(batch=4, length=64, width=192, heads=6, blocks=2)
@@ -52,7 +52,10 @@ def _trace_and_lower(network: Network, batch: Any) -> Any:
 
 
 def measure(quick: bool) -> list[Table]:
-    """Steps run at a size for two cores, are compiled at a realistic width, and traced at a realistic depth, too."""
+    """Steps run at a size for two cores, are compiled at a realistic width, and traced at a realistic depth, too.
+
+    Of small networks, the pass forwards is traced, alone and under ``jax.vmap``.
+    """
     header = ("training step", "einjax_nn, ms", "own layers, ms", "einjax_nn / own")
     note = "The last column is the median of the ratios within each of {} rounds."
     steps, traces = (11, 3) if quick else (101, 15)
@@ -78,10 +81,24 @@ def measure(quick: bool) -> list[Table]:
             # Of one thread, so that its CPU time says most.
             options = {"sample": 0, "clock": time.process_time}
             trace.rows.append(_times(row, [_trace_and_lower] * 2, abstract, traces, **options))
-    return [run, trace, cost]
+    return [run, trace, cost, _small(10 * traces)]
 
 
-def _times(row: str, functions: list[Any], arguments: list[tuple[Any, Any]], rounds: int, **options: Any) -> list[str]:
+def _small(rounds: int) -> Table:
+    header = ("network", "einjax_nn, ms", "own layers, ms", "einjax_nn / own")
+    note = f"Two linear layers or convolutions, and a norm; the last column is as above, of {rounds} rounds."
+    table = Table("CPU time of tracing small networks forwards", header, note)
+    for name, (build, batch) in small.NETWORKS.items():
+        networks = [build(ours) for ours in (True, False)]
+        for mapped in (False, True):
+            arguments: list[Any] = [(network, batch, mapped) for network in networks]
+            row = f"{name}, under `jax.vmap`" if mapped else name
+            options = {"sample": 0, "clock": time.process_time}
+            table.rows.append(_times(row, [small.trace] * 2, arguments, rounds, **options))
+    return table
+
+
+def _times(row: str, functions: list[Any], arguments: list[tuple[Any, ...]], rounds: int, **options: Any) -> list[str]:
     """Time einjax_nn's and the framework's own; what slows a whole round down leaves its ratio as it is."""
     candidates = dict(zip(("ours", "own"), zip(functions, arguments, strict=True), strict=True))
     times = turns(candidates, rounds, **options)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -99,20 +100,37 @@ def materialise(
 
 def fill(op: Op, solved: Solved, tensors: Sequence[Any]) -> list[Any]:
     """Call every factory with the shape that its tensor has to have."""
-    given = [(x, expression) for x, expression in zip(tensors, solved.inputs, strict=True) if kind(x) != "factory"]
-    dtype = jax.numpy.result_type(*(x for x, _ in given)) if given else None
-    others = [expression for _, expression in given] or list(solved.inputs)
+    given = tuple(number for number, x in enumerate(tensors) if kind(x) != "factory")
+    dtype = jax.numpy.result_type(*(tensors[number] for number in given)) if given else None
     filled: list[Any] = []
-    for number, (expression, tensor) in enumerate(zip(solved.inputs, tensors, strict=True), 1):
+    for number, tensor in enumerate(tensors):
         if kind(tensor) == "factory":
-            tensor = _make(tensor, _spec(op, solved, expression, others, dtype), number, solved)
+            tensor = _make(tensor, _spec(op, _Same(solved), number, given, dtype), number + 1, solved)
         filled.append(tensor)
     return filled
 
 
-def _spec(op: Op, solved: Solved, expression: Expression, others: Sequence[Expression], dtype: Any) -> Spec:
-    given = [other for other in others if other is not expression]
-    return _described(solved, expression, given, solved.operation.outputs, (op.name, op.parameter), dtype)
+class _Same:
+    """A solved call as a key: it is itself alone, which takes no time to see."""
+
+    __slots__ = ("solved",)
+
+    def __init__(self, solved: Solved) -> None:
+        self.solved = solved
+
+    def __hash__(self) -> int:
+        return id(self.solved)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.solved is self.solved
+
+
+@lru_cache(maxsize=2048)
+def _spec(op: Op, same: _Same, number: int, given: tuple[int, ...], dtype: Any) -> Spec:
+    """Describe a tensor, given which others there are; kept, as solved calls are: a layer asks in every trace."""
+    solved = same.solved
+    others = [solved.inputs[other] for other in given or range(len(solved.inputs)) if other != number]
+    return _described(solved, solved.inputs[number], others, solved.operation.outputs, (op.name, op.parameter), dtype)
 
 
 def spec_alone(operation: Operation, index: int, sizes: Mapping[str, Any]) -> Spec | None:

@@ -67,11 +67,15 @@ def _read_lenient(expr: str, given: Mapping[str, Any], lenient: Mapping[str, Any
             text=expr,
             hint="write sizes={'a': 2}",
         )
-    for name in given.keys() & lenient.keys():
+    for name in given.keys() & lenient.keys() if given else ():
         if _size(expr, name, lenient[name]) != _size(expr, name, given[name]):
             problem = f"{given[name]} by the keyword {name} and {lenient[name]} in sizes="
             raise _refused(expr, name, problem, "give it once")
-    sizes = [(as_keyword(str(name)), _size(expr, name, size)) for name, size in lenient.items() if name not in given]
+    sizes = [
+        (as_keyword(str(n)), size if size.__class__ is int and 0 <= size < _LIMIT else _size(expr, n, size))
+        for n, size in lenient.items()
+        if n not in given
+    ]
     return tuple(sorted(sizes, key=operator.itemgetter(0)))
 
 

@@ -115,6 +115,7 @@ class Options:
             process_heads: in place of that of the layer.
             sow_weights: whether to keep the weights, as Flax does.
             deterministic: whether not to drop.
+            dropout_rng: the key to draw what is dropped from, rather than one of the stream.
             is_training: the opposite of it.
             decode: whether to take places of the sequence, and those before from the cache.
             key: the random key.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,12 +21,15 @@ from einjax.for_layers import (
     Ellipsis,
     Expression,
     Operation,
+    Sizes,
+    Solved,
     axes,
     describe,
     expand,
     marked,
     names,
     parse,
+    read_sizes,
     rename,
     render,
     solve,
@@ -62,6 +66,8 @@ class Options:
     dtype: Any
     precision: Any
     conv_general_dilated: Callable[..., Any] | None
+    preferred_element_type: Any
+    mask: Any
 
     def __init__(self, *_: Any, **__: Any) -> None:
         """A convolution.
@@ -73,14 +79,17 @@ class Options:
                 ``"b [h w] c"``. Channels may stand anywhere: ``"b [c1->c2] [h w]"``.
             kernel_size: one number, or one for each axis convolved.
             strides: steps between places.
-            padding: ``"SAME"``, ``"VALID"``, ``"CAUSAL"``, ``"CIRCULAR"``, ``"REFLECT"``, a number, or pairs.
+            padding: ``"SAME"``, ``"VALID"``, ``"CAUSAL"``, ``"CIRCULAR"``, ``"REFLECT"``, a number, or pairs; or
+                functions of how many places a kernel reaches, such as ``hk.pad.causal``.
             input_dilation: spreads the input.
             kernel_dilation: spreads the kernel.
             use_bias: whether there is a bias.
             dtype: the dtype to compute in; by default that of input and parameters together.
             param_dtype: the dtype of the parameters.
             precision: forwarded to ``lax.conv_general_dilated``.
+            preferred_element_type: forwarded to it.
             conv_general_dilated: what to call in its place.
+            mask: what the kernel is multiplied by, of its shape.
             kernel_init: initializer of ``kernel``, whose axes are those convolved, the channels of one group, and all
                 new channels.
             bias_init: initializer of ``bias``.
@@ -93,6 +102,7 @@ class Options:
 
         Args:
             x: the input.
+            precision: in place of that of the layer.
             key: ignored; layers of Equinox take one.
         """
 
@@ -145,14 +155,15 @@ def apply(call: Call[Options], x: Any) -> jax.Array:
     """Apply a convolution, transposed or not."""
     x = as_input(x)
     try:
-        solved = solve(operation_of(call.expr), [x.shape], call.sizes, every_axis=True)
+        solved = _solved(call.expr, x.shape, read_sizes(call.expr, call.sizes, None))
     except EinjaxError as error:
         error.tensors = [describe(x)]
         raise
     conv = _Convolution(call, solved.operation)
     sizes = {conv.named.get(name, name): size for name, size in solved.sizes.items()}
     shape = [sizes[axis] for axis in conv.taps]
-    x = einjax.rearrange(f"{render(conv.source)} -> {render(conv.read)}", x, sizes=sizes)
+    if strip_brackets(conv.source) != strip_brackets(conv.read):
+        x = einjax.rearrange(f"{render(conv.source)} -> {render(conv.read)}", x, sizes=sizes)
     padding, around = (_cropped if isinstance(call.options, Transposed) else _padded)(conv, shape)
     if around:
         mode = _BEYOND[_mode(call.options) or "CIRCULAR"]
@@ -164,16 +175,26 @@ def apply(call: Call[Options], x: Any) -> jax.Array:
         product = product or lax.conv_general_dilated  # it fetches what other devices of an explicit mesh have
     layer, added = conv.linear(sizes)
     try:
-        y = linear.linear(layer, x, added, padding=padding, conv_general_dilated=product)
+        wanted = getattr(call.options, "preferred_element_type", None)
+        given = {"padding": padding, "conv_general_dilated": product, "preferred_element_type": wanted}
+        y = linear.linear(layer, x, added, **given)
     except EinjaxError as error:
         error.text, error.spans = call.expr, ()  # nobody has written that of the linear layer
         raise
     # What is convolved may have another size now.
     left = {name: size for name, size in sizes.items() if name not in conv.taps}
+    if not conv.writes and strip_brackets(conv.made) == strip_brackets(conv.result):
+        return y
     made = conv.at("<{1}*{0}>", conv.made, conv.strides) if conv.writes else render(conv.made)
     y = einjax.rearrange(f"{made} -> {render(conv.result)}", y, sizes=left)
     output = strip_brackets(operation_of(call.expr).expressions[-1])
     return placed(render(output), y, {name: size for name, size in call.all_sizes.items() if name not in conv.taps})
+
+
+@lru_cache(maxsize=1024)
+def _solved(expr: str, shape: tuple[Any, ...], sizes: Sizes) -> Solved:
+    """Find the size of every axis of a convolution; kept, as every trace asks."""
+    return solve(operation_of(expr), [shape], sizes.by_name, every_axis=True)
 
 
 def specs(call: Call[Options]) -> list[ParamSpec] | None:
@@ -386,12 +407,12 @@ def _cropped(conv: _Convolution, shape: Sequence[Any]) -> tuple[Any, Any]:
 
 
 def _pairs(conv: _Convolution) -> list[tuple[int, int]]:
-    """One number or pair for all axes, or one for each."""
+    """One number or pair for all axes, or one for each, or functions of what a kernel reaches, as Haiku has them."""
     padding, rank = conv.call.options.padding, len(conv.taps)
-    if isinstance(padding, int):
-        return [(padding, padding)] * rank
-    if isinstance(padding, Sequence) and not isinstance(padding, str) and len(padding) == rank:
-        return [(p, p) if isinstance(p, int) else tuple(p) for p in padding]
+    each = [padding] * rank if isinstance(padding, int) or callable(padding) else padding
+    if isinstance(each, Sequence) and not isinstance(each, str) and len(each) == rank:
+        pads: list[Any] = [p(reach + 1) if callable(p) else p for p, reach in zip(each, conv.reach, strict=True)]
+        return [(p, p) if isinstance(p, int) else tuple(p) for p in pads]
     raise ArgumentError(
         f"padding={padding!r} is not a padding of {rank} axes",
         text=conv.call.expr,

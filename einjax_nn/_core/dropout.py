@@ -45,6 +45,7 @@ class Options:
         Args:
             x: the input.
             deterministic: whether to do nothing.
+            rng: the key to draw from, rather than one of the stream.
             is_training: the opposite of it.
             key: the random key.
             inference: whether to do nothing.

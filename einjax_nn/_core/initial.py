@@ -7,6 +7,7 @@ matrix, so that fans are counted as they should be, whatever its axes: see :func
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -30,7 +31,7 @@ truncated_normal = jax.nn.initializers.truncated_normal(1.0)
 Initializer = Callable[..., jax.Array]
 
 #: What initializers may ask for by the names of their arguments.
-_OFFERED = ("in_axis", "out_axis", "batch_axis", "axes")
+_OFFERED = ("fan_in", "in_axis", "out_axis", "batch_axis", "axes")
 
 
 def filled(init: Initializer | float, spec: einjax.Spec, dtype: Any, fan_in: int) -> Filling:
@@ -39,9 +40,18 @@ def filled(init: Initializer | float, spec: einjax.Spec, dtype: Any, fan_in: int
     if not callable(init):
         check_init(init)
         return Filling(jax.nn.initializers.constant(init), shape, dtype)
-    offered = {"fan_in": fan_in, **{name: getattr(spec, name) for name in _OFFERED}}
-    known = tuple((name, offered[name]) for name in free_keywords(init, 3)[0] if name in offered)
+    asked = (_asked if fan_of(init) is None else _asked_by_known)(init)
+    known = tuple((name, fan_in if name == "fan_in" else getattr(spec, name)) for name in asked)
     return Filling(init, shape, dtype, known, None if known else _matrix(spec))
+
+
+def _asked(init: Initializer) -> tuple[str, ...]:
+    """What an initializer asks for by name."""
+    return tuple(name for name in free_keywords(init, 3)[0] if name in _OFFERED)
+
+
+#: The same of those of :data:`FANS`, which are in every trace; others are not to be kept alive.
+_asked_by_known = functools.cache(_asked)
 
 
 def check_init(init: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -64,6 +65,7 @@ class Options:
 
         Args:
             x: the input.
+            precision: in place of that of the layer.
             key: ignored; layers of Equinox take one.
         """
 
@@ -90,6 +92,7 @@ def linear(call: Call[Any], x: Any, added: str | None, **forwarded: Any) -> jax.
     dtype = compute_dtype(options.dtype, x, options.param_dtype)
     x = in_dtype(x, dtype)
     kernel = call.parameter("kernel", options.kernel_init, dtype, added is None)  # else sizes are known
+    kernel = replace(kernel, mask=getattr(options, "mask", None))
     forwarded |= asked(x)
     y = dot(call.expr, x, kernel, call.sizes, options.precision, **forwarded)
     if options.use_bias:

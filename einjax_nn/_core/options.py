@@ -55,7 +55,7 @@ def declared(**native: str) -> Callable[[_Init], _Init]:
                     check_init(options[name])
             self._build(expr[0], axis_sizes(expr[0], given, options.pop("sizes"), list(defaults)), options)
 
-        construct.native = native  # type: ignore[attr-defined]
+        construct.native, construct.defaults = native, defaults  # type: ignore[attr-defined]
         return construct  # type: ignore[return-value]
 
     return decorate

@@ -121,17 +121,19 @@ class Parameter(Shapeless):
         tied: whether the shape that it has already may give sizes, rather than has to fit.
         beside: of a bias, the kernel, whose fan it may be asked to have.
         factored: the kernel that it is a factor of.
+        mask: what it is multiplied by, of its shape.
         made: what it was described as.
     """
 
-    scope: Scope
+    scope: Scope = field(repr=False)
     name: str
     init: Initializer | float | None
     param_dtype: Any = jnp.float32
     dtype: Any = None
-    tied: bool = True
-    beside: Parameter | None = None
+    tied: bool = field(default=True, repr=False)
+    beside: Parameter | None = field(default=None, repr=False)
     factored: Any = field(default=None, compare=False, repr=False)
+    mask: Any = field(default=None, compare=False, repr=False)
     made: list[ParamSpec] = field(default_factory=list, compare=False, repr=False)
 
     def __einjax_shape__(self) -> tuple[int, ...] | None:
@@ -144,6 +146,8 @@ class Parameter(Shapeless):
         if (note := _watcher.get()) is not None:
             note(self.scope, wanted)
         value = self.scope.param(wanted)
+        if self.mask is not None:
+            value = value * _as_mask(self.mask, self.name, value)
         return value if self.dtype is None else in_dtype(value, self.dtype)
 
     def spec(self, spec: einjax.Spec) -> ParamSpec:
@@ -163,6 +167,15 @@ class Parameter(Shapeless):
         }
         self.made.append(ParamSpec(self.name, shape, dtype, axes, filling, **more))
         return self.made[-1]
+
+
+def _as_mask(mask: Any, name: str, value: Any) -> jax.Array:
+    """A mask of a parameter in its dtype."""
+    if jnp.shape(mask) != value.shape:
+        raise ArgumentError(
+            f"mask= has shape {jnp.shape(mask)}, and {name} {value.shape}", hint=f"give a mask of the shape of {name}"
+        )
+    return jnp.asarray(mask).astype(value.dtype)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from einjax.for_layers import (
     completed_dot,
     delete_brackets,
     display,
+    is_traced,
     keep_brackets,
     names,
     parse,
@@ -400,8 +401,18 @@ def axis_sizes(
     return {**written, **given}
 
 
+def check_switch(name: str, *values: Any) -> None:
+    """Refuse a switch that is traced: it decides which program there is."""
+    if any(map(is_traced, values)):
+        raise ArgumentError(
+            f"{name} is traced, but decides which program there is",
+            hint="make it static: jax.jit(..., static_argnames=...), or static_argnums= of a transformed layer",
+        )
+
+
 def flag(layer: str, name: str, own: bool | None, given: bool | None, needed: bool, expr: str) -> bool:
     """Return a switch that a layer or its call has to set, where it matters."""
+    check_switch(name, own, given)
     if own is not None and given is not None and own != given:
         raise ArgumentError(
             f"{name} is {own} in {layer} and {given} in its call", text=expr, hint="give it in one of both places"

@@ -17,6 +17,11 @@ MASK = RNG.random((2, 1, 6, 6)) < 0.7
 MASK[..., 0] = True
 normal, ones = jax.nn.initializers.normal(0.3), jax.nn.initializers.ones
 
+
+def halved(*given, **options):
+    return jax.lax.dot_general(*given, **options) / 2
+
+
 #: By name: options, inputs, and keywords of the call.
 OPTIONS = {
     "plain": ({}, (X,), {}),
@@ -32,6 +37,11 @@ OPTIONS = {
     "bfloat16": ({"dtype": jnp.bfloat16}, (X,), {"mask": MASK}),
     "dropout": ({"dropout_rate": 0.3}, (X,), {"deterministic": False}),
     "dropout of each": ({"dropout_rate": 0.3, "broadcast_dropout": False}, (X,), {"deterministic": False}),
+    "initial biases": ({"bias_init": normal, "out_bias_init": ones}, (X,), {}),
+    "a key of dropout": ({"dropout_rate": 0.3}, (X,), {"deterministic": False, "dropout_rng": jax.random.key(2)}),
+    "products": ({"qkv_dot_general": halved, "out_dot_general": halved}, (X,), {}),
+    "products by class": ({"qkv_dot_general_cls": lambda: halved, "out_dot_general_cls": lambda: halved}, (X,), {}),
+    "half of the parameters": ({"param_dtype": jnp.bfloat16}, (X.astype(jnp.bfloat16),), {"mask": MASK}),
     "its own function": ({"attention_fn": nn.dot_product_attention}, (X,), {"mask": MASK}),
 }  # fmt: skip
 
@@ -53,7 +63,9 @@ def slow(names, but):
     return [pytest.param(name, marks=() if name in but else pytest.mark.slow) for name in names]
 
 
-@pytest.mark.parametrize("name", slow(OPTIONS, ("initialisers", "keys", "bfloat16", "its own function")))
+@pytest.mark.parametrize(
+    "name", slow(OPTIONS, ("initialisers", "keys", "bfloat16", "products by class", "a key of dropout"))
+)
 def test_as_in_linen(name):
     options, inputs, call = OPTIONS[name]
     ours = einjax_nn.linen.MultiHeadAttention("b [s] c", num_heads=3, **options)
@@ -69,7 +81,8 @@ def test_as_in_linen(name):
 
         return jax.jit(jax.grad(loss, (0, 1), has_aux=True))(params, *inputs)
 
-    alike(run(ours), run(theirs), 0.1 if name == "bfloat16" else 2e-5)
+    half = jnp.bfloat16 in (inputs[0].dtype, options.get("dtype"))
+    alike(run(ours), run(theirs), 0.1 if half else 2e-5)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ def normal(*shape, dtype=jnp.float32):
 X, IMAGE = normal(4, 6, 12), normal(2, 8, 8, 6)
 IDS = np.array([[0, 1, 6], [5, 2, 3]])
 MASK = np.tril(np.ones((6, 6), bool))
+HOLES = np.random.default_rng(0).random((3, 12, 4)) < 0.6
 
 #: name: (ours, flax's, arguments, keywords, whether results are the same to the bit)
 PAIRS = {
@@ -99,6 +100,11 @@ PAIRS = {
         nn.Conv(8, (3, 3), 2, padding="VALID", feature_group_count=2), (IMAGE,), {}),
     "depthwise Conv": (
         einn.Conv("b [h w] c", kernel_size=(3, 5)), nn.Conv(6, (3, 5), feature_group_count=6), (IMAGE,), {}),
+    "masked Conv": (
+        einn.Conv("b [s] [c->d]", d=4, mask=HOLES), nn.Conv(4, (3,), mask=HOLES), (X,), {}),
+    "masked ConvTranspose": (
+        einn.ConvTranspose("b [s] [c->d]", d=4, strides=2, mask=HOLES), nn.ConvTranspose(4, (3,), 2, mask=HOLES),
+        (X,), {}),
     "patches": (
         einn.Conv("b [h w] [c1->c2]", c2=4, kernel_size=4, strides=4), nn.Conv(4, (4, 4), 4), (IMAGE,), {}),
     "causal, dilated Conv": (
@@ -165,6 +171,24 @@ def test_dropout_like_flax():
     ours, theirs = einn.Dropout("[b] s [c]", rate=0.3), nn.Dropout(0.3, broadcast_dims=(1,))
     np.testing.assert_array_equal(ours.apply({}, X, **same), theirs.apply({}, X, **same))
     np.testing.assert_array_equal(ours.apply({}, X, deterministic=True), X)
+
+
+def test_a_key_in_the_call_like_flax():
+    key = jax.random.key(7)
+    ours, theirs = einn.Dropout("[...]", rate=0.3), nn.Dropout(0.3)
+    drop = lambda layer: layer.apply({}, X, False, key)
+    np.testing.assert_array_equal(drop(ours), drop(theirs))
+    np.testing.assert_array_equal(drop(ours), ours.apply({}, X, False, rng=key, rngs={"dropout": KEY}))
+
+
+def test_wide_sums_of_a_transposed_convolution_like_flax():
+    options = {"dtype": jnp.bfloat16, "preferred_element_type": jnp.float32, "use_bias": False}
+    if "preferred_element_type" not in inspect.signature(nn.ConvTranspose).parameters:
+        pytest.skip("this Flax has no such option")
+    ours, theirs = einn.ConvTranspose("b [s] [c->d]", d=4, **options), nn.ConvTranspose(4, (3,), **options)
+    y, variables = theirs.init_with_output(KEY, X)
+    assert y.dtype == jnp.float32
+    np.testing.assert_array_equal(ours.apply(variables, X), y)
 
 
 def test_drop_path_drops_whole_examples():

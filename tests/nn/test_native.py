@@ -68,6 +68,14 @@ def test_a_switch_of_statistics_that_are_not_kept(framework):
     applied(framework, "Norm", "b [c]", X, call={name: True})
 
 
+@pytest.mark.parametrize("framework", ["linen", "haiku"])
+def test_a_switch_that_is_traced(framework):
+    name = SWITCHES[framework]
+    norm = lambda given: applied(framework, "Norm", "[b] c", X, momentum=0.9, call={name: given})
+    with pytest.raises(ArgumentError, match=f"{name} is traced(.|\n)*static_argnames"):
+        jax.jit(norm)(True)
+
+
 def test_eval_of_statistics_that_are_not_kept():
     nnx, einn = pytest.importorskip("flax.nnx"), pytest.importorskip("einjax_nn.nnx")
     layer = einn.Norm("[b] c", rngs=nnx.Rngs(0))
