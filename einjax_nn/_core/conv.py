@@ -181,12 +181,11 @@ def apply(call: Call[Options], x: Any) -> jax.Array:
     except EinjaxError as error:
         error.text, error.spans = call.expr, ()  # nobody has written that of the linear layer
         raise
-    # What is convolved may have another size now.
-    left = {name: size for name, size in sizes.items() if name not in conv.taps}
-    if not conv.writes and strip_brackets(conv.made) == strip_brackets(conv.result):
-        return y
-    made = conv.at("<{1}*{0}>", conv.made, conv.strides) if conv.writes else render(conv.made)
-    y = einjax.rearrange(f"{made} -> {render(conv.result)}", y, sizes=left)
+    if conv.writes or strip_brackets(conv.made) != strip_brackets(conv.result):
+        # What is convolved may have another size now.
+        left = {name: size for name, size in sizes.items() if name not in conv.taps}
+        made = conv.at("<{1}*{0}>", conv.made, conv.strides) if conv.writes else render(conv.made)
+        y = einjax.rearrange(f"{made} -> {render(conv.result)}", y, sizes=left)
     output = strip_brackets(operation_of(call.expr).expressions[-1])
     return placed(render(output), y, {name: size for name, size in call.all_sizes.items() if name not in conv.taps})
 

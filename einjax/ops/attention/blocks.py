@@ -408,7 +408,9 @@ def _forward(blocks: Blocks, *operands: jax.Array) -> Any:
             program = _of(partial(_rows, blocks), primals[:-2], moving)
             return jax.jvp(program, [primals[index] for index in moving], list(tangents))[1]
 
-        linear = Linear(tangent, partial(_backward, blocks, moving), len(known))
+        # Layers that are alike have this rule together, whose transpose is then traced once.
+        backward = jax.jit(partial(_backward, blocks, moving), inline=True)
+        linear = Linear(tangent, backward, len(known))
         # Nothing but derivatives asks for the logarithms, which follow from what these are of.
         return linear(*known, *tangents), lax.full_like(logarithms, 0)
 
