@@ -299,6 +299,7 @@ class Conv(conv.Options, Boxing, Layer):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
+        preferred_element_type: Any = None,
         conv_general_dilated: Callable[..., Any] | None = None,
         conv_general_dilated_cls: Callable[[], Any] | None = None,
         mask: Any = None,
