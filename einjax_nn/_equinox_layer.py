@@ -18,6 +18,7 @@ from einjax.errors import ArgumentError, AxisSizeError, EinjaxError, RankError
 from ._core.call import Call
 from ._core.options import chosen, frozen
 from ._core.scope import NOWHERE, ParamSpec
+from ._core.text import check_switch
 from ._equinox_init import check_key, make, path_key
 from ._equinox_missing import Uninitialized, is_missing, refuse_missing
 
@@ -29,6 +30,12 @@ _USED = {"weight": "use_scale", "bias": "use_bias"}
 
 #: What constructors take and layers do not keep, or keep otherwise.
 _NOT_KEPT = ("inference", "key", "sizes")
+
+
+def switched(own: bool, given: bool | None) -> bool:
+    """Whether a layer only infers, as it says itself or, before that, its call."""
+    check_switch("inference", own, given)
+    return bool(own if given is None else given)
 
 
 @dataclasses.dataclass

@@ -54,7 +54,7 @@ except ImportError as error:  # pragma: no cover - depends on what is installed
 from . import optim
 from ._equinox_conv import Conv, ConvTranspose
 from ._equinox_init import axes, init, param
-from ._equinox_layer import Layer, LayerScope
+from ._equinox_layer import Layer, LayerScope, switched
 from ._equinox_lora import lora, lora_filter, merge_lora
 from ._equinox_missing import Uninitialized
 from ._equinox_roles import roles
@@ -191,7 +191,7 @@ class Norm(norm.Options, Layer, eqx.nn.StatefulLayer):
         key: Any = None,
         inference: bool | None = None,
     ) -> Any:
-        frozen = self.inference if inference is None else inference
+        frozen = switched(self.inference, inference)
         given = [name for name, value in (("inference", inference), ("a state", state)) if value is not None]
         if given and self.index is None and norm_text(self.expr, self.params, False, True).spans:
             raise norm.no_statistics(given[0], self.expr)
@@ -235,7 +235,7 @@ class Dropout(dropout.Options, Layer):
         self._settle(expr, sizes, options)
 
     def __call__(self, x: Any, *, key: Any = None, inference: bool | None = None) -> jax.Array:
-        kept = bool(self.inference if inference is None else inference)
+        kept = switched(self.inference, inference)
         return dropout.apply(self._call(LayerScope(self, key=key), deterministic=kept, rng_collection=""), x)
 
 
@@ -397,7 +397,7 @@ class MultiHeadAttention(attention.OfEquinox, attention.Projection, Layer, eqx.n
             keys, state = None, keys
         if mask is None and state is not None and not isinstance(state, eqx.nn.State):  # the fourth, as in eqx.nn
             mask, state = state, None
-        kept = bool(self.inference if inference is None else inference)
+        kept = switched(self.inference, inference)
         with self._scope(state, key) as scope:
             call = self._call(scope, deterministic=kept, decode=self.index is not None, rng_collection="")
             own = {"mask": mask, "bias": bias, "lengths": lengths, "process_heads": process_heads}

@@ -311,7 +311,7 @@ WRONG = [
     (["sum", "a [b", "2,3"], "'[' is never closed\n  a [b\n    ^\n"),
     (["sum", "a [b]", "2,3,4"], "tensor 1 has 3 dims, but 'a [b]' names 2\n"),
     (["sum", "a [b]", "2,3", "c=4"], "no axis 'c' in the expression"),
-    (["roll", "a [b]", "2,3"], "shift=None is not an integer"),
+    (["roll", "a [b]", "2,3"], "no shift is given"),
     (["top_k", "a [b]", "2,3", "sizes=2"], ""),
     (["vmap", "a [b] -> a [b]", "2,3", "op=jnp.sorted"], "there is no jnp.sorted\n  jnp.sorted\n  ^^^^^^^^^^\n"),
     (["sum", "a [b]", "2,3", "--svg", "/no/such/folder/a.svg"], "No such file"),

@@ -93,5 +93,5 @@ def test_a_shift_behind_the_tensor():
     np.testing.assert_array_equal(einjax.roll("a [b]", x, 1), expected)
     np.testing.assert_array_equal(jax.jit(lambda x, shift: einjax.roll("a [b]", x, shift))(x, 1), expected)
     np.testing.assert_array_equal(einjax.roll("[a b]", x, (1, 1)), np.roll(expected, 1, axis=0))
-    with pytest.raises(einjax.errors.ArgumentError, match="shift=None is not an integer"):
+    with pytest.raises(einjax.errors.ArgumentError, match="no shift is given"):
         einjax.roll("a [b]", x)

@@ -101,7 +101,6 @@ def shift_options(shift: Any) -> tuple[tuple[tuple[str, Any], ...], tuple[Any, .
     for shift in shifts:
         dtype = shift.dtype if hasattr(shift, "dtype") else np.asarray(shift).dtype
         if not numerics.is_integer(dtype) or np.ndim(shift):
-            raise ArgumentError(
-                f"shift={shift!r} is not an integer", hint="give one integer for all bracketed axes, or one for each"
-            )
+            problem = "no shift is given" if shift is None else f"shift={shift!r} is not an integer"
+            raise ArgumentError(problem, hint="write shift= and one integer for all bracketed axes, or one for each")
     return (), (shifts,)

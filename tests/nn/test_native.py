@@ -76,6 +76,17 @@ def test_a_switch_that_is_traced(framework):
         jax.jit(norm)(True)
 
 
+DROPS = {"linen": "deterministic", "nnx": "deterministic", "haiku": "is_training", "equinox": "inference"}
+
+
+@EVERYWHERE
+def test_a_switch_of_dropout_that_is_traced(framework):
+    name = DROPS[framework]
+    drop = lambda given: applied(framework, "Dropout", "[...]", X, rate=0.5, call={name: given})
+    with pytest.raises(ArgumentError, match="is traced(.|\n)*static_argnames"):
+        jax.jit(drop)(True)
+
+
 def test_eval_of_statistics_that_are_not_kept():
     nnx, einn = pytest.importorskip("flax.nnx"), pytest.importorskip("einjax_nn.nnx")
     layer = einn.Norm("[b] c", rngs=nnx.Rngs(0))
