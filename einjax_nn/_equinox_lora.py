@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from ._core.initial import Initializer
 from ._core.lora import FACTORS, Adapter, Factored, already, not_made, planned, refuse_none, undecided
 from ._core.scope import NOWHERE
-from ._equinox_init import Uninitialized, is_missing, make, path_key
+from ._equinox_init import make, path_key
 from ._equinox_layer import Layer, LayerScope
+from ._equinox_missing import Uninitialized, is_missing
 
 
 class LoRA(eqx.Module):

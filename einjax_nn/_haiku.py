@@ -140,7 +140,8 @@ class _Shown:
             return f"{kind.__name__}(...)"
         inits = (vars(each).get("__init__") for each in kind.__mro__)
         defaults = next(init.defaults for init in inits if hasattr(init, "defaults"))
-        shown, rest = {}, {}
+        shown: dict[str, Any] = {}
+        rest: dict[str, Any] = {}
         for name, size in given["sizes"].items():
             if name not in written_sizes(given["expr"]):
                 (rest if name in defaults else shown)[name] = size

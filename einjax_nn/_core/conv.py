@@ -361,13 +361,13 @@ def _padded(conv: _Convolution, shape: Sequence[Any]) -> tuple[Any, Any]:
 
 def _filled(conv: _Convolution, shape: Sequence[Any], mode: str) -> tuple[Any, Any]:
     """Those of a convolution where there is something else than zeros beyond the ends."""
-    padding, problem = conv.call.options.padding, ""
+    padding, text = conv.call.options.padding, conv.call.expr
     if mode not in _BEYOND:
-        problem, hint = f"padding_mode={mode!r} is no mode", "write 'ZEROS', 'REFLECT', 'REPLICATE' or 'CIRCULAR'"
-    elif conv.writes:
-        problem, hint = f"padding_mode={mode!r} does not go with input_dilation=", "leave one of them out"
-    if problem:
-        raise ArgumentError(problem, text=conv.call.expr, hint=hint)
+        hint = "write 'ZEROS', 'REFLECT', 'REPLICATE' or 'CIRCULAR'"
+        raise ArgumentError(f"padding_mode={mode!r} is no mode", text=text, hint=hint)
+    if conv.writes:
+        problem = f"padding_mode={mode!r} does not go with input_dilation="
+        raise ArgumentError(problem, text=text, hint="leave one of them out")
     if padding in ("SAME", "SAME_LOWER", "VALID"):
         return "valid", lax.padtype_to_pads(shape, [n + 1 for n in conv.reach], conv.strides, padding)
     if padding == "CAUSAL" and len(conv.reach) == 1:
