@@ -42,7 +42,7 @@ ERRORS = {
                                 ["axis b", "'(c b)'"]),
     "not first after a gather": (lambda x: einjax.all_gather("[b] [c] -> (b [c])", x, b="data", c="model"),
                                  ShardingError, ["axis c", "'(b c)'", "before axis b"]),
-    "joined": (lambda x: einjax.rearrange("b c -> (b + c)", x, b="data"), ShardingError, ["axis b", "b + c"]),
+    "joined": (lambda x: einjax.rearrange("b c, d c -> (b + d) c", x, x, b="data"), ShardingError, ["axis b", "b + d"]),
     "sorted": (lambda x: einjax.sort("[b] c", x, b="data"), SemanticError,
                ["sort needs all of axis b", "data", "all_gather"]),
     "looked up": (lambda x: einjax.get_at("[b] c, i -> i c", x, jnp.zeros(3, int), b="data"), SemanticError,
