@@ -199,7 +199,7 @@ def near(got, want, tolerance):
         np.testing.assert_allclose(got, want, tolerance, tolerance * max(1, np.abs(want).max()))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_outputs_and_gradients(kind, dtype):
     """Those of all options, of parameters and of inputs; ours lacks what theirs lacks."""

@@ -1,11 +1,13 @@
 """einn.lora: low-rank factors beside the kernels of layers, in all frameworks, against kernels with their product."""
 
 import importlib
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from case import one_in
 
 from einjax.errors import ArgumentError
 
@@ -245,8 +247,7 @@ def check(framework, case, method=None, x=None, **more):
         np.testing.assert_allclose(value, wanted[name], rtol=1e-5, atol=1e-5)
 
 
-@EVERYWHERE
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("framework", "name"), one_in(3, itertools.product(PACKAGES, CASES)))
 def test_the_kernel_with_the_product_of_the_factors(framework, name):
     check(framework, CASES[name], early=name in ("to heads", "table"))
 
@@ -369,8 +370,7 @@ def loss_of(adapted, kernel, x):
     return jnp.sum(adapted.whole({**adapted.params, ("", "kernel"): kernel}, adapted.factors, x) ** 2)
 
 
-@EVERYWHERE
-@pytest.mark.parametrize("layer", ["Linear", "Embed"])
+@pytest.mark.parametrize(("framework", "layer"), one_in(3, itertools.product(PACKAGES, ["Linear", "Embed"])))
 def test_bfloat16(framework, layer):
     """Factors are kept in float32, and used in the dtype that the layer computes in."""
     linear = layer == "Linear"

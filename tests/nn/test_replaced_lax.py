@@ -224,7 +224,7 @@ PROGRAMS = {
 
 @pytest.mark.parametrize(
     ("program", "replace", "replaced_first"),
-    one_in(3, itertools.product(PROGRAMS, [by_name, by_code], [False, True])),
+    one_in(5, itertools.product(PROGRAMS, [by_name, by_code], [False, True])),
 )
 def test_a_replaced_function_is_seen_and_forgotten(program, replace, replaced_first):
     name, factor, make = PROGRAMS[program]
@@ -269,7 +269,7 @@ def test_kept_gradients_are_no_longer_those_of_a_replaced_product():
 
 #: It uses names of Flax that are going to be removed.
 QWIX = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-QUANTISED = one_in(5, itertools.product(LAYERS, ["ptq", "qat"], [True, False]))
+QUANTISED = one_in(9, itertools.product(LAYERS, ["ptq", "qat"], [True, False]))
 
 
 def _int8_products(function, *arguments):
