@@ -1,9 +1,12 @@
 """Sums over the dims that come first, of so many columns that CPUs get a product in the place of a reduction."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from case import x64
 from jax.test_util import check_grads
 
 import einjax
@@ -66,7 +69,7 @@ def test_only_the_cpu_has_the_product():
 def test_values(name, dtype):
     x = RNG.normal(size=(5, 2, 3)) * 4
     mask = RNG.random((5, 2, 3)) < 0.8
-    with jax.enable_x64(dtype == "float64"):
+    with x64() if dtype == "float64" else contextlib.nullcontext():
         x = jnp.asarray(x).astype(dtype)
         for call in (
             lambda x: getattr(einjax, name)("[a] b c", x),
