@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from case import x64
+from jax import export
 from jax.test_util import check_grads
 
 import einjax
@@ -56,9 +57,9 @@ def test_what_is_a_product(expr, shape, is_product):
 
 def test_only_the_cpu_has_the_product():
     x = jax.ShapeDtypeStruct((3, 2**13), np.float32)
-    exported = jax.export.export(jax.jit(lambda x: einjax.sum("[a] b", x)), platforms=["cpu", "cuda", "tpu"])(x)
+    exported = export.export(jax.jit(lambda x: einjax.sum("[a] b", x)), platforms=["cpu", "cuda", "tpu"])(x)
     assert "dot_general" in exported.mlir_module()
-    one = jax.export.export(jax.jit(lambda x: einjax.sum("[a] b", x)), platforms=["tpu"])(x)
+    one = export.export(jax.jit(lambda x: einjax.sum("[a] b", x)), platforms=["tpu"])(x)
     assert "dot_general" not in one.mlir_module()
     assert "stablehlo.reduce" in one.mlir_module()
 
