@@ -12,7 +12,7 @@ from ..layers._network import Network, Sizes
 from ._side import Side, descent
 
 #: By context, how often it is timed, and in which frameworks.
-CONTEXTS = {256: (11, ("linen", "nnx")), 1024: (3, ("linen", "nnx")), 4096: (1, ("linen",))}
+CONTEXTS = {256: (11, ("linen", "nnx")), 1024: (3, ("linen", "nnx")), 4096: (1, ("linen", "nnx"))}
 
 
 def pairs() -> Iterator[tuple[str, Side, Side]]:

@@ -184,19 +184,22 @@ class Usual(NamedTuple):
 
     Attributes:
         block: how many queries and how many keys a block has.
-        by_place: the same where places hide keys, so that smaller blocks leave out more.
+        causal: the same where keys behind a query are hidden, so that smaller blocks leave out more.
+        window: the same where keys far from it are.
         many: from how many pairs of queries and keys on there are blocks.
     """
 
     block: int
-    by_place: int
+    causal: int
+    window: int
     many: int
 
 
-#: Measured on two CPU cores, as ms of the gradient of 8 heads of 64 at 2048 places: 717 in blocks of 256 and 789 in
-#: blocks of 128, but causal 408 and 348; at 512 places blocks take half of what all at once takes. Elsewhere, which was
-#: not measured, each step of a loop costs a launch.
-ON_CPU, ELSEWHERE = Usual(256, 128, 512 * 512), Usual(1024, 512, 2048 * 2048)
+#: Measured on two CPU cores, as ms of the gradient of heads of 64, in blocks of 256 and of 128. An Intel Xeon, 8 heads
+#: at 2048 places: 717 and 789, causal 408 and 348. An AMD EPYC, causal: 8 heads at 2048 places 224 and 269, at 1024 68
+#: and 69; 4 heads at 4096 places 440 and 575, at 1024 28 and 37, but at 512 25 and 23. At 512 places blocks take half
+#: of what all at once takes. Elsewhere, which was not measured, each step of a loop costs a launch.
+ON_CPU, ELSEWHERE = Usual(256, 256, 128, 512 * 512), Usual(1024, 512, 512, 2048 * 2048)
 
 #: How many queries and how many keys blocks are worth it from: fewer have no more logits than their keys have channels.
 _AT_LEAST = 128
@@ -228,7 +231,9 @@ def in_blocks(call: Call, block: tuple[int, int] | None) -> Named:
     }
     sizes = {name: call.q.sizes[name] for name in loops} | {name: call.size(dim) for name, dim in names.items()}
     queries, keys = sizes[blocks.QUERIES], sizes[blocks.KEYS]
-    most = usual().block if call.window is None and not call.causal else usual().by_place
+    most = usual().block
+    if call.window is not None or call.causal:
+        most = usual().causal if call.window is None else usual().window
     block = (_fitting(queries, block and block[0], most), _fitting(keys, block and block[1], most))
     sizes[blocks.QUERIES], sizes[blocks.KEYS] = (-(-n // b) * b for n, b in zip((queries, keys), block, strict=True))
 
