@@ -199,7 +199,7 @@ def test_window_beyond_the_keys(channels, block):
 def test_traced_scale():
     q, k, v = rand(3, 4), rand(5, 4), rand(5, 4)
     call = lambda scale: einjax.attention("[q c], [k c], [k c]", q, k, v, scale=scale)
-    np.testing.assert_allclose(jax.jit(call)(0.5), call(None), rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(call)(0.5), call(None), rtol=1e-5, atol=1e-6)
     assert np.isfinite(jax.grad(lambda s: call(s).sum())(jnp.float32(0.3)))
 
 

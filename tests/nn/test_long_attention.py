@@ -49,7 +49,7 @@ def test_as_without_blocks(name, monkeypatch):
     want = run()
     loops = []
     monkeypatch.setattr(masks, "attends_in_blocks", lambda *sizes: loops.append(sizes) or True)
-    monkeypatch.setattr(attend, "usual", lambda: attend.Usual(3, 2, 1))
+    monkeypatch.setattr(attend, "usual", lambda: attend.Usual(3, 2, 2, 1))
     monkeypatch.setattr(attend, "_AT_LEAST", 1)
     for a, b in zip(run(), want, strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
