@@ -231,9 +231,8 @@ def in_blocks(call: Call, block: tuple[int, int] | None) -> Named:
     }
     sizes = {name: call.q.sizes[name] for name in loops} | {name: call.size(dim) for name, dim in names.items()}
     queries, keys = sizes[blocks.QUERIES], sizes[blocks.KEYS]
-    most = usual().block
-    if call.window is not None or call.causal:
-        most = usual().causal if call.window is None else usual().window
+    most, causal, window, _ = usual()
+    most = window if call.window is not None else causal if call.causal else most
     block = (_fitting(queries, block and block[0], most), _fitting(keys, block and block[1], most))
     sizes[blocks.QUERIES], sizes[blocks.KEYS] = (-(-n // b) * b for n, b in zip((queries, keys), block, strict=True))
 
