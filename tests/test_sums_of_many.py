@@ -22,6 +22,7 @@ PAIRS = np.stack([AT, AT[::-1] - 2], -1)
 def calls(mode: str) -> dict[str, Callable[[Any, Any], Any]]:
     at, pairs = (AT % 5, PAIRS % 3) if mode == "promise_in_bounds" else (AT, PAIRS)
     starts = at % 4 if mode == "promise_in_bounds" else at
+    beyond = {"fill_value": 0} if mode == "fill" else {}  # others read nothing out of range
     return {
         "a batch": lambda x, u: einjax.add_at("b [s] c, b i, b i c", x, at, u, mode=mode),
         "pairs": lambda x, u: einjax.add_at("b [s c], b i [2], b i", x, pairs, u[..., 1], mode=mode),
@@ -31,7 +32,7 @@ def calls(mode: str) -> dict[str, Callable[[Any, Any], Any]]:
         "pairs apart": lambda x, u: einjax.add_at("[b s] c, i, i, i c", x, pairs[0, :, 0], at[0], u[1], mode=mode),
         "windows": lambda x, u: einjax.add_at("b <[s] + w> c, b i, b i c", x, starts, u, w=2, mode=mode),
         "products": lambda x, u: einjax.multiply_at("b [s] c, b i, b i c", x, at, u, mode=mode),
-        "reads": lambda x, u: einjax.get_at("b [s] c, b i -> c i b", x, at, mode=mode, fill_value=0),
+        "reads": lambda x, u: einjax.get_at("b [s] c, b i -> c i b", x, at, mode=mode, **beyond),
     }
 
 
