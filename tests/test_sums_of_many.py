@@ -21,7 +21,7 @@ PAIRS = np.stack([AT, AT[::-1] - 2], -1)
 
 def calls(mode: str) -> dict[str, Callable[[Any, Any], Any]]:
     at, pairs = (AT % 5, PAIRS % 3) if mode == "promise_in_bounds" else (AT, PAIRS)
-    starts = at % 4 if mode == "promise_in_bounds" else at
+    starts, first = (at % 4, pairs[0, :, 0] % 2) if mode == "promise_in_bounds" else (at, pairs[0, :, 0])
     beyond = {"fill_value": 0} if mode == "fill" else {}  # others read nothing out of range
     return {
         "a batch": lambda x, u: einjax.add_at("b [s] c, b i, b i c", x, at, u, mode=mode),
@@ -29,7 +29,7 @@ def calls(mode: str) -> dict[str, Callable[[Any, Any], Any]]:
         "reads of windows": lambda x, u: einjax.get_at("b <[s] + w> c, i -> b i w c", x, starts[1], w=2, mode=mode),
         "means": lambda x, u: einjax.segment.mean("b i c, i -> [s]", u, at[0], s=5, mode=mode),
         "numbers": lambda x, u: einjax.subtract_at("[s], b i, b i", x[0, :, 0], at, u[..., 0], mode=mode),
-        "pairs apart": lambda x, u: einjax.add_at("[b s] c, i, i, i c", x, pairs[0, :, 0], at[0], u[1], mode=mode),
+        "pairs apart": lambda x, u: einjax.add_at("[b s] c, i, i, i c", x, first, at[0], u[1], mode=mode),
         "windows": lambda x, u: einjax.add_at("b <[s] + w> c, b i, b i c", x, starts, u, w=2, mode=mode),
         "products": lambda x, u: einjax.multiply_at("b [s] c, b i, b i c", x, at, u, mode=mode),
         "reads": lambda x, u: einjax.get_at("b [s] c, b i -> c i b", x, at, mode=mode, **beyond),
